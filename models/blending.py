@@ -1,0 +1,81 @@
+"""How several meshes' pictures of one view become one: agreement in depth, and holes filled."""
+
+import cv2
+import numba
+import numpy as np
+from jaxtyping import Bool, Float
+
+AGREEMENT = 0.03
+"""Depths within this ratio of each other are one surface."""
+
+
+def blend_surfaces(
+    depth: Float[np.ndarray, "M H W"], jump: Bool[np.ndarray, "M H W"], weight: Float[np.ndarray, "M"]
+) -> tuple[Float[np.ndarray, "M H W"], Float[np.ndarray, "H W"]]:
+    """Share of each mesh in each pixel, and the depth of the surface chosen.
+
+    The surface is the one that most weight agrees on; faces over depth jumps count a thousandth, so that they
+    are seen only where no mesh has a surface. Shares sum to 1, or are all 0 (depth inf) where no mesh is.
+    """
+    share = np.zeros(depth.shape, np.float32)
+    surface = np.full(depth.shape[1:], np.inf, np.float32)
+    _blend(depth.astype(np.float32), jump, weight.astype(np.float32), np.float32(AGREEMENT), share, surface)
+    return share, surface
+
+
+@numba.njit(cache=True, parallel=True)
+def _blend(depth, jump, weight, agreement, share, surface):
+    meshes, height, width = depth.shape
+    for y in numba.prange(height):
+        own = np.empty(meshes, np.float32)
+        for x in range(width):
+            best, best_vote = -1, np.float32(0)
+            for k in range(meshes):
+                own[k] = weight[k] * (np.float32(1e-3) if jump[k, y, x] else np.float32(1))
+            for k in range(meshes):
+                d = depth[k, y, x]
+                if not np.isfinite(d):
+                    continue
+                vote = np.float32(0)
+                for m in range(meshes):
+                    if abs(depth[m, y, x] - d) < agreement * d:
+                        vote += own[m]
+                if vote > best_vote * np.float32(1.0001) or (vote > best_vote * np.float32(0.9999) and d < depth[best, y, x]):
+                    best, best_vote = k, vote
+            if best < 0:
+                continue
+            d = depth[best, y, x]
+            total, mean = np.float32(0), np.float32(0)
+            for k in range(meshes):
+                if abs(depth[k, y, x] - d) < agreement * d:
+                    share[k, y, x] = own[k]
+                    total += own[k]
+                    mean += own[k] * depth[k, y, x]
+            for k in range(meshes):
+                share[k, y, x] /= total
+            surface[y, x] = mean / total
+
+
+def fill_holes(rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:
+    """Carries colours smoothly into what is not covered (push-pull over an image pyramid).
+
+    Source: Gortler et al., "The lumigraph", 1996, section 3.4.
+    """
+    if covered.all() or not covered.any():
+        return rgb
+    weight = covered.astype(np.float32)
+    filled = _push_pull(rgb * weight[..., None], weight)
+    return np.where(covered[..., None], rgb, filled)
+
+
+def _push_pull(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Colours (premultiplied by weight) where there are any, else those of the next coarser level."""
+    height, width = weight.shape
+    own = color / np.maximum(weight, 1e-6)[..., None]
+    if min(height, width) == 1 or weight.min() > 0:
+        return own
+    half = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
+    coarse = _push_pull(cv2.resize(color, half, interpolation=cv2.INTER_AREA), cv2.resize(weight, half, interpolation=cv2.INTER_AREA))
+    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    known = np.minimum(weight, 1)[..., None]
+    return known * own + (1 - known) * coarse

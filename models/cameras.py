@@ -1,0 +1,169 @@
+"""Pinhole cameras of a clip: projection and its inverse, similarity alignment, transforms.json in and out."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.errors import InputError
+
+OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """F pinhole cameras that share an image size, without lens distortion."""
+
+    K: Float[Tensor, "F 3 3"]
+    """Intrinsics in pixels; the centre of the top-left pixel is (0.5, 0.5)."""
+    world_from_cam: Float[Tensor, "F 4 4"]
+    """Rigid poses, OpenCV camera axes (x right, y down, z forward) to world."""
+    width: int
+    """Image width in pixels."""
+    height: int
+    """Image height in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.K)
+
+    def __getitem__(self, index: slice | list[int] | Tensor) -> "Cameras":
+        return Cameras(self.K[index], self.world_from_cam[index], self.width, self.height)
+
+    @property
+    def cam_from_world(self) -> Float[Tensor, "F 4 4"]:
+        """Inverse poses; a rigid inverse is exact where a general one is not."""
+        rotation = self.world_from_cam[:, :3, :3].transpose(1, 2)
+        inverse = torch.zeros_like(self.world_from_cam)
+        inverse[:, :3, :3] = rotation
+        inverse[:, :3, 3] = -(rotation @ self.world_from_cam[:, :3, 3:])[..., 0]
+        inverse[:, 3, 3] = 1
+        return inverse
+
+    @property
+    def centers(self) -> Float[Tensor, "F 3"]:
+        """Camera centres in the world."""
+        return self.world_from_cam[:, :3, 3]
+
+    def to_camera(self, xyz: Tensor) -> Float[Tensor, "F N 3"]:
+        """World points, (N, 3) shared by all frames or (F, N, 3), in each camera's axes."""
+        pose = self.cam_from_world.to(xyz)
+        return xyz @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+
+    def project(self, xyz: Tensor) -> tuple[Float[Tensor, "F N 2"], Float[Tensor, "F N"]]:
+        """World points (N, 3) or (F, N, 3) -> pixels and z-depth (world units; not positive = behind)."""
+        local = self.to_camera(xyz)
+        image = local @ self.K.to(xyz).transpose(1, 2)
+        depth = image[..., 2]
+        tiny = torch.finfo(depth.dtype).tiny
+        return image[..., :2] / torch.where(depth.abs() < tiny, torch.full_like(depth, tiny), depth)[..., None], depth
+
+    def unproject(self, xy: Float[Tensor, "F N 2"], depth: Float[Tensor, "F N"]) -> Float[Tensor, "F N 3"]:
+        """Pixels and z-depth -> world points; the inverse of project."""
+        homogeneous = torch.cat([xy, torch.ones_like(xy[..., :1])], -1)
+        local = homogeneous @ torch.linalg.inv(self.K).to(xy).transpose(1, 2) * depth[..., None]
+        pose = self.world_from_cam.to(xy)
+        return local @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+
+    def resized(self, width: int, height: int) -> "Cameras":
+        """The same cameras for images scaled to another size."""
+        scale = torch.diag(torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype))
+        return Cameras(scale.to(self.K) @ self.K, self.world_from_cam, width, height)
+
+
+def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Float[Tensor, "4 4"]:
+    """world_from_cam of a camera at ``eye`` that looks at ``target``, with ``up`` upwards in the image."""
+    forward = torch.nn.functional.normalize(target - eye, dim=0)
+    right = torch.linalg.cross(forward, up)
+    if right.norm() < 1e-9 * up.norm():
+        raise ValueError("look_at: up is parallel to the direction of view")
+    right = torch.nn.functional.normalize(right, dim=0)
+    pose = torch.eye(4, dtype=eye.dtype)
+    pose[:3] = torch.stack([right, torch.linalg.cross(forward, right), forward, eye], 1)
+    return pose
+
+
+def similarity_between(source: Float[Tensor, "N 3"], target: Float[Tensor, "N 3"]) -> tuple[float, Tensor, Tensor]:
+    """Scale, rotation (3, 3) and shift (3,) with target ~ scale * rotation @ source + shift, least squares.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991.
+    """
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    a, b = source - source_mean, target - target_mean
+    u, singular, vt = torch.linalg.svd(b.T @ a)
+    sign = torch.ones(3, dtype=source.dtype)
+    sign[2] = torch.sign(torch.det(u) * torch.det(vt))
+    rotation = u @ torch.diag(sign) @ vt
+    scale = float((singular * sign).sum() / a.square().sum().clamp_min(1e-300))
+    return scale, rotation, target_mean - scale * rotation @ source_mean
+
+
+def save_transforms(path: Path, cameras: Cameras, times: list[float], names: list[str] | None = None) -> None:
+    """Writes cameras in the layout of instant-ngp and nerfstudio (camera-to-world, OpenGL axes).
+
+    The shared intrinsics are those of the first camera; a frame whose own differ carries them itself.
+    """
+    poses = (cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV).tolist()
+    intrinsics = [_intrinsics(K) for K in cameras.K.double()]
+    shared = intrinsics[0]
+    frames = []
+    for i, (pose, own) in enumerate(zip(poses, intrinsics, strict=True)):
+        name = names[i] if names else f"{i:05d}.png"
+        own = {} if own == shared else own
+        frames.append({"file_path": name, "transform_matrix": pose, "time": float(times[i]), **own})
+    meta = {"w": cameras.width, "h": cameras.height, **shared, "frames": frames}
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(meta, indent=1))
+    os.replace(temporary, path)
+
+
+def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
+    """Reads a transforms.json: cameras, the time of each (its index where none is given), and file names.
+
+    Raises:
+        InputError: the file cannot be read, has no frames, or holds a pose or intrinsics that cannot be used.
+    """
+    try:
+        meta = json.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable transforms.json ({type(error).__name__})") from error
+    frames = meta.get("frames") if isinstance(meta, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise InputError(f"{path}: holds no frames; a camera path needs at least one entry in 'frames'")
+    try:
+        width, height = int(meta["w"]), int(meta["h"])
+        K = torch.stack([_intrinsic_matrix({**meta, **frame}, width, height) for frame in frames])
+        poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
+        times = [float(frame.get("time", i)) for i, frame in enumerate(frames)]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"{path}: needs w, h, fl_x and a 4x4 transform_matrix for each frame ({error})") from error
+    if poses.shape[1:] != (4, 4) or not np.isfinite(poses).all() or not all(map(math.isfinite, times)):
+        raise InputError(f"{path}: every transform_matrix must be 4x4 and finite, and every time finite")
+    rotation = poses[:, :3, :3]
+    if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 1e-2:
+        raise InputError(f"{path}: a transform_matrix is not a rotation and a shift (scaled or sheared)")
+    if not (0 < width <= 16384 and 0 < height <= 16384):
+        raise InputError(f"{path}: image size {width}x{height} is out of range (1 to 16384)")
+    world_from_cam = torch.from_numpy(poses) @ OPENGL_FROM_OPENCV
+    names = [str(frame.get("file_path", f"{i:05d}.png")) for i, frame in enumerate(frames)]
+    return Cameras(K, world_from_cam, width, height), times, names
+
+
+def _intrinsics(K: Float[Tensor, "3 3"]) -> dict[str, float]:
+    return {"fl_x": float(K[0, 0]), "fl_y": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
+
+
+def _intrinsic_matrix(meta: dict, width: int, height: int) -> Float[Tensor, "3 3"]:
+    if "fl_x" not in meta and "camera_angle_x" in meta:
+        meta = {**meta, "fl_x": width / 2 / math.tan(float(meta["camera_angle_x"]) / 2)}
+    fl_x = float(meta["fl_x"])
+    fl_y = float(meta.get("fl_y", fl_x))
+    cx, cy = float(meta.get("cx", width / 2)), float(meta.get("cy", height / 2))
+    if not all(map(math.isfinite, (fl_x, fl_y, cx, cy))) or fl_x <= 0 or fl_y <= 0:
+        raise ValueError("focal length and principal point must be finite, the focal length positive")
+    return torch.tensor([[fl_x, 0, cx], [0, fl_y, cy], [0, 0, 1]], dtype=torch.float64)

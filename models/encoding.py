@@ -1,0 +1,344 @@
+"""The colour field: a multiresolution hash grid over world points and a small MLP, with interchangeable backends.
+
+Backends: "torch" is the plain reference; "numba" is for the CPU; "triton" for CUDA. "auto" takes the fast one of the
+tensor's device, or the reference where there is none. All give the same values and gradients.
+
+Source: Müller et al., "Instant neural graphics primitives with a multiresolution hash encoding", 2022.
+"""
+
+import itertools
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models import kernels_cpu, kernels_mlp
+
+Backend = Literal["auto", "torch", "numba", "triton"]
+PRIMES = (1, kernels_cpu.PRIME_Y, kernels_cpu.PRIME_Z)
+HIDDEN = kernels_mlp.WIDTH
+_INFERENCE_CHUNK = 1 << 16
+
+
+class HashGrid(nn.Module):
+    """Features of world points in [-1, 1]^3, interpolated in L lattices whose resolutions grow geometrically.
+
+    A point outside the box has the features of the nearest point on its border.
+    """
+
+    def __init__(
+        self,
+        levels: int = 12,
+        features: int = 2,
+        log2_entries: int = 17,
+        base_resolution: int = 16,
+        finest_resolution: int = 2048,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        growth = (finest_resolution / base_resolution) ** (1 / max(levels - 1, 1))
+        # The small addition keeps the finest level from being rounded down to one less.
+        self.resolutions = [int(base_resolution * growth**level + 1e-6) for level in range(levels)]
+        self.entries = 2**log2_entries
+        self.dense = [(resolution + 1) ** 3 <= self.entries for resolution in self.resolutions]
+        tables = torch.empty(levels, self.entries, features)
+        self.tables = nn.Parameter(tables.uniform_(-1e-4, 1e-4, generator=generator))
+        self.backend: Backend = "auto"
+        self._levels = kernels_cpu.Levels(np.array(self.resolutions), np.array(self.dense), self.entries)
+
+    @property
+    def width(self) -> int:
+        """Number of features of a point: L * features."""
+        return self.tables.shape[0] * self.tables.shape[2]
+
+    def forward(
+        self, points: Float[Tensor, "S 3"], level_weights: Float[Tensor, "L"] | None = None
+    ) -> Float[Tensor, "S C"]:
+        """Features, level by level, each level times its weight (not differentiable in ``level_weights``)."""
+        backend = self.chosen_backend(points)
+        if backend == "numba":
+            blocks = self.blocks(points, level_weights)
+            return blocks.transpose(1, 2).reshape(-1, blocks.shape[1])[: len(points), : self.width]
+        if backend == "triton":
+            from models import kernels_cuda
+
+            return kernels_cuda.encode(points, self.tables, self.resolutions, self.dense, level_weights)
+        features = encode_reference(points, self.tables, self.resolutions, self.dense)
+        weights = _level_weights(level_weights, self.tables)
+        return (features * weights.to(features)[:, None]).flatten(1)
+
+    def blocks(self, points: Float[Tensor, "S 3"], level_weights: Float[Tensor, "L"] | None = None) -> Tensor:
+        """Features in the layout of the CPU kernels, (blocks, rows, 64): sample 64 b + s is [b, :, s]."""
+        weights = _level_weights(level_weights, self.tables).numpy()
+        return _EncodeBlocks.apply(points, self.tables, self._levels, weights)
+
+    def chosen_backend(self, points: Tensor) -> Backend:
+        """The backend that serves points of this device."""
+        if self.backend != "auto":
+            return self.backend
+        if points.device.type == "cpu" and self.tables.shape[2] == 2 and self.tables.dtype == torch.float32:
+            return "numba"
+        if points.device.type == "cuda" and self.tables.shape[2] == 2 and _has_triton():
+            return "triton"
+        return "torch"
+
+
+def encode_reference(
+    points: Float[Tensor, "S 3"], tables: Float[Tensor, "L T C"], resolutions: list[int], dense: list[bool]
+) -> Float[Tensor, "S L C"]:
+    """The encoding in plain indexing operations."""
+    return torch.stack(
+        [
+            _interpolate(points, table, resolution, is_dense)
+            for table, resolution, is_dense in zip(tables, resolutions, dense, strict=True)
+        ],
+        1,
+    )
+
+
+def _interpolate(points: Tensor, table: Tensor, resolution: int, dense: bool) -> Float[Tensor, "S C"]:
+    """Trilinear interpolation between the entries of the eight corners of each point's cell."""
+    position = (points.clamp(-1, 1) + 1) * (resolution * 0.5)
+    # A NaN coordinate keeps its NaN in the fraction, while the index stays inside the table.
+    cell = position.detach().nan_to_num(0).floor().clamp(0, resolution - 1)
+    fraction = position - cell
+    total = torch.zeros(len(points), table.shape[1], dtype=table.dtype, device=table.device)
+    for corner in range(8):
+        bits = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=points.device)
+        x, y, z = torch.where(bits.bool(), fraction, 1 - fraction).split(1, 1)
+        total = total + x * y * z * table[_entry(cell.long() + bits, resolution, len(table), dense)]
+    return total
+
+
+def _entry(lattice: Int[Tensor, "S 3"], resolution: int, entries: int, dense: bool) -> Int[Tensor, "S"]:
+    """Index of a lattice point in its level's table: in order (x fastest), or by the spatial hash."""
+    x, y, z = lattice.unbind(1)
+    if dense:
+        return x + (resolution + 1) * (y + (resolution + 1) * z)
+    return ((x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])) & (entries - 1)
+
+
+class _EncodeBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, points, tables, levels, weights):
+        planes = kernels_cpu.coordinate_planes(points)
+        ctx.save_for_backward(points, tables)
+        ctx.planes, ctx.levels, ctx.weights = planes, levels, weights
+        return torch.from_numpy(kernels_cpu.grid_forward(planes, tables, levels, weights))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, inward):
+        points, tables = ctx.saved_tensors
+        planes, levels, weights = ctx.planes, ctx.levels, ctx.weights
+        inward = inward.contiguous().numpy()
+        point_gradient = table_gradient = None
+        if ctx.needs_input_grad[0]:
+            point_gradient = kernels_cpu.grid_point_gradient(points, planes, inward, tables, levels, weights)
+        if ctx.needs_input_grad[1]:
+            table_gradient = torch.zeros_like(tables)
+            kernels_cpu.grid_backward(planes, len(points), inward, table_gradient, levels, weights)
+        return point_gradient, table_gradient, None, None
+
+
+class _ColorBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, blocks, count, *parameters):
+        ctx.save_for_backward(blocks, *parameters)
+        return kernels_mlp.mlp_colors(blocks.detach().numpy(), parameters, count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        blocks, *parameters = ctx.saved_tensors
+        outcome = kernels_mlp.mlp_gradients(blocks.numpy(), parameters, gradient, as_loss=False)
+        return torch.from_numpy(outcome[2]), None, *outcome[1]
+
+
+class ColorField(nn.Module):
+    """rgb in [0, 1] of world points in [-1, 1]^3: hash grid, two hidden layers of 64 (ReLU), sigmoid."""
+
+    def __init__(
+        self, grid: HashGrid | None = None, backend: Backend = "auto", generator: torch.Generator | None = None
+    ):
+        super().__init__()
+        self.grid = HashGrid(generator=generator) if grid is None else grid
+        widths = (self.grid.width, HIDDEN, HIDDEN, 3)
+        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, *pair) for pair in itertools.pairwise(widths))
+        for layer in self.layers:
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        self.backend = backend
+
+    @property
+    def backend(self) -> Backend:
+        """What computes: "auto" takes the fast backend of the points' device."""
+        return self.grid.backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self.grid.backend = backend
+
+    @property
+    def mlp_parameters(self) -> list[nn.Parameter]:
+        """W1 (64, C), b1, W2 (64, 64), b2, W3 (3, 64), b3."""
+        return list(self.layers.parameters())
+
+    def forward(
+        self, points: Float[Tensor, "S 3"], level_weights: Float[Tensor, "L"] | None = None
+    ) -> Float[Tensor, "S 3"]:
+        """Colours of points; differentiable in points and parameters with every backend."""
+        if self.grid.chosen_backend(points) != "numba":
+            return self._mlp(self.grid(points, level_weights))
+        needs_graph = torch.is_grad_enabled() and (
+            points.requires_grad or any(p.requires_grad for p in self.parameters())
+        )
+        if needs_graph or len(points) <= _INFERENCE_CHUNK:
+            return self._color_blocks(points, level_weights)
+        return torch.cat([self._color_blocks(part, level_weights) for part in points.split(_INFERENCE_CHUNK)])
+
+    def loss_and_grad(
+        self,
+        points: Float[Tensor, "S 3"],
+        target: Tensor,
+        weight: Float[Tensor, "S"] | None = None,
+        level_weights: Float[Tensor, "L"] | None = None,
+        want_point_grad: bool = False,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "S 3"] | None]:
+        """A training step's loss, with its gradient added to each parameter's ``.grad``.
+
+        The loss is the mean over samples and channels of weight * (rgb - target)^2 (0 for no samples). It equals
+        ``loss.backward()`` on forward's result, without the cost of autograd where the backend is "numba".
+
+        Args:
+            target: (S, 3) colours, float in [0, 1] or uint8.
+            want_point_grad: also return dL/dpoints.
+        """
+        target = target.float() / 255 if target.dtype == torch.uint8 else target.float()
+        if self.grid.chosen_backend(points) != "numba":
+            return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad)
+        grid, levels = self.grid, self.grid._levels
+        scales = _level_weights(level_weights, grid.tables).numpy()
+        planes = kernels_cpu.coordinate_planes(points)
+        blocks = kernels_cpu.grid_forward(planes, grid.tables, levels, scales)
+        loss, gradients, inward = kernels_mlp.mlp_gradients(blocks, self.mlp_parameters, target, weight)
+        for parameter, gradient in zip(self.mlp_parameters, gradients, strict=True):
+            _grad_buffer(parameter).add_(gradient)
+        kernels_cpu.grid_backward(planes, len(points), inward, _grad_buffer(grid.tables), levels, scales)
+        slope = None
+        if want_point_grad:
+            slope = kernels_cpu.grid_point_gradient(points, planes, inward, grid.tables, levels, scales)
+        return torch.tensor(loss, dtype=torch.float32), slope
+
+    def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad):
+        points = points.detach().requires_grad_(want_point_grad)
+        with torch.enable_grad():
+            error = (self(points, level_weights) - target).square()
+            error = error if weight is None else error * weight[:, None]
+            loss = error.sum() / max(error.numel(), 1)
+        loss.backward()
+        return loss.detach(), points.grad
+
+    def _color_blocks(self, points: Tensor, level_weights: Tensor | None) -> Float[Tensor, "S 3"]:
+        return _ColorBlocks.apply(self.grid.blocks(points, level_weights), len(points), *self.mlp_parameters)
+
+    def _mlp(self, features: Float[Tensor, "S C"]) -> Float[Tensor, "S 3"]:
+        first, second, output = self.layers
+        return torch.sigmoid(output(torch.relu(second(torch.relu(first(features))))))
+
+
+class FieldOptimizer:
+    """Adam for a ColorField: sparse on the tables, dense on the MLP.
+
+    Sparse means: a table value whose gradient is exactly zero keeps its value and its moments, as in Instant NGP; the
+    bias correction counts all steps. A step consumes ``.grad`` and leaves it zero.
+
+    Attributes:
+        lr: a factor on both learning rates, to be set by the caller's schedule.
+    """
+
+    def __init__(
+        self,
+        field: ColorField,
+        table_rate: float = 1e-2,
+        mlp_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-15,
+    ):
+        self.lr, self.betas, self.eps, self.count = 1.0, betas, eps, 0
+        self.parameters = [field.grid.tables, *field.mlp_parameters]
+        self.rates = [table_rate] + [mlp_rate] * len(field.mlp_parameters)
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.field = field
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Updates every parameter that has a gradient, and zeroes the gradient."""
+        self.count += 1
+        for index, parameter in enumerate(self.parameters):
+            if parameter.grad is None:
+                continue
+            update = kernels_cpu.adam_step if self._uses_numba(parameter) else adam_reference
+            rate, sparse = self.rates[index] * self.lr, index == 0
+            gradient = parameter.grad.contiguous()
+            update(parameter, gradient, self.moments[index], self.count, rate, self.betas, self.eps, sparse)
+            parameter.grad = gradient
+
+    def _uses_numba(self, parameter: Tensor) -> bool:
+        return self.field.backend in ("auto", "numba") and parameter.device.type == "cpu"
+
+    def state_dict(self) -> dict:
+        """Everything a resumed run needs to go on bit-identically, as tensors and numbers."""
+        return {"count": self.count, "lr": self.lr, "moments": [[m.clone(), v.clone()] for m, v in self.moments]}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes over what state_dict gave, for a field of the same shape."""
+        self.count, self.lr = state["count"], state["lr"]
+        for own, saved in zip(self.moments, state["moments"], strict=True):
+            for mine, other in zip(own, saved, strict=True):
+                mine.copy_(other)
+
+
+def adam_reference(
+    value: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    step: int,
+    rate: float,
+    betas,
+    eps: float,
+    sparse: bool,
+) -> None:
+    """One Adam step in plain operations, in place; the meaning of kernels_cpu.adam_step."""
+    first, second = moments
+    m = betas[0] * first + (1 - betas[0]) * gradient
+    v = betas[1] * second + (1 - betas[1]) * gradient.square()
+    scale = rate / (1 - betas[0] ** step)
+    new = value - scale * m / (v.sqrt() / math.sqrt(1 - betas[1] ** step) + eps)
+    keep = (gradient == 0) & sparse
+    for old, fresh in ((value, new), (first, m), (second, v)):
+        old.copy_(torch.where(keep, old, fresh))
+    gradient.zero_()
+
+
+def _grad_buffer(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _level_weights(level_weights: Tensor | None, tables: Tensor) -> Float[Tensor, "L"]:
+    if level_weights is None:
+        return torch.ones(len(tables), dtype=torch.float32)
+    return level_weights.detach().float().cpu()
+
+
+def _has_triton() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None

@@ -1,0 +1,337 @@
+"""numba kernels of the hash grid and of Adam, and the threads they run on.
+
+Samples are stored in blocks of 64: features are (blocks, rows, 64) with the sample last, so that one vector holds
+the same feature of 16 samples. Threads are plain Python threads around kernels that release the interpreter lock:
+numba's own pool (OpenMP) and torch's would spin against each other on the same cores. All sums run in an order
+that does not depend on the number of threads: tables are scattered level by level, each by one thread.
+
+Source of the encoding: Müller et al., "Instant neural graphics primitives with a multiresolution hash encoding", 2022.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numba import njit
+from torch import Tensor
+
+from models.kernels_simd import (
+    LANES,
+    add_pair,
+    any_nonzero,
+    clip,
+    clip_keep_nan,
+    fma,
+    gather_pairs,
+    load,
+    root,
+    splat,
+    splat_int,
+    store,
+    to_float,
+    to_int,
+    where_nonzero,
+)
+
+BLOCK = 64
+PRIME_Y, PRIME_Z = 2654435761, 805459861
+
+
+@cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="kernels")
+
+
+def run_tasks(task: Callable[[int], None], count: int) -> None:
+    """Calls task(0) ... task(count - 1), spread over torch.get_num_threads() threads; waits for all."""
+    counter = itertools.count()
+
+    def work() -> None:
+        while (index := next(counter)) < count:
+            task(index)
+
+    helpers = min(torch.get_num_threads(), count) - 1
+    if helpers < 1:
+        return work()
+    futures = [_pool(helpers).submit(work) for _ in range(helpers)]
+    work()
+    for future in futures:
+        future.result()
+
+
+def block_count(samples: int) -> int:
+    """Blocks of 64 that hold so many samples."""
+    return -(-samples // BLOCK)
+
+
+@njit(nogil=True, cache=True)
+def _lattice(coordinate, scale, resolution):
+    """Cell and fraction along one axis; a coordinate outside [-1, 1] is moved to the border."""
+    low, one = splat(np.float32(-1)), splat(np.float32(1))
+    position = (clip_keep_nan(coordinate, low, one) + one) * splat(scale)
+    cell = to_int(clip(position, splat(np.float32(0)), splat(np.float32(resolution - 1))))
+    return cell, position - to_float(cell)
+
+
+@njit(nogil=True, cache=True)
+def _lower_and_upper(cell, step):
+    lower = cell * splat_int(step)
+    return lower, lower + splat_int(step)
+
+
+@njit(nogil=True, cache=True)
+def _corner_index(x, y, z, dense, mask):
+    if dense:
+        return x + y + z
+    return (x ^ y ^ z) & splat_int(mask)
+
+
+@njit(nogil=True, cache=True)
+def _corners(coordinates, at, padded, resolution, dense, mask):
+    """For 16 samples: the lower and upper index part and the fraction of each axis."""
+    scale = np.float32(resolution) * np.float32(0.5)
+    step_y = resolution + 1 if dense else PRIME_Y
+    step_z = (resolution + 1) * (resolution + 1) if dense else PRIME_Z
+    cx, fx = _lattice(load(coordinates, at), scale, resolution)
+    cy, fy = _lattice(load(coordinates, padded + at), scale, resolution)
+    cz, fz = _lattice(load(coordinates, 2 * padded + at), scale, resolution)
+    return _lower_and_upper(cx, 1), _lower_and_upper(cy, step_y), _lower_and_upper(cz, step_z), fx, fy, fz
+
+
+@njit(nogil=True, cache=True)
+def encode_level(coordinates, padded, begin, end, table, level, entries, resolution, dense, weight, rows, blocks):
+    """Writes the two features of one level, times ``weight``, for samples [begin, end) (multiples of 16).
+
+    Args:
+        coordinates: (3 * padded,) world coordinates, axis by axis.
+        table: all levels, flat: (L * entries * 2,).
+        blocks: (padded / 64 * rows * 64,) features, written.
+    """
+    one, scaled = splat(np.float32(1)), splat(weight)
+    base = level * entries * 2
+    for at in range(begin, end, LANES):
+        x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolution, dense, entries - 1)
+        first, second = splat(np.float32(0)), splat(np.float32(0))
+        for corner in range(4):
+            wy = fy if corner & 1 else one - fy
+            wz = fz if corner & 2 else one - fz
+            cy = y[1] if corner & 1 else y[0]
+            cz = z[1] if corner & 2 else z[0]
+            low = gather_pairs(table, base, _corner_index(x[0], cy, cz, dense, entries - 1))
+            high = gather_pairs(table, base, _corner_index(x[1], cy, cz, dense, entries - 1))
+            w = wy * wz
+            first = fma(w, fma(fx, high[0] - low[0], low[0]), first)
+            second = fma(w, fma(fx, high[1] - low[1], low[1]), second)
+        to = (at // BLOCK * rows + 2 * level) * BLOCK + at % BLOCK
+        store(blocks, to, first * scaled)
+        store(blocks, to + BLOCK, second * scaled)
+
+
+@njit(nogil=True, cache=True)
+def scatter_level(coordinates, padded, count, gradients, level, entries, resolution, dense, weight, rows, blocks):
+    """Adds one level's gradient: ``gradients`` (flat, as the table) += d features / d table applied to ``blocks``."""
+    one, scaled = splat(np.float32(1)), splat(weight)
+    base = level * entries * 2
+    index, share = np.empty(8 * LANES, np.int32), np.empty(8 * LANES, np.float32)
+    pair = np.empty(2 * LANES, np.float32)
+    for at in range(0, count, LANES):
+        x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolution, dense, entries - 1)
+        for corner in range(4):
+            w = (fy if corner & 1 else one - fy) * (fz if corner & 2 else one - fz)
+            cy = y[1] if corner & 1 else y[0]
+            cz = z[1] if corner & 2 else z[0]
+            store(index, 2 * corner * LANES, _corner_index(x[0], cy, cz, dense, entries - 1))
+            store(index, (2 * corner + 1) * LANES, _corner_index(x[1], cy, cz, dense, entries - 1))
+            store(share, 2 * corner * LANES, w * (one - fx))
+            store(share, (2 * corner + 1) * LANES, w * fx)
+        source = (at // BLOCK * rows + 2 * level) * BLOCK + at % BLOCK
+        store(pair, 0, load(blocks, source) * scaled)
+        store(pair, LANES, load(blocks, source + BLOCK) * scaled)
+        for lane in range(min(LANES, count - at)):
+            first, second = pair[lane], pair[LANES + lane]
+            for corner in range(8):
+                k = corner * LANES + lane
+                add_pair(gradients, base + 2 * np.int64(index[k]), share[k], first, second)
+
+
+@njit(nogil=True, cache=True)
+def point_gradient(coordinates, padded, begin, end, table, entries, resolutions, dense, weights, rows, blocks, out):
+    """Adds dL/dcoordinates (3 * padded,) for samples [begin, end), given dL/dfeatures in ``blocks``.
+
+    A coordinate outside [-1, 1] gets the slope at the border: the caller clears it.
+    """
+    one, zero = splat(np.float32(1)), splat(np.float32(0))
+    for level in range(len(resolutions)):
+        base, is_dense = level * entries * 2, dense[level]
+        scaled = splat(weights[level] * np.float32(resolutions[level]) * np.float32(0.5))
+        for at in range(begin, end, LANES):
+            x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolutions[level], is_dense, entries - 1)
+            source = (at // BLOCK * rows + 2 * level) * BLOCK + at % BLOCK
+            g0, g1 = load(blocks, source) * scaled, load(blocks, source + BLOCK) * scaled
+            dx, dy, dz = zero, zero, zero
+            for corner in range(4):
+                wy = fy if corner & 1 else one - fy
+                wz = fz if corner & 2 else one - fz
+                cy = y[1] if corner & 1 else y[0]
+                cz = z[1] if corner & 2 else z[0]
+                low = gather_pairs(table, base, _corner_index(x[0], cy, cz, is_dense, entries - 1))
+                high = gather_pairs(table, base, _corner_index(x[1], cy, cz, is_dense, entries - 1))
+                at_low = fma(g0, low[0], g1 * low[1])
+                slope = fma(g0, high[0], g1 * high[1]) - at_low
+                value = fma(fx, slope, at_low)
+                dx = fma(wy * wz, slope, dx)
+                dy = dy + wz * value if corner & 1 else dy - wz * value
+                dz = dz + wy * value if corner & 2 else dz - wy * value
+            store(out, at, load(out, at) + dx)
+            store(out, padded + at, load(out, padded + at) + dy)
+            store(out, 2 * padded + at, load(out, 2 * padded + at) + dz)
+
+
+@njit(nogil=True, cache=True)
+def adam(values, gradients, first, second, begin, end, rate, correction, betas, eps, sparse):
+    """One Adam step on elements [begin, end) of flat arrays; leaves the gradients zero.
+
+    Args:
+        rate: learning rate / (1 - beta1^t).
+        correction: sqrt(1 - beta2^t).
+        sparse: leave an element whose gradient is zero as it is, its moments too.
+
+    Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in the form torch.optim.Adam uses.
+    """
+    one, zero = np.float32(1), splat(np.float32(0))
+    beta1, beta2 = splat(betas[0]), splat(betas[1])
+    rest1, rest2 = splat(one - betas[0]), splat(one - betas[1])
+    vector_end = begin + (end - begin) // LANES * LANES
+    for at in range(begin, vector_end, LANES):
+        g = load(gradients, at)
+        if sparse and not any_nonzero(g):
+            continue
+        old_value, old_m, old_v = load(values, at), load(first, at), load(second, at)
+        m = fma(beta1, old_m, rest1 * g)
+        v = fma(beta2, old_v, rest2 * g * g)
+        value = old_value - splat(rate) * m / (root(v) / splat(correction) + splat(eps))
+        if sparse:
+            m, v, value = where_nonzero(g, m, old_m), where_nonzero(g, v, old_v), where_nonzero(g, value, old_value)
+        store(first, at, m)
+        store(second, at, v)
+        store(values, at, value)
+        store(gradients, at, zero)
+    for at in range(vector_end, end):
+        g = gradients[at]
+        if g != 0 or not sparse:
+            first[at] = betas[0] * first[at] + (one - betas[0]) * g
+            second[at] = betas[1] * second[at] + (one - betas[1]) * g * g
+            values[at] -= rate * first[at] / (np.float32(math.sqrt(second[at])) / correction + eps)
+            gradients[at] = 0
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What the kernels must know of a hash grid."""
+
+    resolutions: np.ndarray
+    """(L,) int64 cells along an axis."""
+    dense: np.ndarray
+    """(L,) bool: every lattice point has its own entry (x fastest); else entries are found by the spatial hash."""
+    entries: int
+    """Entries of each level's table, a power of two."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of a feature block: two for each level, filled up to a multiple of 8 that stays zero."""
+        return -(-2 * len(self.resolutions) // 8) * 8
+
+
+def coordinate_planes(points: Float[Tensor, "S 3"]) -> np.ndarray:
+    """Points axis by axis, each axis filled up to whole blocks: (3, padded) float32."""
+    count = len(points)
+    planes = np.zeros((3, block_count(count) * BLOCK), np.float32)
+    planes[:, :count] = points.detach().numpy().T
+    return planes
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().reshape(-1).numpy()
+
+
+def grid_forward(planes: np.ndarray, tables: Float[Tensor, "L T 2"], levels: Levels, weights: np.ndarray) -> np.ndarray:
+    """Feature blocks (blocks, rows, 64) at points given as planes; ``weights`` (L,) float32 scales the levels."""
+    padded, count = planes.shape[1], len(levels.resolutions)
+    make = np.empty if levels.rows == 2 * count else np.zeros
+    blocks = make((padded // BLOCK, levels.rows, BLOCK), np.float32)
+    flat, flat_planes, table = blocks.reshape(-1), planes.reshape(-1), _flat(tables)
+    # Two tasks a level let more threads than levels help; a level's table stays in the second-level cache.
+    middle = padded // 2 // BLOCK * BLOCK
+
+    def task(index: int) -> None:
+        level, upper = divmod(index, 2)
+        begin, end = (middle, padded) if upper else (0, middle)
+        fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
+        encode_level(flat_planes, padded, begin, end, *fixed, levels.rows, flat)
+
+    run_tasks(task, 2 * count)
+    return blocks
+
+
+def grid_backward(
+    planes: np.ndarray, count: int, inward: np.ndarray, gradient: Tensor, levels: Levels, weights: np.ndarray
+) -> None:
+    """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points as blocks."""
+    flat, flat_planes, table = inward.reshape(-1), planes.reshape(-1), _flat(gradient)
+
+    def task(level: int) -> None:
+        fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
+        scatter_level(flat_planes, planes.shape[1], count, *fixed, levels.rows, flat)
+
+    # The last levels miss the cache most: they start first.
+    last = len(levels.resolutions) - 1
+    run_tasks(lambda index: task(last - index), last + 1)
+
+
+def grid_point_gradient(
+    points: Float[Tensor, "S 3"],
+    planes: np.ndarray,
+    inward: np.ndarray,
+    tables: Float[Tensor, "L T 2"],
+    levels: Levels,
+    weights: np.ndarray,
+) -> Float[Tensor, "S 3"]:
+    """dL/dpoints, given dL/dfeatures as blocks; zero along an axis on which the point lies outside [-1, 1]."""
+    padded, parts = planes.shape[1], 16
+    out = np.zeros((3, padded), np.float32)
+    fixed = _flat(tables), levels.entries, levels.resolutions, levels.dense, weights, levels.rows
+    arrays = inward.reshape(-1), out.reshape(-1)
+
+    def task(part: int) -> None:
+        begin, end = (padded // BLOCK * i // parts * BLOCK for i in (part, part + 1))
+        point_gradient(planes.reshape(-1), padded, begin, end, *fixed, *arrays)
+
+    run_tasks(task, parts)
+    slope = torch.from_numpy(out[:, : len(points)]).T
+    return torch.where(points.detach().abs() <= 1, slope, torch.zeros(())).contiguous()
+
+
+def adam_step(
+    value: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    step: int,
+    rate: float,
+    betas,
+    eps: float,
+    sparse: bool,
+) -> None:
+    """One Adam step in place (contiguous float32 tensors of one shape); zeroes the gradient."""
+    arrays = [_flat(tensor) for tensor in (value, gradient, *moments)]
+    f = np.float32
+    scaled, correction = f(rate / (1 - betas[0] ** step)), f(math.sqrt(1 - betas[1] ** step))
+    fixed = scaled, correction, np.array(betas, f), f(eps), sparse
+    size, chunk = value.numel(), 1 << 18
+    run_tasks(lambda i: adam(*arrays, i * chunk, min(size, (i + 1) * chunk), *fixed), -(-size // chunk))
+    torch.autograd.graph.increment_version((value, gradient, *moments))

@@ -1,0 +1,108 @@
+"""Points of one frame -> a triangle mesh of what that frame sees, past its borders, depth jumps marked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+JUMP_RATIO = 1.12
+"""Farthest over nearest depth of a face from which it may span two surfaces."""
+BORDER_SHARE = 0.2
+"""How far the mesh reaches past the image border, as a share of the longer side."""
+SPIKE_RATIO = 1.08
+"""A point whose depth differs from every neighbour's median by more than this is a mistake of the tracks."""
+
+
+@dataclass(frozen=True)
+class FrameMesh:
+    """Mesh over one frame; its vertices are drawn at their projections, in this frame as in any other."""
+
+    xy: Float[np.ndarray, "V 2"]
+    """Projected vertices in pixels of the frame; those of the border lie outside the image."""
+    depth: Float[np.ndarray, "V"]
+    """z-depth in the frame's camera."""
+    faces: Int[np.ndarray, "T 3"]
+    """Vertex indices."""
+    jump: Bool[np.ndarray, "T"]
+    """True where a face may span a depth jump: it closes a gap, but is no surface."""
+    point: Int[np.ndarray, "V"]
+    """Which track each vertex belongs to; -1 for vertices of the border."""
+
+
+def build_mesh(
+    xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], point: Int[np.ndarray, "N"], width: int, height: int
+) -> FrameMesh | None:
+    """Delaunay mesh of projected points with positive depth, carried on past the image border.
+
+    Returns None where fewer than three points (or points in a line) leave nothing to triangulate.
+    """
+    margin = BORDER_SHARE * max(width, height)
+    near = (np.abs(xy - [width / 2, height / 2]) < [width / 2 + margin, height / 2 + margin]).all(1)
+    keep = near & (depth > 0) & np.isfinite(xy).all(1)
+    xy, depth, point = _without_coincident(xy[keep], depth[keep], point[keep])
+    for _ in range(2):
+        if len(xy) < 8:
+            break
+        good = ~_spikes(xy, depth)
+        xy, depth, point = xy[good], depth[good], point[good]
+    if len(xy) < 3:
+        return None
+    ring = _ring(width, height, margin)
+    inside = (xy > ring.min(0)).all(1) & (xy < ring.max(0)).all(1)
+    xy, depth, point = xy[inside], depth[inside], point[inside]
+    ring_depth = extrapolate_depth(xy, depth, ring)
+    xy, depth = np.concatenate([xy, ring]), np.concatenate([depth, ring_depth])
+    point = np.concatenate([point, np.full(len(ring), -1, point.dtype)])
+    try:
+        faces = Delaunay(xy).simplices.astype(np.int32)
+    except QhullError:
+        return None
+    corner = depth[faces]
+    jump = corner.max(1) > JUMP_RATIO * corner.min(1)
+    return FrameMesh(xy, depth, faces, jump, point)
+
+
+def extrapolate_depth(
+    xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], query: Float[np.ndarray, "Q 2"], neighbours: int = 24
+) -> Float[np.ndarray, "Q"]:
+    """Depth at other pixels by a plane through the nearest points, within the range of their depths.
+
+    Inverse depth is affine in the pixel on a plane in space, so the fit is linear.
+    """
+    k = min(neighbours, len(xy))
+    distance, index = cKDTree(xy).query(query, k)
+    distance, index = distance.reshape(len(query), k), index.reshape(len(query), k)
+    weight = 1.0 / (distance + 1.0)
+    offset = (xy[index] - query[:, None]) / (distance.mean(1)[:, None, None] + 1.0)
+    design = np.concatenate([np.ones((len(query), k, 1)), offset], 2)
+    inverse = 1.0 / depth[index]
+    weighted = design * weight[..., None]
+    normal = np.einsum("qki,qkj->qij", weighted, design) + np.diag([0.0, 0.3, 0.3]) * weight.sum(1)[:, None, None] * 0.1
+    fit = np.linalg.solve(normal, np.einsum("qki,qk->qi", weighted, inverse)[..., None])[:, 0, 0]
+    low, high = inverse.min(1), inverse.max(1)
+    return 1.0 / np.clip(fit, low - 0.3 * (high - low), high + 0.3 * (high - low)).clip(0.25 * low, None)
+
+
+def _without_coincident(xy: np.ndarray, depth: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, ...]:
+    """One point for each half pixel: nearer twins make slivers."""
+    _, first = np.unique(np.floor(2 * xy).astype(np.int64), axis=0, return_index=True)
+    first.sort()
+    return xy[first], depth[first], point[first]
+
+
+def _spikes(xy: np.ndarray, depth: np.ndarray) -> Bool[np.ndarray, "N"]:
+    """Points whose depth none of their neighbours shares."""
+    _, index = cKDTree(xy).query(xy, 8)
+    ratio = np.abs(np.log(depth[index[:, 1:]] / depth[:, None]))
+    return np.sort(ratio, 1)[:, 1] > np.log(SPIKE_RATIO)
+
+
+def _ring(width: int, height: int, margin: float) -> Float[np.ndarray, "Q 2"]:
+    """Points round the image at the given distance, as far apart as that."""
+    step = max(margin, 1.0)
+    x = np.linspace(-margin, width + margin, max(2, round((width + 2 * margin) / step)) + 1)
+    y = np.linspace(-margin, height + margin, max(2, round((height + 2 * margin) / step)) + 1)[1:-1]
+    sides = [np.stack([x, np.full_like(x, v)], 1) for v in (-margin, height + margin)]
+    sides += [np.stack([np.full_like(y, u), y], 1) for u in (-margin, width + margin)]
+    return np.concatenate(sides)

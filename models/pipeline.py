@@ -1,0 +1,203 @@
+"""The two halves of the renderer: meshes that follow the tracks, and the colour field read at their surface.
+
+``TriangleMeshPipeline``: a frame's points -> mesh -> fragments in any camera.
+``WorldSpaceTrianglePipeline``: fragments -> world points -> hash-grid features -> MLP -> rgb.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from models.blending import blend_surfaces, fill_holes
+from models.cameras import Cameras
+from models.encoding import ColorField
+from models.errors import InputError
+from models.meshing import build_mesh
+from models.rasterizer import Fragments, rasterize
+from models.tracks import Tracks
+
+NUM_BLENDED = 4
+"""Meshes of how many frames are joined for one view."""
+CHUNK = 1 << 18
+"""Points coloured at a time."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The global pixel canvas that spans all frames' 2D vertices, and its origin in frame pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @staticmethod
+    def around(xy: Iterable[Float[np.ndarray, "V 2"]]) -> "Canvas":
+        """The smallest canvas that holds all vertices."""
+        xy = np.concatenate(list(xy))
+        low, high = np.floor(xy.min(0)), np.ceil(xy.max(0))
+        return Canvas(*map(float, (*low, *(high - low))))
+
+
+class TriangleMeshPipeline:
+    """One mesh a frame over a shared pool of vertices: the tracks' points and each mesh's own border."""
+
+    def __init__(self, tracks: Tracks, frames: Iterable[int]):
+        """Builds the mesh of each of ``frames`` from the points visible in it, drawn at their projections.
+
+        Raises:
+            InputError: no frame has enough points for a mesh.
+        """
+        self.cameras = tracks.cameras
+        points = tracks.xyz[0].double()
+        xy, depth = self.cameras.project(points)
+        pool, faces, jumps, meshes = [points.numpy()], {}, {}, []
+        size = len(points)
+        for t in frames:
+            seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
+            mesh = build_mesh(xy[t, seen].numpy(), depth[t, seen].numpy(), seen, tracks.width, tracks.height)
+            if mesh is None:
+                continue
+            border = mesh.point < 0
+            own = torch.from_numpy(mesh.xy[border])[None], torch.from_numpy(mesh.depth[border])[None]
+            pool.append(self.cameras[[t]].unproject(*own)[0].numpy())
+            index = mesh.point.astype(np.int64).copy()
+            index[border] = size + np.arange(border.sum())
+            size += int(border.sum())
+            faces[t], jumps[t] = torch.from_numpy(index[mesh.faces]), torch.from_numpy(mesh.jump)
+            meshes.append(mesh.xy)
+        if not faces:
+            raise InputError("no frame has enough tracked points for a mesh: track more (a smaller --spacing)")
+        self.canvas = Canvas.around(meshes)
+        self.vertices: Float[Tensor, "V 3"] = torch.from_numpy(np.concatenate(pool)).float()
+        self.faces: dict[int, Int[Tensor, "T 3"]] = faces
+        self.jumps: dict[int, Bool[Tensor, "T"]] = jumps
+
+    def fragments(self, t: int, view: Cameras, index: int = 0, out: Fragments | None = None) -> Fragments:
+        """Frame t's mesh as camera ``index`` of ``view`` sees it; depth jumps included."""
+        local = view[[index]].to_camera(self.vertices.double())[0]
+        near = 1e-4 * float(self.depth_scale)
+        return rasterize(local, self.faces[t], view.K[index], view.width, view.height, near=near, out=out)
+
+    @property
+    def depth_scale(self) -> float:
+        """Median distance of the points from the middle camera, in world units."""
+        middle = self.cameras.centers[len(self.cameras) // 2]
+        finite = torch.isfinite(self.vertices).all(1)
+        return float((self.vertices[finite].double() - middle).norm(dim=1).median())
+
+    def nearest_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
+        """Frames that have a mesh and whose cameras are nearest in place and direction, with weights that sum to 1."""
+        frames = list(self.faces)
+        own = self.cameras[frames]
+        pose = view.world_from_cam[index].double()
+        away = (own.centers - pose[:3, 3]).norm(dim=1) / self.depth_scale
+        turned = torch.arccos(((own.world_from_cam[:, :3, 2] * pose[:3, 2]).sum(1)).clamp(-1, 1))
+        cost = away + 0.5 * turned
+        order = torch.argsort(cost, stable=True)[:count]
+        weight = 1.0 / (cost[order] + 0.3 * cost[order].mean() + 1e-6)
+        return [frames[i] for i in order], (weight / weight.sum()).tolist()
+
+
+def normalization(
+    cameras: Cameras, vertices: Float[Tensor, "V 3"]
+) -> Float[Tensor, "4 4"]:
+    """Projective map from world to [-1, 1]^3: the view frustum of a camera behind all others, made a cube.
+
+    Cells of the hash grid are then about as large as pixels at any depth, near or far, where a uniform scale
+    would give near surfaces too few. (Normalised device coordinates, as in NeRF, Mildenhall et al. 2020, appendix C.)
+    """
+    finite = vertices[torch.isfinite(vertices).all(1)].double()
+    pose = cameras.world_from_cam[len(cameras) // 2].double().clone()
+    forward = torch.nn.functional.normalize(cameras.world_from_cam[:, :3, 2].double().mean(0), dim=0)
+    right = torch.nn.functional.normalize(torch.linalg.cross(-pose[:3, 1], -forward), dim=0)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2] = right, torch.linalg.cross(forward, right), forward
+    pose[:3, 3] = cameras.centers.double().mean(0)
+    local = (finite - pose[:3, 3]) @ pose[:3, :3]
+    z = local[:, 2]
+    need = torch.quantile(z.clamp_min(0), 0.5) * 0.3
+    back = max(0.0, float(need - z.min()))
+    local[:, 2] += back
+    pose[:3, 3] -= back * pose[:3, 2]
+    image = local[:, :2] / local[:, 2:]
+    inverse = 1 / local[:, 2]
+    low = torch.cat([image.min(0).values, inverse.min()[None]])
+    high = torch.cat([image.max(0).values, inverse.max()[None]])
+    center, half = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
+    half[:2] = half[:2].max()
+    cam_from_world = torch.linalg.inv(pose)
+    project = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float64)
+    scale = torch.diag(torch.cat([1 / half, torch.ones(1).double()]))
+    scale[:3, 3] = -center / half
+    return scale @ project @ cam_from_world
+
+
+def transform_points(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
+    """Points through a projective map."""
+    image = points @ matrix[:3, :3].T.to(points) + matrix[:3, 3].to(points)
+    return image / (points @ matrix[3, :3].to(points) + matrix[3, 3].to(points))[:, None]
+
+
+class WorldSpaceTrianglePipeline(nn.Module):
+    """Colour of surface points: a hash grid over normalised world space and an MLP."""
+
+    def __init__(self, field: ColorField, normalized_from_world: Float[Tensor, "4 4"]):
+        super().__init__()
+        self.field = field
+        self.register_buffer("normalized_from_world", normalized_from_world.double())
+
+    def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
+        """World points -> rgb in [0, 1]."""
+        return self.field(transform_points(self.normalized_from_world, points.double()).float())
+
+    @torch.no_grad()
+    def colors(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
+        """World points -> rgb in [0, 1], a chunk at a time."""
+        if len(points) == 0:
+            return points.new_zeros((0, 3))
+        return torch.cat([self(chunk) for chunk in points.split(CHUNK)])
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One rendered view."""
+
+    rgb: UInt8[np.ndarray, "H W 3"]
+    depth: Float[np.ndarray, "H W"]
+    """z-depth in world units; inf where no mesh was."""
+    covered: Bool[np.ndarray, "H W"]
+    """True where a surface of some mesh was seen; elsewhere the colour was filled in."""
+
+
+def render_view(
+    meshes: TriangleMeshPipeline, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, count: int = NUM_BLENDED
+) -> Rendering:
+    """A camera's picture from the meshes of the frames nearest to it.
+
+    Where the meshes' depths agree their colours are averaged by weight; where they do not, the surface that most
+    weight agrees on wins. Faces over depth jumps are seen only where nothing else is; what is left is filled.
+    """
+    frames, weights = meshes.nearest_frames(view, index, count)
+    drawn = [meshes.fragments(t, view, index) for t in frames]
+    depth = np.stack([f.depth.numpy() for f in drawn])
+    jump = np.stack([_is_jump(f, meshes.jumps[t]) for f, t in zip(drawn, frames, strict=True)])
+    share, surface = blend_surfaces(depth, jump, np.asarray(weights, np.float32))
+    rgb = np.zeros((view.height, view.width, 3), np.float32)
+    one = view[[index]]
+    for k in range(len(frames)):
+        rows, columns = np.nonzero(share[k])
+        xy = torch.from_numpy(np.stack([columns, rows], 1) + 0.5)
+        points = one.unproject(xy[None], torch.from_numpy(depth[k, rows, columns]).double()[None])[0]
+        rgb[rows, columns] += share[k, rows, columns, None] * renderer.colors(points).numpy()
+    covered = np.isfinite(surface)
+    rgb = fill_holes(rgb, covered)
+    return Rendering((rgb * 255 + 0.5).clip(0, 255).astype(np.uint8), surface, covered)
+
+
+def _is_jump(fragments: Fragments, jumps: Bool[Tensor, "T"]) -> Bool[np.ndarray, "H W"]:
+    face = fragments.face.numpy()
+    return (face >= 0) & jumps.numpy()[np.maximum(face, 0)]

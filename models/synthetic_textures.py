@@ -1,0 +1,204 @@
+"""Procedural textures of the synthetic room: band-limited patterns with corners at several scales; numba kernels.
+
+A material is a row of ``materials`` (M, 18): pattern, cell width and height, row offset, joint width, grain frequency
+along u and v, grain strength, tint of single cells, three linear RGB colours (two that cells mix, one of the joints).
+Lengths are metres on the surface.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+from numba import njit, prange
+
+PLAIN, GRID, DOTS, TRIANGLES, STONES, POSTER = range(6)
+
+
+def shade(
+    materials: Float[np.ndarray, "M 18"], surface: Float[np.ndarray, "H W S 8"], gamma: float = 2.2
+) -> Float[np.ndarray, "H W 3"]:
+    """Pixels from 0 to 255 (not rounded): the mean over S samples of texture times light, gamma encoded.
+
+    Args:
+        surface: per sample material, seed, u and v on the surface, width of the sample there, light (RGB).
+    """
+    rgb = np.empty((*surface.shape[:2], 3), np.float32)
+    _shade(materials, surface, 1 / gamma, rgb)
+    return rgb
+
+
+@njit(parallel=True, cache=True)
+def _shade(materials, surface, power, rgb):
+    height, width, samples, _ = surface.shape
+    for row in prange(height):
+        for column in range(width):
+            r, g, b = 0.0, 0.0, 0.0
+            for k in range(samples):
+                s = surface[row, column, k]
+                red, green, blue = _texture(materials, int(s[0]), float(s[2]), float(s[3]), float(s[4]), int(s[1]))
+                r, g, b = r + red * s[5], g + green * s[6], b + blue * s[7]
+            rgb[row, column, 0] = 255 * _clip(r / samples) ** power
+            rgb[row, column, 1] = 255 * _clip(g / samples) ** power
+            rgb[row, column, 2] = 255 * _clip(b / samples) ** power
+
+
+@njit(cache=True)
+def _hash(i, j, seed):
+    """A number in [0, 1) for a lattice cell."""
+    h = (int(i) * 374761393 + int(j) * 668265263 + int(seed) * 144664909) & 0xFFFFFFFF
+    h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
+    h = ((h ^ (h >> 15)) * 1103515245) & 0xFFFFFFFF
+    return (h ^ (h >> 16)) / 4294967296.0
+
+
+@njit(cache=True)
+def _clip(x):
+    return min(max(x, 0.0), 1.0)
+
+
+@njit(cache=True)
+def _noise(u, v, seed):
+    """Value noise in [0, 1], one value a unit cell, smooth between."""
+    i, j = math.floor(u), math.floor(v)
+    a, b = u - i, v - j
+    a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
+    low = _hash(i, j, seed) * (1 - a) + _hash(i + 1, j, seed) * a
+    high = _hash(i, j + 1, seed) * (1 - a) + _hash(i + 1, j + 1, seed) * a
+    return low * (1 - b) + high * b
+
+
+@njit(cache=True)
+def _grain(u, v, w, fu, fv, seed):
+    """Three octaves of noise around 0; an octave fades out before a sample would alias it."""
+    total, weight = 0.0, 1.0
+    for octave in range(3):
+        fade = _clip(2 - 4 * w * max(fu, fv))
+        if fade <= 0:
+            break
+        total += fade * weight * (_noise(u * fu, v * fv, seed + octave) - 0.5)
+        weight, fu, fv = weight * 0.7, fu * 2.3, fv * 2.3
+    return total
+
+
+@njit(cache=True)
+def _line(distance, half, w):
+    """Share of a sample of width w, at a distance from a line's middle, that the line covers."""
+    return max(min(distance + w / 2, half) - max(distance - w / 2, -half), 0.0) / w
+
+
+@njit(cache=True)
+def _grid(materials, m, u, v, w, seed):
+    """Bricks, tiles, planks, books: joint coverage and the cell's two indices."""
+    width, height, joint = materials[m, 1], materials[m, 2], materials[m, 4]
+    v += height / 2
+    j = math.floor(v / height)
+    u += width * materials[m, 3] * (_hash(j, 7, seed) if materials[m, 3] > 0.6 else j % 2)
+    i = math.floor(u / width)
+    du = min(u - i * width, (i + 1) * width - u)
+    dv = min(v - j * height, (j + 1) * height - v)
+    covered = 1 - (1 - _line(du, joint, w)) * (1 - _line(dv, joint, w))
+    return covered, i, j
+
+
+@njit(cache=True)
+def _dots(materials, m, u, v, w, seed):
+    size = materials[m, 1]
+    i, j = math.floor(u / size), math.floor(v / size)
+    radius = size * (0.2 + 0.22 * _hash(i, j, seed + 3))
+    distance = math.hypot(u - (i + 0.5) * size, v - (j + 0.5) * size)
+    return _clip((radius - distance) / w + 0.5), i, j
+
+
+@njit(cache=True)
+def _triangles(materials, m, u, v, w, seed):
+    """Each cell cut along one of its diagonals."""
+    size = materials[m, 1]
+    i, j = math.floor(u / size), math.floor(v / size)
+    a, b = u / size - i, v / size - j
+    across = a - b if _hash(i, j, seed + 5) < 0.5 else a + b - 1
+    return _clip(across * size / (1.4 * w) + 0.5), i, j
+
+
+@njit(cache=True)
+def _stones(materials, m, u, v, w, seed):
+    """Cells around jittered centres; the joint runs where two centres are equally near."""
+    size = materials[m, 1]
+    i0, j0 = math.floor(u / size), math.floor(v / size)
+    first, second, i1, j1 = 1e9, 1e9, i0, j0
+    for j in range(j0 - 1, j0 + 2):
+        for i in range(i0 - 1, i0 + 2):
+            du = i + 0.15 + 0.7 * _hash(i, j, seed) - u / size
+            dv = j + 0.15 + 0.7 * _hash(i, j, seed + 1) - v / size
+            distance = math.hypot(du, dv)
+            if distance < first:
+                first, second, i1, j1 = distance, first, i, j
+            elif distance < second:
+                second = distance
+    return _line((second - first) * size / 2, materials[m, 4], w), i1, j1
+
+
+@njit(cache=True)
+def _pattern(materials, m, u, v, w, seed):
+    """Coverage of the joint colour and the indices of the cell."""
+    kind = materials[m, 0]
+    if kind == GRID:
+        return _grid(materials, m, u, v, w, seed)
+    if kind == DOTS:
+        return _dots(materials, m, u, v, w, seed)
+    if kind == TRIANGLES:
+        return _triangles(materials, m, u, v, w, seed)
+    if kind == STONES:
+        return _stones(materials, m, u, v, w, seed)
+    return 0.0, 0, 0
+
+
+@njit(cache=True)
+def _poster(materials, m, u, v, w, seed, c):
+    """One colour channel of a print: overlapping discs, blocks and rings over two-tone paper, lines of type below."""
+    half_u, half_v = materials[m, 1], materials[m, 2]
+    paper = _clip((u * 0.4 + v - half_v * (_hash(1, 1, seed) - 0.4)) / w + 0.5)
+    colour = materials[m, 9 + c] * paper + materials[m, 12 + c] * (1 - paper)
+    for k in range(9):
+        du = u - half_u * (1.6 * _hash(k, 2, seed) - 0.8)
+        dv = v - half_v * (1.2 * _hash(k, 3, seed) - 0.4)
+        radius = min(half_u, half_v) * (0.12 + 0.4 * _hash(k, 4, seed))
+        shape = _hash(k, 5, seed)
+        distance = math.hypot(du, dv) if shape < 0.5 else max(abs(du + 0.5 * dv), abs(dv - 0.5 * du)) / 1.1
+        covered = _clip((radius - distance) / w + 0.5)
+        if shape < 0.2:
+            covered = _line(distance - radius, radius * 0.18, w)
+        ink = 0.04 + 0.45 * _hash(k, 6 + c, seed) ** 2 + 0.2 * _hash(k, 9, seed)
+        colour += covered * (ink - colour)
+    row = math.floor((v + half_v) / (half_v * 0.09))
+    if 1 < row < 7 and _hash(math.floor(u / (half_u * 0.05)), row, seed) < 0.62 and row % 2 == 0:
+        typed = _line((v + half_v) - (row + 0.5) * half_v * 0.09, half_v * 0.035, w)
+        colour += typed * _clip((half_u * 0.8 - abs(u)) / w) * (materials[m, 15 + c] - colour)
+    return colour
+
+
+@njit(cache=True)
+def _texture(materials, m, u, v, w, seed):
+    """Linear RGB of a material."""
+    grain = 1 + materials[m, 7] * _grain(u, v, w, materials[m, 5], materials[m, 6], seed + 11)
+    if materials[m, 0] == POSTER:
+        r, g, b = (
+            _poster(materials, m, u, v, w, seed, 0),
+            _poster(materials, m, u, v, w, seed, 1),
+            _poster(materials, m, u, v, w, seed, 2),
+        )
+        return r * grain, g * grain, b * grain
+    joint, i, j = _pattern(materials, m, u, v, w, seed)
+    # a cell smaller than a sample takes the mean of all cells
+    fade = _clip(2 - 2.5 * w / min(materials[m, 1], materials[m, 2]))
+    mix = 0.5 + fade * (_hash(i, j, seed + 17) - 0.5)
+    tint = materials[m, 8] * fade
+    r = materials[m, 9] * (1 - mix) + materials[m, 12] * mix
+    g = materials[m, 10] * (1 - mix) + materials[m, 13] * mix
+    b = materials[m, 11] * (1 - mix) + materials[m, 14] * mix
+    r *= 1 + tint * (2 * _hash(i, j, seed + 18) - 1)
+    g *= 1 + tint * (2 * _hash(i, j, seed + 19) - 1)
+    b *= 1 + tint * (2 * _hash(i, j, seed + 20) - 1)
+    r += joint * (materials[m, 15] - r)
+    g += joint * (materials[m, 16] - g)
+    b += joint * (materials[m, 17] - b)
+    return r * grain, g * grain, b * grain

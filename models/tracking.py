@@ -1,0 +1,216 @@
+"""2D point tracks: seeds where coverage is thin, a tracker by name, and the Lucas-Kanade tracker built in.
+
+A tracker is a function ``(frames, queries) -> (xy, visible)``; learned ones register under their own names.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numba
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from models.errors import InputError
+
+Tracker = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+TRACKERS: dict[str, Tracker] = {}
+
+WINDOW = 15
+"""Side of the Lucas-Kanade window in pixels."""
+FORWARD_BACKWARD_LIMIT = 0.7
+"""A step whose way back misses its start by more than this, in pixels, ends the track."""
+CORNER_QUALITY = 2e-5
+"""Smallest eigenvalue of the gradient matrix (images in [0, 1]) below which a patch cannot be tracked."""
+
+
+def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
+    """Makes a tracker available by name to ``track_points`` and the scripts' ``--tracker``."""
+
+    def register(tracker: Tracker) -> Tracker:
+        TRACKERS[name] = tracker
+        return tracker
+
+    return register
+
+
+def track_points(
+    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"], tracker: str = "lucas_kanade"
+) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
+    """Follows each query point through all frames, before and after the query.
+
+    Args:
+        frames: RGB.
+        queries: [frame, x, y] with the centre of the top-left pixel at (0.5, 0.5).
+        tracker: a name in ``TRACKERS``.
+
+    Returns:
+        Pixel positions (same convention; the last seen position where not visible) and visibility.
+    """
+    if tracker not in TRACKERS:
+        raise InputError(f"tracker '{tracker}' is not known; choose one of {', '.join(sorted(TRACKERS))}")
+    queries = np.asarray(queries, np.float32).reshape(-1, 3)
+    return TRACKERS[tracker](frames, queries)
+
+
+@register_tracker("lucas_kanade")
+def lucas_kanade(frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pyramidal Lucas-Kanade from frame to frame with a forward-backward check, both ways from the query."""
+    num_frames, num_queries = len(frames), len(queries)
+    start = queries[:, 0].astype(np.int64)
+    xy = np.repeat(queries[None, :, 1:], num_frames, 0).astype(np.float32)
+    visible = np.zeros((num_frames, num_queries), bool)
+    visible[start, np.arange(num_queries)] = True
+    for order in (range(num_frames), range(num_frames - 1, -1, -1)):
+        _sweep(frames, order, start, xy, visible)
+    return xy, visible
+
+
+def _sweep(frames: np.ndarray, order: range, start: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> None:
+    """Carries points along one direction of time, writing into xy and visible."""
+    height, width = frames.shape[1:3]
+    step = order.step
+    begun = (lambda t: start <= t) if step > 0 else (lambda t: start >= t)
+    following = cv2.cvtColor(frames[order[0]], cv2.COLOR_RGB2GRAY)
+    for t in order[:-1]:
+        current, following = following, cv2.cvtColor(frames[t + step], cv2.COLOR_RGB2GRAY)
+        alive = np.flatnonzero(visible[t] & begun(t))
+        moved, good = _step(current, following, xy[t, alive])
+        inside = ((moved >= 0.5) & (moved <= np.array([width, height]) - 0.5)).all(-1)
+        good &= inside
+        xy[t + step, alive[good]] = moved[good]
+        visible[t + step, alive] = good
+        lost = np.flatnonzero(begun(t) & ~visible[t + step])
+        xy[t + step, lost] = xy[t, lost]
+
+
+def _step(a: np.ndarray, b: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One frame onwards: positions in b of points in a, and whether the way back agrees."""
+    if len(xy) == 0:
+        return xy, np.zeros(0, bool)
+    settings = {
+        "winSize": (WINDOW, WINDOW),
+        "maxLevel": max(1, min(4, int(np.log2(min(a.shape) / WINDOW)))),
+        "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01),
+    }
+    source = xy - np.float32(0.5)  # OpenCV puts (0, 0) at the centre of the top-left pixel
+    there, found, _ = cv2.calcOpticalFlowPyrLK(a, b, source, None, **settings)
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(b, a, there, None, **settings)
+    miss = np.linalg.norm(back - source, axis=-1)
+    good = (found[:, 0] > 0) & (returned[:, 0] > 0) & (miss < FORWARD_BACKWARD_LIMIT)
+    return there + np.float32(0.5), good
+
+
+def grow_tracks(
+    frames: UInt8[np.ndarray, "F H W 3"],
+    spacing: int,
+    tracker: str = "lucas_kanade",
+    allowed: Bool[np.ndarray, "F H W"] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
+    """Tracks that cover every frame about every ``spacing`` pixels: seed, track, and seed again where thin.
+
+    Frames are visited coarse to fine in time (first, last, middles, ...), so that most frames are covered by
+    tracks from others before they seed their own. Where ``allowed`` is False no point is seeded, and a track
+    that arrives there ends.
+
+    Raises:
+        InputError: no frame has a corner that can be tracked.
+    """
+    height, width = frames.shape[1:3]
+    xy = np.zeros((len(frames), 0, 2), np.float32)
+    visible = np.zeros((len(frames), 0), bool)
+    done = 0
+    for batch in coarse_to_fine(len(frames)):
+        queries = [_seeds(frames[t], t, xy[t, visible[t]], spacing, None if allowed is None else allowed[t]) for t in batch]
+        new_xy, new_visible = track_points(frames, np.concatenate(queries), tracker)
+        if allowed is not None:
+            new_visible &= _on(allowed, new_xy)
+        xy = np.concatenate([xy, new_xy], 1)
+        visible = np.concatenate([visible, new_visible], 1)
+        kept = thin(xy, visible, spacing)
+        xy, visible = xy[:, kept], visible[:, kept]
+        done += len(batch)
+        if progress is not None:
+            progress(done, xy.shape[1])
+    if xy.shape[1] == 0:
+        raise InputError("the video has no texture that can be tracked: no corner was found in any frame")
+    return xy, visible
+
+
+def thin(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], spacing: int, min_length: int = 2
+) -> np.ndarray:
+    """Indices of tracks to keep, longest first, leaving out those that mostly run beside a longer one."""
+    length = visible.sum(0)
+    order = np.argsort(-length, kind="stable")
+    order = order[length[order] >= min_length]
+    return order[_greedy(xy, visible, order, max(2.0, 0.7 * spacing))]
+
+
+@numba.njit(cache=True)
+def _greedy(xy, visible, order, cell):
+    width, height = xy[..., 0].max(), xy[..., 1].max()
+    columns, rows = int(width / cell) + 2, int(height / cell) + 2
+    taken = np.zeros((xy.shape[0], rows, columns), np.bool_)
+    kept = np.zeros(len(order), np.bool_)
+    for i, n in enumerate(order):
+        seen, crowded = 0, 0
+        for t in range(xy.shape[0]):
+            if visible[t, n]:
+                seen += 1
+                crowded += taken[t, int(xy[t, n, 1] / cell), int(xy[t, n, 0] / cell)]
+        if 2 * crowded < seen:
+            kept[i] = True
+            for t in range(xy.shape[0]):
+                if visible[t, n]:
+                    taken[t, int(xy[t, n, 1] / cell), int(xy[t, n, 0] / cell)] = True
+    return kept
+
+
+def coarse_to_fine(num_frames: int) -> list[list[int]]:
+    """All frame numbers once, in rounds: the ends, then middles of what is left, as a binary search would."""
+    rounds, seen = [[0]], {0}
+    gap = num_frames
+    while len(seen) < num_frames:
+        gap = max(1, gap // 2)
+        fresh = [t for t in range(gap, num_frames, gap) if t not in seen]
+        if num_frames - 1 not in seen and num_frames - 1 not in fresh:
+            fresh.append(num_frames - 1)
+        if fresh:
+            rounds.append(fresh)
+        seen.update(fresh)
+    return rounds
+
+
+def _seeds(
+    frame: np.ndarray, t: int, taken: np.ndarray, spacing: int, allowed: np.ndarray | None
+) -> Float[np.ndarray, "n 3"]:
+    """The best corner of each grid cell that is farther than ~spacing from a point it has, as [t, x, y]."""
+    height, width = frame.shape[:2]
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    quality = cv2.cornerMinEigenVal(grey, 5)
+    if allowed is not None:
+        quality = np.where(allowed, quality, 0)
+    covered = np.zeros((height, width), np.uint8)
+    pixels = np.clip(taken.astype(np.int64), 0, [width - 1, height - 1])
+    covered[pixels[:, 1], pixels[:, 0]] = 1
+    side = 2 * int(0.6 * spacing) + 1
+    quality[cv2.dilate(covered, np.ones((side, side), np.uint8)) > 0] = 0
+    border = 2
+    quality[:border] = quality[-border:] = quality[:, :border] = quality[:, -border:] = 0
+    rows, columns = -(-height // spacing), -(-width // spacing)
+    padded = np.zeros((rows * spacing, columns * spacing), np.float32)
+    padded[:height, :width] = quality
+    cells = padded.reshape(rows, spacing, columns, spacing).swapaxes(1, 2).reshape(rows * columns, -1)
+    best = cells.argmax(1)
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    y, x = row * spacing + best // spacing, column * spacing + best % spacing
+    good = cells[np.arange(len(cells)), best] > CORNER_QUALITY
+    return np.stack([np.full(good.sum(), t), x[good] + 0.5, y[good] + 0.5], 1).astype(np.float32)
+
+
+def _on(allowed: np.ndarray, xy: np.ndarray) -> Bool[np.ndarray, "F N"]:
+    height, width = allowed.shape[1:]
+    x = np.clip(xy[..., 0].astype(np.int64), 0, width - 1)
+    y = np.clip(xy[..., 1].astype(np.int64), 0, height - 1)
+    return allowed[np.arange(len(allowed))[:, None], y, x]

@@ -1,0 +1,196 @@
+"""3D points of static tracks under known cameras, each with the certainty of its depth."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.spatial import cKDTree
+
+from models.cameras import Cameras
+
+OUTLIER_LIMIT = 2.0
+"""Observations farther than this from the point's projection, in pixels, do not agree with it."""
+UNSURE = 0.1
+"""Relative standard deviation of depth above which a point takes depth from its neighbours."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """One static point a track."""
+
+    xyz: Float[np.ndarray, "N 3"]
+    """World position; not finite where the track has none."""
+    agrees: Bool[np.ndarray, "F N"]
+    """Observations that are visible and lie near the projection of their point."""
+    residual: Float[np.ndarray, "F N"]
+    """Distance of observation and projection in pixels, where visible."""
+    uncertainty: Float[np.ndarray, "N"]
+    """Relative standard deviation of depth for one pixel of noise, before neighbours were asked."""
+
+
+def triangulate(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], cameras: Cameras, flat: bool = False
+) -> Points:
+    """Points that minimise the robust reprojection error, in inverse depth along the track's middle ray.
+
+    Inverse depth keeps far points and low parallax well-behaved (Civera et al., "Inverse depth parametrization
+    for monocular SLAM", 2008). A point with too little parallax to tell its depth is solved again with the
+    median of its sure neighbours as a prior. With ``flat`` all points lie at z-depth 1 of their own frame.
+    """
+    K = cameras.K.double().numpy()
+    pose = cameras.cam_from_world.double().numpy()
+    anchor = _anchors(visible)
+    start = np.ones(len(anchor))
+    strength = np.full(len(anchor), 1e6 if flat else 1e-4)
+    xyz, rho, sigma = _solve(xy, visible, K, pose, anchor, start, strength)
+    if not flat:
+        start, strength = _neighbour_prior(xy, anchor, rho, sigma)
+        unsure = strength > 0
+        xyz[unsure], rho[unsure], _ = _solve(
+            np.ascontiguousarray(xy[:, unsure]), visible[:, unsure], K, pose, anchor[unsure], start[unsure], strength[unsure]
+        )
+    residual, depth = _residuals(xy, visible, K, pose, xyz)
+    agrees = visible & (residual < OUTLIER_LIMIT) & (depth > 0)
+    enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
+    xyz[~enough] = np.nan
+    return Points(xyz, agrees & enough, residual, sigma)
+
+
+def _anchors(visible: np.ndarray) -> np.ndarray:
+    """The middle visible frame of each track."""
+    count = np.cumsum(visible, 0)
+    return (count >= (count[-1] + 1) // 2).argmax(0)
+
+
+def _neighbour_prior(
+    xy: np.ndarray, anchor: np.ndarray, rho: np.ndarray, sigma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Median inverse depth of the 8 nearest sure points of the same time, and how strongly to hold to it."""
+    sure = (sigma < UNSURE) & (rho > 0)
+    prior, strength = np.ones(len(rho)), np.zeros(len(rho))
+    if sure.sum() < 8:
+        return prior, strength
+    own = xy[anchor, np.arange(len(anchor))]
+    place = np.concatenate([own, 4.0 * anchor[:, None]], 1)
+    unsure = np.flatnonzero(~sure)
+    _, near = cKDTree(place[sure]).query(place[unsure], 8)
+    values = rho[sure][near]
+    prior[unsure] = np.median(values, 1)
+    spread = np.maximum(values.std(1), 0.1 * prior[unsure])
+    strength[unsure] = 1.0 / spread**2
+    return prior, strength
+
+
+@numba.njit(cache=True, parallel=True)
+def _solve(xy, visible, K, pose, anchor, prior, strength):
+    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera; world points, inverse depth, sigma."""
+    num_tracks = visible.shape[1]
+    xyz = np.full((num_tracks, 3), np.nan)
+    rho_out, sigma_out = np.zeros(num_tracks), np.full(num_tracks, np.inf)
+    for n in numba.prange(num_tracks):
+        a = anchor[n]
+        u = (xy[a, n, 0] - K[a, 0, 2]) / K[a, 0, 0]
+        v = (xy[a, n, 1] - K[a, 1, 2]) / K[a, 1, 1]
+        rho = prior[n]
+        seen = _observations(xy, visible, K, pose, a, n)
+        H, g, cost = _normal_equations(u, v, rho, prior[n], strength[n], seen)
+        damping = 1e-3
+        for _ in range(25):
+            A = H.copy()
+            for k in range(3):
+                A[k, k] += damping * H[k, k] + 1e-12
+            step = np.linalg.solve(A, g)
+            u_new, v_new, rho_new = u - step[0], v - step[1], max(rho - step[2], 1e-4 * prior[n])
+            H_new, g_new, cost_new = _normal_equations(u_new, v_new, rho_new, prior[n], strength[n], seen)
+            if cost_new < cost:
+                settled = cost - cost_new < 1e-7 * cost
+                u, v, rho, H, g, cost = u_new, v_new, rho_new, H_new, g_new, cost_new
+                damping = max(0.3 * damping, 1e-9)
+                if settled:
+                    break
+            else:
+                damping *= 10
+                if damping > 1e6:
+                    break
+        local = np.array([u / rho, v / rho, 1.0 / rho]) - pose[a, :3, 3]
+        for i in range(3):
+            xyz[n, i] = pose[a, 0, i] * local[0] + pose[a, 1, i] * local[1] + pose[a, 2, i] * local[2]
+        rho_out[n] = rho
+        sigma_out[n] = 1.0 / (rho * np.sqrt(max(H[2, 2] - strength[n], 1e-300)))
+    return xyz, rho_out, sigma_out
+
+
+@numba.njit(cache=True)
+def _observations(xy, visible, K, pose, a, n):
+    """A row for each sighting: pose relative to the anchor camera (9 + 3), fx, fy, cx, cy, and the pixel."""
+    times = np.flatnonzero(visible[:, n])
+    seen = np.empty((len(times), 18))
+    for row, t in enumerate(times):
+        for i in range(3):
+            shift = pose[t, i, 3]
+            for j in range(3):
+                r = 0.0
+                for k in range(3):
+                    r += pose[t, i, k] * pose[a, j, k]
+                seen[row, 3 * i + j] = r
+                shift -= r * pose[a, j, 3]
+            seen[row, 9 + i] = shift
+        seen[row, 12], seen[row, 13] = K[t, 0, 0], K[t, 1, 1]
+        seen[row, 14], seen[row, 15] = K[t, 0, 2], K[t, 1, 2]
+        seen[row, 16], seen[row, 17] = xy[t, n, 0], xy[t, n, 1]
+    return seen
+
+
+@numba.njit(cache=True)
+def _normal_equations(u, v, rho, prior, strength, seen):
+    """Huber-weighted normal equations of the reprojection of (u, v, 1) / rho, and the cost, in pixels."""
+    H, g, cost = np.zeros((3, 3)), np.zeros(3), strength * (rho - prior) ** 2
+    H[2, 2], g[2] = strength, strength * (rho - prior)
+    jx, jy = np.empty(3), np.empty(3)
+    for o in seen:
+        x = o[0] * u + o[1] * v + o[2] + rho * o[9]
+        y = o[3] * u + o[4] * v + o[5] + rho * o[10]
+        z = o[6] * u + o[7] * v + o[8] + rho * o[11]
+        if z < 1e-6:
+            cost += 1e4
+            continue
+        ex, ey = o[12] * x / z + o[14] - o[16], o[13] * y / z + o[15] - o[17]
+        e = np.sqrt(ex * ex + ey * ey)
+        w = 1.0 if e < 1.0 else 1.0 / e
+        cost += e * e if e < 1.0 else 2.0 * e - 1.0
+        for k in range(3):
+            c = k if k < 2 else 9
+            stride = 3 if k < 2 else 1
+            dx, dy, dz = o[c], o[c + stride], o[c + 2 * stride]
+            jx[k], jy[k] = o[12] * (dx - x / z * dz) / z, o[13] * (dy - y / z * dz) / z
+        for k in range(3):
+            g[k] += w * (jx[k] * ex + jy[k] * ey)
+            for m in range(3):
+                H[k, m] += w * (jx[k] * jx[m] + jy[k] * jy[m])
+    return H, g, cost
+
+
+@numba.njit(cache=True)
+def _project(point, K, pose):
+    x = pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2] + pose[0, 3]
+    y = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2] + pose[1, 3]
+    z = pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2] + pose[2, 3]
+    return x, y, z
+
+
+@numba.njit(cache=True, parallel=True)
+def _residuals(xy, visible, K, pose, xyz):
+    num_frames, num_tracks = visible.shape
+    residual = np.full((num_frames, num_tracks), np.inf)
+    depth = np.zeros((num_frames, num_tracks))
+    for t in numba.prange(num_frames):
+        for n in range(num_tracks):
+            if visible[t, n]:
+                x, y, z = _project(xyz[n], K, pose[t])
+                depth[t, n] = z
+                if z > 1e-9:
+                    ex = K[t, 0, 0] * x / z + K[t, 0, 2] - xy[t, n, 0]
+                    ey = K[t, 1, 1] * y / z + K[t, 1, 2] - xy[t, n, 1]
+                    residual[t, n] = np.sqrt(ex * ex + ey * ey)
+    return residual, depth

@@ -1,0 +1,317 @@
+"""Frames in and out: video files through ffmpeg, image folders through models.images; nothing else knows codecs."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+from jaxtyping import Int, UInt8
+from numpy import ndarray
+
+from models.errors import InputError
+from models.images import check_output_dir, image_paths, read_image, write_error, write_image, write_images
+
+__all__ = [
+    "Video",
+    "VideoWriter",
+    "check_exists",
+    "check_output_dir",
+    "iterate_frames",
+    "read_video",
+    "write_image",
+    "write_images",
+    "write_video",
+]
+
+IMAGE_FOLDER_FPS = 30.0
+"""Frame rate assumed for a folder of images, which carries none."""
+# Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,yuv4mpegpipe,mxf,dv"
+)
+_SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+
+
+@dataclass(frozen=True)
+class Video:
+    """The frames taken from a clip, all in memory and of one size."""
+
+    frames: UInt8[ndarray, "F H W 3"]
+    """RGB, upright, reduced to ``max_size``."""
+    fps: float
+    """Frames per second of ``frames``: the clip's own rate divided by the stride."""
+    path: Path
+    """The video file or image folder."""
+    frame_indices: Int[ndarray, "F"]
+    """Number of each frame in the original clip, from 0 (for a folder: its place in name order)."""
+    original_size: tuple[int, int]
+    """Width and height before reduction."""
+    original_frames: int | None = None
+    """Number of frames of the whole clip, or None where the rest was not decoded."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def width(self) -> int:
+        """Width of ``frames`` in pixels."""
+        return self.frames.shape[2]
+
+    @property
+    def height(self) -> int:
+        """Height of ``frames`` in pixels."""
+        return self.frames.shape[1]
+
+
+def read_video(path: str | Path, max_frames: int | None = None, stride: int = 1, max_size: int = 960) -> Video:
+    """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames`` of them.
+
+    A frame whose longer side exceeds ``max_size`` pixels is reduced to it. Rotation and pixel-aspect tags are applied.
+
+    Raises:
+        InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of unlike sizes.
+    """
+    path = Path(path)
+    _check_settings(max_frames, stride, max_size)
+    check_exists(path)
+    read = _read_folder if path.is_dir() else _read_file
+    video = read(path, max_frames, stride, max_size)
+    if len(video) < 2:
+        raise InputError(
+            f"{path}: gave one frame at stride {stride}, needs at least 2; "
+            "give a longer clip, a smaller stride or a larger max_frames"
+        )
+    return video
+
+
+def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
+    """Every frame of a video file at its own size, one by one, so that a long clip need not be held in memory.
+
+    Raises:
+        InputError: the path is missing, no video or corrupt.
+    """
+    check_exists(Path(path))
+    with tempfile.TemporaryFile() as log:
+        yield from _decode(Path(path), None, 1, log)
+
+
+def check_exists(path: Path) -> None:
+    """Raises InputError where nothing is at ``path``."""
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder; give a video file or a folder of images")
+
+
+def _check_settings(max_frames: int | None, stride: int, max_size: int) -> None:
+    if stride < 1:
+        raise InputError(f"stride is {stride}; give 1 for every frame, 2 for every other")
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"max_frames is {max_frames}; give a positive number, or leave it out for the whole clip")
+    if max_size < 16:
+        raise InputError(f"max_size is {max_size}; give the longer side in pixels, 16 or more")
+
+
+def _reduced(image: ndarray, max_size: int) -> ndarray:
+    height, width = image.shape[:2]
+    if max(height, width) <= max_size:
+        return image
+    scale = max_size / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _stacked(frames: list[ndarray]) -> ndarray:
+    """np.stack that frees each frame once copied, so that a long clip is not held twice."""
+    stack = np.empty((len(frames), *frames[0].shape), np.uint8)
+    for i in range(len(frames)):
+        stack[i], frames[i] = frames[i], None
+    return stack
+
+
+def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int) -> Video:
+    paths = image_paths(path)
+    indices = np.arange(len(paths))[::stride][:max_frames]
+    frames, first = [], None
+    for i in indices:
+        image = read_image(paths[i])
+        height, width = image.shape[:2]
+        first = first or (width, height)
+        if (width, height) != first:
+            raise InputError(
+                f"{paths[i]}: is {width}x{height} but {paths[indices[0]].name} is {first[0]}x{first[1]}; "
+                "give images of one size"
+            )
+        frames.append(_reduced(image, max_size))
+    return Video(_stacked(frames), IMAGE_FOLDER_FPS / stride, path, indices, first, len(paths))
+
+
+def _read_file(path: Path, max_frames: int | None, stride: int, max_size: int) -> Video:
+    frames, size = [], (0, 0)
+    with tempfile.TemporaryFile() as log:
+        for image in _decode(path, max_frames, stride, log):
+            size = image.shape[1], image.shape[0]
+            frames.append(_reduced(image, max_size))
+        fps = _frame_rate(_text(log)) / stride
+    indices = np.arange(len(frames)) * stride
+    known = len(frames) if stride == 1 and len(frames) != max_frames else None
+    return Video(_stacked(frames), fps, path, indices, size, known)
+
+
+def _decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
+    """Frames of a video file; ffmpeg hands them over as PPM images, which say their own size after rotation."""
+    filters = f"select='not(mod(n\\,{stride}))',scale='max(1,round(iw*sar))':ih:{_SCALE_FLAGS},setsar=1,format=rgb24"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
+    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-i", f"file:{path.absolute()}"]
+    command += ["-map", "0:v:0", "-vf", filters, "-fps_mode", "passthrough"]
+    command += ["-frames:v", str(max_frames)] if max_frames else []
+    command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
+    shape = None
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process:
+        try:
+            while (image := _read_ppm(process.stdout)) is not None:
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise InputError(f"{path}: the frame size changes within the video; re-encode it at one size")
+                yield image
+        finally:
+            process.kill()  # after the last frame it has ended already; an early stop must not wait for the rest
+    if shape is None:
+        raise InputError(f"{path}: {_decode_failure(path, _text(log))}; give a video that plays, or a folder of images")
+
+
+def _text(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
+def _read_ppm(stream: IO[bytes]) -> ndarray | None:
+    if stream.readline() != b"P6\n":
+        return None
+    width, height = map(int, stream.readline().split())
+    stream.readline()  # the maximum, 255
+    data = stream.read(width * height * 3)
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == width * height * 3 else None
+
+
+def _decode_failure(path: Path, log: str) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if "matches no streams" in log:
+        return "holds no video stream"
+    if "Invalid data found" in log or "not on whitelist" in log:
+        return "is no video, or it is corrupt or cut short"
+    return "no frame of it can be decoded, it may be corrupt or cut short"
+
+
+def _frame_rate(log: str) -> float:
+    match = re.search(r"Video: .*?([\d.]+)(k?) (?:fps|tbr)", log)
+    rate = float(match[1]) * (1000 if match[2] else 1) if match else 0.0
+    return rate if 0.1 <= rate <= 1000 else IMAGE_FOLDER_FPS
+
+
+class VideoWriter:
+    """Writes frames as they come to an H.264 MP4 that browsers play; a context manager.
+
+    The file appears under its name only when the block ends without an error. Odd sizes are padded to even ones by
+    repeating the last column or row, since yuv420p stores colour at half resolution.
+
+    Raises:
+        InputError: the folder is missing or cannot be written, or the disk is full.
+    """
+
+    def __init__(self, path: str | Path, fps: float, crf: int = 16):
+        """``crf``: quality of x264, 0 lossless, 16 near-visually-lossless, 23 its default."""
+        self.path = Path(path)
+        self._temporary = self.path.with_name(self.path.name + ".part")
+        self._fps, self._crf = fps, crf
+        self._process: subprocess.Popen | None = None
+        self._shape: tuple[int, ...] | None = None
+
+    def __enter__(self) -> "VideoWriter":
+        try:
+            self._temporary.open("wb").close()
+        except OSError as error:
+            raise write_error(self.path, error.strerror) from error
+        self._log = tempfile.TemporaryFile()
+        return self
+
+    def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
+        """Appends one RGB frame; all must have the size of the first."""
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+        if self._process is None:
+            self._start(frame.shape)
+        if frame.shape != self._shape:
+            raise ValueError(f"frame is {frame.shape}, the first was {self._shape}")
+        height, width = frame.shape[:2]
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        try:
+            self._process.stdin.write(np.ascontiguousarray(frame).data)
+        except OSError as error:  # ffmpeg has ended: its log says why
+            raise self._failure() from error
+
+    def _start(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo"]
+        command += ["-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:.6f}", "-i", "pipe:0"]
+        # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.
+        command += ["-vf", f"scale=out_color_matrix=bt601:out_range=tv:{_SCALE_FLAGS},format=yuv420p"]
+        command += ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
+        command += ["-c:v", "libx264", "-crf", str(self._crf), "-preset", "fast", "-movflags", "+faststart"]
+        command += ["-f", "mp4", f"file:{self._temporary.absolute()}"]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=self._log)
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._release()
+
+    def _finish(self) -> None:
+        if self._process is None:
+            raise ValueError(f"{self.path}: no frame was given to write")
+        try:
+            self._process.stdin.close()
+        except OSError as error:
+            raise self._failure() from error
+        if self._process.wait() != 0:
+            raise self._failure()
+        try:
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise write_error(self.path, error.strerror) from error
+
+    def _release(self) -> None:
+        """Ends ffmpeg if it still runs and removes what was not finished."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.raw.close() if hasattr(self._process.stdin, "raw") else self._process.stdin.close()
+        self._log.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _failure(self) -> InputError:
+        self._process.wait()
+        lines = _text(self._log).strip().splitlines()
+        return write_error(self.path, lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}")
+
+
+def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:
+    """Writes RGB frames (an array or any iterable, consumed one by one) to an H.264 MP4; see :class:`VideoWriter`.
+
+    Raises:
+        InputError: the folder is missing or cannot be written, or the disk is full.
+    """
+    with VideoWriter(path, fps) as writer:
+        for frame in frames:
+            writer.add(frame)

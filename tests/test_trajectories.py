@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from models.cameras import Cameras, save_transforms
+from models.errors import InputError
+from models.trajectories import TRAJECTORIES, from_file, make_trajectory, middle_frame, spiral, stabilized
+
+DEPTH = 4.0
+LOOPS = ["spiral", "orbit", "dolly", "zoom"]
+
+
+def walk(num: int = 21, shake: float = 0.0, seed: int = 0) -> Cameras:
+    """Cameras that walk sideways and turn, seen from a tilted world."""
+    rng = np.random.default_rng(seed)
+    poses = np.tile(np.eye(4), (num, 1, 1))
+    angles = np.stack([rng.normal(0, shake, num), np.linspace(-0.2, 0.2, num), rng.normal(0, shake, num)], 1)
+    tilt = Rotation.from_rotvec([0.4, -0.3, 0.8])
+    poses[:, :3, :3] = (tilt * Rotation.from_rotvec(angles)).as_matrix()
+    centers = np.linspace([-1, 0, 0], [1, 0.2, 0], num) + rng.normal(0, shake, (num, 3))
+    poses[:, :3, 3] = tilt.apply(centers)
+    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64).repeat(num, 1, 1)
+    return Cameras(K, torch.from_numpy(poses), 64, 48)
+
+
+def angles_between(poses: torch.Tensor) -> np.ndarray:
+    rotations = Rotation.from_matrix(poses[:, :3, :3].numpy())
+    return (rotations[:-1].inv() * rotations[1:]).magnitude()
+
+
+def test_middle_frame_is_nearest_the_mean_of_the_path():
+    assert middle_frame(walk(21)) == 10
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_paths_are_rigid_finite_and_of_the_length_asked_for(name):
+    cameras, times = make_trajectory(name, walk(), DEPTH, 33)
+    assert len(cameras) == len(times) == 33
+    assert (cameras.width, cameras.height) == (64, 48)
+    rotation = cameras.world_from_cam[:, :3, :3]
+    torch.testing.assert_close(
+        rotation @ rotation.transpose(1, 2), torch.eye(3, dtype=torch.float64).repeat(33, 1, 1), atol=1e-9, rtol=0
+    )
+    assert (torch.det(rotation) > 0).all()
+    assert torch.isfinite(cameras.K).all()
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_times_play_the_clip_once_or_stand_still(name):
+    _, times = make_trajectory(name, walk(21), DEPTH, 33)
+    assert (times[0], times[-1]) == (0, 20)
+    assert np.allclose(np.diff(times), 20 / 32)
+    assert make_trajectory(name, walk(21), DEPTH, 5, freeze_time=3.5)[1] == [3.5] * 5
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_keep_the_scene_point_in_the_middle_of_the_image(name):
+    source = walk()
+    target = source[[10]].unproject(source.K[10, :2, 2][None, None], torch.full((1, 1), DEPTH, dtype=torch.float64))
+    cameras, _ = make_trajectory(name, source, DEPTH, 30)
+    xy, depth = cameras.project(target[0])
+    torch.testing.assert_close(xy[:, 0], source.K[:1, :2, 2].expand(30, 2))
+    assert (depth > 0.5 * DEPTH).all()
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_are_steady_and_close(name):
+    cameras, _ = make_trajectory(name, walk(), DEPTH, 60)
+    ring = torch.cat([cameras.world_from_cam, cameras.world_from_cam[:1]])
+    steps = ring[:, :3, 3].diff(dim=0)
+    assert steps.norm(dim=1).max() < 0.05 * DEPTH
+    jerk = torch.cat([steps, steps[:1]]).diff(dim=0).norm(dim=1)
+    assert jerk.max() < 0.01 * DEPTH
+    assert angles_between(ring).max() < 0.05
+
+
+def test_intrinsics_are_those_of_the_clip_but_for_the_zoom():
+    for name in ("spiral", "orbit", "dolly"):
+        torch.testing.assert_close(make_trajectory(name, walk(), DEPTH, 9)[0].K, walk().K[:9])
+    focal = make_trajectory("zoom", walk(), DEPTH, 20, factor=2.0)[0].K[:, 0, 0]
+    assert (focal.min(), focal.max()) == (pytest.approx(50), pytest.approx(100))
+
+
+def test_spiral_radius_is_a_share_of_the_depth():
+    source = walk()
+    for share in (0.02, 0.1):
+        cameras, _ = spiral(source, DEPTH, 48, radius_share=share)
+        distance = (cameras.centers - source.centers[10]).norm(dim=1)
+        assert float(distance.max()) <= share * DEPTH * 1.2
+        assert float(distance.max()) >= share * DEPTH * 0.99
+
+
+def test_spiral_scales_with_the_world():
+    """The units of the world are arbitrary: a scene twice as large gets a path twice as large."""
+    source = walk()
+    poses = source.world_from_cam.clone()
+    poses[:, :3, 3] *= 2
+    large, _ = spiral(Cameras(source.K, poses, 64, 48), 2 * DEPTH, 12)
+    small, _ = spiral(source, DEPTH, 12)
+    torch.testing.assert_close(large.centers, 2 * small.centers)
+
+
+def test_orbit_keeps_its_distance():
+    source = walk()
+    target = source.centers[10] + DEPTH * source.world_from_cam[10, :3, 2]
+    distance = (make_trajectory("orbit", source, DEPTH, 24)[0].centers - target).norm(dim=1)
+    torch.testing.assert_close(distance, torch.full_like(distance, DEPTH))
+
+
+def test_a_stabilized_path_shakes_less_and_stays_near():
+    shaky, smooth = walk(60, shake=0.03), walk(60)
+    steady, _ = stabilized(shaky, DEPTH, 60, sigma=4.0)
+    inner = slice(8, -8)  # at the ends the Gaussian sees one side only
+    assert angles_between(steady.world_from_cam).mean() < 0.3 * angles_between(shaky.world_from_cam).mean()
+    off = (steady.centers - smooth.centers)[inner].norm(dim=1).mean()
+    assert off < 0.7 * (shaky.centers - smooth.centers)[inner].norm(dim=1).mean()
+
+
+def test_a_camera_that_stands_still_has_all_paths():
+    source = walk()
+    still = Cameras(source.K, source.world_from_cam[:1].repeat(len(source), 1, 1), 64, 48)
+    for name in TRAJECTORIES:
+        assert torch.isfinite(make_trajectory(name, still, DEPTH, 7)[0].world_from_cam).all()
+
+
+def test_a_path_from_a_file_is_the_one_written(tmp_path):
+    cameras, times = spiral(walk(), DEPTH, 8)
+    save_transforms(tmp_path / "path.json", cameras, times)
+    again, same_times = from_file(tmp_path / "path.json")
+    torch.testing.assert_close(again.world_from_cam, cameras.world_from_cam)
+    assert same_times == pytest.approx(times)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"'helix'.*spiral, orbit"):
+        make_trajectory("helix", walk(), DEPTH, 8)
