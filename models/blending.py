@@ -40,7 +40,8 @@ def _blend(depth, jump, weight, agreement, share, surface):
                 for m in range(meshes):
                     if abs(depth[m, y, x] - d) < agreement * d:
                         vote += own[m]
-                if vote > best_vote * np.float32(1.0001) or (vote > best_vote * np.float32(0.9999) and d < depth[best, y, x]):
+                level = vote > best_vote * np.float32(0.9999) and d < depth[best, y, x]
+                if vote > best_vote * np.float32(1.0001) or level:
                     best, best_vote = k, vote
             if best < 0:
                 continue
@@ -71,11 +72,11 @@ def fill_holes(rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]
 def _push_pull(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Colours (premultiplied by weight) where there are any, else those of the next coarser level."""
     height, width = weight.shape
-    own = color / np.maximum(weight, 1e-6)[..., None]
-    if min(height, width) == 1 or weight.min() > 0:
+    own = color / np.where(weight > 0, weight, 1)[..., None]
+    if weight.min() > 0:
         return own
-    half = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
-    coarse = _push_pull(cv2.resize(color, half, interpolation=cv2.INTER_AREA), cv2.resize(weight, half, interpolation=cv2.INTER_AREA))
-    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    half = ((width + 1) // 2, (height + 1) // 2)
+    smaller = [cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (color, weight)]
+    coarse = cv2.resize(_push_pull(*smaller), (width, height), interpolation=cv2.INTER_LINEAR)
     known = np.minimum(weight, 1)[..., None]
     return known * own + (1 - known) * coarse

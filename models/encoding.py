@@ -8,18 +8,19 @@ Source: Müller et al., "Instant neural graphics primitives with a multiresoluti
 
 import itertools
 import math
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models import kernels_cpu, kernels_mlp
+from models import kernels_adam, kernels_cpu, kernels_mlp
+from models.kernels_reference import AdamRule, adam_reference, encode_reference
 
 Backend = Literal["auto", "torch", "numba", "triton"]
-PRIMES = (1, kernels_cpu.PRIME_Y, kernels_cpu.PRIME_Z)
 HIDDEN = kernels_mlp.WIDTH
 _INFERENCE_CHUNK = 1 << 16
 
@@ -85,41 +86,6 @@ class HashGrid(nn.Module):
         if points.device.type == "cuda" and self.tables.shape[2] == 2 and _has_triton():
             return "triton"
         return "torch"
-
-
-def encode_reference(
-    points: Float[Tensor, "S 3"], tables: Float[Tensor, "L T C"], resolutions: list[int], dense: list[bool]
-) -> Float[Tensor, "S L C"]:
-    """The encoding in plain indexing operations."""
-    return torch.stack(
-        [
-            _interpolate(points, table, resolution, is_dense)
-            for table, resolution, is_dense in zip(tables, resolutions, dense, strict=True)
-        ],
-        1,
-    )
-
-
-def _interpolate(points: Tensor, table: Tensor, resolution: int, dense: bool) -> Float[Tensor, "S C"]:
-    """Trilinear interpolation between the entries of the eight corners of each point's cell."""
-    position = (points.clamp(-1, 1) + 1) * (resolution * 0.5)
-    # A NaN coordinate keeps its NaN in the fraction, while the index stays inside the table.
-    cell = position.detach().nan_to_num(0).floor().clamp(0, resolution - 1)
-    fraction = position - cell
-    total = torch.zeros(len(points), table.shape[1], dtype=table.dtype, device=table.device)
-    for corner in range(8):
-        bits = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=points.device)
-        x, y, z = torch.where(bits.bool(), fraction, 1 - fraction).split(1, 1)
-        total = total + x * y * z * table[_entry(cell.long() + bits, resolution, len(table), dense)]
-    return total
-
-
-def _entry(lattice: Int[Tensor, "S 3"], resolution: int, entries: int, dense: bool) -> Int[Tensor, "S"]:
-    """Index of a lattice point in its level's table: in order (x fastest), or by the spatial hash."""
-    x, y, z = lattice.unbind(1)
-    if dense:
-        return x + (resolution + 1) * (y + (resolution + 1) * z)
-    return ((x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])) & (entries - 1)
 
 
 class _EncodeBlocks(torch.autograd.Function):
@@ -209,6 +175,7 @@ class ColorField(nn.Module):
         weight: Float[Tensor, "S"] | None = None,
         level_weights: Float[Tensor, "L"] | None = None,
         want_point_grad: bool = False,
+        charbonnier: float = 0.0,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "S 3"] | None]:
         """A training step's loss, with its gradient added to each parameter's ``.grad``.
 
@@ -218,15 +185,19 @@ class ColorField(nn.Module):
         Args:
             target: (S, 3) colours, float in [0, 1] or uint8.
             want_point_grad: also return dL/dpoints.
+            charbonnier: above 0, the error is sqrt(d^2 + charbonnier^2) - charbonnier in place of d^2, which
+                outliers pull less.
         """
         target = target.float() / 255 if target.dtype == torch.uint8 else target.float()
         if self.grid.chosen_backend(points) != "numba":
-            return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad)
+            return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad, charbonnier)
         grid, levels = self.grid, self.grid._levels
         scales = _level_weights(level_weights, grid.tables).numpy()
         planes = kernels_cpu.coordinate_planes(points)
         blocks = kernels_cpu.grid_forward(planes, grid.tables, levels, scales)
-        loss, gradients, inward = kernels_mlp.mlp_gradients(blocks, self.mlp_parameters, target, weight)
+        loss, gradients, inward = kernels_mlp.mlp_gradients(
+            blocks, self.mlp_parameters, target, weight, charbonnier=charbonnier
+        )
         for parameter, gradient in zip(self.mlp_parameters, gradients, strict=True):
             _grad_buffer(parameter).add_(gradient)
         kernels_cpu.grid_backward(planes, len(points), inward, _grad_buffer(grid.tables), levels, scales)
@@ -235,10 +206,11 @@ class ColorField(nn.Module):
             slope = kernels_cpu.grid_point_gradient(points, planes, inward, grid.tables, levels, scales)
         return torch.tensor(loss, dtype=torch.float32), slope
 
-    def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad):
+    def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad, charbonnier):
         points = points.detach().requires_grad_(want_point_grad)
         with torch.enable_grad():
             error = (self(points, level_weights) - target).square()
+            error = (error + charbonnier**2).sqrt() - charbonnier if charbonnier > 0 else error
             error = error if weight is None else error * weight[:, None]
             loss = error.sum() / max(error.numel(), 1)
         loss.backward()
@@ -255,7 +227,7 @@ class ColorField(nn.Module):
 class FieldOptimizer:
     """Adam for a ColorField: sparse on the tables, dense on the MLP.
 
-    Sparse means: a table value whose gradient is exactly zero keeps its value and its moments, as in Instant NGP; the
+    Sparse (as in Instant NGP) means: a table value whose gradient is exactly zero keeps its value and its moments; the
     bias correction counts all steps. A step consumes ``.grad`` and leaves it zero.
 
     Attributes:
@@ -270,9 +242,10 @@ class FieldOptimizer:
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-15,
     ):
-        self.lr, self.betas, self.eps, self.count = 1.0, betas, eps, 0
+        self.lr, self.count = 1.0, 0
         self.parameters = [field.grid.tables, *field.mlp_parameters]
         self.rates = [table_rate] + [mlp_rate] * len(field.mlp_parameters)
+        self.rules = [AdamRule(betas, eps, sparse=True)] + [AdamRule(betas, eps)] * len(field.mlp_parameters)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.field = field
 
@@ -283,10 +256,9 @@ class FieldOptimizer:
         for index, parameter in enumerate(self.parameters):
             if parameter.grad is None:
                 continue
-            update = kernels_cpu.adam_step if self._uses_numba(parameter) else adam_reference
-            rate, sparse = self.rates[index] * self.lr, index == 0
-            gradient = parameter.grad.contiguous()
-            update(parameter, gradient, self.moments[index], self.count, rate, self.betas, self.eps, sparse)
+            step = kernels_adam.adam_step if self._uses_numba(parameter) else adam_reference
+            gradient, rate = parameter.grad.contiguous(), self.rates[index] * self.lr
+            step(parameter, gradient, self.moments[index], self.count, rate, self.rules[index])
             parameter.grad = gradient
 
     def _uses_numba(self, parameter: Tensor) -> bool:
@@ -304,28 +276,6 @@ class FieldOptimizer:
                 mine.copy_(other)
 
 
-def adam_reference(
-    value: Tensor,
-    gradient: Tensor,
-    moments: tuple[Tensor, Tensor],
-    step: int,
-    rate: float,
-    betas,
-    eps: float,
-    sparse: bool,
-) -> None:
-    """One Adam step in plain operations, in place; the meaning of kernels_cpu.adam_step."""
-    first, second = moments
-    m = betas[0] * first + (1 - betas[0]) * gradient
-    v = betas[1] * second + (1 - betas[1]) * gradient.square()
-    scale = rate / (1 - betas[0] ** step)
-    new = value - scale * m / (v.sqrt() / math.sqrt(1 - betas[1] ** step) + eps)
-    keep = (gradient == 0) & sparse
-    for old, fresh in ((value, new), (first, m), (second, v)):
-        old.copy_(torch.where(keep, old, fresh))
-    gradient.zero_()
-
-
 def _grad_buffer(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
@@ -338,7 +288,10 @@ def _level_weights(level_weights: Tensor | None, tables: Tensor) -> Float[Tensor
     return level_weights.detach().float().cpu()
 
 
+@cache
 def _has_triton() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("triton") is not None
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""numba kernels of the hash grid and of Adam, and the threads they run on.
+"""numba kernels of the hash grid, and the threads they run on.
 
 Samples are stored in blocks of 64: features are (blocks, rows, 64) with the sample last, so that one vector holds
 the same feature of 16 samples. Threads are plain Python threads around kernels that release the interpreter lock:
@@ -9,7 +9,7 @@ Source of the encoding: Müller et al., "Instant neural graphics primitives with
 """
 
 import itertools
-import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,31 +21,33 @@ from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
+from models.kernels_reference import PRIME_Y, PRIME_Z
 from models.kernels_simd import (
     LANES,
     add_pair,
-    any_nonzero,
     clip,
     clip_keep_nan,
     fma,
     gather_pairs,
     load,
-    root,
     splat,
     splat_int,
     store,
     to_float,
     to_int,
-    where_nonzero,
 )
 
 BLOCK = 64
-PRIME_Y, PRIME_Z = 2654435761, 805459861
 
 
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="kernels")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child (a DataLoader's worker, say) has none of its parent's threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def run_tasks(task: Callable[[int], None], count: int) -> None:
@@ -193,44 +195,6 @@ def point_gradient(coordinates, padded, begin, end, table, entries, resolutions,
             store(out, 2 * padded + at, load(out, 2 * padded + at) + dz)
 
 
-@njit(nogil=True, cache=True)
-def adam(values, gradients, first, second, begin, end, rate, correction, betas, eps, sparse):
-    """One Adam step on elements [begin, end) of flat arrays; leaves the gradients zero.
-
-    Args:
-        rate: learning rate / (1 - beta1^t).
-        correction: sqrt(1 - beta2^t).
-        sparse: leave an element whose gradient is zero as it is, its moments too.
-
-    Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in the form torch.optim.Adam uses.
-    """
-    one, zero = np.float32(1), splat(np.float32(0))
-    beta1, beta2 = splat(betas[0]), splat(betas[1])
-    rest1, rest2 = splat(one - betas[0]), splat(one - betas[1])
-    vector_end = begin + (end - begin) // LANES * LANES
-    for at in range(begin, vector_end, LANES):
-        g = load(gradients, at)
-        if sparse and not any_nonzero(g):
-            continue
-        old_value, old_m, old_v = load(values, at), load(first, at), load(second, at)
-        m = fma(beta1, old_m, rest1 * g)
-        v = fma(beta2, old_v, rest2 * g * g)
-        value = old_value - splat(rate) * m / (root(v) / splat(correction) + splat(eps))
-        if sparse:
-            m, v, value = where_nonzero(g, m, old_m), where_nonzero(g, v, old_v), where_nonzero(g, value, old_value)
-        store(first, at, m)
-        store(second, at, v)
-        store(values, at, value)
-        store(gradients, at, zero)
-    for at in range(vector_end, end):
-        g = gradients[at]
-        if g != 0 or not sparse:
-            first[at] = betas[0] * first[at] + (one - betas[0]) * g
-            second[at] = betas[1] * second[at] + (one - betas[1]) * g * g
-            values[at] -= rate * first[at] / (np.float32(math.sqrt(second[at])) / correction + eps)
-            gradients[at] = 0
-
-
 @dataclass(frozen=True)
 class Levels:
     """What the kernels must know of a hash grid."""
@@ -256,8 +220,9 @@ def coordinate_planes(points: Float[Tensor, "S 3"]) -> np.ndarray:
     return planes
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().reshape(-1).numpy()
+def flat_view(tensor: Tensor) -> np.ndarray:
+    """A contiguous tensor's own memory as a flat array."""
+    return tensor.detach().view(-1).numpy()
 
 
 def grid_forward(planes: np.ndarray, tables: Float[Tensor, "L T 2"], levels: Levels, weights: np.ndarray) -> np.ndarray:
@@ -265,7 +230,7 @@ def grid_forward(planes: np.ndarray, tables: Float[Tensor, "L T 2"], levels: Lev
     padded, count = planes.shape[1], len(levels.resolutions)
     make = np.empty if levels.rows == 2 * count else np.zeros
     blocks = make((padded // BLOCK, levels.rows, BLOCK), np.float32)
-    flat, flat_planes, table = blocks.reshape(-1), planes.reshape(-1), _flat(tables)
+    flat, flat_planes, table = blocks.reshape(-1), planes.reshape(-1), flat_view(tables)
     # Two tasks a level let more threads than levels help; a level's table stays in the second-level cache.
     middle = padded // 2 // BLOCK * BLOCK
 
@@ -283,7 +248,7 @@ def grid_backward(
     planes: np.ndarray, count: int, inward: np.ndarray, gradient: Tensor, levels: Levels, weights: np.ndarray
 ) -> None:
     """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points as blocks."""
-    flat, flat_planes, table = inward.reshape(-1), planes.reshape(-1), _flat(gradient)
+    flat, flat_planes, table = inward.reshape(-1), planes.reshape(-1), flat_view(gradient)
 
     def task(level: int) -> None:
         fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
@@ -305,7 +270,7 @@ def grid_point_gradient(
     """dL/dpoints, given dL/dfeatures as blocks; zero along an axis on which the point lies outside [-1, 1]."""
     padded, parts = planes.shape[1], 16
     out = np.zeros((3, padded), np.float32)
-    fixed = _flat(tables), levels.entries, levels.resolutions, levels.dense, weights, levels.rows
+    fixed = flat_view(tables), levels.entries, levels.resolutions, levels.dense, weights, levels.rows
     arrays = inward.reshape(-1), out.reshape(-1)
 
     def task(part: int) -> None:
@@ -315,23 +280,3 @@ def grid_point_gradient(
     run_tasks(task, parts)
     slope = torch.from_numpy(out[:, : len(points)]).T
     return torch.where(points.detach().abs() <= 1, slope, torch.zeros(())).contiguous()
-
-
-def adam_step(
-    value: Tensor,
-    gradient: Tensor,
-    moments: tuple[Tensor, Tensor],
-    step: int,
-    rate: float,
-    betas,
-    eps: float,
-    sparse: bool,
-) -> None:
-    """One Adam step in place (contiguous float32 tensors of one shape); zeroes the gradient."""
-    arrays = [_flat(tensor) for tensor in (value, gradient, *moments)]
-    f = np.float32
-    scaled, correction = f(rate / (1 - betas[0] ** step)), f(math.sqrt(1 - betas[1] ** step))
-    fixed = scaled, correction, np.array(betas, f), f(eps), sparse
-    size, chunk = value.numel(), 1 << 18
-    run_tasks(lambda i: adam(*arrays, i * chunk, min(size, (i + 1) * chunk), *fixed), -(-size // chunk))
-    torch.autograd.graph.increment_version((value, gradient, *moments))

@@ -7,6 +7,7 @@ other.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,13 +24,12 @@ from models.kernels_simd import (
     fma,
     lane_sum,
     load,
-    matrix_tile,
     rounded,
     splat,
     store,
     to_int,
-    wide_registers,
 )
+from models.kernels_tile import matrix_tile, wide_registers
 
 WIDTH = 64
 CHANNELS = 3
@@ -133,8 +133,8 @@ def mlp_forward(features, rows, weights, begin, end, count, out):
 
 
 @njit(nogil=True, cache=True)
-def _output_gradient(rgb, block, count, target, weight, scale, as_loss, slope):
-    """slope (3, 64) = dL/d(before the sigmoid), zero past ``count``; returns the block's sum of weighted squares."""
+def _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope):
+    """slope (3, 64) = dL/d(before the sigmoid), zero past ``count``; returns the block's sum of weighted errors."""
     total = 0.0
     slope[:] = 0
     for s in range(min(BLOCK, count - block * BLOCK)):
@@ -143,25 +143,41 @@ def _output_gradient(rgb, block, count, target, weight, scale, as_loss, slope):
         for c in range(CHANNELS):
             value, given = rgb[c * BLOCK + s], target[sample * CHANNELS + c]
             difference = value - given
-            total += w * difference * difference
-            outer = w * scale * difference if as_loss else given
+            if bend > 0:
+                length = np.float32(math.sqrt(difference * difference + bend * bend))
+                error, outer = length - bend, difference / length
+            else:
+                error, outer = difference * difference, np.float32(2) * difference
+            total += w * error
+            outer = w * scale * outer if as_loss else given
             slope[c * BLOCK + s] = outer * value * (np.float32(1) - value)
     return total
 
 
 @njit(nogil=True, cache=True)
-def mlp_backward(features, rows, weights, begin, end, count, target, weight, scale, as_loss, gradients, inward):
+def _add_row_sums(sums, at, rows):
+    """sums += each channel of ``rows`` (3, 64) summed over the samples."""
+    for c in range(CHANNELS):
+        total = load(rows, c * BLOCK)
+        for s in range(LANES, BLOCK, LANES):
+            total = total + load(rows, c * BLOCK + s)
+        sums[at + c] += lane_sum(total)
+
+
+@njit(nogil=True, cache=True)
+def mlp_backward(features, rows, weights, begin, end, count, target, weight, scale, as_loss, bend, gradients, inward):
     """Gradients of blocks [begin, end), the forward pass included.
 
     Args:
         target: (count, 3) flat; the wanted colours if ``as_loss``, else dL/drgb.
         weight: (count,) or empty: each sample's weight in the loss.
-        scale: dL/drgb = scale * weight * (rgb - target) if ``as_loss``.
+        scale: the loss is scale * the sum of weight * error, if ``as_loss``.
+        bend: 0 for squared errors, above 0 for Charbonnier's sqrt(d^2 + bend^2) - bend.
         gradients: += in the order W1^T b1 W2 b2 W3 b3.
         inward: (blocks, rows, 64) dL/dfeatures, written.
 
     Returns:
-        The sum of weight * (rgb - target)^2.
+        The sum of weight * error.
     """
     b1 = rows * WIDTH
     w2 = b1 + WIDTH
@@ -176,10 +192,8 @@ def mlp_backward(features, rows, weights, begin, end, count, target, weight, sca
     total = 0.0
     for block in range(begin, end):
         _layers(features, block, rows, weights, first, second, rgb)
-        total += _output_gradient(rgb, block, count, target, weight, scale, as_loss, slope)
-        for c in range(CHANNELS):
-            for s in range(BLOCK):
-                gradients[w3 + CHANNELS * WIDTH + c] += slope[c * BLOCK + s]
+        total += _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope)
+        _add_row_sums(gradients, w3 + CHANNELS * WIDTH, slope)
         for n in range(0, WIDTH, 2 * LANES):
             _colour_tile(gradients, w3 + n, WIDTH, slope, 0, BLOCK, 1, second, n, WIDTH, BLOCK, gradients, 0)
         _back(slope2, slope, 1, BLOCK, weights, w3, CHANNELS, second)
@@ -247,11 +261,13 @@ def mlp_gradients(
     target: Float[Tensor, "S 3"],
     weight: Float[Tensor, "S"] | None = None,
     as_loss: bool = True,
+    charbonnier: float = 0.0,
 ) -> tuple[float, list[Tensor], np.ndarray]:
-    """The mean of weight * (rgb - target)^2 over samples and channels, its gradients to parameters and features.
+    """The mean of weight * error over samples and channels, its gradients to parameters and features.
 
     Args:
         target: the wanted colours, or, with ``as_loss`` false, dL/drgb of another loss (the first result is then void).
+        charbonnier: as in ColorField.loss_and_grad.
 
     Returns:
         The loss, gradients in the order of ``parameters``, and dL/dfeatures as blocks.
@@ -262,14 +278,14 @@ def mlp_gradients(
     sums = np.zeros((len(ranges), (rows + 1 + WIDTH + 1 + CHANNELS) * WIDTH + CHANNELS), np.float32)
     given = target.detach().contiguous().reshape(-1).numpy()
     share = np.zeros(0, np.float32) if weight is None else weight.detach().contiguous().numpy()
-    scale = np.float32(2 / (CHANNELS * max(count, 1)))
+    mean, f = 1 / (CHANNELS * max(count, 1)), np.float32
 
     def task(i: int) -> None:
-        fixed = count, given, share, scale, as_loss, sums[i], inward.reshape(-1)
+        fixed = count, given, share, f(mean), as_loss, f(charbonnier), sums[i], inward.reshape(-1)
         losses[i] = mlp_backward(features, rows, weights, *ranges[i], *fixed)
 
     run_tasks(task, len(ranges))
-    return losses.sum() / (CHANNELS * max(count, 1)), _unpacked(sums.sum(0), parameters, rows), inward
+    return losses.sum() * mean, _unpacked(sums.sum(0), parameters, rows), inward
 
 
 def _unpacked(flat: np.ndarray, parameters: Sequence[Tensor], rows: int) -> list[Tensor]:

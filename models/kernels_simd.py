@@ -1,23 +1,25 @@
-"""Vectors of 16 lanes as numba types, and a register-tiled matrix product, both written as LLVM vector code.
+"""Vectors of 16 lanes as numba types, written as LLVM vector code.
 
-numba offers loops, and whether LLVM vectorises them, how wide, and keeps sums in registers is left to chance. Here
-the vector operations are explicit: one machine instruction each with AVX-512, two with AVX2, four with NEON.
-Nothing here uses fast-math: NaN and infinity pass through as in the plain reference.
+numba offers loops, and whether LLVM vectorises them, and how wide, is left to chance. Here the vector operations are
+explicit: one machine instruction each with AVX-512, two with AVX2, four with NEON. Nothing here uses fast-math: NaN
+and infinity pass through as in the plain reference.
+
+numba's cache does not see that a kernel's import has changed: after editing this file or kernels_tile.py, delete
+``models/__pycache__``.
 """
 
 import operator
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_INTS = ir.VectorType(ir.IntType(32), LANES)
-_HALF = LANES // 2
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+INTS = ir.VectorType(ir.IntType(32), LANES)
+HALF = LANES // 2
+I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 class _Vector(types.Type):
@@ -29,8 +31,8 @@ class _Vector(types.Type):
         self.llvm_type = llvm_type
 
 
-f32x16 = _Vector("f32x16", types.float32, _FLOATS)
-i32x16 = _Vector("i32x16", types.int32, _INTS)
+f32x16 = _Vector("f32x16", types.float32, FLOATS)
+i32x16 = _Vector("i32x16", types.int32, INTS)
 
 
 @register_model(_Vector)
@@ -63,21 +65,23 @@ _define(operator.and_, None, "and_")
 _define(operator.lshift, None, "shl")
 
 
-def _address(context, builder, array_type, array, at, llvm_type):
-    """A pointer into a flat array at element ``at``, seen as another type."""
+def address(context, builder, array_type, array, at, llvm_type):
+    """LLVM: a pointer into a flat array at element ``at``, seen as another type."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [at]), llvm_type.as_pointer())
 
 
-def _call(builder, name: str, result, args):
+def call(builder, name: str, result, args):
+    """LLVM: the value of an intrinsic function."""
     function_type = ir.FunctionType(result, [value.type for value in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
 
 
-def _splat(builder, scalar):
+def splat_ir(builder, scalar):
+    """LLVM: a scalar in all lanes."""
     vector = ir.VectorType(scalar.type, LANES)
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+    zeros = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
@@ -87,7 +91,7 @@ def load(typingctx, array, at):
     vector = f32x16 if array.dtype == types.float32 else i32x16
 
     def codegen(context, builder, sig, args):
-        return builder.load(_address(context, builder, sig.args[0], args[0], args[1], vector.llvm_type), align=4)
+        return builder.load(address(context, builder, sig.args[0], args[0], args[1], vector.llvm_type), align=4)
 
     return vector(array, types.intp), codegen
 
@@ -97,7 +101,7 @@ def store(typingctx, array, at, value):
     """Writes 16 consecutive elements of a flat array from index ``at``."""
 
     def codegen(context, builder, sig, args):
-        pointer = _address(context, builder, sig.args[0], args[0], args[1], sig.args[2].llvm_type)
+        pointer = address(context, builder, sig.args[0], args[0], args[1], sig.args[2].llvm_type)
         builder.store(args[2], pointer, align=4)
         return context.get_dummy_value()
 
@@ -109,7 +113,7 @@ def splat(typingctx, scalar):
     """The same float32 in all lanes."""
 
     def codegen(context, builder, sig, args):
-        return _splat(builder, args[0])
+        return splat_ir(builder, args[0])
 
     return f32x16(types.float32), codegen
 
@@ -119,7 +123,7 @@ def splat_int(typingctx, scalar):
     """The same int32 (two's complement of the low 32 bits) in all lanes."""
 
     def codegen(context, builder, sig, args):
-        return _splat(builder, builder.trunc(args[0], _I32))
+        return splat_ir(builder, builder.trunc(args[0], I32))
 
     return i32x16(types.int64), codegen
 
@@ -129,7 +133,7 @@ def fma(typingctx, a, b, c):
     """a * b + c."""
 
     def codegen(context, builder, sig, args):
-        return _call(builder, "llvm.fmuladd.v16f32", _FLOATS, args)
+        return call(builder, "llvm.fmuladd.v16f32", FLOATS, args)
 
     return f32x16(f32x16, f32x16, f32x16), codegen
 
@@ -145,16 +149,16 @@ def _unary(name: str, result, argument, emit):
     return intrinsic(typed)
 
 
-to_int = _unary("to_int", i32x16, f32x16, lambda builder, value: builder.fptosi(value, _INTS))
-to_float = _unary("to_float", f32x16, i32x16, lambda builder, value: builder.sitofp(value, _FLOATS))
-rounded = _unary("rounded", f32x16, f32x16, lambda b, value: _call(b, "llvm.rint.v16f32", _FLOATS, [value]))
-root = _unary("root", f32x16, f32x16, lambda b, value: _call(b, "llvm.sqrt.v16f32", _FLOATS, [value]))
+to_int = _unary("to_int", i32x16, f32x16, lambda builder, value: builder.fptosi(value, INTS))
+to_float = _unary("to_float", f32x16, i32x16, lambda builder, value: builder.sitofp(value, FLOATS))
+rounded = _unary("rounded", f32x16, f32x16, lambda b, value: call(b, "llvm.rint.v16f32", FLOATS, [value]))
+root = _unary("root", f32x16, f32x16, lambda b, value: call(b, "llvm.sqrt.v16f32", FLOATS, [value]))
 
 
 def _power_of_two(builder, value):
     """2^n by writing the exponent's bits."""
-    bits = builder.shl(builder.add(value, ir.Constant(_INTS, [127] * LANES)), ir.Constant(_INTS, [23] * LANES))
-    return builder.bitcast(bits, _FLOATS)
+    bits = builder.shl(builder.add(value, ir.Constant(INTS, [127] * LANES)), ir.Constant(INTS, [23] * LANES))
+    return builder.bitcast(bits, FLOATS)
 
 
 exp2_int = _unary("exp2_int", f32x16, i32x16, _power_of_two)
@@ -187,7 +191,7 @@ def where_nonzero(typingctx, test, a, b):
     """a where the lane of ``test`` is not zero (NaN counts as not zero), else b."""
 
     def codegen(context, builder, sig, args):
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        zero = ir.Constant(FLOATS, [0.0] * LANES)
         return builder.select(builder.fcmp_unordered("!=", args[0], zero), args[1], args[2])
 
     return f32x16(f32x16, f32x16, f32x16), codegen
@@ -198,7 +202,7 @@ def any_nonzero(typingctx, value):
     """Whether any lane is not zero."""
 
     def codegen(context, builder, sig, args):
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        zero = ir.Constant(FLOATS, [0.0] * LANES)
         lanes = builder.fcmp_unordered("!=", args[0], zero)
         bits = builder.bitcast(lanes, ir.IntType(LANES))
         return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
@@ -216,29 +220,29 @@ def lane_sum(typingctx, value):
             width //= 2
             halves = [
                 builder.shuffle_vector(
-                    total, total, ir.Constant(ir.VectorType(_I32, width), list(range(start, start + width)))
+                    total, total, ir.Constant(ir.VectorType(I32, width), list(range(start, start + width)))
                 )
                 for start in (0, width)
             ]
             total = builder.fadd(*halves)
-        return builder.extract_element(total, ir.Constant(_I32, 0))
+        return builder.extract_element(total, ir.Constant(I32, 0))
 
     return types.float32(f32x16), codegen
 
 
 def _gather_half(builder, base, indices, start: int):
     """Eight 8-byte table entries."""
-    pick = ir.Constant(ir.VectorType(_I32, _HALF), list(range(start, start + _HALF)))
-    longs = ir.VectorType(_I64, _HALF)
+    pick = ir.Constant(ir.VectorType(I32, HALF), list(range(start, start + HALF)))
+    longs = ir.VectorType(I64, HALF)
     offsets = builder.zext(builder.shuffle_vector(indices, indices, pick), longs)
-    first = builder.insert_element(ir.Constant(longs, ir.Undefined), base, ir.Constant(_I32, 0))
-    bases = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, _HALF), [0] * _HALF))
-    addresses = builder.add(bases, builder.shl(offsets, ir.Constant(longs, [3] * _HALF)))
-    pointers = builder.inttoptr(addresses, ir.VectorType(_I64.as_pointer(), _HALF))
-    mask = ir.Constant(ir.VectorType(ir.IntType(1), _HALF), [1] * _HALF)
-    args = [pointers, ir.Constant(_I32, 4), mask, ir.Constant(longs, ir.Undefined)]
-    entries = _call(builder, "llvm.masked.gather.v8i64.v8p0", longs, args)
-    return builder.bitcast(entries, _FLOATS)
+    first = builder.insert_element(ir.Constant(longs, ir.Undefined), base, ir.Constant(I32, 0))
+    bases = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, HALF), [0] * HALF))
+    addresses = builder.add(bases, builder.shl(offsets, ir.Constant(longs, [3] * HALF)))
+    pointers = builder.inttoptr(addresses, ir.VectorType(I64.as_pointer(), HALF))
+    mask = ir.Constant(ir.VectorType(ir.IntType(1), HALF), [1] * HALF)
+    args = [pointers, ir.Constant(I32, 4), mask, ir.Constant(longs, ir.Undefined)]
+    entries = call(builder, "llvm.masked.gather.v8i64.v8p0", longs, args)
+    return builder.bitcast(entries, FLOATS)
 
 
 @intrinsic
@@ -246,9 +250,9 @@ def gather_pairs(typingctx, array, at, indices):
     """The two features of 16 entries of a flat table of pairs that starts at element ``at``."""
 
     def codegen(context, builder, sig, args):
-        base = builder.ptrtoint(_address(context, builder, sig.args[0], args[0], args[1], _I64), _I64)
-        low, high = (_gather_half(builder, base, args[2], start) for start in (0, _HALF))
-        index = ir.VectorType(_I32, LANES)
+        base = builder.ptrtoint(address(context, builder, sig.args[0], args[0], args[1], I64), I64)
+        low, high = (_gather_half(builder, base, args[2], start) for start in (0, HALF))
+        index = ir.VectorType(I32, LANES)
         pair = [
             builder.shuffle_vector(low, high, ir.Constant(index, list(range(feature, 2 * LANES, 2))))
             for feature in (0, 1)
@@ -264,95 +268,14 @@ def add_pair(typingctx, array, at, weight, first, second):
 
     def codegen(context, builder, sig, args):
         pair = ir.VectorType(ir.FloatType(), 2)
-        pointer = _address(context, builder, sig.args[0], args[0], args[1], pair)
+        pointer = address(context, builder, sig.args[0], args[0], args[1], pair)
         weights, values = ir.Constant(pair, ir.Undefined), ir.Constant(pair, ir.Undefined)
         for lane, value in enumerate(args[3:]):
-            weights = builder.insert_element(weights, args[2], ir.Constant(_I32, lane))
-            values = builder.insert_element(values, value, ir.Constant(_I32, lane))
-        total = _call(builder, "llvm.fmuladd.v2f32", pair, [weights, values, builder.load(pointer, align=4)])
+            weights = builder.insert_element(weights, args[2], ir.Constant(I32, lane))
+            values = builder.insert_element(values, value, ir.Constant(I32, lane))
+        total = call(builder, "llvm.fmuladd.v2f32", pair, [weights, values, builder.load(pointer, align=4)])
         builder.store(total, pointer, align=4)
         return context.get_dummy_value()
 
     f = types.float32
     return types.void(array, types.intp, f, f, f), codegen
-
-
-def wide_registers() -> bool:
-    """Whether this CPU has 32 vector registers of 512 bits."""
-    return bool(llvm.get_host_cpu_features().get("avx512f", False))
-
-
-def matrix_tile(rows: int, columns: int, start: str, finish: str):
-    """Makes ``tile(c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at)``.
-
-    It computes C = finish(start + A B) for a tile of ``rows`` x 16 * ``columns`` whose sums stay in registers. All
-    arrays are flat float32; A is read at ``a_at + r * a_row + k * a_k``, B at ``b_at + k * b_row``.
-
-    Args:
-        start: "zero", "c" (adds to C) or "row" (the vector ``extra`` from ``extra_at`` in each row: a bias).
-        finish: "none", "relu", or "mask" (zero where ``extra``, laid out as C, is not above zero).
-    """
-
-    def emit(context, builder, sig, args):
-        names = ("c", "c_at", "c_row", "a", "a_at", "a_row", "a_k", "b", "b_at", "b_row", "depth", "extra", "extra_at")
-        v = dict(zip(names, args, strict=True))
-        kinds = dict(zip(names, sig.args, strict=True))
-
-        def pointer(name, at, vector):
-            return _address(context, builder, kinds[name], v[name], at, vector)
-
-        def offset(at, row, stride, column=0):
-            at = builder.add(at, builder.mul(stride, ir.Constant(_I64, row)))
-            return builder.add(at, ir.Constant(_I64, column * LANES))
-
-        cells = [(r, n) for r in range(rows) for n in range(columns)]
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
-
-        def initial(r, n):
-            if start == "c":
-                return builder.load(pointer("c", offset(v["c_at"], r, v["c_row"], n), _FLOATS), align=4)
-            if start == "row":
-                return builder.load(pointer("extra", offset(v["extra_at"], 0, v["c_row"], n), _FLOATS), align=4)
-            return zero
-
-        starts = [initial(r, n) for r, n in cells]
-        entry = builder.block
-        loop, done = builder.append_basic_block("tile"), builder.append_basic_block("tile.done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(_I64)
-        sums = [builder.phi(_FLOATS) for _ in cells]
-        b_at = builder.add(v["b_at"], builder.mul(k, v["b_row"]))
-        b = [builder.load(pointer("b", offset(b_at, 0, k, n), _FLOATS), align=4) for n in range(columns)]
-        a_at = builder.add(v["a_at"], builder.mul(k, v["a_k"]))
-        new = []
-        for r in range(rows):
-            scalar = builder.load(pointer("a", offset(a_at, r, v["a_row"]), ir.FloatType()), align=4)
-            a = _splat(builder, scalar)
-            new += [
-                _call(builder, "llvm.fmuladd.v16f32", _FLOATS, [a, b[n], sums[r * columns + n]]) for n in range(columns)
-            ]
-        following = builder.add(k, ir.Constant(_I64, 1))
-        more = builder.icmp_signed("<", following, v["depth"])
-        k.add_incoming(ir.Constant(_I64, 0), entry)
-        k.add_incoming(following, loop)
-        for phi, first, value in zip(sums, starts, new, strict=True):
-            phi.add_incoming(first, entry)
-            phi.add_incoming(value, loop)
-        builder.cbranch(more, loop, done)
-        builder.position_at_end(done)
-        for (r, n), value in zip(cells, new, strict=True):
-            if finish == "relu":
-                value = builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
-            if finish == "mask":
-                gate = builder.load(pointer("extra", offset(v["extra_at"], r, v["c_row"], n), _FLOATS), align=4)
-                value = builder.select(builder.fcmp_ordered(">", gate, zero), value, zero)
-            builder.store(value, pointer("c", offset(v["c_at"], r, v["c_row"], n), _FLOATS), align=4)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def tile(typingctx, c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at):
-        i = types.intp
-        return types.void(c, i, i, a, i, i, i, b, i, i, i, extra, i), emit
-
-    return tile

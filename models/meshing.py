@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import Delaunay, QhullError, cKDTree
+from scipy.spatial import Delaunay, cKDTree
 
 JUMP_RATIO = 1.12
 """Farthest over nearest depth of a face from which it may span two surfaces."""
@@ -35,11 +35,11 @@ def build_mesh(
 ) -> FrameMesh | None:
     """Delaunay mesh of projected points with positive depth, carried on past the image border.
 
-    Returns None where fewer than three points (or points in a line) leave nothing to triangulate.
+    Returns None where fewer than three points are left to tell a depth.
     """
     margin = BORDER_SHARE * max(width, height)
     near = (np.abs(xy - [width / 2, height / 2]) < [width / 2 + margin, height / 2 + margin]).all(1)
-    keep = near & (depth > 0) & np.isfinite(xy).all(1)
+    keep = near & (depth > 0) & np.isfinite(depth)
     xy, depth, point = _without_coincident(xy[keep], depth[keep], point[keep])
     for _ in range(2):
         if len(xy) < 8:
@@ -49,39 +49,36 @@ def build_mesh(
     if len(xy) < 3:
         return None
     ring = _ring(width, height, margin)
-    inside = (xy > ring.min(0)).all(1) & (xy < ring.max(0)).all(1)
-    xy, depth, point = xy[inside], depth[inside], point[inside]
     ring_depth = extrapolate_depth(xy, depth, ring)
     xy, depth = np.concatenate([xy, ring]), np.concatenate([depth, ring_depth])
     point = np.concatenate([point, np.full(len(ring), -1, point.dtype)])
-    try:
-        faces = Delaunay(xy).simplices.astype(np.int32)
-    except QhullError:
-        return None
+    faces = Delaunay(xy).simplices.astype(np.int32)
     corner = depth[faces]
     jump = corner.max(1) > JUMP_RATIO * corner.min(1)
     return FrameMesh(xy, depth, faces, jump, point)
 
 
 def extrapolate_depth(
-    xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], query: Float[np.ndarray, "Q 2"], neighbours: int = 24
+    xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], query: Float[np.ndarray, "Q 2"], neighbours: int = 96
 ) -> Float[np.ndarray, "Q"]:
-    """Depth at other pixels by a plane through the nearest points, within the range of their depths.
+    """Depth at other pixels by a plane through the nearest points, not far beyond the range of their depths.
 
-    Inverse depth is affine in the pixel on a plane in space, so the fit is linear.
+    Inverse depth is affine in the pixel on a plane in space, so the fit is linear. A weak pull holds the plane to
+    face the camera where its points do not tell its slope.
     """
     k = min(neighbours, len(xy))
-    distance, index = cKDTree(xy).query(query, k)
-    distance, index = distance.reshape(len(query), k), index.reshape(len(query), k)
+    distance, index = cKDTree(xy).query(query, list(range(1, k + 1)))
     weight = 1.0 / (distance + 1.0)
     offset = (xy[index] - query[:, None]) / (distance.mean(1)[:, None, None] + 1.0)
     design = np.concatenate([np.ones((len(query), k, 1)), offset], 2)
     inverse = 1.0 / depth[index]
     weighted = design * weight[..., None]
-    normal = np.einsum("qki,qkj->qij", weighted, design) + np.diag([0.0, 0.3, 0.3]) * weight.sum(1)[:, None, None] * 0.1
+    pull = np.diag([0.0, 1e-3, 1e-3]) * weight.sum(1)[:, None, None]
+    normal = np.einsum("qki,qkj->qij", weighted, design) + pull
     fit = np.linalg.solve(normal, np.einsum("qki,qk->qi", weighted, inverse)[..., None])[:, 0, 0]
     low, high = inverse.min(1), inverse.max(1)
-    return 1.0 / np.clip(fit, low - 0.3 * (high - low), high + 0.3 * (high - low)).clip(0.25 * low, None)
+    reach = 2 * (high - low)
+    return 1.0 / np.clip(fit, np.maximum(low - reach, 0.25 * low), high + reach)
 
 
 def _without_coincident(xy: np.ndarray, depth: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -6,6 +6,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,15 +47,34 @@ class Canvas:
 class TriangleMeshPipeline:
     """One mesh a frame over a shared pool of vertices: the tracks' points and each mesh's own border."""
 
-    def __init__(self, tracks: Tracks, frames: Iterable[int]):
-        """Builds the mesh of each of ``frames`` from the points visible in it, drawn at their projections.
+    def __init__(
+        self,
+        cameras: Cameras,
+        vertices: Float[Tensor, "V 3"],
+        faces: dict[int, Int[Tensor, "T 3"]],
+        jumps: dict[int, Bool[Tensor, "T"]],
+        canvas: Canvas,
+    ):
+        """See ``from_tracks``.
+
+        Args:
+            cameras: those of all frames of the clip.
+            vertices: world positions.
+            faces: vertex indices of each frame's mesh, by frame.
+            jumps: which of them may span a depth jump.
+        """
+        self.cameras, self.vertices, self.faces, self.jumps, self.canvas = cameras, vertices, faces, jumps, canvas
+
+    @staticmethod
+    def from_tracks(tracks: Tracks, frames: Iterable[int]) -> "TriangleMeshPipeline":
+        """The mesh of each of ``frames`` from the points visible in it, drawn at their projections.
 
         Raises:
             InputError: no frame has enough points for a mesh.
         """
-        self.cameras = tracks.cameras
+        cameras = tracks.cameras
         points = tracks.xyz[0].double()
-        xy, depth = self.cameras.project(points)
+        xy, depth = cameras.project(points)
         pool, faces, jumps, meshes = [points.numpy()], {}, {}, []
         size = len(points)
         for t in frames:
@@ -64,18 +84,16 @@ class TriangleMeshPipeline:
                 continue
             border = mesh.point < 0
             own = torch.from_numpy(mesh.xy[border])[None], torch.from_numpy(mesh.depth[border])[None]
-            pool.append(self.cameras[[t]].unproject(*own)[0].numpy())
-            index = mesh.point.astype(np.int64).copy()
+            pool.append(cameras[[t]].unproject(*own)[0].numpy())
+            index = mesh.point.astype(np.int64)
             index[border] = size + np.arange(border.sum())
             size += int(border.sum())
             faces[t], jumps[t] = torch.from_numpy(index[mesh.faces]), torch.from_numpy(mesh.jump)
             meshes.append(mesh.xy)
         if not faces:
             raise InputError("no frame has enough tracked points for a mesh: track more (a smaller --spacing)")
-        self.canvas = Canvas.around(meshes)
-        self.vertices: Float[Tensor, "V 3"] = torch.from_numpy(np.concatenate(pool)).float()
-        self.faces: dict[int, Int[Tensor, "T 3"]] = faces
-        self.jumps: dict[int, Bool[Tensor, "T"]] = jumps
+        vertices = torch.from_numpy(np.concatenate(pool)).float()
+        return TriangleMeshPipeline(cameras, vertices, faces, jumps, Canvas.around(meshes))
 
     def fragments(self, t: int, view: Cameras, index: int = 0, out: Fragments | None = None) -> Fragments:
         """Frame t's mesh as camera ``index`` of ``view`` sees it; depth jumps included."""
@@ -83,7 +101,7 @@ class TriangleMeshPipeline:
         near = 1e-4 * float(self.depth_scale)
         return rasterize(local, self.faces[t], view.K[index], view.width, view.height, near=near, out=out)
 
-    @property
+    @cached_property
     def depth_scale(self) -> float:
         """Median distance of the points from the middle camera, in world units."""
         middle = self.cameras.centers[len(self.cameras) // 2]
@@ -100,12 +118,12 @@ class TriangleMeshPipeline:
         cost = away + 0.5 * turned
         order = torch.argsort(cost, stable=True)[:count]
         weight = 1.0 / (cost[order] + 0.3 * cost[order].mean() + 1e-6)
+        if cost[order[0]] < 1e-6:
+            weight[1:] *= 1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
         return [frames[i] for i in order], (weight / weight.sum()).tolist()
 
 
-def normalization(
-    cameras: Cameras, vertices: Float[Tensor, "V 3"]
-) -> Float[Tensor, "4 4"]:
+def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "4 4"]:
     """Projective map from world to [-1, 1]^3: the view frustum of a camera behind all others, made a cube.
 
     Cells of the hash grid are then about as large as pixels at any depth, near or far, where a uniform scale
@@ -174,7 +192,11 @@ class Rendering:
 
 
 def render_view(
-    meshes: TriangleMeshPipeline, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, count: int = NUM_BLENDED
+    meshes: TriangleMeshPipeline,
+    renderer: WorldSpaceTrianglePipeline,
+    view: Cameras,
+    index: int,
+    count: int = NUM_BLENDED,
 ) -> Rendering:
     """A camera's picture from the meshes of the frames nearest to it.
 

@@ -6,6 +6,11 @@ from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
 
+STILL_LIMIT = 0.5
+"""A camera that carries no part of its image farther than this, in pixels, stands still."""
+CLEARLY = 0.02
+"""Gain in pixels of residual below which one focal length explains the tracks no better than another."""
+
 
 def solve_rotation(
     xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], width: int, height: int
@@ -14,26 +19,40 @@ def solve_rotation(
 
     Each track is one direction; each frame's rotation carries directions to its rays (Kabsch), robustly
     weighted. The focal length is the one on a ladder, then refined, whose residual is least; where the camera
-    hardly turns all fit alike and the usual 1.2 times the longer side stays.
+    hardly turns all fit alike and the usual 1.2 times the longer side stays. Poses of a camera that does not
+    turn at all are exactly the identity. The first frame's axes are the world's.
     """
-    size = max(width, height)
-    ladder = size * np.geomspace(0.5, 4.0, 10)
-    errors = np.array([_fit(xy, visible, f, width, height, 6)[1] for f in ladder])
-    usual = _fit(xy, visible, 1.2 * size, width, height, 6)[1]
-    best = int(errors.argmin())
-    if errors[best] > 0.97 * usual:
-        focal = 1.2 * size
-    else:
-        lo, hi = ladder[max(0, best - 1)], ladder[min(len(ladder) - 1, best + 1)]
-        fine = np.geomspace(lo, hi, 7)
-        focal = fine[np.argmin([_fit(xy, visible, f, width, height, 6)[1] for f in fine])]
+    focal = _focal_length(xy, visible, width, height)
     rotations, error = _fit(xy, visible, focal, width, height, 20)
     poses = np.tile(np.eye(4), (len(xy), 1, 1))
-    moved = np.median(np.linalg.norm(xy - xy[:1], axis=-1)[visible & visible[:1]]) if visible.any() else 0.0
-    if moved > 0.3:
+    if _largest_motion(rotations[visible.any(1)], focal, width, height) > STILL_LIMIT:
         poses[:, :3, :3] = rotations
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     return Cameras(torch.from_numpy(np.tile(K, (len(xy), 1, 1))), torch.from_numpy(poses), width, height), error
+
+
+def _focal_length(xy: np.ndarray, visible: np.ndarray, width: int, height: int) -> float:
+    """In pixels; the usual one where no other explains the tracks clearly better."""
+
+    def error(focal: float) -> float:
+        return _fit(xy, visible, focal, width, height, 6)[1]
+
+    usual = 1.2 * max(width, height)
+    ladder = max(width, height) * np.geomspace(0.5, 4.0, 10)
+    errors = np.array([error(f) for f in ladder])
+    best = int(errors.argmin())
+    if error(usual) - errors[best] < max(CLEARLY, 0.03 * errors[best]):
+        return usual
+    fine = np.geomspace(ladder[max(0, best - 1)], ladder[min(len(ladder) - 1, best + 1)], 9)
+    return float(fine[np.argmin([error(f) for f in fine])])
+
+
+def _largest_motion(rotations: Float[np.ndarray, "F 3 3"], focal: float, width: int, height: int) -> float:
+    """How far, in pixels, the rotations carry the image's centre or corners at most."""
+    x, y = width / 2 / focal, height / 2 / focal
+    rays = np.array([[0, 0, 1], [x, y, 1], [-x, y, 1], [x, -y, 1], [-x, -y, 1]])
+    relative = rotations[0].T @ rotations
+    return float(focal * np.linalg.norm(relative @ rays.T - rays.T, axis=1).max())
 
 
 def _fit(

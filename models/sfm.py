@@ -13,9 +13,11 @@ import numpy as np
 import pycolmap
 import torch
 from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras, load_transforms
 from models.errors import InputError
+from models.images import natural_key
 from models.rotation import solve_rotation
 from models.tracking import thin
 from models.triangulation import Points, triangulate
@@ -23,7 +25,9 @@ from models.triangulation import Points, triangulate
 MIN_TRACKS = 30
 """Tracks in a frame below which no camera can be told."""
 ROTATION_LIMIT = 1.0
-"""Median residual in pixels under which a model of pure rotation explains the tracks (at 640 pixels width)."""
+"""Median residual in pixels under which a model of pure rotation explains the tracks, at 640 pixels width."""
+TRACKING_NOISE = 0.35
+"""The same in small images, where the tracks' own noise sets it."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,25 @@ def solve_scene(
     few_xy, few_visible = xy[:, subset], visible[:, subset]
     turning, residual = solve_rotation(few_xy, few_visible, width, height)
     report(f"pure rotation leaves {residual:.2f} px")
-    if residual < ROTATION_LIMIT * max(1.0, max(width, height) / 640):
-        still = bool((turning.world_from_cam - torch.eye(4).double()).abs().max() < 1e-3)
-        method = "still" if still else "rotation"
-        return _finish(xy, visible, turning, method, np.ones(len(xy), bool))
+    if residual < max(TRACKING_NOISE, ROTATION_LIMIT * max(width, height) / 640):
+        return _finish_turning(xy, visible, turning)
     best = _map(few_xy, few_visible, width, height, seed, report)
     if best is None:
         report("no mapper could place the cameras: taken as a camera that turns")
-        return _finish(xy, visible, turning, "rotation", np.ones(len(xy), bool))
+        return _finish_turning(xy, visible, turning)
     cameras, registered, method = best
     return _finish(xy, visible, cameras, method, registered)
 
 
-def _finish(
-    xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, registered: np.ndarray
-) -> StaticScene:
+def _finish_turning(xy: np.ndarray, visible: np.ndarray, turning: Cameras) -> StaticScene:
+    """The scene of a camera that turns or stands still; a frame with hardly a track takes its neighbours' pose."""
+    registered = visible.sum(1) >= min(MIN_TRACKS, visible.sum(1).max())
+    poses = torch.from_numpy(_interpolated(turning.world_from_cam.numpy(), registered))
+    still = bool(torch.equal(poses, torch.eye(4).to(poses).expand_as(poses)))
+    return _finish(xy, visible, replace(turning, world_from_cam=poses), "still" if still else "rotation", registered)
+
+
+def _finish(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, registered: np.ndarray) -> StaticScene:
     points = triangulate(xy, visible & registered[:, None], cameras, flat=method in ("rotation", "still"))
     error = float(points.residual[points.agrees].mean()) if points.agrees.any() else float("nan")
     return StaticScene(cameras, points, method, registered, error)
@@ -104,7 +112,8 @@ def _map(
             if model is None:
                 report(f"{method} mapping: no model")
                 continue
-            frames, error, length = model.num_reg_images(), model.compute_mean_reprojection_error(), model.compute_mean_track_length()
+            frames, length = model.num_reg_images(), model.compute_mean_track_length()
+            error = model.compute_mean_reprojection_error()
             report(f"{method} mapping: {frames} of {len(xy)} frames, {error:.2f} px, {length:.0f} frames a point")
             results.append((frames, -error, model, method))
             if frames == len(xy) and error < 1.5 and length >= min(8, len(xy) / 3):
@@ -204,8 +213,6 @@ def _cameras_of(
 
 def _interpolated(poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]) -> Float[np.ndarray, "F 4 4"]:
     """Poses of unregistered frames from their neighbours in time (held at the ends)."""
-    from scipy.spatial.transform import Rotation, Slerp
-
     known = np.flatnonzero(registered)
     if len(known) == 1:
         return np.repeat(poses[known], len(poses), 0)
@@ -231,8 +238,8 @@ def read_cameras(path: Path, names: list[str], indices: list[int], width: int, h
         try:
             model = pycolmap.Reconstruction(path)
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: not a COLMAP model folder (cameras, images, points3D as .bin or .txt)") from error
-        images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: image.name)
+            raise InputError(f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)") from error
+        images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name))
         if not images:
             raise InputError(f"{path}: the COLMAP model has no registered image")
         known_names = [image.name for image in images]
@@ -254,7 +261,10 @@ def _match_frames(known: list[str], names: list[str], indices: list[int], path: 
         return [by_stem[stem] for stem in stems]
     if max(indices) < len(known):
         return list(indices)
-    raise InputError(f"{path}: has {len(known)} cameras, but frame {max(indices)} is asked for; one for each frame is needed")
+    raise InputError(
+        f"{path}: has {len(known)} cameras, but frame {max(indices)} (counted from 0) is asked for; "
+        "give one camera for each frame"
+    )
 
 
 def with_cameras(scene: StaticScene, cameras: Cameras) -> StaticScene:

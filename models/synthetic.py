@@ -5,7 +5,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from models.cameras import Cameras
 from models.errors import InputError, run_script
@@ -22,7 +22,7 @@ from models.synthetic_room import Room, camera_path
 from models.synthetic_textures import shade
 from models.video import check_output_dir, write_images, write_video
 
-Motion = Literal["sideways", "turn", "still"]
+Times = Real[np.ndarray, "F"] | Sequence[int | float]
 NOVEL_VIEWS = {"n1": "right", "n2": "up", "n3": "spiral"}
 """Names of the novel views in the written folder, and their kinds."""
 
@@ -65,7 +65,7 @@ def render_room(
     height: int = 270,
     seed: int = 0,
     num_movers: int = 1,
-    motion: Motion = "sideways",
+    motion: str = "sideways",
     noise: float = 1.0,
     num_tracks: int = 512,
     fps: float = 24.0,
@@ -108,7 +108,7 @@ def render_room(
 
 
 def render_views(
-    cameras: Cameras, times: Iterable[float], num_frames: int = 48, seed: int = 0, num_movers: int = 1
+    cameras: Cameras, times: Times, num_frames: int = 48, seed: int = 0, num_movers: int = 1
 ) -> tuple[UInt8[np.ndarray, "F H W 3"], Float[np.ndarray, "F H W"], Bool[np.ndarray, "F H W"]]:
     """What other cameras see of the room of a clip: images without noise, z-depth in metres, masks of the carts.
 
@@ -165,7 +165,7 @@ def write_scene(scene: SyntheticScene, folder: str | Path) -> None:
         "image_size": np.array([scene.cameras.height, scene.cameras.width]),
         "world_from_cam": scene.cameras.world_from_cam.numpy(),
         **{name: getattr(scene, name) for name in vars(scene) if name.startswith("track_")},
-        "mean_depth": scene.mean_depth,
+        "mean_depth": np.float64(scene.mean_depth),
     }
     for name, kind in NOVEL_VIEWS.items():
         cameras, times = novel_cameras(scene, kind)
@@ -177,11 +177,11 @@ def write_scene(scene: SyntheticScene, folder: str | Path) -> None:
     _write_npz(folder / "truth.npz", **truth)
 
 
-def _render(room: Room, cameras: Cameras, times: Iterable[float], num_frames: int):
+def _render(room: Room, cameras: Cameras, times: Times, num_frames: int):
     """Images (0 to 255, not rounded), z-depth and number of the cart (0: none) at pixel centres."""
     rgb, depth, mover = [], [], []
     intrinsics, poses = cameras.K.numpy(), cameras.world_from_cam.contiguous().numpy()
-    for K, pose, time in zip(intrinsics, poses, times, strict=True):
+    for K, pose, time in zip(intrinsics, poses, np.asarray(times, np.float64), strict=True):
         surface, z, solid = trace(room.solids_at(_progress(time, num_frames)), K, pose, cameras.height, cameras.width)
         rgb.append(shade(room.materials, surface))
         depth.append(z)
@@ -189,7 +189,7 @@ def _render(room: Room, cameras: Cameras, times: Iterable[float], num_frames: in
     return np.stack(rgb), np.stack(depth), np.stack(mover)
 
 
-def _progress(time: float, num_frames: int) -> float:
+def _progress(time: int | float, num_frames: int) -> float:
     return time / max(num_frames - 1, 1)
 
 
@@ -234,7 +234,7 @@ def _as_images(masks: Bool[np.ndarray, "F H W"]) -> UInt8[np.ndarray, "F H W"]:
     return masks.astype(np.uint8) * 255
 
 
-def _write_npz(path: Path, **arrays: np.ndarray) -> None:
+def _write_npz(path: Path, **arrays: np.ndarray | np.float64) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as file:
@@ -256,7 +256,7 @@ class Settings:
     seed: int = 0
     num_movers: int = 1
     """Carts on the floor, 0 to 3."""
-    motion: Motion = "sideways"
+    motion: Literal["sideways", "turn", "still"] = "sideways"
     """Of the camera; "turn" turns about a fixed centre."""
     noise: float = 1.0
     """Standard deviation in grey levels of 255."""

@@ -55,6 +55,7 @@ def sample_points(
         limit: at most so many pixels are kept, the same share of every frame, chosen by ``generator``.
     """
     times = [t for t in times if t in meshes.faces]
+    generator = generator or np.random.default_rng(0)
     height, width = frames.shape[1:3]
     share = min(1.0, limit / max(1, len(times) * height * width))
     offset = 0
@@ -63,7 +64,7 @@ def sample_points(
         face = meshes.fragments(t, meshes.cameras, t).face.numpy().ravel()
         wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
         if share < 1.0:
-            wanted &= (generator or np.random.default_rng(0)).random(len(wanted)) < share
+            wanted &= generator.random(len(wanted)) < share
         pixel = np.flatnonzero(wanted).astype(np.int32)
         parts["frame"].append(np.full(len(pixel), t, np.int32))
         parts["pixel"].append(pixel)
@@ -81,22 +82,34 @@ def sample_points(
     )
 
 
+@numba.njit(cache=True)
+def _ray(frame, pixel, inverse_K, pose, width):
+    """Origin and direction (z-depth 1) of a pixel's ray in the world."""
+    px, py = pixel % width + 0.5, pixel // width + 0.5
+    u = inverse_K[frame, 0, 0] * px + inverse_K[frame, 0, 1] * py + inverse_K[frame, 0, 2]
+    v = inverse_K[frame, 1, 0] * px + inverse_K[frame, 1, 1] * py + inverse_K[frame, 1, 2]
+    R = pose[frame]
+    dx = R[0, 0] * u + R[0, 1] * v + R[0, 2]
+    dy = R[1, 0] * u + R[1, 1] * v + R[1, 2]
+    dz = R[2, 0] * u + R[2, 1] * v + R[2, 2]
+    return R[0, 3], R[1, 3], R[2, 3], dx, dy, dz
+
+
+@numba.njit(cache=True)
+def _normal(a, b, c):
+    """(b - a) x (c - a)."""
+    ex, ey, ez = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    fx, fy, fz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    return ey * fz - ez * fy, ez * fx - ex * fz, ex * fy - ey * fx
+
+
 @numba.njit(cache=True, parallel=True)
 def _intersect(index, frame, pixel, vertices, face, inverse_K, pose, width, positions, out):
     for i in numba.prange(len(index)):
         s = index[i]
-        t = frame[s]
-        px, py = pixel[s] % width + 0.5, pixel[s] // width + 0.5
-        a, b, c = vertices[face[s]]
-        ex, ey, ez = positions[b, 0] - positions[a, 0], positions[b, 1] - positions[a, 1], positions[b, 2] - positions[a, 2]
-        fx, fy, fz = positions[c, 0] - positions[a, 0], positions[c, 1] - positions[a, 1], positions[c, 2] - positions[a, 2]
-        nx, ny, nz = ey * fz - ez * fy, ez * fx - ex * fz, ex * fy - ey * fx
-        u = inverse_K[t, 0, 0] * px + inverse_K[t, 0, 1] * py + inverse_K[t, 0, 2]
-        v = inverse_K[t, 1, 0] * px + inverse_K[t, 1, 1] * py + inverse_K[t, 1, 2]
-        dx = pose[t, 0, 0] * u + pose[t, 0, 1] * v + pose[t, 0, 2]
-        dy = pose[t, 1, 0] * u + pose[t, 1, 1] * v + pose[t, 1, 2]
-        dz = pose[t, 2, 0] * u + pose[t, 2, 1] * v + pose[t, 2, 2]
-        ox, oy, oz = pose[t, 0, 3], pose[t, 1, 3], pose[t, 2, 3]
-        along = nx * dx + ny * dy + nz * dz
-        depth = (nx * (positions[a, 0] - ox) + ny * (positions[a, 1] - oy) + nz * (positions[a, 2] - oz)) / along
+        corner = vertices[face[s]]
+        a = positions[corner[0]].astype(np.float64)
+        nx, ny, nz = _normal(a, positions[corner[1]], positions[corner[2]])
+        ox, oy, oz, dx, dy, dz = _ray(frame[s], pixel[s], inverse_K, pose, width)
+        depth = (nx * (a[0] - ox) + ny * (a[1] - oy) + nz * (a[2] - oz)) / (nx * dx + ny * dy + nz * dz)
         out[i, 0], out[i, 1], out[i, 2] = ox + depth * dx, oy + depth * dy, oz + depth * dz

@@ -33,6 +33,12 @@ def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
     return register
 
 
+def check_tracker(tracker: str) -> None:
+    """Raises InputError where there is no tracker of that name."""
+    if tracker not in TRACKERS:
+        raise InputError(f"tracker '{tracker}' is not known; choose one of {', '.join(sorted(TRACKERS))}")
+
+
 def track_points(
     frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"], tracker: str = "lucas_kanade"
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
@@ -46,8 +52,7 @@ def track_points(
     Returns:
         Pixel positions (same convention; the last seen position where not visible) and visibility.
     """
-    if tracker not in TRACKERS:
-        raise InputError(f"tracker '{tracker}' is not known; choose one of {', '.join(sorted(TRACKERS))}")
+    check_tracker(tracker)
     queries = np.asarray(queries, np.float32).reshape(-1, 3)
     return TRACKERS[tracker](frames, queries)
 
@@ -116,15 +121,16 @@ def grow_tracks(
     Raises:
         InputError: no frame has a corner that can be tracked.
     """
-    height, width = frames.shape[1:3]
     xy = np.zeros((len(frames), 0, 2), np.float32)
     visible = np.zeros((len(frames), 0), bool)
     done = 0
     for batch in coarse_to_fine(len(frames)):
-        queries = [_seeds(frames[t], t, xy[t, visible[t]], spacing, None if allowed is None else allowed[t]) for t in batch]
+        free = [None if allowed is None else allowed[t] for t in batch]
+        queries = [_seeds(frames[t], t, xy[t, visible[t]], spacing, f) for t, f in zip(batch, free, strict=True)]
         new_xy, new_visible = track_points(frames, np.concatenate(queries), tracker)
         if allowed is not None:
-            new_visible &= _on(allowed, new_xy)
+            start = np.concatenate(queries)[:, 0]
+            new_visible = _ended_at_masks(new_visible, _on(allowed, new_xy), start)
         xy = np.concatenate([xy, new_xy], 1)
         visible = np.concatenate([visible, new_visible], 1)
         kept = thin(xy, visible, spacing)
@@ -144,6 +150,8 @@ def thin(
     length = visible.sum(0)
     order = np.argsort(-length, kind="stable")
     order = order[length[order] >= min_length]
+    if len(order) == 0:
+        return order
     return order[_greedy(xy, visible, order, max(2.0, 0.7 * spacing))]
 
 
@@ -207,6 +215,14 @@ def _seeds(
     y, x = row * spacing + best // spacing, column * spacing + best % spacing
     good = cells[np.arange(len(cells)), best] > CORNER_QUALITY
     return np.stack([np.full(good.sum(), t), x[good] + 0.5, y[good] + 0.5], 1).astype(np.float32)
+
+
+def _ended_at_masks(visible: np.ndarray, free: np.ndarray, start: np.ndarray) -> Bool[np.ndarray, "F N"]:
+    """Visibility until a track meets a mask, on either side of its query: past it the point may be the mover's."""
+    blocked, t = visible & ~free, np.arange(len(visible))[:, None]
+    after = np.logical_or.accumulate(blocked & (t >= start), 0)
+    before = np.logical_or.accumulate((blocked & (t <= start))[::-1], 0)[::-1]
+    return visible & ~after & ~before
 
 
 def _on(allowed: np.ndarray, xy: np.ndarray) -> Bool[np.ndarray, "F N"]:

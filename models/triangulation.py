@@ -37,9 +37,12 @@ def triangulate(
     Inverse depth keeps far points and low parallax well-behaved (Civera et al., "Inverse depth parametrization
     for monocular SLAM", 2008). A point with too little parallax to tell its depth is solved again with the
     median of its sure neighbours as a prior. With ``flat`` all points lie at z-depth 1 of their own frame.
+    The result scales with the cameras, whatever the unit of their places.
     """
     K = cameras.K.double().numpy()
+    unit = 1.0 if flat else _unit(cameras.centers.double().numpy())
     pose = cameras.cam_from_world.double().numpy()
+    pose[:, :3, 3] /= unit
     anchor = _anchors(visible)
     start = np.ones(len(anchor))
     strength = np.full(len(anchor), 1e6 if flat else 1e-4)
@@ -47,14 +50,20 @@ def triangulate(
     if not flat:
         start, strength = _neighbour_prior(xy, anchor, rho, sigma)
         unsure = strength > 0
-        xyz[unsure], rho[unsure], _ = _solve(
-            np.ascontiguousarray(xy[:, unsure]), visible[:, unsure], K, pose, anchor[unsure], start[unsure], strength[unsure]
-        )
+        few_xy, few_visible = np.ascontiguousarray(xy[:, unsure]), np.ascontiguousarray(visible[:, unsure])
+        xyz[unsure], *_ = _solve(few_xy, few_visible, K, pose, anchor[unsure], start[unsure], strength[unsure])
     residual, depth = _residuals(xy, visible, K, pose, xyz)
     agrees = visible & (residual < OUTLIER_LIMIT) & (depth > 0)
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     xyz[~enough] = np.nan
-    return Points(xyz, agrees & enough, residual, sigma)
+    return Points(unit * xyz, agrees & enough, residual, sigma)
+
+
+def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
+    """A likely depth of the scene: thrice the reach of the cameras' path; 1 where they stand still."""
+    middle = centers.mean(0)
+    reach = np.linalg.norm(centers - middle, axis=1).max()
+    return float(3 * reach) if reach > 1e-6 * np.linalg.norm(middle) else 1.0
 
 
 def _anchors(visible: np.ndarray) -> np.ndarray:
@@ -117,8 +126,19 @@ def _solve(xy, visible, K, pose, anchor, prior, strength):
         for i in range(3):
             xyz[n, i] = pose[a, 0, i] * local[0] + pose[a, 1, i] * local[1] + pose[a, 2, i] * local[2]
         rho_out[n] = rho
-        sigma_out[n] = 1.0 / (rho * np.sqrt(max(H[2, 2] - strength[n], 1e-300)))
+        sigma_out[n] = 1.0 / (rho * np.sqrt(max(_information(H) - strength[n], 1e-300)))
     return xyz, rho_out, sigma_out
+
+
+@numba.njit(cache=True)
+def _information(H):
+    """What the normal equations say about the inverse depth with the ray's direction unknown (Schur complement)."""
+    det = H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0]
+    if det < 1e-12:
+        return 0.0
+    a = (H[1, 1] * H[0, 2] - H[0, 1] * H[1, 2]) / det
+    b = (H[0, 0] * H[1, 2] - H[1, 0] * H[0, 2]) / det
+    return H[2, 2] - a * H[0, 2] - b * H[1, 2]
 
 
 @numba.njit(cache=True)

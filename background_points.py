@@ -1,0 +1,170 @@
+"""Video -> 2D tracks, cameras and 3D points of its static background, in results/<clip>/background_points.pt."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from models.cameras import save_transforms
+from models.errors import run_script
+from models.masks import dilate, read_masks, write_masks
+from models.plots import draw_tracks, mask_overlay
+from models.sfm import StaticScene, read_cameras, solve_scene
+from models.tracking import check_tracker, grow_tracks
+from models.tracks import Tracks, save_tracks
+from models.video import Video, check_output_dir, read_video, write_video
+
+MASK_MARGIN = 3
+"""Pixels by which masks are grown before background points are sought."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to read, how to track, where to write."""
+
+    video_path: Path
+    """Video file, or folder of images in name order."""
+    mask_path: Path | None = None
+    """Folder of masks or mask video (white = moving); without it masks are made from motion."""
+    output_dir: Path | None = None
+    """Where to write; results/<clip> if not given."""
+    tracker: str = "lucas_kanade"
+    """Which point tracker."""
+    spacing: int = 8
+    """Pixels between points."""
+    max_frames: int | None = None
+    """Take at most so many frames."""
+    stride: int = 1
+    """Take every stride-th frame."""
+    max_size: int = 960
+    """Reduce frames whose longer side is larger, in pixels."""
+    cameras_path: Path | None = None
+    """Known cameras: a transforms.json or a COLMAP model folder."""
+    seed: int = 0
+    """Seed of the mappers."""
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
+    output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
+    check_tracker(settings.tracker)
+    start = time.perf_counter()
+    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
+    describe(video)
+    masks = load_masks(settings, video)
+    known = None if settings.cameras_path is None else load_cameras(settings, video)
+
+    xy, visible = track(video, settings, masks)
+    tracked = time.perf_counter()
+    scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+    if masks is None:
+        masks = np.zeros(video.frames.shape[:3], bool)
+    seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
+
+    tracks = static_tracks(video, scene, xy, settings)
+    save_tracks(output_dir / "background_points.pt", tracks)
+    save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
+    write_masks(output_dir / "masks", masks)
+    frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
+    write_video(output_dir / "background_tracks.mp4", draw_tracks(frames, xy, scene.points.agrees), video.fps)
+    seconds["all"] = time.perf_counter() - start
+    summarise(output_dir, scene, tracks, seconds)
+
+
+def clip_name(path: Path) -> str:
+    """Name of the clip: the file's stem; for a folder called frames or images, that of its parent."""
+    path = path.resolve()
+    if path.is_dir() and path.name.lower() in ("frames", "images", "rgb"):
+        return path.parent.name
+    return path.name if path.is_dir() else path.stem
+
+
+def describe(video: Video) -> None:
+    """Says what was read, and whether it was reduced."""
+    width, height = video.original_size
+    reduced = "" if (width, height) == (video.width, video.height) else f" (reduced from {width}x{height})"
+    print(f"{video.path}: {len(video)} frames {video.width}x{video.height}{reduced}, {video.fps:.2f} per second")
+
+
+def load_masks(settings: Settings, video: Video) -> np.ndarray | None:
+    """The masks given, at the frames' size."""
+    if settings.mask_path is None:
+        return None
+    return read_masks(
+        settings.mask_path, len(video), video.width, video.height,
+        video.frame_indices, video.original_size, video.original_frames,
+    )  # fmt: skip
+
+
+def load_cameras(settings: Settings, video: Video):
+    """The cameras given, one for each frame taken."""
+    names = [str(i) for i in video.frame_indices]
+    if video.path.is_dir():
+        from models.images import image_paths
+
+        paths = image_paths(video.path)
+        names = [paths[i].name for i in video.frame_indices]
+    return read_cameras(settings.cameras_path, names, video.frame_indices.tolist(), video.width, video.height)
+
+
+def track(video: Video, settings: Settings, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Tracks over the whole clip that stay off the masks."""
+    allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
+    with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
+
+        def progress(done: int, points: int) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix_str(f"{points} tracks")
+
+        return grow_tracks(video.frames, settings.spacing, settings.tracker, allowed, progress)
+
+
+def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Settings) -> Tracks:
+    """The track file's content: tracks that have a 3D point."""
+    good = np.isfinite(scene.points.xyz).all(1)
+    num_frames = len(video)
+    xyz = torch.from_numpy(scene.points.xyz[good]).float()
+    residual = torch.from_numpy(scene.points.residual[:, good]).float()
+    agrees = torch.from_numpy(scene.points.agrees[:, good])
+    return Tracks(
+        xy=torch.from_numpy(xy[:, good]).float(),
+        visible=agrees,
+        confidence=torch.where(agrees, torch.exp(-residual), torch.zeros(())),
+        xyz=xyz[None].expand(num_frames, -1, -1),
+        K=scene.cameras.K,
+        world_from_cam=scene.cameras.world_from_cam,
+        width=video.width,
+        height=video.height,
+        fps=video.fps,
+        frame_indices=torch.as_tensor(video.frame_indices),
+        layer="background",
+        video_path=str(settings.video_path),
+    )
+
+
+def summarise(output_dir: Path, scene: StaticScene, tracks: Tracks, seconds: dict[str, float]) -> None:
+    """Prints and writes how it went."""
+    told = {
+        "method": scene.method,
+        "frames": len(tracks),
+        "frames_registered": int(scene.registered.sum()),
+        "reprojection_error_px": scene.reprojection_error,
+        "points": tracks.num_tracks,
+        "focal_length_px": float(tracks.K[0, 0, 0]),
+        "seconds": {key: round(value, 2) for key, value in seconds.items()},
+    }
+    (output_dir / "background_metrics.json").write_text(json.dumps(told, indent=1))
+    print(
+        f"cameras ({scene.method}): {told['frames_registered']} of {len(tracks)} frames, "
+        f"reprojection {scene.reprojection_error:.2f} px, {tracks.num_tracks} points, {seconds['all']:.0f} s"
+    )
+    print(f"wrote {output_dir}/background_points.pt, transforms.json, background_tracks.mp4, masks/")
+
+
+if __name__ == "__main__":
+    run_script(main)

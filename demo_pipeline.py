@@ -1,0 +1,282 @@
+"""Track files + video -> trained scene, rebuilt video, novel views and figures, in results/pipeline_demo."""
+
+import json
+import platform
+import resource
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from models.cameras import Cameras, save_transforms
+from models.encoding import ColorField
+from models.errors import InputError, run_script
+from models.masks import dilate, read_masks
+from models.metrics import psnr, ssim
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.plots import colorize_depth, depth_range, draw_mesh, loss_curve
+from models.scene import Layer, Scene, load_scene, save_scene
+from models.tools import sample_points
+from models.tracks import Tracks, load_tracks
+from models.training import History, Schedule, train
+from models.trajectories import from_file, make_trajectory
+from models.video import VideoWriter, check_output_dir, read_video, write_image
+
+MASK_MARGIN = 3
+"""Pixels by which masks are grown before background colours are learned."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to load, how long to train, what to render."""
+
+    background_path: Path = Path("results/sample/background_points.pt")
+    """Track file of the static background."""
+    video_path: Path | None = None
+    """The clip; the one that the track file names if not given."""
+    output_dir: Path = Path("results/pipeline_demo")
+    """Where to write."""
+    holdout_every: int = 0
+    """Keep frames t with t % N == N // 2 out of meshes and training, and score them; 0 keeps none."""
+    num_epochs: float = 6.0
+    """Passes over the training pixels."""
+    train_seconds: float | None = None
+    """Train so many seconds instead of num_epochs."""
+    camera_path: Path | None = None
+    """A transforms.json of views to render."""
+    checkpoint: Path | None = None
+    """A model.pt: render from it, without training."""
+    save_frames: bool = False
+    """Write PNGs beside each video."""
+    trajectory: str = "spiral"
+    """Kind of the novel view video."""
+    seed: int = 0
+    """Seed of training."""
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, default=Settings())
+    check(settings)
+    output_dir = check_output_dir(settings.output_dir)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    path = None if settings.camera_path is None else from_file(settings.camera_path)
+    seconds: dict[str, float] = {}
+    metrics: dict = {"seconds": seconds}
+    write_json(output_dir / "config.json", configuration(settings, device))
+
+    with timed(seconds, "load"):
+        tracks = load_tracks(settings.background_path)
+        frames, masks = load_clip(settings, tracks)
+    held_out = held_out_frames(len(frames), settings.holdout_every)
+    if settings.checkpoint is not None:
+        scene = load_scene(settings.checkpoint, device)
+    else:
+        with timed(seconds, "train"):
+            scene, history = train_scene(settings, tracks, frames, masks, held_out, device)
+        save_scene(output_dir / "model.pt", scene)
+        loss_curve(output_dir / "loss_curve.png", history.steps, history.psnr)
+        metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
+        metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
+    save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
+
+    if settings.checkpoint is None or path is None:
+        with timed(seconds, "reconstruction"):
+            metrics |= reconstruct(settings, scene, frames, masks, held_out)
+        with timed(seconds, "novel_view"):
+            views, times = make_trajectory(settings.trajectory, scene.cameras, scene.depth, len(frames))
+            name = f"novel_view_{settings.trajectory}"
+            metrics["novel_view_coverage"] = render_video(settings, scene, views, times, name)
+    if path is not None:
+        with timed(seconds, "camera_path"):
+            metrics["camera_path_coverage"] = render_video(settings, scene, *path, "novel_view")
+    metrics["peak_memory_gib"] = peak_memory()
+    write_json(output_dir / "metrics.json", metrics)
+    summarise(output_dir, metrics)
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that cannot work, before anything is done."""
+    if settings.holdout_every < 0 or settings.holdout_every == 1:
+        raise InputError("--holdout_every must be 0 (none) or at least 2")
+    if settings.num_epochs <= 0 or (settings.train_seconds is not None and settings.train_seconds <= 0):
+        raise InputError("--num_epochs and --train_seconds must be positive")
+
+
+def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarray | None]:
+    """The frames that the tracks were made on, and the masks written beside the track file."""
+    path = settings.video_path or Path(tracks.video_path)
+    indices = tracks.frame_indices
+    stride = int(indices[1] - indices[0]) if len(indices) > 1 else 1
+    video = read_video(path, int(indices[-1]) // stride + 1, stride, max(tracks.width, tracks.height))
+    if len(video) != len(tracks) or (video.width, video.height) != (tracks.width, tracks.height):
+        raise InputError(
+            f"{path}: gives {len(video)} frames {video.width}x{video.height}, but {settings.background_path} was made "
+            f"from {len(tracks)} frames {tracks.width}x{tracks.height}; give the same clip by --video_path"
+        )
+    folder = settings.background_path.parent / "masks"
+    if not folder.is_dir():
+        return video.frames, None
+    return video.frames, read_masks(folder, len(tracks), tracks.width, tracks.height, np.arange(len(tracks)))
+
+
+def held_out_frames(num_frames: int, every: int) -> list[int]:
+    """Frames kept out of training: the middle one of every ``every``."""
+    return [t for t in range(num_frames) if every and t % every == every // 2]
+
+
+def train_scene(
+    settings: Settings,
+    tracks: Tracks,
+    frames: np.ndarray,
+    masks: np.ndarray | None,
+    held_out: list[int],
+    device: torch.device,
+) -> tuple[Scene, History]:
+    """Meshes of the training frames, their pixels, and the colour field fitted to them."""
+    training = sorted(set(range(len(frames))) - set(held_out))
+    meshes = TriangleMeshPipeline.from_tracks(tracks, training)
+    grown = None if masks is None else dilate(masks, MASK_MARGIN)
+    random = np.random.default_rng(settings.seed)
+    pixels = sample_points(meshes, frames, grown, training, generator=random)
+    field = ColorField(generator=torch.Generator().manual_seed(settings.seed))
+    renderer = WorldSpaceTrianglePipeline(field, normalization(tracks.cameras, meshes.vertices)).to(device)
+    schedule = Schedule(settings.num_epochs, settings.train_seconds)
+    with tqdm(total=100, desc="training", unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}") as bar:
+
+        def progress(share: float, text: str) -> None:
+            bar.update(100 * share - bar.n)
+            bar.set_postfix_str(text)
+
+        history = train(renderer, pixels, meshes.vertices.numpy(), schedule, random, progress)
+    return Scene(tracks.cameras, tracks.fps, Layer(meshes, renderer)), history
+
+
+def reconstruct(
+    settings: Settings, scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: list[int]
+) -> dict:
+    """Rebuilds the video with its mesh and depth, and scores it; held-out frames are novel views."""
+    out, scores, near_far = settings.output_dir, [], None
+    with (
+        VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
+        VideoWriter(out / "mesh.mp4", scene.fps) as mesh,
+        VideoWriter(out / "depth.mp4", scene.fps) as depth,
+    ):
+        for t in tqdm(range(len(frames)), desc="reconstruction", unit="frame"):
+            view = scene.render(scene.cameras, t, t)
+            near_far = near_far or depth_range([view.depth])
+            color.add(view.rgb)
+            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, t)))
+            depth.add(colorize_depth(view.depth, *near_far))
+            scores.append(score(view.rgb, frames[t], None if masks is None else masks[t]))
+            if settings.save_frames:
+                save_frame(out, "reconstruction", t, view.rgb)
+            if t in held_out:
+                save_frame(out, "heldout", t, view.rgb)
+    return {"frames": scores} | averages(scores, held_out)
+
+
+def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
+    """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
+    values = {"psnr": psnr(rgb, frame), "ssim": ssim(rgb, frame)}
+    if mask is not None and mask.any() and not mask.all():
+        values["psnr_outside_mask"] = psnr(rgb, frame, ~mask)
+    return values
+
+
+def averages(scores: list[dict[str, float]], held_out: list[int]) -> dict:
+    """Means over training frames and over held-out frames."""
+    groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
+    if held_out:
+        groups["heldout_frames"] = [scores[t] for t in held_out]
+    keys = ("psnr", "ssim", "psnr_outside_mask")
+    return {
+        name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
+        for name, group in groups.items()
+    }
+
+
+def mesh_lines(scene: Scene, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Projected vertices and faces of the mesh that frame t is drawn from."""
+    meshes = scene.background.meshes
+    source = meshes.nearest_frames(scene.cameras, t, 1)[0][0]
+    faces = meshes.faces[source]
+    used, index = torch.unique(faces, return_inverse=True)
+    xy, _ = scene.cameras[[t]].project(meshes.vertices[used].double())
+    return xy[0].numpy(), index.numpy()
+
+
+def render_video(settings: Settings, scene: Scene, views: Cameras, times: list[float], name: str) -> float:
+    """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh covers."""
+    coverage = 1.0
+    always = name == "novel_view"
+    with VideoWriter(settings.output_dir / f"{name}.mp4", scene.fps) as video:
+        for i in tqdm(range(len(views)), desc=name, unit="frame"):
+            view = scene.render(views, i, times[i])
+            coverage = min(coverage, float(view.covered.mean()))
+            video.add(view.rgb)
+            if settings.save_frames or always:
+                save_frame(settings.output_dir, name, i, view.rgb)
+    return coverage
+
+
+def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
+    """One PNG of a video."""
+    folder = output_dir / "frames" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_image(folder / f"{number:05d}.png", rgb)
+
+
+class timed:
+    """Adds the seconds that a block takes to a table."""
+
+    def __init__(self, table: dict[str, float], name: str):
+        self.table, self.name = table, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.table[self.name] = round(time.perf_counter() - self.start, 2)
+
+
+def configuration(settings: Settings, device: torch.device) -> dict:
+    """All settings, versions and the commit: enough to repeat the run."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
+    return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes under a temporary name, then renames."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(path)
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in GiB."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+
+
+def summarise(output_dir: Path, metrics: dict) -> None:
+    """One block: figures, and where to look."""
+    for name in ("training_frames", "heldout_frames"):
+        if name in metrics:
+            print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics[name].items()))
+    print(f"seconds: {metrics['seconds']}, peak memory {metrics['peak_memory_gib']} GiB")
+    print(f"results are in {output_dir}/: " + ", ".join(sorted(p.name for p in output_dir.iterdir())))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,92 @@
+"""The optimisation loop of one layer's colour field."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from models.encoding import FieldOptimizer
+from models.pipeline import WorldSpaceTrianglePipeline, transform_points
+from models.tools import TrainingPixels
+
+FINAL_RATE = 0.03
+"""Learning rate at the end, as a share of that at the start."""
+HOLD_SHARE = 0.2
+"""Share of the training in which the learning rate stays at its start."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train: whole passes over the pixels, or seconds where those are given."""
+
+    num_epochs: float = 6.0
+    train_seconds: float | None = None
+    batch_size: int = 1 << 16
+
+    def share_done(self, step: int, num_pixels: int, seconds: float) -> float:
+        """0 at the start, 1 when training is over."""
+        if self.train_seconds is not None:
+            return seconds / max(self.train_seconds, 1e-9)
+        return step / max(1, math.ceil(self.num_epochs * num_pixels / self.batch_size))
+
+
+@dataclass
+class History:
+    """Training PSNR over steps, averaged between points."""
+
+    steps: list[int] = field(default_factory=list)
+    psnr: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    samples: int = 0
+
+
+def train(
+    renderer: WorldSpaceTrianglePipeline,
+    pixels: TrainingPixels,
+    positions: Float[np.ndarray, "V 3"],
+    schedule: Schedule,
+    generator: np.random.Generator,
+    progress: Callable[[float, str], None] = lambda share, text: None,
+) -> History:
+    """Fits the colour field to the training pixels, at the points where their rays meet the mesh.
+
+    Args:
+        positions: world positions of the meshes' vertices.
+        generator: draws the batches.
+        progress: is told the share done (0 to 1) and a line with PSNR and samples per second.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the step and the likely cause are named.
+    """
+    device = renderer.normalized_from_world.device
+    optimizer = FieldOptimizer(renderer.field)
+    history, start, recent, step = History(), time.perf_counter(), [], 0
+    while (share := schedule.share_done(step, len(pixels), time.perf_counter() - start)) < 1:
+        optimizer.lr = FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE))
+        index = generator.integers(0, len(pixels), schedule.batch_size)
+        points = torch.from_numpy(pixels.points(index, positions)).to(device)
+        points = transform_points(renderer.normalized_from_world, points.double()).float()
+        loss, _ = renderer.field.loss_and_grad(points, torch.from_numpy(pixels.rgb[index]).to(device))
+        optimizer.step()
+        recent.append(float(loss))
+        step += 1
+        if not math.isfinite(recent[-1]):
+            raise FloatingPointError(f"the loss is {recent[-1]} at step {step}: the mesh or the tracks hold bad values")
+        if step % 20 == 0:
+            _record(history, step, recent)
+            rate = step * schedule.batch_size / (time.perf_counter() - start)
+            progress(share, f"{history.psnr[-1]:.2f} dB, {rate / 1e6:.2f} M samples/s")
+    if recent:
+        _record(history, step, recent)
+    history.seconds, history.samples = time.perf_counter() - start, step * schedule.batch_size
+    return history
+
+
+def _record(history: History, step: int, recent: list[float]) -> None:
+    history.steps.append(step)
+    history.psnr.append(-10 * math.log10(max(float(np.mean(recent)), 1e-12)))
+    recent.clear()

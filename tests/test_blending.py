@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.blending import AGREEMENT, blend_surfaces, fill_holes
+
+
+def random_layers(seed: int, meshes: int = 4, height: int = 17, width: int = 23):
+    """Two surfaces, 2 and 3 deep, with errors and holes; some faces span jumps."""
+    random = np.random.default_rng(seed)
+    depth = np.where(random.random((meshes, height, width)) < 0.7, 2.0, 3.0)
+    depth *= 1 + 0.005 * random.normal(size=depth.shape)
+    depth[random.random(depth.shape) < 0.3] = np.inf
+    jump = (random.random(depth.shape) < 0.2) & np.isfinite(depth)
+    weight = random.dirichlet(np.ones(meshes)) + 0.02
+    return depth.astype(np.float32), jump, (weight / weight.sum()).astype(np.float32)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_shares_sum_to_one_where_a_mesh_is_and_to_zero_elsewhere(seed):
+    depth, jump, weight = random_layers(seed)
+    share, surface = blend_surfaces(depth, jump, weight)
+    covered = np.isfinite(depth).any(0)
+    np.testing.assert_allclose(share.sum(0), covered, atol=1e-5)
+    assert (share >= 0).all()
+    np.testing.assert_array_equal(np.isfinite(surface), covered)
+    assert (share[~np.isfinite(depth)] == 0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_only_meshes_that_agree_are_mixed_and_the_surface_lies_among_them(seed):
+    depth, jump, weight = random_layers(seed)
+    share, surface = blend_surfaces(depth, jump, weight)
+    used = share > 0
+    low = np.where(used, depth, np.inf).min(0)
+    high = np.where(used, depth, -np.inf).max(0)
+    covered = np.isfinite(surface)
+    assert (high[covered] <= low[covered] * (1 + 2.1 * AGREEMENT)).all()
+    assert (surface[covered] >= low[covered] * (1 - 1e-6)).all()
+    assert (surface[covered] <= high[covered] * (1 + 1e-6)).all()
+
+
+def test_a_single_mesh_is_itself():
+    depth, jump, _ = random_layers(0, meshes=1)
+    share, surface = blend_surfaces(depth, jump, np.ones(1, np.float32))
+    np.testing.assert_allclose(surface, depth[0], rtol=1e-6)
+    np.testing.assert_array_equal(share[0], np.isfinite(depth[0]))
+
+
+def test_equal_surfaces_are_mixed_by_weight():
+    weight = np.array([0.5, 0.3, 0.2])
+    share, surface = blend_surfaces(np.full((3, 4, 5), 7.0), np.zeros((3, 4, 5), bool), weight)
+    np.testing.assert_allclose(share, np.broadcast_to(weight[:, None, None], share.shape), rtol=1e-5)
+    np.testing.assert_allclose(surface, 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [0.5, 5.0])
+def test_the_majority_wins_over_a_lone_error_before_or_behind_it(wrong):
+    depth = np.full((4, 3, 3), 2.0)
+    depth[1] = wrong
+    share, surface = blend_surfaces(depth, np.zeros(depth.shape, bool), np.full(4, 0.25))
+    np.testing.assert_allclose(surface, 2, rtol=1e-6)
+    np.testing.assert_allclose(share[:, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3], rtol=1e-5)
+
+
+def test_where_weight_is_even_the_nearer_surface_wins():
+    depth = np.array([3.0, 2.0])[:, None, None] * np.ones((2, 2, 2))
+    for order in ([0, 1], [1, 0]):
+        _, surface = blend_surfaces(depth[order], np.zeros((2, 2, 2), bool), np.full(2, 0.5))
+        np.testing.assert_allclose(surface, 2, rtol=1e-6)
+
+
+def test_jump_faces_are_seen_only_where_nothing_else_is():
+    depth = np.full((4, 1, 2), 1.0)
+    jump = np.ones((4, 1, 2), bool)
+    depth[3], jump[3, 0, 0] = 4.0, False
+    depth[3, 0, 1] = np.inf
+    share, surface = blend_surfaces(depth, jump, np.array([0.4, 0.3, 0.2, 0.1]))
+    np.testing.assert_allclose(surface[0], [4, 1], rtol=1e-6)
+    np.testing.assert_allclose(share[:, 0, 0], [0, 0, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(share[:, 0, 1], np.array([4, 3, 2, 0]) / 9, rtol=1e-5)
+
+
+def test_the_order_of_the_meshes_does_not_matter():
+    depth, jump, weight = random_layers(5)
+    share, surface = blend_surfaces(depth, jump, weight)
+    order = [2, 0, 3, 1]
+    share_again, surface_again = blend_surfaces(depth[order], jump[order], weight[order])
+    np.testing.assert_allclose(surface_again, surface, rtol=1e-5)
+    np.testing.assert_allclose(share_again, share[order], atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(1, 70), st.floats(0.0, 1.0))
+def test_filled_colours_lie_in_the_range_of_the_covered_and_those_stay(seed, height, width, density):
+    random = np.random.default_rng(seed)
+    covered = random.random((height, width)) < density**3
+    covered[random.integers(height), random.integers(width)] = True
+    rgb = np.where(covered[..., None], random.uniform(0.3, 0.8, (height, width, 3)), 0).astype(np.float32)
+    filled = fill_holes(rgb, covered)
+    np.testing.assert_array_equal(filled[covered], rgb[covered])
+    assert np.isfinite(filled).all()
+    known = rgb[covered]
+    assert (filled >= known.min(0) - 1e-4).all() and (filled <= known.max(0) + 1e-4).all()
+
+
+@pytest.mark.parametrize("size", [(100, 200), (1080, 1920), (1, 50), (37, 1)])
+def test_one_covered_pixel_colours_the_whole_image(size):
+    covered = np.zeros(size, bool)
+    covered[size[0] // 3, size[1] // 3] = True
+    color = np.array([0.2, 0.5, 0.9], np.float32)
+    filled = fill_holes(np.where(covered[..., None], color, np.float32(7)), covered)
+    np.testing.assert_allclose(filled, np.broadcast_to(color, filled.shape), atol=1e-3)
+
+
+def test_a_hole_takes_the_colours_around_it():
+    rgb = np.zeros((40, 80, 3), np.float32)
+    rgb[:, 40:] = 1
+    covered = np.ones((40, 80), bool)
+    covered[15:25, 10:20] = covered[15:25, 60:70] = False
+    filled = fill_holes(rgb * covered[..., None], covered)
+    assert filled[15:25, 10:20].max() < 0.02
+    assert filled[15:25, 60:70].min() > 0.98
+
+
+def test_all_or_nothing_covered_is_returned_as_it_is():
+    rgb = np.random.default_rng(0).random((5, 6, 3)).astype(np.float32)
+    for covered in (np.ones((5, 6), bool), np.zeros((5, 6), bool)):
+        np.testing.assert_array_equal(fill_holes(rgb, covered), rgb)

@@ -1,0 +1,245 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from models.cameras import Cameras, look_at
+from models.encoding import ColorField, FieldOptimizer, HashGrid
+from models.errors import InputError
+from models.metrics import psnr
+from models.pipeline import (
+    TriangleMeshPipeline,
+    WorldSpaceTrianglePipeline,
+    normalization,
+    render_view,
+    transform_points,
+)
+from models.sfm import solve_scene
+from models.synthetic import novel_cameras, render_room, render_views
+from models.tools import sample_points
+from models.tracking import grow_tracks
+from models.tracks import Tracks
+from models.training import Schedule, train
+
+WIDTH, HEIGHT, NUM_FRAMES = 200, 112, 12
+HELD_OUT = 4
+
+
+def static_tracks(room, spacing: int = 8) -> Tracks:
+    """Tracks of the room's static part under its true cameras."""
+    xy, visible = grow_tracks(room.frames, spacing, allowed=~room.masks)
+    points = solve_scene(xy, visible, WIDTH, HEIGHT, cameras=room.cameras).points
+    good = np.isfinite(points.xyz).all(1)
+    agrees = torch.from_numpy(points.agrees[:, good])
+    return Tracks(
+        xy=torch.from_numpy(xy[:, good]),
+        visible=agrees,
+        confidence=agrees.float(),
+        xyz=torch.from_numpy(points.xyz[good]).float()[None].expand(NUM_FRAMES, -1, -1),
+        K=room.cameras.K,
+        world_from_cam=room.cameras.world_from_cam,
+        width=WIDTH,
+        height=HEIGHT,
+        fps=24.0,
+        frame_indices=torch.arange(NUM_FRAMES),
+        layer="background",
+        video_path="",
+    )
+
+
+def small_field(seed: int = 0) -> ColorField:
+    generator = torch.Generator().manual_seed(seed)
+    grid = HashGrid(log2_entries=15, finest_resolution=512, generator=generator)
+    return ColorField(grid, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    room = render_room(NUM_FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=0)
+    tracks = static_tracks(room)
+    times = [t for t in range(NUM_FRAMES) if t != HELD_OUT]
+    meshes = TriangleMeshPipeline.from_tracks(tracks, times)
+    pixels = sample_points(meshes, room.frames, room.masks, times)
+    return SimpleNamespace(room=room, tracks=tracks, times=times, meshes=meshes, pixels=pixels)
+
+
+@pytest.fixture(scope="module")
+def trained(scene):
+    renderer = WorldSpaceTrianglePipeline(small_field(), normalization(scene.meshes.cameras, scene.meshes.vertices))
+    positions = scene.meshes.vertices.numpy()
+    schedule = Schedule(num_epochs=8, batch_size=1 << 14)
+    train(renderer, scene.pixels, positions, schedule, np.random.default_rng(0))
+    return renderer
+
+
+def test_normalization_maps_all_vertices_into_the_cube_and_back(scene):
+    vertices = scene.meshes.vertices.double()
+    matrix = normalization(scene.meshes.cameras, vertices)
+    cube = transform_points(matrix, vertices)
+    assert cube.abs().max() <= 1 + 1e-9
+    assert cube.amax(0)[2] == pytest.approx(1) and cube.amin(0)[2] == pytest.approx(-1)
+    torch.testing.assert_close(transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("sweep", [0, 30, 100, 160, 300, 359])
+def test_normalization_holds_for_cameras_that_turn_far(sweep):
+    angles = torch.deg2rad(torch.linspace(-sweep / 2, sweep / 2, 21).double())
+    zero, up = torch.zeros(3).double(), torch.tensor([0.0, -1, 0]).double()
+    poses = [look_at(zero, torch.stack([a.sin(), a * 0, a.cos()]), up) for a in angles]
+    K = torch.tensor([[200.0, 0, 100], [0, 200, 56], [0, 0, 1]]).double().repeat(21, 1, 1)
+    cameras = Cameras(K, torch.stack(poses), WIDTH, HEIGHT)
+    xy = torch.rand(21, 40, 2, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([WIDTH, HEIGHT])
+    vertices = cameras.unproject(xy, torch.full((21, 40), 3.0).double()).reshape(-1, 3)
+    matrix = normalization(cameras, vertices)
+    cube = transform_points(matrix, vertices)
+    assert cube.isfinite().all() and cube.abs().max() <= 1 + 1e-9
+    torch.testing.assert_close(transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-5, atol=1e-5)
+
+
+def test_normalization_ignores_vertices_that_are_not_finite(scene):
+    vertices = scene.meshes.vertices
+    more = torch.cat([vertices, torch.full((1, 3), torch.nan)])
+    assert torch.equal(normalization(scene.meshes.cameras, vertices), normalization(scene.meshes.cameras, more))
+
+
+def test_training_points_project_onto_the_centres_of_their_pixels(scene):
+    pixels = scene.pixels
+    index = np.random.default_rng(0).integers(0, len(pixels), 3000)
+    points = torch.from_numpy(pixels.points(index, scene.meshes.vertices.numpy())).double()
+    frame = pixels.frame[index]
+    xy, depth = scene.meshes.cameras[torch.from_numpy(frame).long()].project(points[:, None])
+    row, column = np.divmod(pixels.pixel[index], WIDTH)
+    np.testing.assert_allclose(xy[:, 0].numpy(), np.stack([column, row], 1) + 0.5, atol=0.01)
+    assert (depth > 0).all()
+    np.testing.assert_array_equal(pixels.rgb[index], scene.room.frames[frame, row, column])
+
+
+def test_training_points_lie_on_the_surface_that_is_drawn(scene):
+    meshes, pixels = scene.meshes, scene.pixels
+    index = np.flatnonzero(pixels.frame == 6)
+    points = torch.from_numpy(pixels.points(index, meshes.vertices.numpy())).double()
+    _, depth = meshes.cameras[[6]].project(points)
+    drawn = meshes.fragments(6, meshes.cameras, 6).depth.numpy().ravel()[pixels.pixel[index]]
+    np.testing.assert_allclose(depth[0].numpy(), drawn, rtol=1e-3)
+
+
+def test_the_mesh_of_a_frame_covers_it_and_has_the_true_depth(scene):
+    for t in (0, 6, 11):
+        drawn = scene.meshes.fragments(t, scene.meshes.cameras, t)
+        assert (drawn.face >= 0).float().mean() > 0.995
+        static = ~scene.room.masks[t]
+        error = np.abs(drawn.depth.numpy() / scene.room.depth[t] - 1)[static]
+        assert np.median(error) < 0.03
+
+
+def test_held_out_frames_contribute_nothing(scene):
+    frames = scene.room.frames.copy()
+    frames[HELD_OUT] = 255 - frames[HELD_OUT]
+    again = sample_points(scene.meshes, frames, scene.room.masks, range(NUM_FRAMES))
+    assert HELD_OUT not in scene.meshes.faces
+    assert HELD_OUT not in scene.pixels.frame
+    for name in ("frame", "pixel", "face", "rgb", "vertices"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(scene.pixels, name))
+
+
+def test_masked_pixels_contribute_nothing(scene):
+    masks = np.zeros_like(scene.room.masks)
+    masks[:, 20:60, 30:90] = True
+    frames = np.where(masks[..., None], np.uint8(77), scene.room.frames)
+    first, second = (sample_points(scene.meshes, f, masks, scene.times) for f in (frames, scene.room.frames))
+    assert not masks[first.frame, first.pixel // WIDTH, first.pixel % WIDTH].any()
+    np.testing.assert_array_equal(first.rgb, second.rgb)
+    unmasked = sample_points(scene.meshes, frames, None, scene.times)
+    assert len(unmasked) - len(first) == pytest.approx(masks[scene.times].sum(), rel=0.01)
+
+
+def test_a_limit_takes_the_same_share_of_every_frame(scene):
+    limit = len(scene.pixels) // 4
+    few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit)
+    counts = np.bincount(few.frame, minlength=NUM_FRAMES)[scene.times]
+    assert len(few) == pytest.approx(limit, rel=0.03)
+    assert counts.min() > 0.85 * counts.mean()
+    kept = [set(few.pixel[few.frame == t].tolist()) for t in scene.times[:2]]
+    assert len(kept[0] & kept[1]) < 0.5 * len(kept[0])
+
+
+def test_the_nearest_frame_of_a_training_camera_is_that_frame(scene):
+    for t in scene.times:
+        frames, weights = scene.meshes.nearest_frames(scene.meshes.cameras, t)
+        assert frames[0] == t and weights[0] == max(weights)
+        assert sum(weights) == pytest.approx(1)
+        assert len(set(frames)) == 4
+
+
+def test_a_held_out_camera_is_seen_from_its_neighbours(scene):
+    frames, _ = scene.meshes.nearest_frames(scene.meshes.cameras, HELD_OUT, 2)
+    assert sorted(frames) == [HELD_OUT - 1, HELD_OUT + 1]
+
+
+def test_vertices_lie_on_the_canvas(scene):
+    canvas, meshes = scene.meshes.canvas, scene.meshes
+    for t in scene.times:
+        used = meshes.vertices[meshes.faces[t].unique()].double()
+        xy = meshes.cameras[[t]].project(used)[0][0] - torch.tensor([canvas.left, canvas.top])
+        assert (xy > -0.1).all() and (xy < torch.tensor([canvas.width, canvas.height]) + 0.1).all()
+
+
+def test_tracks_without_points_are_refused(scene):
+    tracks = scene.tracks
+    blind = Tracks(**{**vars(tracks), "visible": torch.zeros_like(tracks.visible)})
+    with pytest.raises(InputError, match="no frame has enough tracked points"):
+        TriangleMeshPipeline.from_tracks(blind, range(NUM_FRAMES))
+
+
+def test_a_training_view_is_close_to_its_frame(scene, trained):
+    drawn = render_view(scene.meshes, trained, scene.meshes.cameras, 6)
+    static = ~scene.room.masks[6]
+    assert drawn.covered.mean() > 0.99
+    assert psnr(drawn.rgb, scene.room.frames[6], static) > 24
+
+
+def test_a_held_out_view_is_close_to_its_frame(scene, trained):
+    drawn = render_view(scene.meshes, trained, scene.meshes.cameras, HELD_OUT)
+    assert psnr(drawn.rgb, scene.room.frames[HELD_OUT], ~scene.room.masks[HELD_OUT]) > 23.3
+
+
+def test_a_novel_view_is_close_to_the_truth(scene, trained):
+    cameras, times = novel_cameras(scene.room, "right")
+    truth, depth, masks = render_views(cameras, times, NUM_FRAMES)
+    drawn = render_view(scene.meshes, trained, cameras, 1)
+    assert drawn.rgb.shape == truth[1].shape
+    assert psnr(drawn.rgb, truth[1], ~masks[1]) > 22.5
+    error = np.abs(drawn.depth / depth[1] - 1)[~masks[1] & drawn.covered]
+    assert np.median(error) < 0.03
+
+
+def test_a_view_from_far_away_is_filled_with_colours(scene, trained):
+    cameras, _ = novel_cameras(scene.room, "right")
+    pose = cameras.world_from_cam[:1].clone()
+    pose[:, :3, 3] -= 3 * pose[:, :3, 2]
+    drawn = render_view(scene.meshes, trained, Cameras(cameras.K[:1], pose, WIDTH, HEIGHT), 0)
+    assert 0.02 < (~drawn.covered).mean() < 0.98
+    assert np.isinf(drawn.depth[~drawn.covered]).all()
+    assert drawn.rgb[~drawn.covered].mean() > 20
+
+
+def test_colours_in_chunks_are_those_of_one_pass(scene, trained, monkeypatch):
+    points = scene.meshes.vertices[:500]
+    whole = trained(points).detach()
+    monkeypatch.setattr("models.pipeline.CHUNK", 64)
+    torch.testing.assert_close(trained.colors(points), whole, rtol=1e-5, atol=1e-6)
+    assert trained.colors(points[:0]).shape == (0, 3)
+
+
+def test_the_field_overfits_a_small_image(scene):
+    image = torch.from_numpy(scene.room.frames[0, ::4, ::4].copy())
+    rows, columns = torch.meshgrid(*(torch.linspace(-0.9, 0.9, n) for n in image.shape[:2]), indexing="ij")
+    points = torch.stack([columns, rows, 0 * rows], -1).reshape(-1, 3)
+    field, target = small_field(), image.reshape(-1, 3)
+    optimizer = FieldOptimizer(field)
+    for _ in range(300):
+        loss, _ = field.loss_and_grad(points, target)
+        optimizer.step()
+    assert loss < 1e-3
+    assert (field(points).detach() - target / 255).abs().max() < 0.5

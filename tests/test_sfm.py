@@ -1,0 +1,229 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from models.cameras import Cameras, save_transforms, similarity_between
+from models.errors import InputError
+from models.rotation import solve_rotation
+from models.sfm import _interpolated, read_cameras, solve_scene
+from models.synthetic import render_room
+from models.tracking import grow_tracks
+
+WIDTH, HEIGHT = 200, 112
+
+
+def tracked_room(motion: str, num_frames: int = 14):
+    room = render_room(num_frames, WIDTH, HEIGHT, motion=motion, num_movers=0, num_tracks=0)
+    xy, visible = grow_tracks(room.frames, 10)
+    return SimpleNamespace(room=room, xy=xy, visible=visible, scene=solve_scene(xy, visible, WIDTH, HEIGHT))
+
+
+@pytest.fixture(scope="module")
+def sideways():
+    return tracked_room("sideways")
+
+
+def angles(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    """Degrees between the rotations (F, 3, 3)."""
+    return np.degrees(Rotation.from_matrix((a.transpose(1, 2) @ b).numpy()).magnitude())
+
+
+def about_vertical(degrees: np.ndarray) -> np.ndarray:
+    return Rotation.from_rotvec(np.radians(degrees)[:, None] * [0, 1, 0]).as_matrix()
+
+
+def turning_tracks(angles_deg: np.ndarray, num_tracks: int = 300, noise: float = 0.1, focal: float = 170.0):
+    """Exact tracks, plus noise, of a camera that turns about the vertical axis."""
+    random = np.random.default_rng(0)
+    rotation = about_vertical(angles_deg)
+    rays = np.c_[random.uniform(-1.2, 1.2, num_tracks), random.uniform(-0.4, 0.4, num_tracks), np.ones(num_tracks)]
+    local = rays @ rotation
+    xy = focal * local[..., :2] / local[..., 2:] + [WIDTH / 2, HEIGHT / 2]
+    visible = ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1)
+    return xy + noise * random.normal(size=xy.shape), visible, torch.from_numpy(rotation)
+
+
+def test_cameras_are_recovered_up_to_a_similarity(sideways):
+    estimated, true = sideways.scene.cameras, sideways.room.cameras
+    assert sideways.scene.method in ("incremental", "global")
+    assert sideways.scene.registered.all()
+    scale, rotation, shift = similarity_between(estimated.centers, true.centers)
+    error = (scale * estimated.centers @ rotation.T + shift - true.centers).norm(dim=1)
+    path = true.centers.diff(dim=0).norm(dim=1).sum()
+    assert error.max() < 0.015 * path
+    assert angles(rotation @ estimated.world_from_cam[:, :3, :3], true.world_from_cam[:, :3, :3]).max() < 4
+    assert 0.8 < estimated.K[0, 0, 0] / true.K[0, 0, 0] < 1.25
+
+
+def test_points_lie_on_the_true_surfaces(sideways):
+    """Depth in each frame, up to the one scale of the scene, is that of the renderer."""
+    scene, room = sideways.scene, sideways.room
+    xy, depth = scene.cameras.project(torch.from_numpy(scene.points.xyz))
+    t, n = np.nonzero(scene.points.agrees)
+    x, y = xy[t, n].numpy().astype(int).clip(0, [WIDTH - 1, HEIGHT - 1]).T
+    ratio = depth[t, n].numpy() / room.depth[t, y, x]
+    ratio /= np.median(ratio)
+    assert np.median(np.abs(ratio - 1)) < 0.05
+
+
+def test_the_reprojection_error_is_that_of_its_points(sideways):
+    scene = sideways.scene
+    xy, _ = scene.cameras.project(torch.from_numpy(scene.points.xyz))
+    miss = np.linalg.norm(xy.numpy() - sideways.xy, axis=-1)[scene.points.agrees]
+    assert scene.reprojection_error == pytest.approx(miss.mean(), rel=1e-6)
+    assert scene.reprojection_error < 0.5
+    assert np.isfinite(scene.points.xyz).all(1).mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_cameras(sideways):
+    again = solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT)
+    assert torch.equal(again.cameras.world_from_cam, sideways.scene.cameras.world_from_cam)
+    np.testing.assert_array_equal(again.points.xyz, sideways.scene.points.xyz)
+
+
+def test_a_turning_camera_is_told_from_one_that_moves():
+    turn = tracked_room("turn")
+    assert turn.scene.method == "rotation"
+    assert turn.scene.registered.all()
+    true = turn.room.cameras.world_from_cam[:, :3, :3]
+    assert angles(turn.scene.cameras.world_from_cam[:, :3, :3], true[0].T @ true).max() < 1
+    assert 0.85 < turn.scene.cameras.K[0, 0, 0] / turn.room.cameras.K[0, 0, 0] < 1.15
+    assert turn.scene.cameras.centers.abs().max() == 0
+    assert turn.scene.points.agrees.any(0).mean() > 0.9
+
+
+def test_a_camera_that_stands_still_is_told_so():
+    still = tracked_room("still", 6)
+    assert still.scene.method == "still"
+    assert torch.equal(still.scene.cameras.world_from_cam, torch.eye(4).double().expand(6, 4, 4))
+    assert still.scene.cameras.K[0, 0, 0] == pytest.approx(1.2 * WIDTH)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_rotations_and_focal_length_of_a_turn_are_recovered(late):
+    sweep = np.r_[np.zeros(15), np.linspace(0, 25, 6)] if late else np.linspace(0, 30, 16)
+    xy, visible, true = turning_tracks(sweep)
+    cameras, residual = solve_rotation(xy, visible, WIDTH, HEIGHT)
+    assert residual < 0.2
+    assert angles(cameras.world_from_cam[:, :3, :3], true).max() < 1
+    assert cameras.K[0, 0, 0] == pytest.approx(170, rel=0.1)
+
+
+def test_a_shaking_tripod_stands_still():
+    xy, visible, _ = turning_tracks(np.zeros(10), noise=0.2)
+    cameras, _ = solve_rotation(xy, visible, WIDTH, HEIGHT)
+    assert torch.equal(cameras.world_from_cam, torch.eye(4).double().expand(10, 4, 4))
+
+
+def test_a_frame_without_tracks_takes_its_neighbours_rotation_and_is_flagged():
+    xy, visible, true = turning_tracks(np.linspace(0, 20, 11))
+    visible[[0, 5]] = False
+    scene = solve_scene(xy, visible, WIDTH, HEIGHT)
+    assert scene.method == "rotation"
+    assert np.flatnonzero(~scene.registered).tolist() == [0, 5]
+    estimated = scene.cameras.world_from_cam[:, :3, :3]
+    relative = estimated[1].T @ estimated
+    assert angles(relative, true[1].T @ true)[1:].max() < 1
+
+
+def test_frames_that_could_not_be_placed_are_interpolated_and_flagged(sideways):
+    visible = sideways.visible.copy()
+    visible[[6, 13]] = False
+    scene = solve_scene(sideways.xy, visible, WIDTH, HEIGHT)
+    assert np.flatnonzero(~scene.registered).tolist() == [6, 13]
+    centers = scene.cameras.centers
+    assert torch.equal(centers[13], centers[12])
+    torch.testing.assert_close(centers[6], (centers[5] + centers[7]) / 2)
+    assert not scene.points.agrees[[6, 13]].any()
+
+
+def test_missing_poses_are_interpolated_and_known_ones_kept():
+    rotation = about_vertical(np.linspace(0, 40, 9))
+    poses = np.tile(np.eye(4), (9, 1, 1))
+    poses[:, :3, :3], poses[:, 0, 3] = rotation, np.arange(9)
+    registered = np.array([0, 1, 0, 0, 1, 1, 0, 1, 0], bool)
+    broken = np.where(registered[:, None, None], poses, np.eye(4))
+    filled = _interpolated(broken, registered)
+    np.testing.assert_array_equal(filled[registered], poses[registered])
+    np.testing.assert_allclose(filled[1:8], poses[1:8], atol=1e-12)
+    np.testing.assert_array_equal(filled[[0, 8]], poses[[1, 7]])
+
+
+def test_given_cameras_are_used_as_they_are(sideways):
+    given = sideways.room.cameras
+    scene = solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT, cameras=given)
+    assert scene.method == "given" and scene.registered.all()
+    assert scene.cameras is given
+    assert scene.reprojection_error < 0.5
+
+
+def test_a_clip_with_hardly_a_track_is_refused(sideways):
+    with pytest.raises(InputError, match=r"only \d+ points could be tracked"):
+        solve_scene(sideways.xy[:, :20], sideways.visible[:, :20], WIDTH, HEIGHT)
+
+
+def some_cameras(num: int = 12) -> Cameras:
+    random = np.random.default_rng(1)
+    pose = np.tile(np.eye(4), (num, 1, 1))
+    pose[:, :3, :3] = Rotation.random(num, random_state=2).as_matrix()
+    pose[:, :3, 3] = random.normal(size=(num, 3))
+    K = torch.tensor([[300.0, 0, 101], [0, 310, 55], [0, 0, 1]]).double().repeat(num, 1, 1)
+    return Cameras(K, torch.from_numpy(pose), WIDTH, HEIGHT)
+
+
+def write_colmap(folder, cameras: Cameras, names: list[str]) -> None:
+    """A COLMAP model of the cameras, with no points."""
+    model = pycolmap.Reconstruction()
+    f = cameras.K[0]
+    params = [float(f[0, 0]), float(f[1, 1]), float(f[0, 2]), float(f[1, 2])]
+    model.add_camera_with_trivial_rig(
+        pycolmap.Camera(model="PINHOLE", width=cameras.width, height=cameras.height, params=params, camera_id=1)
+    )
+    for i, name in enumerate(names):
+        pose = cameras.cam_from_world[i].numpy()
+        image = pycolmap.Image(name=name, camera_id=1, image_id=i + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3]))
+    folder.mkdir()
+    model.write(folder)
+
+
+def write_json(path, cameras: Cameras, names: list[str]) -> None:
+    save_transforms(path, cameras, list(range(len(names))), names)
+
+
+@pytest.mark.parametrize("write", [write_json, write_colmap])
+@pytest.mark.parametrize("pattern", ["{:05d}.png", "frame{}.jpg"])
+def test_cameras_read_back_by_name_and_by_number(tmp_path, write, pattern):
+    cameras = some_cameras()
+    names = [pattern.format(i) for i in range(len(cameras))]
+    write(tmp_path / "cameras", cameras, names)
+    for asked in ([f"x/{name}" for name in names[2:9]], [f"other{i}.png" for i in range(2, 9)]):
+        read = read_cameras(tmp_path / "cameras", asked, list(range(2, 9)), WIDTH, HEIGHT)
+        torch.testing.assert_close(read.world_from_cam, cameras.world_from_cam[2:9])
+        torch.testing.assert_close(read.K, cameras.K[2:9])
+
+
+@pytest.mark.parametrize("write", [write_json, write_colmap])
+def test_cameras_are_brought_to_the_size_of_the_frames(tmp_path, write):
+    cameras = some_cameras(3)
+    write(tmp_path / "cameras", cameras, ["a.png", "b.png", "c.png"])
+    read = read_cameras(tmp_path / "cameras", ["a", "b", "c"], [0, 1, 2], WIDTH // 2, HEIGHT // 2)
+    torch.testing.assert_close(read.K, cameras.resized(WIDTH // 2, HEIGHT // 2).K)
+    assert (read.width, read.height) == (WIDTH // 2, HEIGHT // 2)
+
+
+@pytest.mark.parametrize("write", [write_json, write_colmap])
+def test_too_few_cameras_are_refused(tmp_path, write):
+    write(tmp_path / "cameras", some_cameras(4), [f"{i:05d}.png" for i in range(4)])
+    with pytest.raises(InputError, match=r"has 4 cameras, but frame 4 .* is asked for"):
+        read_cameras(tmp_path / "cameras", [f"{i:05d}.png" for i in range(5)], list(range(5)), WIDTH, HEIGHT)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    for path, reason in ((tmp_path, "not a COLMAP model"), (tmp_path / "missing.json", "not a readable")):
+        with pytest.raises(InputError, match=reason):
+            read_cameras(path, ["0"], [0], WIDTH, HEIGHT)
