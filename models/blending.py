@@ -7,31 +7,33 @@ from jaxtyping import Bool, Float
 
 AGREEMENT = 0.03
 """Depths within this ratio of each other are one surface."""
+LEAST_SHARE = np.float32(0.02)
+"""A mesh with a smaller share of a pixel is not asked for its colour."""
 
 
 def blend_surfaces(
-    depth: Float[np.ndarray, "M H W"], jump: Bool[np.ndarray, "M H W"], weight: Float[np.ndarray, "M"]
+    depth: Float[np.ndarray, "M H W"], weight: Float[np.ndarray, "M H W"]
 ) -> tuple[Float[np.ndarray, "M H W"], Float[np.ndarray, "H W"]]:
     """Share of each mesh in each pixel, and the depth of the surface chosen.
 
-    The surface is the one that most weight agrees on; faces over depth jumps count a thousandth, so that they
-    are seen only where no mesh has a surface. Shares sum to 1, or are all 0 (depth inf) where no mesh is.
+    The surface is the one that most weight agrees on. Shares sum to 1 (those below ``LEAST_SHARE`` are left out),
+    or are all 0 (depth inf) where no mesh is.
     """
     share = np.zeros(depth.shape, np.float32)
     surface = np.full(depth.shape[1:], np.inf, np.float32)
-    _blend(depth.astype(np.float32), jump, weight.astype(np.float32), np.float32(AGREEMENT), share, surface)
+    _blend(depth.astype(np.float32), weight.astype(np.float32), np.float32(AGREEMENT), share, surface)
     return share, surface
 
 
 @numba.njit(cache=True, parallel=True)
-def _blend(depth, jump, weight, agreement, share, surface):
+def _blend(depth, weight, agreement, share, surface):
     meshes, height, width = depth.shape
     for y in numba.prange(height):
         own = np.empty(meshes, np.float32)
         for x in range(width):
             best, best_vote = -1, np.float32(0)
             for k in range(meshes):
-                own[k] = weight[k] * (np.float32(1e-3) if jump[k, y, x] else np.float32(1))
+                own[k] = weight[k, y, x]
             for k in range(meshes):
                 d = depth[k, y, x]
                 if not np.isfinite(d):
@@ -51,10 +53,14 @@ def _blend(depth, jump, weight, agreement, share, surface):
                 if abs(depth[k, y, x] - d) < agreement * d:
                     share[k, y, x] = own[k]
                     total += own[k]
-                    mean += own[k] * depth[k, y, x]
+            kept = np.float32(0)
             for k in range(meshes):
-                share[k, y, x] /= total
-            surface[y, x] = mean / total
+                share[k, y, x] = share[k, y, x] if share[k, y, x] >= LEAST_SHARE * total else np.float32(0)
+                kept += share[k, y, x]
+                mean += share[k, y, x] * depth[k, y, x] if share[k, y, x] > 0 else np.float32(0)
+            for k in range(meshes):
+                share[k, y, x] /= kept
+            surface[y, x] = mean / kept
 
 
 def fill_holes(rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:

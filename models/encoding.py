@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from models import kernels_adam, kernels_cpu, kernels_mlp
 from models.kernels_reference import AdamRule, adam_reference, encode_reference
+from models.kernels_threads import scratch
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 HIDDEN = kernels_mlp.WIDTH
@@ -75,7 +76,7 @@ class HashGrid(nn.Module):
     def blocks(self, points: Float[Tensor, "S 3"], level_weights: Float[Tensor, "L"] | None = None) -> Tensor:
         """Features in the layout of the CPU kernels, (blocks, rows, 64): sample 64 b + s is [b, :, s]."""
         weights = _level_weights(level_weights, self.tables).numpy()
-        return _EncodeBlocks.apply(points, self.tables, self._levels, weights)
+        return kernels_cpu.EncodeBlocks.apply(points, self.tables, self._levels, weights)
 
     def chosen_backend(self, points: Tensor) -> Backend:
         """The backend that serves points of this device."""
@@ -88,29 +89,6 @@ class HashGrid(nn.Module):
         return "torch"
 
 
-class _EncodeBlocks(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, points, tables, levels, weights):
-        planes = kernels_cpu.coordinate_planes(points)
-        ctx.save_for_backward(points, tables)
-        ctx.planes, ctx.levels, ctx.weights = planes, levels, weights
-        return torch.from_numpy(kernels_cpu.grid_forward(planes, tables, levels, weights))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, inward):
-        points, tables = ctx.saved_tensors
-        planes, levels, weights = ctx.planes, ctx.levels, ctx.weights
-        inward = inward.contiguous().numpy()
-        point_gradient = table_gradient = None
-        if ctx.needs_input_grad[0]:
-            point_gradient = kernels_cpu.grid_point_gradient(points, planes, inward, tables, levels, weights)
-        if ctx.needs_input_grad[1]:
-            table_gradient = torch.zeros_like(tables)
-            kernels_cpu.grid_backward(planes, len(points), inward, table_gradient, levels, weights)
-        return point_gradient, table_gradient, None, None
-
-
 class _ColorBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx, blocks, count, *parameters):
@@ -121,8 +99,9 @@ class _ColorBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         blocks, *parameters = ctx.saved_tensors
-        outcome = kernels_mlp.mlp_gradients(blocks.numpy(), parameters, gradient, as_loss=False)
-        return torch.from_numpy(outcome[2]), None, *outcome[1]
+        inward = torch.empty_like(blocks)
+        _, slopes = kernels_mlp.mlp_gradients(blocks.numpy(), parameters, gradient, inward.numpy(), as_loss=False)
+        return inward, None, *slopes
 
 
 class ColorField(nn.Module):
@@ -161,12 +140,12 @@ class ColorField(nn.Module):
         """Colours of points; differentiable in points and parameters with every backend."""
         if self.grid.chosen_backend(points) != "numba":
             return self._mlp(self.grid(points, level_weights))
-        needs_graph = torch.is_grad_enabled() and (
-            points.requires_grad or any(p.requires_grad for p in self.parameters())
-        )
-        if needs_graph or len(points) <= _INFERENCE_CHUNK:
-            return self._color_blocks(points, level_weights)
-        return torch.cat([self._color_blocks(part, level_weights) for part in points.split(_INFERENCE_CHUNK)])
+        if torch.is_grad_enabled() and (points.requires_grad or any(p.requires_grad for p in self.parameters())):
+            blocks = self.grid.blocks(points, level_weights)
+            return _ColorBlocks.apply(blocks, len(points), *self.mlp_parameters)
+        # Parts bound the memory; the second-level cache holds a level's table, not the features.
+        parts = [self._colors(part, level_weights) for part in points.split(_INFERENCE_CHUNK)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def loss_and_grad(
         self,
@@ -187,16 +166,22 @@ class ColorField(nn.Module):
             want_point_grad: also return dL/dpoints.
             charbonnier: above 0, the error is sqrt(d^2 + charbonnier^2) - charbonnier in place of d^2, which
                 outliers pull less.
+
+        Raises:
+            ValueError: the shapes do not belong together.
         """
+        if target.shape != points.shape or (weight is not None and weight.shape != points.shape[:1]):
+            raise ValueError("loss_and_grad: points and target must be (S, 3), weight (S,), with one S")
         target = target.float() / 255 if target.dtype == torch.uint8 else target.float()
         if self.grid.chosen_backend(points) != "numba":
             return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad, charbonnier)
         grid, levels = self.grid, self.grid._levels
         scales = _level_weights(level_weights, grid.tables).numpy()
         planes = kernels_cpu.coordinate_planes(points)
-        blocks = kernels_cpu.grid_forward(planes, grid.tables, levels, scales)
-        loss, gradients, inward = kernels_mlp.mlp_gradients(
-            blocks, self.mlp_parameters, target, weight, charbonnier=charbonnier
+        blocks, inward = (scratch(name, *levels.block_shape(len(points))) for name in ("blocks", "inward"))
+        kernels_cpu.grid_forward(planes, grid.tables, levels, scales, blocks)
+        loss, gradients = kernels_mlp.mlp_gradients(
+            blocks, self.mlp_parameters, target, inward, weight, charbonnier=charbonnier
         )
         for parameter, gradient in zip(self.mlp_parameters, gradients, strict=True):
             _grad_buffer(parameter).add_(gradient)
@@ -216,8 +201,13 @@ class ColorField(nn.Module):
         loss.backward()
         return loss.detach(), points.grad
 
-    def _color_blocks(self, points: Tensor, level_weights: Tensor | None) -> Float[Tensor, "S 3"]:
-        return _ColorBlocks.apply(self.grid.blocks(points, level_weights), len(points), *self.mlp_parameters)
+    def _colors(self, points: Tensor, level_weights: Tensor | None) -> Float[Tensor, "S 3"]:
+        """Colours by the CPU kernels, without a graph."""
+        levels, scales = self.grid._levels, _level_weights(level_weights, self.grid.tables).numpy()
+        blocks = scratch("blocks", *levels.block_shape(len(points)))
+        planes = kernels_cpu.coordinate_planes(points)
+        kernels_cpu.grid_forward(planes, self.grid.tables, levels, scales, blocks)
+        return kernels_mlp.mlp_colors(blocks, self.mlp_parameters, len(points))
 
     def _mlp(self, features: Float[Tensor, "S C"]) -> Float[Tensor, "S 3"]:
         first, second, output = self.layers
@@ -262,7 +252,8 @@ class FieldOptimizer:
             parameter.grad = gradient
 
     def _uses_numba(self, parameter: Tensor) -> bool:
-        return self.field.backend in ("auto", "numba") and parameter.device.type == "cpu"
+        fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32
+        return fits and self.field.backend in ("auto", "numba")
 
     def state_dict(self) -> dict:
         """Everything a resumed run needs to go on bit-identically, as tensors and numbers."""

@@ -7,9 +7,10 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from models.kernels_cpu import flat_view, run_tasks
+from models.kernels_cpu import flat_view
 from models.kernels_reference import AdamRule
 from models.kernels_simd import LANES, any_nonzero, fma, load, root, splat, store, where_nonzero
+from models.kernels_threads import run_tasks
 
 _CHUNK = 1 << 18
 

@@ -1,25 +1,20 @@
-"""numba kernels of the hash grid, and the threads they run on.
+"""numba kernels of the hash grid.
 
 Samples are stored in blocks of 64: features are (blocks, rows, 64) with the sample last, so that one vector holds
-the same feature of 16 samples. Threads are plain Python threads around kernels that release the interpreter lock:
-numba's own pool (OpenMP) and torch's would spin against each other on the same cores. All sums run in an order
-that does not depend on the number of threads: tables are scattered level by level, each by one thread.
+the same feature of 16 samples. All sums run in an order that does not depend on the number of threads: tables are
+scattered level by level, each by one thread.
 
 Source of the encoding: Müller et al., "Instant neural graphics primitives with a multiresolution hash encoding", 2022.
 """
 
-import itertools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numba import njit
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.kernels_reference import PRIME_Y, PRIME_Z
 from models.kernels_simd import (
@@ -36,35 +31,9 @@ from models.kernels_simd import (
     to_float,
     to_int,
 )
+from models.kernels_threads import run_tasks
 
 BLOCK = 64
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="kernels")
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked child (a DataLoader's worker, say) has none of its parent's threads.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def run_tasks(task: Callable[[int], None], count: int) -> None:
-    """Calls task(0) ... task(count - 1), spread over torch.get_num_threads() threads; waits for all."""
-    counter = itertools.count()
-
-    def work() -> None:
-        while (index := next(counter)) < count:
-            task(index)
-
-    helpers = min(torch.get_num_threads(), count) - 1
-    if helpers < 1:
-        return work()
-    futures = [_pool(helpers).submit(work) for _ in range(helpers)]
-    work()
-    for future in futures:
-        future.result()
 
 
 def block_count(samples: int) -> int:
@@ -206,6 +175,10 @@ class Levels:
     entries: int
     """Entries of each level's table, a power of two."""
 
+    def block_shape(self, samples: int) -> tuple[int, int, int]:
+        """(blocks, rows, 64) of the features of so many samples."""
+        return block_count(samples), self.rows, BLOCK
+
     @property
     def rows(self) -> int:
         """Rows of a feature block: two for each level, filled up to a multiple of 8 that stays zero."""
@@ -225,11 +198,12 @@ def flat_view(tensor: Tensor) -> np.ndarray:
     return tensor.detach().view(-1).numpy()
 
 
-def grid_forward(planes: np.ndarray, tables: Float[Tensor, "L T 2"], levels: Levels, weights: np.ndarray) -> np.ndarray:
-    """Feature blocks (blocks, rows, 64) at points given as planes; ``weights`` (L,) float32 scales the levels."""
+def grid_forward(
+    planes: np.ndarray, tables: Float[Tensor, "L T 2"], levels: Levels, weights: np.ndarray, blocks: np.ndarray
+) -> np.ndarray:
+    """Fills feature blocks (blocks, rows, 64) at points given as planes; ``weights`` (L,) float32 scales the levels."""
     padded, count = planes.shape[1], len(levels.resolutions)
-    make = np.empty if levels.rows == 2 * count else np.zeros
-    blocks = make((padded // BLOCK, levels.rows, BLOCK), np.float32)
+    blocks[:, 2 * count :] = 0
     flat, flat_planes, table = blocks.reshape(-1), planes.reshape(-1), flat_view(tables)
     # Two tasks a level let more threads than levels help; a level's table stays in the second-level cache.
     middle = padded // 2 // BLOCK * BLOCK
@@ -280,3 +254,29 @@ def grid_point_gradient(
     run_tasks(task, parts)
     slope = torch.from_numpy(out[:, : len(points)]).T
     return torch.where(points.detach().abs() <= 1, slope, torch.zeros(())).contiguous()
+
+
+class EncodeBlocks(torch.autograd.Function):
+    """Feature blocks of points, differentiable: apply(points, tables, levels, weights)."""
+
+    @staticmethod
+    def forward(ctx, points, tables, levels, weights):
+        planes = coordinate_planes(points)
+        ctx.save_for_backward(points, tables)
+        ctx.planes, ctx.levels, ctx.weights = planes, levels, weights
+        blocks = np.empty(levels.block_shape(len(points)), np.float32)
+        return torch.from_numpy(grid_forward(planes, tables, levels, weights, blocks))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, inward):
+        points, tables = ctx.saved_tensors
+        planes, levels, weights = ctx.planes, ctx.levels, ctx.weights
+        inward = inward.contiguous().numpy()
+        point_gradient = table_gradient = None
+        if ctx.needs_input_grad[0]:
+            point_gradient = grid_point_gradient(points, planes, inward, tables, levels, weights)
+        if ctx.needs_input_grad[1]:
+            table_gradient = torch.zeros_like(tables)
+            grid_backward(planes, len(points), inward, table_gradient, levels, weights)
+        return point_gradient, table_gradient, None, None

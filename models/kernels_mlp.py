@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
-from models.kernels_cpu import BLOCK, run_tasks
+from models.kernels_cpu import BLOCK
 from models.kernels_simd import (
     LANES,
     clip_keep_nan,
@@ -29,6 +29,7 @@ from models.kernels_simd import (
     store,
     to_int,
 )
+from models.kernels_threads import run_tasks
 from models.kernels_tile import matrix_tile, wide_registers
 
 WIDTH = 64
@@ -54,12 +55,12 @@ def _forward(c, a, a_at, a_row, a_k, b, b_at, depth, bias_at):
 
 
 @njit(nogil=True, cache=True)
-def _back(c, a, a_row, a_k, b, b_at, depth, gate):
-    """C (64, 64) = A B where ``gate`` is above zero: the gradient behind a ReLU."""
+def _back(c, a, a_row, a_k, b, b_at, depth):
+    """C (64, 64) = A B where C was above zero: the gradient behind a ReLU takes the place of its result."""
     for r in range(0, BLOCK, _ROWS):
         for n in range(0, WIDTH, _COLUMNS * LANES):
             to = r * WIDTH + n
-            _masked_tile(c, to, WIDTH, a, r * a_row, a_row, a_k, b, b_at + n, WIDTH, depth, gate, to)
+            _masked_tile(c, to, WIDTH, a, r * a_row, a_row, a_k, b, b_at + n, WIDTH, depth, c, to)
 
 
 @njit(nogil=True, cache=True)
@@ -185,10 +186,9 @@ def mlp_backward(features, rows, weights, begin, end, count, target, weight, sca
     w3 = b2 + WIDTH
     w2_rows = w3 + CHANNELS * (WIDTH + 1)
     w1_rows = w2_rows + WIDTH * WIDTH
-    first, second, slope2 = np.empty(_AREA, np.float32), np.empty(_AREA, np.float32), np.empty(_AREA, np.float32)
-    slope1, wide = np.empty(_AREA, np.float32), np.empty(BLOCK * _padded(rows), np.float32)
+    first, second = np.empty(_AREA, np.float32), np.empty(_AREA, np.float32)
     rgb, slope = np.empty(CHANNELS * BLOCK, np.float32), np.empty(CHANNELS * BLOCK, np.float32)
-    ones = np.ones(1, np.float32)
+    wide, ones = np.empty(BLOCK * _padded(rows), np.float32), np.ones(1, np.float32)
     total = 0.0
     for block in range(begin, end):
         _layers(features, block, rows, weights, first, second, rgb)
@@ -196,13 +196,14 @@ def mlp_backward(features, rows, weights, begin, end, count, target, weight, sca
         _add_row_sums(gradients, w3 + CHANNELS * WIDTH, slope)
         for n in range(0, WIDTH, 2 * LANES):
             _colour_tile(gradients, w3 + n, WIDTH, slope, 0, BLOCK, 1, second, n, WIDTH, BLOCK, gradients, 0)
-        _back(slope2, slope, 1, BLOCK, weights, w3, CHANNELS, second)
-        _bias_tile(gradients, b2, WIDTH, ones, 0, 0, 0, slope2, 0, WIDTH, BLOCK, gradients, 0)
-        _add_outer(gradients, w2, WIDTH, slope2, 0, 1, WIDTH, first)
-        _back(slope1, slope2, WIDTH, 1, weights, w2_rows, WIDTH, first)
-        _bias_tile(gradients, b1, WIDTH, ones, 0, 0, 0, slope1, 0, WIDTH, BLOCK, gradients, 0)
-        _add_outer(gradients, 0, rows, features, block * rows * BLOCK, BLOCK, 1, slope1)
-        _feature_gradient(slope1, weights, w1_rows, rows, wide, inward, block)
+        # From here on each activation is overwritten by its gradient once it has served: less to keep in the cache.
+        _back(second, slope, 1, BLOCK, weights, w3, CHANNELS)
+        _bias_tile(gradients, b2, WIDTH, ones, 0, 0, 0, second, 0, WIDTH, BLOCK, gradients, 0)
+        _add_outer(gradients, w2, WIDTH, second, 0, 1, WIDTH, first)
+        _back(first, second, WIDTH, 1, weights, w2_rows, WIDTH)
+        _bias_tile(gradients, b1, WIDTH, ones, 0, 0, 0, first, 0, WIDTH, BLOCK, gradients, 0)
+        _add_outer(gradients, 0, rows, features, block * rows * BLOCK, BLOCK, 1, first)
+        _feature_gradient(first, weights, w1_rows, rows, wide, inward, block)
     return total
 
 
@@ -259,25 +260,27 @@ def mlp_gradients(
     blocks: np.ndarray,
     parameters: Sequence[Tensor],
     target: Float[Tensor, "S 3"],
+    inward: np.ndarray,
     weight: Float[Tensor, "S"] | None = None,
     as_loss: bool = True,
     charbonnier: float = 0.0,
-) -> tuple[float, list[Tensor], np.ndarray]:
+) -> tuple[float, list[Tensor]]:
     """The mean of weight * error over samples and channels, its gradients to parameters and features.
 
     Args:
         target: the wanted colours, or, with ``as_loss`` false, dL/drgb of another loss (the first result is then void).
+        inward: dL/dfeatures, filled; laid out as ``blocks``.
         charbonnier: as in ColorField.loss_and_grad.
 
     Returns:
-        The loss, gradients in the order of ``parameters``, and dL/dfeatures as blocks.
+        The loss and the gradients in the order of ``parameters``.
     """
     rows, count = blocks.shape[1], len(target)
     features, weights, ranges = blocks.reshape(-1), _packed(parameters, rows), _ranges(len(blocks))
-    inward, losses = np.empty_like(blocks), np.zeros(len(ranges))
+    losses = np.zeros(len(ranges))
     sums = np.zeros((len(ranges), (rows + 1 + WIDTH + 1 + CHANNELS) * WIDTH + CHANNELS), np.float32)
     given = target.detach().contiguous().reshape(-1).numpy()
-    share = np.zeros(0, np.float32) if weight is None else weight.detach().contiguous().numpy()
+    share = np.zeros(0, np.float32) if weight is None else weight.detach().float().contiguous().numpy()
     mean, f = 1 / (CHANNELS * max(count, 1)), np.float32
 
     def task(i: int) -> None:
@@ -285,7 +288,7 @@ def mlp_gradients(
         losses[i] = mlp_backward(features, rows, weights, *ranges[i], *fixed)
 
     run_tasks(task, len(ranges))
-    return losses.sum() * mean, _unpacked(sums.sum(0), parameters, rows), inward
+    return losses.sum() * mean, _unpacked(sums.sum(0), parameters, rows)
 
 
 def _unpacked(flat: np.ndarray, parameters: Sequence[Tensor], rows: int) -> list[Tensor]:

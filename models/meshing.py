@@ -8,6 +8,10 @@ from scipy.spatial import Delaunay, cKDTree
 
 JUMP_RATIO = 1.12
 """Farthest over nearest depth of a face from which it may span two surfaces."""
+JUMP_TRUST = 1e-3
+"""Weight of a face that may span a depth jump: it closes a gap, but is no surface."""
+BORDER_TRUST = 0.03
+"""Weight of a face that reaches past the points, at an extrapolated depth."""
 BORDER_SHARE = 0.2
 """How far the mesh reaches past the image border, as a share of the longer side."""
 SPIKE_RATIO = 1.08
@@ -24,8 +28,8 @@ class FrameMesh:
     """z-depth in the frame's camera."""
     faces: Int[np.ndarray, "T 3"]
     """Vertex indices."""
-    jump: Bool[np.ndarray, "T"]
-    """True where a face may span a depth jump: it closes a gap, but is no surface."""
+    trust: Float[np.ndarray, "T"]
+    """How far to believe a face: 1 for a surface, BORDER_TRUST past the points, JUMP_TRUST over a depth jump."""
     point: Int[np.ndarray, "V"]
     """Which track each vertex belongs to; -1 for vertices of the border."""
 
@@ -54,8 +58,9 @@ def build_mesh(
     point = np.concatenate([point, np.full(len(ring), -1, point.dtype)])
     faces = Delaunay(xy).simplices.astype(np.int32)
     corner = depth[faces]
-    jump = corner.max(1) > JUMP_RATIO * corner.min(1)
-    return FrameMesh(xy, depth, faces, jump, point)
+    trust = np.where((point[faces] < 0).any(1), BORDER_TRUST, 1.0)
+    trust[corner.max(1) > JUMP_RATIO * corner.min(1)] = JUMP_TRUST
+    return FrameMesh(xy, depth, faces, trust.astype(np.float32), point)
 
 
 def extrapolate_depth(

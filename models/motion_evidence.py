@@ -18,8 +18,13 @@ KEPT_GAPS = (1, 4)
 """Gaps whose flow is kept, to carry evidence through time."""
 FLOW_NOISE = 0.25
 """Standard deviation of a good flow vector in pixels of the work size."""
+GREY_NOISE = 1.5
+"""Standard deviation of grey levels averaged over a patch: how far flow may slide where the patch lacks gradient."""
 ROUND_TRIP_LIMIT = 1.0
 """Flow whose way back misses its start by more than this, in pixels, is not believed."""
+
+ROUND_TRIP_SHARE = 0.02
+"""The same, for each pixel of the flow's length."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Evidence:
     """Root mean square distance from the best static point's path, in standard deviations of the flow."""
     support: Float[np.ndarray, "F h w"]
     """How many flow vectors that stands on; 0 where the pixel is seen in no other frame."""
+    texture: Float[np.ndarray, "F h w"]
+    """0 to 1: how much the pixel's surroundings let a flow vector be told; low where it may slide unseen."""
     flows: dict[tuple[int, int], Float[np.ndarray, "h w 2"]]
     """Flow from frame a to frame b in pixels (float16; not a number where the round trip fails)."""
 
@@ -54,7 +61,7 @@ def gather_evidence(
     K = cameras.K.double().numpy()
     world_from_cam, cam_from_world = cameras.world_from_cam.double().numpy(), cameras.cam_from_world.double().numpy()
     flows = _Flows(images)
-    misfit, support = np.zeros((2, num_frames, height, width), np.float32)
+    misfit, support, texture = np.zeros((3, num_frames, height, width), np.float32)
     kept = {}
     for t in range(num_frames):
         others = [t + sign * gap for gap in GAPS for sign in (-1, 1) if 0 <= t + sign * gap < num_frames]
@@ -63,13 +70,15 @@ def gather_evidence(
             relative = cam_from_world[others] @ world_from_cam[t]
             infinity = K[others] @ relative[:, :3, :3] @ np.linalg.inv(K[t])
             epipole = np.einsum("nij,nj->ni", K[others], relative[:, :3, 3])
-            _misfit(np.stack(flow), np.stack(error), infinity, epipole, nearest[t], misfit[t], support[t])
+            spread = _spread(flows.grey[t])
+            texture[t] = 1 / (1 + _largest_variance(spread))
+            _misfit(np.stack(flow), np.stack(error), spread, infinity, epipole, nearest[t], misfit[t], support[t])
             for b, one, miss in zip(others, flow, error, strict=True):
                 if abs(b - t) in KEPT_GAPS:
                     kept[t, b] = np.where(miss[..., None] < ROUND_TRIP_LIMIT, one, np.nan).astype(np.float16)
         flows.forget_before(t - max(GAPS))
         progress(t + 1, num_frames)
-    return Evidence(images, misfit, support, kept)
+    return Evidence(images, misfit, support, texture, kept)
 
 
 def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
@@ -92,7 +101,7 @@ class _Flows:
     """Flow fields on demand; long gaps start from two halves put together, so that far motion is found."""
 
     def __init__(self, images: np.ndarray):
-        self._grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+        self.grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         self._search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._known: dict[tuple[int, int], np.ndarray] = {}
 
@@ -103,7 +112,7 @@ class _Flows:
                 middle = (a + b) // 2
                 half = self.between(a, middle)
                 start = half + _carried(self.between(middle, b), half)
-            self._known[a, b] = self._search.calc(self._grey[a], self._grey[b], start)
+            self._known[a, b] = self._search.calc(self.grey[a], self.grey[b], start)
         return self._known[a, b]
 
     def with_error(self, a: int, b: int) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]:
@@ -123,8 +132,26 @@ def _carried(field: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def _spread(grey: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
+    """Covariance (xx, xy, yy) of flow in square pixels: GREY_NOISE^2 times the inverse structure tensor.
+
+    Along an edge, and where there is no texture, flow is free to slide: motion seen there proves little.
+    """
+    image = cv2.GaussianBlur(grey, (0, 0), 0.8).astype(np.float32)
+    dx, dy = cv2.Scharr(image, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(image, cv2.CV_32F, 0, 1) / 32
+    xx, xy, yy = (cv2.GaussianBlur(product, (0, 0), 3.0) for product in (dx * dx, dx * dy, dy * dy))
+    xx, yy = xx + 0.1, yy + 0.1
+    scale = GREY_NOISE**2 / (xx * yy - xy * xy)
+    return np.stack([scale * yy, -scale * xy, scale * xx], -1)
+
+
+def _largest_variance(spread: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+    xx, xy, yy = spread[..., 0], spread[..., 1], spread[..., 2]
+    return 0.5 * (xx + yy) + np.sqrt(0.25 * (xx - yy) ** 2 + xy**2)
+
+
 @numba.njit(cache=True, parallel=True)
-def _misfit(flow, error, infinity, epipole, nearest, misfit, support):
+def _misfit(flow, error, spread, infinity, epipole, nearest, misfit, support):
     """Fits one inverse depth a pixel to all its flow vectors; writes misfit and support.
 
     A static point at inverse depth rho is seen at infinity @ x + rho * epipole (homogeneous), which is linear in
@@ -139,9 +166,18 @@ def _misfit(flow, error, infinity, epipole, nearest, misfit, support):
                 for k in range(num_pairs):
                     e = error[k, y, x]
                     u, v = x + 0.5 + flow[k, y, x, 0], y + 0.5 + flow[k, y, x, 1]
-                    if e > ROUND_TRIP_LIMIT or u < 0 or v < 0 or u > width or v > height:
+                    if (
+                        e > ROUND_TRIP_LIMIT + ROUND_TRIP_SHARE * (abs(u - x - 0.5) + abs(v - y - 0.5))
+                        or u < 0
+                        or v < 0
+                        or u > width
+                        or v > height
+                    ):
                         continue
-                    w = 1.0 / (FLOW_NOISE**2 + 0.25 * e * e)
+                    own = FLOW_NOISE**2 + 0.25 * e * e
+                    cxx, cxy, cyy = spread[y, x, 0] + own, spread[y, x, 1], spread[y, x, 2] + own
+                    det = cxx * cyy - cxy * cxy
+                    wxx, wxy, wyy = cyy / det, -cxy / det, cxx / det
                     A, c = infinity[k], epipole[k]
                     p0 = A[0, 0] * (x + 0.5) + A[0, 1] * (y + 0.5) + A[0, 2]
                     p1 = A[1, 0] * (x + 0.5) + A[1, 1] * (y + 0.5) + A[1, 2]
@@ -150,10 +186,10 @@ def _misfit(flow, error, infinity, epipole, nearest, misfit, support):
                     rx, ry = (u * p2 - p0) / z, (v * p2 - p1) / z
                     jx, jy = (u * c[2] - c[0]) / z, (v * c[2] - c[1]) / z
                     ex, ey = rx + rho * jx, ry + rho * jy
-                    e2 = (ex * ex + ey * ey) * w
-                    soft = w / np.sqrt(1.0 + e2 / 9.0) if turn > 0 else w
-                    top -= soft * (rx * jx + ry * jy)
-                    bottom += soft * (jx * jx + jy * jy)
+                    e2 = wxx * ex * ex + 2.0 * wxy * ex * ey + wyy * ey * ey
+                    soft = 1.0 / np.sqrt(1.0 + e2 / 9.0) if turn > 0 else 1.0
+                    top -= soft * (wxx * rx * jx + wxy * (rx * jy + ry * jx) + wyy * ry * jy)
+                    bottom += soft * (wxx * jx * jx + 2.0 * wxy * jx * jy + wyy * jy * jy)
                     total += min(e2, 400.0)
                     count += 1.0
                 if turn < 3:

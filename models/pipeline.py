@@ -52,7 +52,7 @@ class TriangleMeshPipeline:
         cameras: Cameras,
         vertices: Float[Tensor, "V 3"],
         faces: dict[int, Int[Tensor, "T 3"]],
-        jumps: dict[int, Bool[Tensor, "T"]],
+        trust: dict[int, Float[Tensor, "T"]],
         canvas: Canvas,
     ):
         """See ``from_tracks``.
@@ -61,9 +61,9 @@ class TriangleMeshPipeline:
             cameras: those of all frames of the clip.
             vertices: world positions.
             faces: vertex indices of each frame's mesh, by frame.
-            jumps: which of them may span a depth jump.
+            trust: how far to believe each face, see ``FrameMesh``.
         """
-        self.cameras, self.vertices, self.faces, self.jumps, self.canvas = cameras, vertices, faces, jumps, canvas
+        self.cameras, self.vertices, self.faces, self.trust, self.canvas = cameras, vertices, faces, trust, canvas
 
     @staticmethod
     def from_tracks(tracks: Tracks, frames: Iterable[int]) -> "TriangleMeshPipeline":
@@ -75,7 +75,7 @@ class TriangleMeshPipeline:
         cameras = tracks.cameras
         points = tracks.xyz[0].double()
         xy, depth = cameras.project(points)
-        pool, faces, jumps, meshes = [points.numpy()], {}, {}, []
+        pool, faces, trust, meshes = [points.numpy()], {}, {}, []
         size = len(points)
         for t in frames:
             seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
@@ -88,12 +88,12 @@ class TriangleMeshPipeline:
             index = mesh.point.astype(np.int64)
             index[border] = size + np.arange(border.sum())
             size += int(border.sum())
-            faces[t], jumps[t] = torch.from_numpy(index[mesh.faces]), torch.from_numpy(mesh.jump)
+            faces[t], trust[t] = torch.from_numpy(index[mesh.faces]), torch.from_numpy(mesh.trust)
             meshes.append(mesh.xy)
         if not faces:
             raise InputError("no frame has enough tracked points for a mesh: track more (a smaller --spacing)")
         vertices = torch.from_numpy(np.concatenate(pool)).float()
-        return TriangleMeshPipeline(cameras, vertices, faces, jumps, Canvas.around(meshes))
+        return TriangleMeshPipeline(cameras, vertices, faces, trust, Canvas.around(meshes))
 
     def fragments(self, t: int, view: Cameras, index: int = 0, out: Fragments | None = None) -> Fragments:
         """Frame t's mesh as camera ``index`` of ``view`` sees it; depth jumps included."""
@@ -201,13 +201,13 @@ def render_view(
     """A camera's picture from the meshes of the frames nearest to it.
 
     Where the meshes' depths agree their colours are averaged by weight; where they do not, the surface that most
-    weight agrees on wins. Faces over depth jumps are seen only where nothing else is; what is left is filled.
+    weight agrees on wins. Faces that are hardly trusted are seen only where nothing else is; what is left is filled.
     """
     frames, weights = meshes.nearest_frames(view, index, count)
     drawn = [meshes.fragments(t, view, index) for t in frames]
     depth = np.stack([f.depth.numpy() for f in drawn])
-    jump = np.stack([_is_jump(f, meshes.jumps[t]) for f, t in zip(drawn, frames, strict=True)])
-    share, surface = blend_surfaces(depth, jump, np.asarray(weights, np.float32))
+    weight = [w * _face_trust(f, meshes.trust[t]) for f, t, w in zip(drawn, frames, weights, strict=True)]
+    share, surface = blend_surfaces(depth, np.stack(weight))
     rgb = np.zeros((view.height, view.width, 3), np.float32)
     one = view[[index]]
     for k in range(len(frames)):
@@ -220,6 +220,5 @@ def render_view(
     return Rendering((rgb * 255 + 0.5).clip(0, 255).astype(np.uint8), surface, covered)
 
 
-def _is_jump(fragments: Fragments, jumps: Bool[Tensor, "T"]) -> Bool[np.ndarray, "H W"]:
-    face = fragments.face.numpy()
-    return (face >= 0) & jumps.numpy()[np.maximum(face, 0)]
+def _face_trust(fragments: Fragments, trust: Float[Tensor, "T"]) -> Float[np.ndarray, "H W"]:
+    return trust.numpy()[np.maximum(fragments.face.numpy(), 0)]

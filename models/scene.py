@@ -102,7 +102,7 @@ def _layer_state(layer: Layer) -> dict:
     return {
         "vertices": meshes.vertices,
         "faces": meshes.faces,
-        "jumps": meshes.jumps,
+        "trust": meshes.trust,
         "canvas": asdict(meshes.canvas),
         "field": {key: value.cpu() for key, value in layer.renderer.field.state_dict().items()},
         "normalized_from_world": layer.renderer.normalized_from_world.cpu(),
@@ -114,7 +114,7 @@ def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
     for faces in state["faces"].values():
         if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
             raise ValueError("a face names a vertex that does not exist")
-    meshes = TriangleMeshPipeline(cameras, vertices, state["faces"], state["jumps"], Canvas(**state["canvas"]))
+    meshes = TriangleMeshPipeline(cameras, vertices, state["faces"], state["trust"], Canvas(**state["canvas"]))
     field = ColorField()
     field.load_state_dict(state["field"])
     return Layer(meshes, WorldSpaceTrianglePipeline(field, state["normalized_from_world"]).to(device))

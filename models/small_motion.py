@@ -90,21 +90,29 @@ def _round(seen, frame, first, K, pose, points, damping):
 
 
 @numba.njit(cache=True)
-def _jacobians(K, pose, point, u, v, Jc, Jp):
+def _jacobians(K, pose, point, tangent, u, v, Jc, Jp):
     """Residual of one observation and its derivatives by camera (rotation, shift) and point (tangent, depth)."""
-    R = pose[:3, :3]
-    d, rho = point[:3], point[3]
-    a = R @ d
-    p = a + rho * pose[:3, 3]
-    z = max(p[2], 1e-3)
-    f, h = K[0, 0], K[1, 1]
-    D = np.array([[f / z, 0.0, -f * p[0] / z**2], [0.0, h / z, -h * p[1] / z**2]])
-    skew = np.array([[0.0, a[2], -a[1]], [-a[2], 0.0, a[0]], [a[1], -a[0], 0.0]])  # d(exp(w) a) / dw
-    Jc[:, :3] = D @ skew
-    Jc[:, 3:] = rho * D
-    Jp[:, :2] = D @ (R @ _tangent(d))
-    Jp[:, 2] = D @ pose[:3, 3]
-    return u - (f * p[0] / z + K[0, 2]), v - (h * p[1] / z + K[1, 2])
+    a0 = pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2]
+    a1 = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2]
+    a2 = pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2]
+    rho = point[3]
+    z = max(a2 + rho * pose[2, 3], 1e-3)
+    x, y = (a0 + rho * pose[0, 3]) / z, (a1 + rho * pose[1, 3]) / z
+    for r in range(2):
+        f = K[r, r] / z
+        ratio = x if r == 0 else y
+        d0, d1, d2 = (f, 0.0, -f * ratio) if r == 0 else (0.0, f, -f * ratio)
+        Jc[r, 0] = d2 * a1 - d1 * a2  # d(exp(w) a) / dw = -[a]x
+        Jc[r, 1] = d0 * a2 - d2 * a0
+        Jc[r, 2] = d1 * a0 - d0 * a1
+        Jc[r, 3], Jc[r, 4], Jc[r, 5] = rho * d0, rho * d1, rho * d2
+        for k in range(2):
+            t0 = pose[0, 0] * tangent[0, k] + pose[0, 1] * tangent[1, k] + pose[0, 2] * tangent[2, k]
+            t1 = pose[1, 0] * tangent[0, k] + pose[1, 1] * tangent[1, k] + pose[1, 2] * tangent[2, k]
+            t2 = pose[2, 0] * tangent[0, k] + pose[2, 1] * tangent[1, k] + pose[2, 2] * tangent[2, k]
+            Jp[r, k] = d0 * t0 + d1 * t1 + d2 * t2
+        Jp[r, 2] = d0 * pose[0, 3] + d1 * pose[1, 3] + d2 * pose[2, 3]
+    return u - (K[0, 0] * x + K[0, 2]), v - (K[1, 1] * y + K[1, 2])
 
 
 @numba.njit(cache=True)
@@ -121,50 +129,74 @@ def _tangent(d):
 
 @numba.njit(cache=True)
 def _reduced_system(seen, frame, first, K, pose, points, damping):
-    num_frames, num_points = len(pose), len(points)
-    S = np.zeros((6 * num_frames, 6 * num_frames))
-    g = np.zeros(6 * num_frames)
+    """Cost, the cameras' normal equations with the points eliminated, and what gives the points' step back."""
+    S, g, cost = _shift_prior(K, pose)
     W = np.zeros((len(frame), 6, 3))
-    V_inverse, gp = np.zeros((num_points, 3, 3)), np.zeros((num_points, 3))
+    V_inverse, gp = np.zeros((len(points), 3, 3)), np.zeros((len(points), 3))
     Jc, Jp = np.zeros((2, 6)), np.zeros((2, 3))
-    cost = 0.0
-    for t in range(num_frames):
-        hold = SHIFT_PRIOR * K[t, 0, 0]
-        for k in range(3):
-            S[6 * t + 3 + k, 6 * t + 3 + k] += hold**2
-            g[6 * t + 3 + k] -= hold**2 * pose[t, k, 3]
-            cost += (hold * pose[t, k, 3]) ** 2
-    for n in range(num_points):
+    for n in range(len(points)):
         V = np.zeros((3, 3))
         V[2, 2] = DEPTH_PRIOR**2
         gp[n, 2] = DEPTH_PRIOR**2 * (1.0 - points[n, 3])
         cost += (DEPTH_PRIOR * (1.0 - points[n, 3])) ** 2
+        tangent = _tangent(points[n, :3])
         for i in range(first[n], first[n + 1]):
             t = frame[i]
-            ex, ey = _jacobians(K[t], pose[t], points[n], seen[i, 0], seen[i, 1], Jc, Jp)
+            ex, ey = _jacobians(K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp)
             e2 = (ex * ex + ey * ey) / SCALE**2
             w = 1.0 / (1.0 + e2)
             cost += SCALE**2 * np.log(1.0 + e2)
-            e = np.array([ex, ey])
-            S[6 * t : 6 * t + 6, 6 * t : 6 * t + 6] += w * Jc.T @ Jc
-            g[6 * t : 6 * t + 6] += w * Jc.T @ e
-            V += w * Jp.T @ Jp
-            gp[n] += w * Jp.T @ e
-            W[i] = w * Jc.T @ Jp
+            _accumulate(w, ex, ey, Jc, Jp, 6 * t, S, g, V, gp[n], W[i])
         for k in range(3):
             V[k, k] += damping * V[k, k] + 1e-9
         V_inverse[n] = np.linalg.inv(V)
-    for k in range(6 * num_frames):
+    for k in range(len(S)):
         S[k, k] += damping * S[k, k]
-    for n in range(num_points):
-        for i in range(first[n], first[n + 1]):
-            s = 6 * frame[i]
-            WV = W[i] @ V_inverse[n]
-            g[s : s + 6] -= WV @ gp[n]
-            for j in range(first[n], first[n + 1]):
-                r = 6 * frame[j]
-                S[s : s + 6, r : r + 6] -= WV @ W[j].T
+    for n in range(len(points)):
+        _eliminate(frame, first[n], first[n + 1], W, V_inverse[n], gp[n], S, g)
     return cost, S, g, (W, V_inverse, gp)
+
+
+@numba.njit(cache=True)
+def _shift_prior(K, pose):
+    S, g, cost = np.zeros((6 * len(pose), 6 * len(pose))), np.zeros(6 * len(pose)), 0.0
+    for t in range(len(pose)):
+        hold = (SHIFT_PRIOR * K[t, 0, 0]) ** 2
+        for k in range(3):
+            S[6 * t + 3 + k, 6 * t + 3 + k] += hold
+            g[6 * t + 3 + k] -= hold * pose[t, k, 3]
+            cost += hold * pose[t, k, 3] ** 2
+    return S, g, cost
+
+
+@numba.njit(cache=True)
+def _accumulate(w, ex, ey, Jc, Jp, s, S, g, V, gp, W):
+    for k in range(6):
+        g[s + k] += w * (Jc[0, k] * ex + Jc[1, k] * ey)
+        for m in range(6):
+            S[s + k, s + m] += w * (Jc[0, k] * Jc[0, m] + Jc[1, k] * Jc[1, m])
+        for m in range(3):
+            W[k, m] = w * (Jc[0, k] * Jp[0, m] + Jc[1, k] * Jp[1, m])
+    for k in range(3):
+        gp[k] += w * (Jp[0, k] * ex + Jp[1, k] * ey)
+        for m in range(3):
+            V[k, m] += w * (Jp[0, k] * Jp[0, m] + Jp[1, k] * Jp[1, m])
+
+
+@numba.njit(cache=True)
+def _eliminate(frame, start, stop, W, V_inverse, gp, S, g):
+    WV = np.empty((6, 3))
+    for i in range(start, stop):
+        s = 6 * frame[i]
+        for k in range(6):
+            for m in range(3):
+                WV[k, m] = W[i, k, 0] * V_inverse[0, m] + W[i, k, 1] * V_inverse[1, m] + W[i, k, 2] * V_inverse[2, m]
+            g[s + k] -= WV[k, 0] * gp[0] + WV[k, 1] * gp[1] + WV[k, 2] * gp[2]
+        for j in range(start, stop):
+            r = 6 * frame[j]
+            for k in range(6):
+                for m in range(6):
+                    S[s + k, r + m] -= WV[k, 0] * W[j, m, 0] + WV[k, 1] * W[j, m, 1] + WV[k, 2] * W[j, m, 2]
 
 
 @numba.njit(cache=True)
@@ -174,7 +206,9 @@ def _back_substituted(frame, first, points, step, W, V_inverse, gp):
     for n in range(len(points)):
         rest = gp[n].copy()
         for i in range(first[n], first[n + 1]):
-            rest -= W[i].T @ step[frame[i]]
+            for k in range(6):
+                for m in range(3):
+                    rest[m] -= W[i, k, m] * step[frame[i], k]
         change = V_inverse[n] @ rest
         d = points[n, :3] + _tangent(points[n, :3]) @ change[:2]
         moved[n, :3] = d / np.linalg.norm(d)
@@ -187,8 +221,9 @@ def _miss(seen, frame, first, K, pose, points):
     out = np.zeros(len(frame))
     Jc, Jp = np.zeros((2, 6)), np.zeros((2, 3))
     for n in range(len(points)):
+        tangent = _tangent(points[n, :3])
         for i in range(first[n], first[n + 1]):
             t = frame[i]
-            ex, ey = _jacobians(K[t], pose[t], points[n], seen[i, 0], seen[i, 1], Jc, Jp)
+            ex, ey = _jacobians(K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp)
             out[i] = np.sqrt(ex * ex + ey * ey)
     return out

@@ -22,6 +22,8 @@ class TrainingPixels:
     """Vertex indices of all faces of all frames."""
     face: Int[np.ndarray, "S"]
     """Row of ``vertices``."""
+    trust: Float[np.ndarray, "T"]
+    """How far to believe each face, see ``FrameMesh``."""
     rgb: UInt8[np.ndarray, "S 3"]
     """Colour in the video."""
     inverse_K: Float[np.ndarray, "F 3 3"]
@@ -59,7 +61,7 @@ def sample_points(
     height, width = frames.shape[1:3]
     share = min(1.0, limit / max(1, len(times) * height * width))
     offset = 0
-    parts: dict[str, list[np.ndarray]] = {key: [] for key in ("frame", "pixel", "face", "rgb", "vertices")}
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in ("frame", "pixel", "face", "rgb", "vertices", "trust")}
     for t in times:
         face = meshes.fragments(t, meshes.cameras, t).face.numpy().ravel()
         wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
@@ -71,6 +73,7 @@ def sample_points(
         parts["face"].append(face[pixel] + np.int32(offset))
         parts["rgb"].append(frames[t].reshape(-1, 3)[pixel])
         parts["vertices"].append(meshes.faces[t].numpy().astype(np.int32))
+        parts["trust"].append(meshes.trust[t].numpy())
         offset += len(meshes.faces[t])
     joined = {key: np.concatenate(value) for key, value in parts.items()}
     cameras = meshes.cameras

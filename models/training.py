@@ -15,6 +15,8 @@ from models.tools import TrainingPixels
 
 FINAL_RATE = 0.03
 """Learning rate at the end, as a share of that at the start."""
+LEAST_WEIGHT = 1.0
+"""Weight of a pixel whose face is hardly trusted: it counts only where nothing else says what is there."""
 HOLD_SHARE = 0.2
 """Share of the training in which the learning rate stays at its start."""
 
@@ -70,7 +72,8 @@ def train(
         index = generator.integers(0, len(pixels), schedule.batch_size)
         points = torch.from_numpy(pixels.points(index, positions)).to(device)
         points = transform_points(renderer.normalized_from_world, points.double()).float()
-        loss, _ = renderer.field.loss_and_grad(points, torch.from_numpy(pixels.rgb[index]).to(device))
+        weight = torch.from_numpy(pixels.trust[pixels.face[index]].clip(LEAST_WEIGHT)).to(device)
+        loss, _ = renderer.field.loss_and_grad(points, torch.from_numpy(pixels.rgb[index]).to(device), weight)
         optimizer.step()
         recent.append(float(loss))
         step += 1

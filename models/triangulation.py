@@ -43,7 +43,7 @@ def triangulate(
     unit = 1.0 if flat else _unit(cameras.centers.double().numpy())
     pose = cameras.cam_from_world.double().numpy()
     pose[:, :3, 3] /= unit
-    anchor = _anchors(visible)
+    anchor = anchors(visible)
     start = np.ones(len(anchor))
     strength = np.full(len(anchor), 1e6 if flat else 1e-4)
     xyz, rho, sigma = _solve(xy, visible, K, pose, anchor, start, strength)
@@ -66,7 +66,7 @@ def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
     return float(3 * reach) if reach > 1e-6 * np.linalg.norm(middle) else 1.0
 
 
-def _anchors(visible: np.ndarray) -> np.ndarray:
+def anchors(visible: np.ndarray) -> np.ndarray:
     """The middle visible frame of each track."""
     count = np.cumsum(visible, 0)
     return (count >= (count[-1] + 1) // 2).argmax(0)

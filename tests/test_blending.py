@@ -7,21 +7,21 @@ from models.blending import AGREEMENT, blend_surfaces, fill_holes
 
 
 def random_layers(seed: int, meshes: int = 4, height: int = 17, width: int = 23):
-    """Two surfaces, 2 and 3 deep, with errors and holes; some faces span jumps."""
+    """Two surfaces, 2 and 3 deep, with errors and holes; some faces are hardly trusted."""
     random = np.random.default_rng(seed)
     depth = np.where(random.random((meshes, height, width)) < 0.7, 2.0, 3.0)
     depth *= 1 + 0.005 * random.normal(size=depth.shape)
     depth[random.random(depth.shape) < 0.3] = np.inf
-    jump = (random.random(depth.shape) < 0.2) & np.isfinite(depth)
+    trust = np.where(random.random(depth.shape) < 0.2, 1e-3, 1)
     weight = random.dirichlet(np.ones(meshes)) + 0.02
-    return depth.astype(np.float32), jump, (weight / weight.sum()).astype(np.float32)
+    return depth.astype(np.float32), (trust * (weight / weight.sum())[:, None, None]).astype(np.float32)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_shares_sum_to_one_where_a_mesh_is_and_to_zero_elsewhere(seed):
-    depth, jump, weight = random_layers(seed)
-    share, surface = blend_surfaces(depth, jump, weight)
+    depth, weight = random_layers(seed)
+    share, surface = blend_surfaces(depth, weight)
     covered = np.isfinite(depth).any(0)
     np.testing.assert_allclose(share.sum(0), covered, atol=1e-5)
     assert (share >= 0).all()
@@ -32,8 +32,8 @@ def test_shares_sum_to_one_where_a_mesh_is_and_to_zero_elsewhere(seed):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_only_meshes_that_agree_are_mixed_and_the_surface_lies_among_them(seed):
-    depth, jump, weight = random_layers(seed)
-    share, surface = blend_surfaces(depth, jump, weight)
+    depth, weight = random_layers(seed)
+    share, surface = blend_surfaces(depth, weight)
     used = share > 0
     low = np.where(used, depth, np.inf).min(0)
     high = np.where(used, depth, -np.inf).max(0)
@@ -44,15 +44,15 @@ def test_only_meshes_that_agree_are_mixed_and_the_surface_lies_among_them(seed):
 
 
 def test_a_single_mesh_is_itself():
-    depth, jump, _ = random_layers(0, meshes=1)
-    share, surface = blend_surfaces(depth, jump, np.ones(1, np.float32))
+    depth, _ = random_layers(0, meshes=1)
+    share, surface = blend_surfaces(depth, np.ones(depth.shape, np.float32))
     np.testing.assert_allclose(surface, depth[0], rtol=1e-6)
     np.testing.assert_array_equal(share[0], np.isfinite(depth[0]))
 
 
 def test_equal_surfaces_are_mixed_by_weight():
     weight = np.array([0.5, 0.3, 0.2])
-    share, surface = blend_surfaces(np.full((3, 4, 5), 7.0), np.zeros((3, 4, 5), bool), weight)
+    share, surface = blend_surfaces(np.full((3, 4, 5), 7.0), np.ones((3, 4, 5)) * weight[:, None, None])
     np.testing.assert_allclose(share, np.broadcast_to(weight[:, None, None], share.shape), rtol=1e-5)
     np.testing.assert_allclose(surface, 7, rtol=1e-6)
 
@@ -61,7 +61,7 @@ def test_equal_surfaces_are_mixed_by_weight():
 def test_the_majority_wins_over_a_lone_error_before_or_behind_it(wrong):
     depth = np.full((4, 3, 3), 2.0)
     depth[1] = wrong
-    share, surface = blend_surfaces(depth, np.zeros(depth.shape, bool), np.full(4, 0.25))
+    share, surface = blend_surfaces(depth, np.full(depth.shape, 0.25))
     np.testing.assert_allclose(surface, 2, rtol=1e-6)
     np.testing.assert_allclose(share[:, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3], rtol=1e-5)
 
@@ -69,26 +69,26 @@ def test_the_majority_wins_over_a_lone_error_before_or_behind_it(wrong):
 def test_where_weight_is_even_the_nearer_surface_wins():
     depth = np.array([3.0, 2.0])[:, None, None] * np.ones((2, 2, 2))
     for order in ([0, 1], [1, 0]):
-        _, surface = blend_surfaces(depth[order], np.zeros((2, 2, 2), bool), np.full(2, 0.5))
+        _, surface = blend_surfaces(depth[order], np.full((2, 2, 2), 0.5))
         np.testing.assert_allclose(surface, 2, rtol=1e-6)
 
 
-def test_jump_faces_are_seen_only_where_nothing_else_is():
+def test_distrusted_faces_are_seen_only_where_nothing_else_is():
     depth = np.full((4, 1, 2), 1.0)
-    jump = np.ones((4, 1, 2), bool)
-    depth[3], jump[3, 0, 0] = 4.0, False
+    trust = np.full((4, 1, 2), 1e-3)
+    depth[3], trust[3, 0, 0] = 4.0, 1.0
     depth[3, 0, 1] = np.inf
-    share, surface = blend_surfaces(depth, jump, np.array([0.4, 0.3, 0.2, 0.1]))
+    share, surface = blend_surfaces(depth, trust * np.array([0.4, 0.3, 0.2, 0.1])[:, None, None])
     np.testing.assert_allclose(surface[0], [4, 1], rtol=1e-6)
     np.testing.assert_allclose(share[:, 0, 0], [0, 0, 0, 1], atol=1e-6)
     np.testing.assert_allclose(share[:, 0, 1], np.array([4, 3, 2, 0]) / 9, rtol=1e-5)
 
 
 def test_the_order_of_the_meshes_does_not_matter():
-    depth, jump, weight = random_layers(5)
-    share, surface = blend_surfaces(depth, jump, weight)
+    depth, weight = random_layers(5)
+    share, surface = blend_surfaces(depth, weight)
     order = [2, 0, 3, 1]
-    share_again, surface_again = blend_surfaces(depth[order], jump[order], weight[order])
+    share_again, surface_again = blend_surfaces(depth[order], weight[order])
     np.testing.assert_allclose(surface_again, surface, rtol=1e-5)
     np.testing.assert_allclose(share_again, share[order], atol=1e-4)
 

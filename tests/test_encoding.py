@@ -164,6 +164,14 @@ def test_byte_targets_mean_the_same_as_fractions():
     assert torch.equal(field.loss_and_grad(points, levels)[0], field.loss_and_grad(points, levels.float() / 255)[0])
 
 
+def test_sizes_that_do_not_belong_together_are_refused():
+    points, target, weight = make_samples(10)
+    with pytest.raises(ValueError, match="one S"):
+        make_field().loss_and_grad(points, target[:9])
+    with pytest.raises(ValueError, match="one S"):
+        make_field().loss_and_grad(points, target, weight[:9])
+
+
 def test_gradients_of_two_calls_add_up():
     field = make_field()
     points, target, _ = make_samples(90)

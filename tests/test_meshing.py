@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.meshing import JUMP_RATIO, build_mesh, extrapolate_depth
+from models.meshing import JUMP_RATIO, JUMP_TRUST, build_mesh, extrapolate_depth
 
 WIDTH, HEIGHT = 160, 90
 BORDER_TOLERANCE = 0.05
@@ -70,7 +70,7 @@ def test_a_fronto_parallel_plane_goes_on_exactly_past_the_border():
     xy = scattered()
     mesh = mesh_of(xy, np.full(len(xy), 3.0))
     np.testing.assert_allclose(mesh.depth, 3, rtol=1e-9)
-    assert not mesh.jump.any()
+    assert (mesh.trust > JUMP_TRUST).all()
 
 
 @settings(max_examples=20, deadline=None)
@@ -108,14 +108,14 @@ def test_a_step_in_depth_marks_the_faces_that_span_it_and_only_those():
     left = mesh.xy[mesh.faces][..., 0] < WIDTH / 2
     spans = left.any(1) & ~left.all(1)
     assert (inner & spans).any()
-    np.testing.assert_array_equal(mesh.jump[inner], spans[inner])
+    np.testing.assert_array_equal(mesh.trust[inner] < 1, spans[inner])
 
 
 def test_jumps_follow_from_the_ratio_of_depths():
     xy = scattered(seed=4)
     mesh = mesh_of(xy, plane_depth(xy, (1.2, 0)))
     corner = mesh.depth[mesh.faces]
-    np.testing.assert_array_equal(mesh.jump, corner.max(1) / corner.min(1) > JUMP_RATIO)
+    np.testing.assert_array_equal(mesh.trust == np.float32(JUMP_TRUST), corner.max(1) / corner.min(1) > JUMP_RATIO)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5, 20.0])
@@ -136,7 +136,7 @@ def test_points_that_cannot_be_seen_change_nothing():
     junk_depth = np.array([2, 3, -1, np.nan, 0, np.inf, 1.0])
     more = mesh_of(np.concatenate([xy, junk]), np.concatenate([depth, junk_depth]))
     plain = mesh_of(xy, depth)
-    for name in ("xy", "depth", "faces", "jump", "point"):
+    for name in ("xy", "depth", "faces", "trust", "point"):
         np.testing.assert_array_equal(getattr(more, name), getattr(plain, name))
 
 

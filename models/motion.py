@@ -1,0 +1,168 @@
+"""Masks of what moves, from motion alone: flow against the rigid scene, cut to pixel edges, a label for each mover."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+
+from models.motion_evidence import gather_evidence
+from models.motion_segments import label_movers, segment
+from models.rotation import solve_rotation
+from models.sfm import StaticScene
+from models.small_motion import adjust_rotation
+from models.tracking import thin
+from models.triangulation import triangulate
+
+COVERAGE = 0.7
+"""Share of the image over which tracks must agree with a scene for it to be taken as the background at once."""
+SUSPECT = 0.25
+"""Share of agreeing neighbours above which a track belongs to what a wrong scene was built on."""
+CELL = 20
+"""Side of the cells, in pixels at 854 wide, over which agreement is averaged."""
+STEADY_GAIN = 0.7
+"""A camera that may move must leave less than this share of the residual of one that only turns."""
+
+
+@dataclass(frozen=True)
+class MotionMasks:
+    """What moves in each frame."""
+
+    masks: Bool[np.ndarray, "F H W"]
+    """True on movers."""
+    labels: UInt8[np.ndarray, "F H W"]
+    """0 = static, 1, 2, ... = movers, the same number through time; 1 covers most pixels."""
+    scene: StaticScene | None
+    """The rigid scene that the flow was held against; not the given one where that followed a mover."""
+
+
+def motion_masks(
+    frames: UInt8[np.ndarray, "F H W 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    scene: StaticScene | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> MotionMasks:
+    """Masks and labels of what moves; all False where nothing does.
+
+    Args:
+        frames: RGB.
+        xy: 2D tracks of the whole image in pixels, movers included.
+        visible: which of them were seen.
+        scene: cameras and points of those tracks. If most of the image disagrees with it (reconstruction has
+            followed a mover), or with None, the background's cameras are solved here from the tracks it leaves out.
+        progress: is called with (done, total).
+    """
+    height, width = frames.shape[1:3]
+    report = progress or (lambda done, total: None)
+    total = len(frames) + 3
+    if len(frames) < 2:
+        return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), scene)
+    scene = background_scene(xy, visible, scene, width, height)
+    if scene is None:
+        return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None)
+    evidence = gather_evidence(frames, scene.cameras, _nearest(scene), lambda done, _: report(done, total))
+    probability = segment(evidence, lambda done, _: report(len(frames) + done, total))
+    small = label_movers(probability > 0.5)
+    masks, labels = _enlarged(probability, small, width, height)
+    return MotionMasks(masks, labels, scene)
+
+
+def background_scene(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], scene: StaticScene | None, width: int, height: int
+) -> StaticScene | None:
+    """The given scene where it covers most of the image; else one solved without the tracks that it was built on.
+
+    Reconstruction prefers what shows the most parallax; that may be a mover. The background is what covers most
+    of the image. None where there are too few tracks for any camera.
+    """
+    share, coverage = np.zeros(xy.shape[1]), 0.0
+    if scene is not None:
+        share, coverage = agreement(xy, visible, scene.points.agrees, width, height)
+        if coverage >= COVERAGE:
+            return scene
+    best, most = scene, coverage
+    for left_out in (True, False) if scene is not None else (False,):
+        candidate = _solve_from_rotation(xy, visible, share < SUSPECT if left_out else share > -1, width, height)
+        if candidate is None:
+            continue
+        _, coverage = agreement(xy, visible, candidate.points.agrees, width, height)
+        if coverage > most:
+            best, most = candidate, coverage
+        if most >= COVERAGE:
+            break
+    return best
+
+
+def agreement(
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    agrees: Bool[np.ndarray, "F N"],
+    width: int,
+    height: int,
+) -> tuple[Float[np.ndarray, "N"], float]:
+    """Share of agreeing observations around each track, and share of the tracked image where most agree."""
+    cell = max(4.0, CELL * max(width, height) / 854)
+    shape = len(xy), int(height / cell) + 1, int(width / cell) + 1
+    frame, track = np.nonzero(visible)
+    column = np.clip(xy[frame, track, 0] / cell, 0, shape[2] - 1).astype(int)
+    row = np.clip(xy[frame, track, 1] / cell, 0, shape[1] - 1).astype(int)
+    where = np.ravel_multi_index((frame, row, column), shape)
+    size = int(np.prod(shape))
+    seen = np.bincount(where, minlength=size).reshape(shape).astype(float)
+    good = np.bincount(where, agrees[frame, track], size).reshape(shape)
+    blur = (1.0, 1.5, 1.5)
+    share = ndimage.gaussian_filter(good, blur) / np.maximum(ndimage.gaussian_filter(seen, blur), 1e-3)
+    coverage = float((share[seen > 0] > 0.5).mean()) if (seen > 0).any() else 0.0
+    mean = np.bincount(track, share.ravel()[where], xy.shape[1]) / np.maximum(
+        np.bincount(track, minlength=xy.shape[1]), 1
+    )
+    return mean, coverage
+
+
+def _solve_from_rotation(
+    xy: np.ndarray, visible: np.ndarray, keep: Bool[np.ndarray, "N"], width: int, height: int
+) -> StaticScene | None:
+    """Cameras that turn and, where that explains much more, also move, from tracks spread evenly over the image."""
+    chosen = np.flatnonzero(keep)
+    chosen = chosen[thin(xy[:, chosen], visible[:, chosen], max(8, max(width, height) // 24), min_length=3)]
+    few, seen = xy[:, chosen], visible[:, chosen]
+    if len(chosen) < 8 or seen.sum(1).min() < 8:
+        return None
+    cameras, error = solve_rotation(few, seen, width, height)
+    moving, moving_error = adjust_rotation(few, seen, cameras)
+    flat = error < 0.3 or moving_error > STEADY_GAIN * error
+    cameras, error = (cameras, error) if flat else (moving, moving_error)
+    points = triangulate(xy, visible, cameras, flat=flat)
+    return StaticScene(cameras, points, "rotation" if flat else "adjusted", np.ones(len(xy), bool), error)
+
+
+def _nearest(scene: StaticScene) -> Float[np.ndarray, "F"]:
+    """Twice the inverse depth of the nearest agreeing points of each frame: nothing static is nearer."""
+    pose = scene.cameras.cam_from_world.double().numpy()
+    nearest = np.ones(len(pose))
+    for t in range(len(pose)):
+        good = scene.points.agrees[t]
+        depth = scene.points.xyz[good] @ pose[t, 2, :3] + pose[t, 2, 3]
+        depth = depth[depth > 1e-6]
+        if len(depth):
+            nearest[t] = 2 / np.quantile(depth, 0.01)
+    return nearest
+
+
+def _enlarged(
+    probability: np.ndarray, labels: np.ndarray, width: int, height: int
+) -> tuple[Bool[np.ndarray, "F H W"], UInt8[np.ndarray, "F H W"]]:
+    """Masks and labels at the frames' own size; the edge runs where the interpolated probability is one half."""
+    out = np.zeros((len(labels), height, width), np.uint8)
+    for t, (p, small) in enumerate(zip(probability, labels, strict=True)):
+        if small.any():
+            kept = cv2.resize(
+                np.where(small > 0, p, np.minimum(p, 0.49)), (width, height), interpolation=cv2.INTER_LINEAR
+            )
+            nearest = ndimage.distance_transform_edt(small == 0, return_distances=False, return_indices=True)
+            grown = cv2.resize(small[tuple(nearest)], (width, height), interpolation=cv2.INTER_NEAREST)
+            out[t] = np.where(kept > 0.5, grown, 0)
+    return out > 0, out
