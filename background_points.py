@@ -14,7 +14,7 @@ from models.cameras import save_transforms
 from models.errors import run_script
 from models.masks import dilate, read_masks, write_masks
 from models.plots import draw_tracks, mask_overlay
-from models.sfm import StaticScene, read_cameras, solve_scene
+from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_scene
 from models.tracking import check_tracker, grow_tracks
 from models.tracks import Tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
@@ -62,6 +62,7 @@ def main() -> None:
     xy, visible = track(video, settings, masks)
     tracked = time.perf_counter()
     scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+    xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
     if masks is None:
         masks = np.zeros(video.frames.shape[:3], bool)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}

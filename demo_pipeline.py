@@ -16,6 +16,7 @@ from tqdm import tqdm
 from models.cameras import Cameras, save_transforms
 from models.encoding import ColorField
 from models.errors import InputError, run_script
+from models.exposure import estimate_exposure
 from models.masks import dilate, read_masks
 from models.metrics import psnr, ssim
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
@@ -142,7 +143,8 @@ def train_scene(
     meshes = TriangleMeshPipeline.from_tracks(tracks, training)
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
     random = np.random.default_rng(settings.seed)
-    pixels = sample_points(meshes, frames, grown, training, generator=random)
+    exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
+    pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
     field = ColorField(generator=torch.Generator().manual_seed(settings.seed))
     renderer = WorldSpaceTrianglePipeline(field, normalization(tracks.cameras, meshes.vertices)).to(device)
     schedule = Schedule(settings.num_epochs, settings.train_seconds)
@@ -153,7 +155,7 @@ def train_scene(
             bar.set_postfix_str(text)
 
         history = train(renderer, pixels, meshes.vertices.numpy(), schedule, random, progress)
-    return Scene(tracks.cameras, tracks.fps, Layer(meshes, renderer)), history
+    return Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer)), history
 
 
 def reconstruct(
@@ -167,7 +169,7 @@ def reconstruct(
         VideoWriter(out / "depth.mp4", scene.fps) as depth,
     ):
         for t in tqdm(range(len(frames)), desc="reconstruction", unit="frame"):
-            view = scene.render(scene.cameras, t, t)
+            view = scene.rebuild(t)
             near_far = near_far or depth_range([view.depth])
             color.add(view.rgb)
             mesh.add(draw_mesh(frames[t], *mesh_lines(scene, t)))

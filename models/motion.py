@@ -64,7 +64,7 @@ def motion_masks(
     if scene is None:
         return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None)
     evidence = gather_evidence(frames, scene.cameras, _nearest(scene), lambda done, _: report(done, total))
-    probability = segment(evidence, lambda done, _: report(len(frames) + done, total))
+    probability = segment(evidence, scene.cameras, lambda done, _: report(len(frames) + done, total))
     small = label_movers(probability > 0.5)
     masks, labels = _enlarged(probability, small, width, height)
     return MotionMasks(masks, labels, scene)

@@ -39,6 +39,8 @@ class Evidence:
     """How many flow vectors that stands on; 0 where the pixel is seen in no other frame."""
     texture: Float[np.ndarray, "F h w"]
     """0 to 1: how much the pixel's surroundings let a flow vector be told; low where it may slide unseen."""
+    inverse_depth: Float[np.ndarray, "F h w"]
+    """Of the static point that explains each pixel best."""
     flows: dict[tuple[int, int], Float[np.ndarray, "h w 2"]]
     """Flow from frame a to frame b in pixels (float16; not a number where the round trip fails)."""
 
@@ -61,7 +63,7 @@ def gather_evidence(
     K = cameras.K.double().numpy()
     world_from_cam, cam_from_world = cameras.world_from_cam.double().numpy(), cameras.cam_from_world.double().numpy()
     flows = _Flows(images)
-    misfit, support, texture = np.zeros((3, num_frames, height, width), np.float32)
+    misfit, support, texture, depth = np.zeros((4, num_frames, height, width), np.float32)
     kept = {}
     for t in range(num_frames):
         others = [t + sign * gap for gap in GAPS for sign in (-1, 1) if 0 <= t + sign * gap < num_frames]
@@ -72,13 +74,15 @@ def gather_evidence(
             epipole = np.einsum("nij,nj->ni", K[others], relative[:, :3, 3])
             spread = _spread(flows.grey[t])
             texture[t] = 1 / (1 + _largest_variance(spread))
-            _misfit(np.stack(flow), np.stack(error), spread, infinity, epipole, nearest[t], misfit[t], support[t])
+            _misfit(
+                np.stack(flow), np.stack(error), spread, infinity, epipole, nearest[t], misfit[t], support[t], depth[t]
+            )
             for b, one, miss in zip(others, flow, error, strict=True):
                 if abs(b - t) in KEPT_GAPS:
                     kept[t, b] = np.where(miss[..., None] < ROUND_TRIP_LIMIT, one, np.nan).astype(np.float16)
         flows.forget_before(t - max(GAPS))
         progress(t + 1, num_frames)
-    return Evidence(images, misfit, support, texture, kept)
+    return Evidence(images, misfit, support, texture, depth, kept)
 
 
 def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
@@ -151,7 +155,7 @@ def _largest_variance(spread: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "
 
 
 @numba.njit(cache=True, parallel=True)
-def _misfit(flow, error, spread, infinity, epipole, nearest, misfit, support):
+def _misfit(flow, error, spread, infinity, epipole, nearest, misfit, support, depth):
     """Fits one inverse depth a pixel to all its flow vectors; writes misfit and support.
 
     A static point at inverse depth rho is seen at infinity @ x + rho * epipole (homogeneous), which is linear in
@@ -197,3 +201,4 @@ def _misfit(flow, error, spread, infinity, epipole, nearest, misfit, support):
             if count > 0:
                 misfit[y, x] = np.sqrt(total / count)
             support[y, x] = count
+            depth[y, x] = rho

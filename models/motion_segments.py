@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
+from models.cameras import Cameras
+from models.motion_background import background_odds
 from models.motion_evidence import Evidence, warp
 
 THRESHOLD = 3.0
@@ -16,6 +18,10 @@ CERTAIN = 2.5
 """Bound of the log-odds that motion gives a pixel of one frame."""
 COLOUR_WEIGHT = 0.6
 """Weight of the log-odds that colour gives, once something moves."""
+BEHIND_WEIGHT = 1.0
+"""Weight of the log-odds from comparison with the background seen in other frames."""
+SHADOW_WEIGHT = 0.8
+"""Share of the evidence of motion that is dropped where a pixel looks like its background in shadow."""
 COLOUR_LEVELS = 12
 """Bins of each colour channel."""
 REACH = 0.06
@@ -29,7 +35,7 @@ SHORTEST = 4
 
 
 def segment(
-    evidence: Evidence, progress: Callable[[int, int], None] = lambda done, total: None
+    evidence: Evidence, cameras: Cameras, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Float[np.ndarray, "F h w"]:
     """Probability that each pixel belongs to a mover, at the evidence's size."""
     motion = motion_odds(evidence)
@@ -41,8 +47,10 @@ def segment(
     rounds = 3
     for i in range(rounds):
         colour = _colour_odds(evidence.images, probability)
+        behind, shadow = background_odds(evidence, cameras, probability)
         near = _near(probability)
-        total = odds + COLOUR_WEIGHT * colour
+        total = (1 - SHADOW_WEIGHT * shadow) * np.maximum(odds, 0) + np.minimum(odds, 0)
+        total += COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind * (1 - shadow)
         total[~near] = -4.0
         probability = _smoothed(evidence, total, probability)
         progress(i + 1, rounds)

@@ -1,15 +1,17 @@
 """The whole trained scene: its layers and the clip's cameras; what model.pt holds."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.cameras import Cameras
 from models.encoding import ColorField
 from models.errors import InputError
+from models.exposure import Exposure
 from models.pipeline import Canvas, Rendering, TriangleMeshPipeline, WorldSpaceTrianglePipeline, render_view
 
 MODEL_VERSION = 1
@@ -29,11 +31,18 @@ class Scene:
 
     cameras: Cameras
     fps: float
+    exposure: Exposure
     background: Layer
 
     def render(self, view: Cameras, index: int, time: float) -> Rendering:
         """What camera ``index`` of ``view`` sees at ``time`` (in frames of the clip, may be fractional)."""
         return render_view(self.background.meshes, self.background.renderer, view, index)
+
+    def rebuild(self, t: int) -> Rendering:
+        """Frame t as the clip's own camera saw it, with that frame's exposure."""
+        picture = self.render(self.cameras, t, t)
+        rgb = (picture.rgb * self.exposure.factor(t) + 0.5).clip(0, 255).astype(np.uint8)
+        return replace(picture, rgb=rgb)
 
     @property
     def depth(self) -> float:
@@ -53,6 +62,10 @@ def save_scene(path: Path, scene: Scene) -> None:
         "model_version": MODEL_VERSION,
         "fps": scene.fps,
         "cameras": _camera_state(scene.cameras),
+        "exposure": {
+            "gain": torch.from_numpy(scene.exposure.gain),
+            "shading": torch.from_numpy(scene.exposure.shading),
+        },
         "background": _layer_state(scene.background),
     }
     temporary = path.with_name(path.name + ".part")
@@ -83,7 +96,9 @@ def load_scene(path: Path, device: torch.device) -> Scene:
         raise InputError(f"{path}: is no model of version {MODEL_VERSION}; train again with demo_pipeline.py")
     try:
         cameras = _camera_from(state["cameras"])
-        return Scene(cameras, float(state["fps"]), _layer_from(state["background"], cameras, device))
+        gain, shading = (state["exposure"][key].numpy() for key in ("gain", "shading"))
+        exposure = Exposure(gain, shading, cameras.width, cameras.height)
+        return Scene(cameras, float(state["fps"]), exposure, _layer_from(state["background"], cameras, device))
     except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path}: the model lacks parts or holds wrong shapes ({error}); train again") from error
 

@@ -1,7 +1,7 @@
-"""2D tracks of the static scene -> cameras and 3D points; the only file that imports pycolmap.
+"""2D tracks of the static scene -> cameras and 3D points.
 
-Tracks are handed to COLMAP as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed. Neither
-mapper is enough alone, so both results are judged; a camera that only turns or stands still has its own path.
+Neither of COLMAP's mappers is enough alone, so results are judged and the other tried; a camera that only turns or
+stands still has its own path. Once geometry is known the tracks are sharpened by it, and both are solved again.
 """
 
 import tempfile
@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras, load_transforms
+from models.colmap import bundle_adjust, poses_of, read_model, run_mapper, write_database
 from models.errors import InputError
-from models.images import natural_key
 from models.rotation import solve_rotation
+from models.sharpening import sharpen_tracks
 from models.tracking import thin
 from models.triangulation import Points, triangulate
 
@@ -85,6 +85,32 @@ def solve_scene(
     return _finish(xy, visible, cameras, method, registered)
 
 
+def sharpen_scene(
+    frames: UInt8[np.ndarray, "F H W 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    scene: StaticScene,
+    rounds: int = 2,
+    report: Callable[[str], None] = lambda text: None,
+) -> tuple[Float[np.ndarray, "F N 2"], StaticScene]:
+    """Tracks aligned to sub-pixels by the scene's geometry, and the scene solved again from them.
+
+    Cameras are adjusted too unless they were given; turning and still ones have no planes to align by and stay.
+    """
+    if scene.method in ("rotation", "still"):
+        return xy, scene
+    visible = scene.points.agrees
+    for _ in range(rounds):
+        xy, visible = sharpen_tracks(frames, xy, visible, scene.cameras, scene.points)
+        cameras = scene.cameras
+        if scene.method != "given":
+            points = triangulate(xy, visible, cameras)
+            subset = thin(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 32), min_length=3)
+            cameras = bundle_adjust(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
+        scene = _finish(xy, visible, cameras, scene.method, scene.registered)
+        report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
+    return xy, scene
+
+
 def _finish_turning(xy: np.ndarray, visible: np.ndarray, turning: Cameras) -> StaticScene:
     """The scene of a camera that turns or stands still; a frame with hardly a track takes its neighbours' pose."""
     registered = visible.sum(1) >= min(MIN_TRACKS, visible.sum(1).max())
@@ -106,9 +132,9 @@ def _map(
     results = []
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        _write_database(database, xy, visible, width, height)
+        write_database(database, xy, visible, width, height)
         for method in ("incremental", "global"):
-            model = _run_mapper(method, database, Path(folder), seed)
+            model = run_mapper(method, database, Path(folder), seed)
             if model is None:
                 report(f"{method} mapping: no model")
                 continue
@@ -123,92 +149,22 @@ def _map(
     *_, model, method = max(results, key=lambda r: (round(20 * r[0] / len(xy)), r[1]))
     if model.num_reg_images() < max(2, len(xy) // 2):
         return None
-    cameras, registered = _cameras_of(model, len(xy), width, height)
-    return cameras, registered, method
+    poses, registered, K, points = poses_of(model, len(xy))
+    poses = _in_own_scale(_interpolated(poses, registered), int(registered.argmax()), points)
+    shared = torch.from_numpy(np.tile(K, (len(xy), 1, 1)))
+    return Cameras(shared, torch.from_numpy(poses), width, height), registered, method
 
 
-def _write_database(path: Path, xy: np.ndarray, visible: np.ndarray, width: int, height: int) -> None:
-    """One shared camera, each frame's visible points as keypoints, each shared track as a match."""
-    database = pycolmap.Database.open(path)
-    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", 1.2 * max(width, height), width, height)
-    database.write_camera(camera, True)
-    rig = pycolmap.Rig()
-    rig.rig_id = 1
-    rig.add_ref_sensor(camera.sensor_id)
-    database.write_rig(rig, True)
-    keypoints = []
-    for t in range(len(xy)):
-        image = pycolmap.Image(name=f"{t:05d}.png", camera_id=1, image_id=t + 1)
-        database.write_image(image, True)
-        frame = pycolmap.Frame()
-        frame.frame_id, frame.rig_id = t + 1, 1
-        frame.add_data_id(image.data_id)
-        database.write_frame(frame, True)
-        keypoints.append(xy[t, visible[t]].astype(np.float64))
-        database.write_keypoints(t + 1, keypoints[t].astype(np.float32))
-    index = np.cumsum(visible, 1) - 1
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = 0
-    for a, b in _pairs(len(xy)):
-        shared = visible[a] & visible[b]
-        if shared.sum() < MIN_TRACKS:
-            continue
-        matches = np.stack([index[a, shared], index[b, shared]], 1).astype(np.uint32)
-        geometry = pycolmap.estimate_two_view_geometry(camera, keypoints[a], camera, keypoints[b], matches, options)
-        database.write_matches(a + 1, b + 1, matches)
-        database.write_two_view_geometry(a + 1, b + 1, geometry)
-    database.close()
-
-
-def _pairs(num_frames: int) -> list[tuple[int, int]]:
-    gaps = [2**k for k in range(7) if 2**k < num_frames]
-    return [(t, t + gap) for gap in gaps for t in range(num_frames - gap)]
-
-
-def _run_mapper(method: str, database: Path, folder: Path, seed: int) -> pycolmap.Reconstruction | None:
-    """The largest model that a mapper finds, or None where it finds none."""
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value  # its log speaks of a database no user has seen
-    out = folder / method
-    out.mkdir()
-    try:
-        if method == "incremental":
-            options = pycolmap.IncrementalPipelineOptions()
-            options.multiple_models, options.extract_colors = False, False
-            options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
-            options.min_model_size = 3
-            options.random_seed = seed
-            models = pycolmap.incremental_mapping(database, folder, out, options)
-        else:
-            options = pycolmap.GlobalPipelineOptions()
-            options.random_seed = seed
-            models = pycolmap.global_mapping(database, folder, out, options)
-    except RuntimeError:
-        return None
-    finally:
-        pycolmap.logging.minloglevel = level
-    return max(models.values(), key=lambda m: m.num_reg_images(), default=None)
-
-
-def _cameras_of(
-    model: pycolmap.Reconstruction, num_frames: int, width: int, height: int
-) -> tuple[Cameras, Bool[np.ndarray, "F"]]:
-    """Cameras in the scene's own scale: median point depth 1, first registered camera as the world's axes."""
-    registered = np.zeros(num_frames, bool)
-    world_from_cam = np.tile(np.eye(4), (num_frames, 1, 1))
-    for i in model.reg_image_ids():
-        pose = model.image(i).cam_from_world().inverse().matrix()
-        world_from_cam[i - 1, :3], registered[i - 1] = pose, True
-    world_from_cam = _interpolated(world_from_cam, registered)
-    K = next(iter(model.cameras.values())).calibration_matrix()
-    points = np.array([p.xyz for p in model.points3D.values()])
-    first = np.linalg.inv(world_from_cam[np.flatnonzero(registered)[0]])
-    local = points @ first[:3, :3].T + first[:3, 3]
+def _in_own_scale(
+    world_from_cam: Float[np.ndarray, "F 4 4"], first: int, points: Float[np.ndarray, "P 3"]
+) -> Float[np.ndarray, "F 4 4"]:
+    """Poses in the scene's own scale: median point depth 1, the first registered camera as the world's axes."""
+    from_world = np.linalg.inv(world_from_cam[first])
+    local = points @ from_world[:3, :3].T + from_world[:3, 3]
     ahead = local[:, 2][local[:, 2] > 0]
-    world_from_cam = first @ world_from_cam
-    world_from_cam[:, :3, 3] /= np.median(ahead) if len(ahead) else 1.0
-    shared = torch.from_numpy(np.tile(K, (num_frames, 1, 1)))
-    return Cameras(shared, torch.from_numpy(world_from_cam), width, height), registered
+    moved = from_world @ world_from_cam
+    moved[:, :3, 3] /= np.median(ahead) if len(ahead) else 1.0
+    return moved
 
 
 def _interpolated(poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]) -> Float[np.ndarray, "F 4 4"]:
@@ -235,19 +191,7 @@ def read_cameras(path: Path, names: list[str], indices: list[int], width: int, h
     """
     path = Path(path)
     if path.is_dir():
-        try:
-            model = pycolmap.Reconstruction(path)
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)") from error
-        images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name))
-        if not images:
-            raise InputError(f"{path}: the COLMAP model has no registered image")
-        known_names = [image.name for image in images]
-        size = images[0].camera
-        K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
-        pose = np.tile(np.eye(4), (len(images), 1, 1))
-        pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
-        cameras = Cameras(K, torch.from_numpy(pose), size.width, size.height)
+        cameras, known_names = read_model(path)
     else:
         cameras, _, known_names = load_transforms(path)
     rows = _match_frames(known_names, names, indices, path)
@@ -265,8 +209,3 @@ def _match_frames(known: list[str], names: list[str], indices: list[int], path: 
         f"{path}: has {len(known)} cameras, but frame {max(indices)} (counted from 0) is asked for; "
         "give one camera for each frame"
     )
-
-
-def with_cameras(scene: StaticScene, cameras: Cameras) -> StaticScene:
-    """The same scene seen by other (refined) cameras."""
-    return replace(scene, cameras=cameras)

@@ -66,7 +66,7 @@ def sharpen_tracks(
 
 
 def _local_planes(points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray):
-    """For each good track, in its middle frame: pixel, inverse depth, and that one's slope per pixel (a plane's is constant)."""
+    """For each good track, in its middle frame: pixel, inverse depth, and its slope per pixel (constant on a plane)."""
     center, rho, slope = np.zeros((len(good), 2)), np.ones(len(good)), np.zeros((len(good), 2))
     for t in np.unique(anchor[good]):
         rows = np.flatnonzero(anchor[good] == t)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
+from models.exposure import Exposure
 from models.pipeline import TriangleMeshPipeline
 
 
@@ -24,8 +25,8 @@ class TrainingPixels:
     """Row of ``vertices``."""
     trust: Float[np.ndarray, "T"]
     """How far to believe each face, see ``FrameMesh``."""
-    rgb: UInt8[np.ndarray, "S 3"]
-    """Colour in the video."""
+    rgb: Float[np.ndarray, "S 3"]
+    """The scene's own colour, 0 to 1 (half precision): the video's without the frame's exposure."""
     inverse_K: Float[np.ndarray, "F 3 3"]
     world_from_cam: Float[np.ndarray, "F 4 4"]
     width: int
@@ -48,6 +49,7 @@ def sample_points(
     frames: UInt8[np.ndarray, "F H W 3"],
     masks: Bool[np.ndarray, "F H W"] | None,
     times: Iterable[int],
+    exposure: Exposure | None = None,
     limit: int = 40_000_000,
     generator: np.random.Generator | None = None,
 ) -> TrainingPixels:
@@ -71,7 +73,8 @@ def sample_points(
         parts["frame"].append(np.full(len(pixel), t, np.int32))
         parts["pixel"].append(pixel)
         parts["face"].append(face[pixel] + np.int32(offset))
-        parts["rgb"].append(frames[t].reshape(-1, 3)[pixel])
+        color = frames[t] / (255 * exposure.factor(t)) if exposure else frames[t] / np.float32(255)
+        parts["rgb"].append(color.clip(0, 1).reshape(-1, 3)[pixel].astype(np.float16))
         parts["vertices"].append(meshes.faces[t].numpy().astype(np.int32))
         parts["trust"].append(meshes.trust[t].numpy())
         offset += len(meshes.faces[t])

@@ -73,7 +73,7 @@ def train(
         points = torch.from_numpy(pixels.points(index, positions)).to(device)
         points = transform_points(renderer.normalized_from_world, points.double()).float()
         weight = torch.from_numpy(pixels.trust[pixels.face[index]].clip(LEAST_WEIGHT)).to(device)
-        loss, _ = renderer.field.loss_and_grad(points, torch.from_numpy(pixels.rgb[index]).to(device), weight)
+        loss, _ = renderer.field.loss_and_grad(points, torch.from_numpy(pixels.rgb[index]).to(device).float(), weight)
         optimizer.step()
         recent.append(float(loss))
         step += 1

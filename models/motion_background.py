@@ -1,0 +1,125 @@
+"""What each pixel would show if nothing moved: the static scene seen in other frames, compared with the frame."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from models.cameras import Cameras
+from models.motion_evidence import Evidence
+
+OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
+"""Frames, counted from the one asked about, in which its background is looked for."""
+COLOUR_NOISE = 7.0
+"""Standard deviation of the difference of two views of one point, in grey levels."""
+SLIP = 0.7
+"""Standard deviation in pixels of where the background is read."""
+STATIC_BELOW = 0.5
+"""Probability of motion under which a pixel shows background."""
+DARKEST = 0.3
+"""Share of its light that a point keeps in a cast shadow, at least."""
+WINDOW = 7
+"""Side in pixels of the window over which a shadow's gain is told."""
+VIEWS = 4
+"""Views of the background that are compared, at most: the nearest in time."""
+
+
+def background_odds(
+    evidence: Evidence, cameras: Cameras, probability: Float[np.ndarray, "F h w"]
+) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
+    """Log-odds that a pixel is not the background behind it, and how much it looks like that background in shadow.
+
+    Args:
+        cameras: of the work size or not.
+        probability: of motion, so far; where it is low a pixel shows background.
+
+    Returns:
+        Odds, 0 where no other frame shows the background; shadow from 0 to 1.
+    """
+    num_frames, height, width = probability.shape
+    if not (probability > STATIC_BELOW).any():
+        return np.zeros_like(probability), np.zeros_like(probability)
+    cameras = cameras.resized(width, height)
+    K, world = cameras.K.double().numpy(), cameras.world_from_cam.double().numpy()
+    local = cameras.cam_from_world.double().numpy()
+    images = [cv2.GaussianBlur(image, (0, 0), 0.8).astype(np.float32) for image in evidence.images]
+    slopes = [_slope(image) for image in images]
+    odds, shadow = np.zeros_like(probability), np.zeros_like(probability)
+    for t in range(num_frames):
+        inverse_depth = fill(evidence.inverse_depth[t], probability[t] < STATIC_BELOW)
+        views = []
+        for s in sorted((t + d for d in OFFSETS if 0 <= t + d < num_frames), key=lambda s: abs(s - t)):
+            relative = local[s] @ world[t]
+            where = _seen_from(K[s] @ relative[:3, :3] @ np.linalg.inv(K[t]), K[s] @ relative[:3, 3], inverse_depth)
+            static = (probability[s] < STATIC_BELOW).astype(np.float32)
+            known = cv2.remap(static, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) > 0.99
+            views.append((cv2.remap(images[s], where, None, cv2.INTER_LINEAR), known))
+        odds[t], shadow[t] = _compare(images[t], slopes[t], probability[t] < STATIC_BELOW, views)
+    return odds, shadow
+
+
+def fill(values: Float[np.ndarray, "h w"], known: np.ndarray) -> Float[np.ndarray, "h w"]:
+    """Unknown values from the known ones around them, coarse to fine (normalised convolution in a pyramid)."""
+    weight = known.astype(np.float32)
+    if min(values.shape) < 4 or known.all():
+        return np.where(known, values, values[known].mean() if known.any() else 1.0).astype(np.float32)
+    size = -(-values.shape[1] // 2), -(-values.shape[0] // 2)
+    small_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(values.astype(np.float32) * weight, size, interpolation=cv2.INTER_AREA)
+    small = fill(small / np.maximum(small_weight, 1e-6), small_weight > 0.05)
+    return np.where(known, values, cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def _seen_from(infinity: np.ndarray, epipole: np.ndarray, inverse_depth: np.ndarray) -> Float[np.ndarray, "h w 2"]:
+    """Where another camera sees each pixel, in OpenCV's coordinates."""
+    height, width = inverse_depth.shape
+    x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    p = [infinity[k, 0] * x + infinity[k, 1] * y + infinity[k, 2] + epipole[k] * inverse_depth for k in range(3)]
+    z = np.where(p[2] > 1e-3, p[2], np.inf)
+    seen = np.stack([p[0] / z, p[1] / z], -1) - 0.5  # OpenCV puts (0, 0) at the centre of the top-left pixel
+    seen[~np.isfinite(z)] = -1e4
+    return seen.astype(np.float32)
+
+
+def _slope(image: np.ndarray) -> Float[np.ndarray, "h w"]:
+    """Squared gradient of colour, summed over channels, a little widened."""
+    dx, dy = cv2.Scharr(image, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(image, cv2.CV_32F, 0, 1) / 32
+    return cv2.dilate((dx**2 + dy**2).sum(-1), np.ones((3, 3)))
+
+
+def _compare(
+    image: np.ndarray, slope: np.ndarray, static: np.ndarray, views: list
+) -> tuple[np.ndarray, np.ndarray]:
+    """Odds of foreground and likeness to shadow from the views of the background."""
+    used = np.zeros(slope.shape, np.float32)
+    plain, dark = np.full((2, VIEWS, *slope.shape), np.inf, np.float32)
+    for view, known in views:
+        fresh = known & (used < VIEWS)
+        if not fresh.any():
+            continue
+        noise = 3 * COLOUR_NOISE**2 + SLIP**2 * np.minimum(slope, _slope(view))
+        gain = _box((image * view).sum(-1)) / np.maximum(_box(np.square(view).sum(-1)), 1)
+        miss = _box(np.square(image - gain[..., None] * view).sum(-1)) / _box(noise)
+        miss[(gain > 0.92) | (gain < DARKEST)] = 100
+        place = used[fresh].astype(int), *np.nonzero(fresh)
+        plain[place] = (np.square(image - view).sum(-1) / noise)[fresh]
+        dark[place] = miss[fresh]
+        used += fresh
+    distance, miss = _best_half(plain, used), _best_half(dark, used)
+    seen = used > 0
+    usual = np.median(distance[seen & static]) if (seen & static).any() else 0.3
+    spread = max(1.0, usual / 0.3)
+    odds = np.where(seen, np.clip(1.2 * (np.sqrt(distance / spread) - 1.4), -1.5, 2.0), 0)
+    shadow = np.where(seen, np.exp(-0.5 * np.maximum(miss / spread - 0.5, 0)), 0)
+    return odds.astype(np.float32), shadow.astype(np.float32)
+
+
+def _best_half(values: Float[np.ndarray, "v h w"], used: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Mean of the better half of the views that are used; in the worse half something else stood before."""
+    kept = np.ceil(used / 2)
+    ordered = np.sort(values, 0)
+    chosen = np.arange(len(values))[:, None, None] < kept
+    return np.minimum(np.where(chosen, np.minimum(ordered, 100), 0).sum(0) / np.maximum(kept, 1), 100)
+
+
+def _box(values: np.ndarray) -> np.ndarray:
+    return cv2.blur(values, (WINDOW, WINDOW))
