@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from models.cameras import save_transforms
-from models.errors import run_script
+from models.errors import InputError, run_script
 from models.masks import dilate, read_masks, write_masks
 from models.plots import draw_tracks, mask_overlay
 from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_scene
@@ -53,16 +55,18 @@ def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
     check_tracker(settings.tracker)
+    check_spacing(settings.spacing)
     start = time.perf_counter()
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
     describe(video)
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
 
-    xy, visible = track(video, settings, masks)
-    tracked = time.perf_counter()
-    scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
-    xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
+    with naming(settings.video_path):
+        xy, visible = track(video, settings, masks)
+        tracked = time.perf_counter()
+        scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+        xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
     if masks is None:
         masks = np.zeros(video.frames.shape[:3], bool)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
@@ -74,7 +78,22 @@ def main() -> None:
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
     write_video(output_dir / "background_tracks.mp4", draw_tracks(frames, xy, scene.points.agrees), video.fps)
     seconds["all"] = time.perf_counter() - start
-    summarise(output_dir, scene, tracks, seconds)
+    summarise(output_dir, video, scene, tracks, seconds)
+
+
+def check_spacing(spacing: int) -> None:
+    """Refuses a spacing that leaves no room between points."""
+    if spacing < 2:
+        raise InputError(f"--spacing is {spacing}; give the pixels between points, 2 or more")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts the clip's name before what the stages, which see only its frames, say of it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def clip_name(path: Path) -> str:
@@ -128,6 +147,8 @@ def track(video: Video, settings: Settings, masks: np.ndarray | None) -> tuple[n
 def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Settings) -> Tracks:
     """The track file's content: tracks that have a 3D point."""
     good = np.isfinite(scene.points.xyz).all(1)
+    if not good.any():
+        raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
     num_frames = len(video)
     xyz = torch.from_numpy(scene.points.xyz[good]).float()
     residual = torch.from_numpy(scene.points.residual[:, good]).float()
@@ -148,11 +169,13 @@ def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Se
     )
 
 
-def summarise(output_dir: Path, scene: StaticScene, tracks: Tracks, seconds: dict[str, float]) -> None:
+def summarise(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, seconds: dict[str, float]) -> None:
     """Prints and writes how it went."""
     told = {
         "method": scene.method,
         "frames": len(tracks),
+        "image_size": [video.width, video.height],
+        "original_image_size": list(video.original_size),
         "frames_registered": int(scene.registered.sum()),
         "reprojection_error_px": scene.reprojection_error,
         "points": tracks.num_tracks,

@@ -2,10 +2,10 @@
 
 import json
 import platform
-import resource
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,23 @@ from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
 from models.masks import dilate, read_masks
 from models.metrics import psnr, ssim
+from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.plots import colorize_depth, depth_range, draw_mesh, loss_curve
-from models.scene import Layer, Scene, load_scene, save_scene
+from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
-from models.trajectories import from_file, make_trajectory
+from models.trajectories import check_trajectory, from_file, make_trajectory
 from models.video import VideoWriter, check_output_dir, read_video, write_image
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+MOVER_EPOCHS = 20
+"""Passes over the movers' pixels, which are few."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background colours are learned."""
 
@@ -38,6 +46,8 @@ class Settings:
 
     background_path: Path = Path("results/sample/background_points.pt")
     """Track file of the static background."""
+    foreground_path: Path | None = None
+    """Track file of the movers; foreground_points.pt beside the background's, where there is one, if not given."""
     video_path: Path | None = None
     """The clip; the one that the track file names if not given."""
     output_dir: Path = Path("results/pipeline_demo")
@@ -56,6 +66,8 @@ class Settings:
     """Write PNGs beside each video."""
     trajectory: str = "spiral"
     """Kind of the novel view video."""
+    freeze_time: float | None = None
+    """Hold the movers at this frame in the novel view video."""
     seed: int = 0
     """Seed of training."""
 
@@ -68,28 +80,29 @@ def main() -> None:
     path = None if settings.camera_path is None else from_file(settings.camera_path)
     seconds: dict[str, float] = {}
     metrics: dict = {"seconds": seconds}
-    write_json(output_dir / "config.json", configuration(settings, device))
-
     with timed(seconds, "load"):
         tracks = load_tracks(settings.background_path)
         frames, masks = load_clip(settings, tracks)
+        movers = load_movers(settings, tracks)
+        scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
     held_out = held_out_frames(len(frames), settings.holdout_every)
-    if settings.checkpoint is not None:
-        scene = load_scene(settings.checkpoint, device)
-    else:
+    if scene is None:
         with timed(seconds, "train"):
-            scene, history = train_scene(settings, tracks, frames, masks, held_out, device)
+            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device)
         save_scene(output_dir / "model.pt", scene)
         loss_curve(output_dir / "loss_curve.png", history.steps, history.psnr)
         metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
         metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
+    write_json(output_dir / "config.json", configuration(settings, device))
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
 
     if settings.checkpoint is None or path is None:
         with timed(seconds, "reconstruction"):
             metrics |= reconstruct(settings, scene, frames, masks, held_out)
         with timed(seconds, "novel_view"):
-            views, times = make_trajectory(settings.trajectory, scene.cameras, scene.depth, len(frames))
+            views, times = make_trajectory(
+                settings.trajectory, scene.cameras, scene.depth, len(frames), freeze_time=settings.freeze_time
+            )
             name = f"novel_view_{settings.trajectory}"
             metrics["novel_view_coverage"] = render_video(settings, scene, views, times, name)
     if path is not None:
@@ -104,12 +117,18 @@ def check(settings: Settings) -> None:
     """Refuses settings that cannot work, before anything is done."""
     if settings.holdout_every < 0 or settings.holdout_every == 1:
         raise InputError("--holdout_every must be 0 (none) or at least 2")
-    if settings.num_epochs <= 0 or (settings.train_seconds is not None and settings.train_seconds <= 0):
-        raise InputError("--num_epochs and --train_seconds must be positive")
+    lengths = settings.num_epochs, 1.0 if settings.train_seconds is None else settings.train_seconds
+    if not all(0 < length < float("inf") for length in lengths):
+        raise InputError("--num_epochs and --train_seconds must be positive numbers")
+    check_trajectory(settings.trajectory)
 
 
 def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarray | None]:
     """The frames that the tracks were made on, and the masks written beside the track file."""
+    if tracks.layer != "background":
+        raise InputError(f"{settings.background_path}: holds the {tracks.layer} layer; give a background track file")
+    if settings.video_path is None and not tracks.video_path:
+        raise InputError(f"{settings.background_path}: does not say which clip it was made from; give --video_path")
     path = settings.video_path or Path(tracks.video_path)
     indices = tracks.frame_indices
     stride = int(indices[1] - indices[0]) if len(indices) > 1 else 1
@@ -125,6 +144,31 @@ def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarra
     return video.frames, read_masks(folder, len(tracks), tracks.width, tracks.height, np.arange(len(tracks)))
 
 
+def load_checkpoint(settings: Settings, tracks: Tracks, device: torch.device) -> Scene:
+    """The scene trained before, if it is one of this clip."""
+    scene = load_scene(settings.checkpoint, device)
+    cameras = scene.cameras
+    if (len(cameras), cameras.width, cameras.height) != (len(tracks), tracks.width, tracks.height):
+        raise InputError(
+            f"{settings.checkpoint}: was trained on {len(cameras)} frames {cameras.width}x{cameras.height}, but "
+            f"{settings.background_path} has {len(tracks)} frames {tracks.width}x{tracks.height}; give two of one clip"
+        )
+    return scene
+
+
+def load_movers(settings: Settings, background: Tracks) -> Tracks | None:
+    """The foreground's tracks; None where nothing moves or no file was made."""
+    path = settings.foreground_path or settings.background_path.parent / "foreground_points.pt"
+    if settings.foreground_path is None and not path.is_file():
+        return None
+    tracks = load_tracks(path)
+    if len(tracks) != len(background) or (tracks.width, tracks.height) != (background.width, background.height):
+        raise InputError(f"{path}: was made from another clip than {settings.background_path}; make both again")
+    if tracks.num_tracks and (tracks.canonical is None or tracks.label is None):
+        raise InputError(f"{path}: has no canonical coordinates and labels; make it with foreground_points.py")
+    return tracks if tracks.num_tracks else None
+
+
 def held_out_frames(num_frames: int, every: int) -> list[int]:
     """Frames kept out of training: the middle one of every ``every``."""
     return [t for t in range(num_frames) if every and t % every == every // 2]
@@ -133,29 +177,49 @@ def held_out_frames(num_frames: int, every: int) -> list[int]:
 def train_scene(
     settings: Settings,
     tracks: Tracks,
+    movers: Tracks | None,
     frames: np.ndarray,
     masks: np.ndarray | None,
     held_out: list[int],
     device: torch.device,
 ) -> tuple[Scene, History]:
-    """Meshes of the training frames, their pixels, and the colour field fitted to them."""
+    """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
     training = sorted(set(range(len(frames))) - set(held_out))
     meshes = TriangleMeshPipeline.from_tracks(tracks, training)
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
     random = np.random.default_rng(settings.seed)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
     pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
+    to_box = normalization(tracks.cameras, meshes.vertices)
+    renderer, history = fit(settings, pixels, meshes.vertices.numpy(), to_box, random, device, "background")
+    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
+    if movers is None or masks is None:
+        return scene, history
+    moving = MovingMeshPipeline.from_tracks(movers, masks, training)
+    if not moving.meshes:
+        return scene, history
+    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
+    renderer, _ = fit(settings, pixels, None, canonical_normalization(moving), random, device, "movers")
+    return replace(scene, moving=MovingLayer(moving, renderer)), history
+
+
+def fit(settings: Settings, pixels, positions, to_box: torch.Tensor, random, device: torch.device, name: str):
+    """A renderer trained on one layer's pixels, and how training went."""
     field = ColorField(generator=torch.Generator().manual_seed(settings.seed))
-    renderer = WorldSpaceTrianglePipeline(field, normalization(tracks.cameras, meshes.vertices)).to(device)
-    schedule = Schedule(settings.num_epochs, settings.train_seconds)
-    with tqdm(total=100, desc="training", unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}") as bar:
+    renderer = WorldSpaceTrianglePipeline(field, to_box).to(device)
+    share = 1.0 if name == "background" else 0.3
+    seconds = None if settings.train_seconds is None else share * settings.train_seconds
+    epochs = settings.num_epochs if name == "background" else max(settings.num_epochs, MOVER_EPOCHS)
+    schedule = Schedule(epochs, seconds)
+    bar_format = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+    with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=bar_format) as bar:
 
         def progress(share: float, text: str) -> None:
             bar.update(100 * share - bar.n)
             bar.set_postfix_str(text)
 
-        history = train(renderer, pixels, meshes.vertices.numpy(), schedule, random, progress)
-    return Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer)), history
+        history = train(renderer, pixels, positions, schedule, random, progress)
+    return renderer, history
 
 
 def reconstruct(
@@ -163,13 +227,19 @@ def reconstruct(
 ) -> dict:
     """Rebuilds the video with its mesh and depth, and scores it; held-out frames are novel views."""
     out, scores, near_far = settings.output_dir, [], None
+    clear_frames(out, "reconstruction", "heldout")
     with (
         VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
         VideoWriter(out / "mesh.mp4", scene.fps) as mesh,
         VideoWriter(out / "depth.mp4", scene.fps) as depth,
+        ExitStack() as stack,
     ):
+        apart = layer_writers(stack, out, scene)
         for t in tqdm(range(len(frames)), desc="reconstruction", unit="frame"):
-            view = scene.rebuild(t)
+            layers = scene.rebuild(t)
+            view = layers.merged
+            for writer, rgb in zip(apart, (layers.background.rgb, layers.foreground), strict=False):
+                writer.add(rgb)
             near_far = near_far or depth_range([view.depth])
             color.add(view.rgb)
             mesh.add(draw_mesh(frames[t], *mesh_lines(scene, t)))
@@ -182,11 +252,20 @@ def reconstruct(
     return {"frames": scores} | averages(scores, held_out)
 
 
+def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
+    """Writers of the layers' own videos, where there is more than one layer."""
+    if scene.moving is None:
+        return []
+    names = ("background_only", "foreground_only")
+    return [stack.enter_context(VideoWriter(out / f"{name}.mp4", scene.fps)) for name in names]
+
+
 def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
     """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
     values = {"psnr": psnr(rgb, frame), "ssim": ssim(rgb, frame)}
     if mask is not None and mask.any() and not mask.all():
         values["psnr_outside_mask"] = psnr(rgb, frame, ~mask)
+        values["psnr_inside_mask"] = psnr(rgb, frame, mask)
     return values
 
 
@@ -195,7 +274,7 @@ def averages(scores: list[dict[str, float]], held_out: list[int]) -> dict:
     groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
     if held_out:
         groups["heldout_frames"] = [scores[t] for t in held_out]
-    keys = ("psnr", "ssim", "psnr_outside_mask")
+    keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
     return {
         name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
         for name, group in groups.items()
@@ -216,6 +295,7 @@ def render_video(settings: Settings, scene: Scene, views: Cameras, times: list[f
     """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh covers."""
     coverage = 1.0
     always = name == "novel_view"
+    clear_frames(settings.output_dir, name)
     with VideoWriter(settings.output_dir / f"{name}.mp4", scene.fps) as video:
         for i in tqdm(range(len(views)), desc=name, unit="frame"):
             view = scene.render(views, i, times[i])
@@ -224,6 +304,13 @@ def render_video(settings: Settings, scene: Scene, views: Cameras, times: list[f
             if settings.save_frames or always:
                 save_frame(settings.output_dir, name, i, view.rgb)
     return coverage
+
+
+def clear_frames(output_dir: Path, *names: str) -> None:
+    """Removes the PNGs that an earlier run left of these videos."""
+    for name in names:
+        for path in (output_dir / "frames" / name).glob("[0-9]*.png"):
+            path.unlink()
 
 
 def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
@@ -265,8 +352,10 @@ def write_json(path: Path, content: dict) -> None:
     temporary.replace(path)
 
 
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in GiB."""
+def peak_memory() -> float | None:
+    """Largest resident size of this process so far, in GiB; None on Windows, where it is not known."""
+    if resource is None:
+        return None
     unit = 1 if platform.system() == "Darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 

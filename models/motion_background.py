@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
 from models.motion_evidence import Evidence
@@ -13,8 +13,6 @@ COLOUR_NOISE = 7.0
 """Standard deviation of the difference of two views of one point, in grey levels."""
 SLIP = 0.7
 """Standard deviation in pixels of where the background is read."""
-STATIC_BELOW = 0.5
-"""Probability of motion under which a pixel shows background."""
 DARKEST = 0.3
 """Share of its light that a point keeps in a cast shadow, at least."""
 WINDOW = 7
@@ -24,37 +22,50 @@ VIEWS = 4
 
 
 def background_odds(
-    evidence: Evidence, cameras: Cameras, probability: Float[np.ndarray, "F h w"]
+    evidence: Evidence, cameras: Cameras, suspect: Bool[np.ndarray, "F h w"]
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
     """Log-odds that a pixel is not the background behind it, and how much it looks like that background in shadow.
 
     Args:
         cameras: of the work size or not.
-        probability: of motion, so far; where it is low a pixel shows background.
+        suspect: pixels that may show a mover; the others show background, at their own depth.
 
     Returns:
         Odds, 0 where no other frame shows the background; shadow from 0 to 1.
     """
-    num_frames, height, width = probability.shape
-    if not (probability > STATIC_BELOW).any():
-        return np.zeros_like(probability), np.zeros_like(probability)
+    num_frames, height, width = suspect.shape
     cameras = cameras.resized(width, height)
     K, world = cameras.K.double().numpy(), cameras.world_from_cam.double().numpy()
     local = cameras.cam_from_world.double().numpy()
     images = [cv2.GaussianBlur(image, (0, 0), 0.8).astype(np.float32) for image in evidence.images]
-    slopes = [_slope(image) for image in images]
-    odds, shadow = np.zeros_like(probability), np.zeros_like(probability)
+    odds, shadow = np.zeros((2, *suspect.shape), np.float32)
     for t in range(num_frames):
-        inverse_depth = fill(evidence.inverse_depth[t], probability[t] < STATIC_BELOW)
+        box = _bounds(suspect[t])
+        if box is None:
+            continue
+        inverse_depth = fill(evidence.inverse_depth[t], ~suspect[t])
         views = []
         for s in sorted((t + d for d in OFFSETS if 0 <= t + d < num_frames), key=lambda s: abs(s - t)):
             relative = local[s] @ world[t]
-            where = _seen_from(K[s] @ relative[:3, :3] @ np.linalg.inv(K[t]), K[s] @ relative[:3, 3], inverse_depth)
-            static = (probability[s] < STATIC_BELOW).astype(np.float32)
+            infinity = K[s] @ relative[:3, :3] @ np.linalg.inv(K[t])
+            where = _seen_from(infinity, K[s] @ relative[:3, 3], inverse_depth, box)
+            static = (~suspect[s]).astype(np.float32)
             known = cv2.remap(static, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) > 0.99
             views.append((cv2.remap(images[s], where, None, cv2.INTER_LINEAR), known))
-        odds[t], shadow[t] = _compare(images[t], slopes[t], probability[t] < STATIC_BELOW, views)
+        odds[t][box], shadow[t][box] = _compare(images[t][box], ~suspect[t][box], views)
     return odds, shadow
+
+
+def _bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice] | None:
+    """The rows and columns that a mask spans, and half as much around it, where static pixels show what is usual."""
+    if not mask.any():
+        return None
+    spans = []
+    for axis in (1, 0):
+        there = np.flatnonzero(mask.any(axis))
+        margin = max(8, (there[-1] - there[0]) // 4)
+        spans.append(slice(max(0, there[0] - margin), there[-1] + margin + 1))
+    return spans[0], spans[1]
 
 
 def fill(values: Float[np.ndarray, "h w"], known: np.ndarray) -> Float[np.ndarray, "h w"]:
@@ -69,10 +80,12 @@ def fill(values: Float[np.ndarray, "h w"], known: np.ndarray) -> Float[np.ndarra
     return np.where(known, values, cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR))
 
 
-def _seen_from(infinity: np.ndarray, epipole: np.ndarray, inverse_depth: np.ndarray) -> Float[np.ndarray, "h w 2"]:
-    """Where another camera sees each pixel, in OpenCV's coordinates."""
-    height, width = inverse_depth.shape
-    x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+def _seen_from(
+    infinity: np.ndarray, epipole: np.ndarray, inverse_depth: np.ndarray, box: tuple[slice, slice]
+) -> Float[np.ndarray, "h w 2"]:
+    """Where another camera sees each pixel of the box, in OpenCV's coordinates."""
+    x, y = np.arange(inverse_depth.shape[1]) + 0.5, np.arange(inverse_depth.shape[0])[:, None] + 0.5
+    x, y, inverse_depth = x[box[1]], y[box[0]], inverse_depth[box]
     p = [infinity[k, 0] * x + infinity[k, 1] * y + infinity[k, 2] + epipole[k] * inverse_depth for k in range(3)]
     z = np.where(p[2] > 1e-3, p[2], np.inf)
     seen = np.stack([p[0] / z, p[1] / z], -1) - 0.5  # OpenCV puts (0, 0) at the centre of the top-left pixel
@@ -86,20 +99,21 @@ def _slope(image: np.ndarray) -> Float[np.ndarray, "h w"]:
     return cv2.dilate((dx**2 + dy**2).sum(-1), np.ones((3, 3)))
 
 
-def _compare(
-    image: np.ndarray, slope: np.ndarray, static: np.ndarray, views: list
-) -> tuple[np.ndarray, np.ndarray]:
+def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.ndarray, np.ndarray]:
     """Odds of foreground and likeness to shadow from the views of the background."""
+    slope, ripple = _slope(image), np.sqrt(np.maximum(_ripple(image), 0))
     used = np.zeros(slope.shape, np.float32)
     plain, dark = np.full((2, VIEWS, *slope.shape), np.inf, np.float32)
     for view, known in views:
         fresh = known & (used < VIEWS)
         if not fresh.any():
             continue
+        view = view * _exposure(image, view, known & static)
         noise = 3 * COLOUR_NOISE**2 + SLIP**2 * np.minimum(slope, _slope(view))
         gain = _box((image * view).sum(-1)) / np.maximum(_box(np.square(view).sum(-1)), 1)
         miss = _box(np.square(image - gain[..., None] * view).sum(-1)) / _box(noise)
-        miss[(gain > 0.92) | (gain < DARKEST)] = 100
+        flat = ripple + COLOUR_NOISE / 2 < 0.6 * gain * np.sqrt(np.maximum(_ripple(view), 0))
+        miss[(gain > 0.92) | (gain < DARKEST) | flat] = 100
         place = used[fresh].astype(int), *np.nonzero(fresh)
         plain[place] = (np.square(image - view).sum(-1) / noise)[fresh]
         dark[place] = miss[fresh]
@@ -108,8 +122,10 @@ def _compare(
     seen = used > 0
     usual = np.median(distance[seen & static]) if (seen & static).any() else 0.3
     spread = max(1.0, usual / 0.3)
-    odds = np.where(seen, np.clip(1.2 * (np.sqrt(distance / spread) - 1.4), -1.5, 2.0), 0)
+    trust = 1 / np.sqrt(spread)
+    odds = np.where(seen, trust * np.clip(1.2 * (np.sqrt(distance / spread) - 1.4), -1.5, 2.0), 0)
     shadow = np.where(seen, np.exp(-0.5 * np.maximum(miss / spread - 0.5, 0)), 0)
+    shadow *= trust
     return odds.astype(np.float32), shadow.astype(np.float32)
 
 
@@ -119,6 +135,19 @@ def _best_half(values: Float[np.ndarray, "v h w"], used: Float[np.ndarray, "h w"
     ordered = np.sort(values, 0)
     chosen = np.arange(len(values))[:, None, None] < kept
     return np.minimum(np.where(chosen, np.minimum(ordered, 100), 0).sum(0) / np.maximum(kept, 1), 100)
+
+
+def _exposure(image: np.ndarray, view: np.ndarray, static: np.ndarray) -> Float[np.ndarray, "3"]:
+    """Gain of each channel between two frames, from pixels that are static in both."""
+    if static.sum() < 50:
+        return np.ones(3, np.float32)
+    return np.median((image[static] + 4) / (view[static] + 4), 0)
+
+
+def _ripple(image: np.ndarray) -> np.ndarray:
+    """Variance of grey over the window: a shadow keeps the texture that it falls on."""
+    grey = image.mean(-1)
+    return _box(grey * grey) - _box(grey) ** 2
 
 
 def _box(values: np.ndarray) -> np.ndarray:

@@ -20,13 +20,13 @@ COLOUR_WEIGHT = 0.6
 """Weight of the log-odds that colour gives, once something moves."""
 BEHIND_WEIGHT = 1.0
 """Weight of the log-odds from comparison with the background seen in other frames."""
-SHADOW_WEIGHT = 0.8
-"""Share of the evidence of motion that is dropped where a pixel looks like its background in shadow."""
+SHADOW_WEIGHT = 2.0
+"""Log-odds against motion where a pixel looks like its background in shadow, in place of those for it."""
 COLOUR_LEVELS = 12
 """Bins of each colour channel."""
-REACH = 0.06
-"""How far from certain motion colour may vote, as a share of the longer side."""
-SMOOTH_SPACE, SMOOTH_TIME = 0.9, 0.8
+REACHES = (0.06, 0.03, 0.01)
+"""How far round a mover of each round a pixel may still belong to it, as shares of the longer side."""
+SMOOTH_SPACE, SMOOTH_TIME = 0.5, 0.8
 """Pull between neighbours of like colour, in space (each of 8) and in time (each of 2)."""
 SMALLEST = 0.0012
 """Area of a mover, as a share of the image and on average over its frames, below which it is noise."""
@@ -44,16 +44,14 @@ def segment(
         return np.zeros(motion.shape, np.float32)
     odds = np.where(moving, motion, np.minimum(motion, -0.5))
     probability = 1 / (1 + np.exp(-odds))
-    rounds = 3
-    for i in range(rounds):
+    for i, reach in enumerate(REACHES):
         colour = _colour_odds(evidence.images, probability)
-        behind, shadow = background_odds(evidence, cameras, probability)
-        near = _near(probability)
-        total = (1 - SHADOW_WEIGHT * shadow) * np.maximum(odds, 0) + np.minimum(odds, 0)
-        total += COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind * (1 - shadow)
-        total[~near] = -4.0
+        behind, shadow = background_odds(evidence, cameras, _near(probability, reach))
+        total = (1 - shadow) * (np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind)
+        total += np.minimum(odds, 0) - SHADOW_WEIGHT * shadow
+        total[~_near(probability, REACHES[0])] = -4.0
         probability = _smoothed(evidence, total, probability)
-        progress(i + 1, rounds)
+        progress(i + 1, len(REACHES))
     return probability
 
 
@@ -92,16 +90,16 @@ def _lasting(mask: Bool[np.ndarray, "F h w"]) -> np.ndarray:
     return labels
 
 
-def _near(probability: Float[np.ndarray, "F h w"]) -> Bool[np.ndarray, "F h w"]:
-    radius = max(3, round(REACH * max(probability.shape[1:])))
+def _near(probability: Float[np.ndarray, "F h w"], reach: float) -> Bool[np.ndarray, "F h w"]:
+    radius = max(3, round(reach * max(probability.shape[1:])))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return np.stack([cv2.dilate((p > 0.6).astype(np.uint8), disc) > 0 for p in probability])
+    return np.stack([cv2.dilate((p > 0.5).astype(np.uint8), disc) > 0 for p in probability])
 
 
 def _colour_odds(images: UInt8[np.ndarray, "F h w 3"], probability: Float[np.ndarray, "F h w"]) -> np.ndarray:
     """Log-odds of each pixel's colour: movers of the frames around against what surrounds them."""
     bins = _bins(images)
-    near = _near(probability)
+    near = _near(probability, REACHES[0])
     size = COLOUR_LEVELS**3
     inside = np.stack([np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)])
     outside = np.stack([np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)])

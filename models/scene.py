@@ -1,20 +1,25 @@
 """The whole trained scene: its layers and the clip's cameras; what model.pt holds."""
 
 import os
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.cameras import Cameras
 from models.encoding import ColorField
 from models.errors import InputError
 from models.exposure import Exposure
+from models.moving import MovingMeshPipeline
 from models.pipeline import Canvas, Rendering, TriangleMeshPipeline, WorldSpaceTrianglePipeline, render_view
 
 MODEL_VERSION = 1
+DEPTH_TOLERANCE = 0.15
+"""A mover is hidden only by a background nearer than it by more than this share: the ground it stands on is not."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class MovingLayer:
+    """Meshes of the movers and the renderer that colours them."""
+
+    meshes: MovingMeshPipeline
+    renderer: WorldSpaceTrianglePipeline
+
+
+@dataclass(frozen=True)
 class Scene:
     """A clip's cameras and its trained layers."""
 
@@ -33,16 +46,35 @@ class Scene:
     fps: float
     exposure: Exposure
     background: Layer
+    moving: MovingLayer | None = None
 
     def render(self, view: Cameras, index: int, time: float) -> Rendering:
         """What camera ``index`` of ``view`` sees at ``time`` (in frames of the clip, may be fractional)."""
-        return render_view(self.background.meshes, self.background.renderer, view, index)
+        return self.views(view, index, time).merged
 
-    def rebuild(self, t: int) -> Rendering:
-        """Frame t as the clip's own camera saw it, with that frame's exposure."""
-        picture = self.render(self.cameras, t, t)
-        rgb = (picture.rgb * self.exposure.factor(t) + 0.5).clip(0, 255).astype(np.uint8)
-        return replace(picture, rgb=rgb)
+    def views(self, view: Cameras, index: int, time: float, in_front: bool = False) -> "LayerViews":
+        """The layers apart and merged by depth; with ``in_front`` movers hide the background wherever they are."""
+        background = render_view(self.background.meshes, self.background.renderer, view, index)
+        mover = None
+        if self.moving is not None:
+            mover = self.moving.meshes.picture(self.moving.renderer, view, index, time)
+        if mover is None:
+            return LayerViews(background, background, np.zeros_like(background.rgb))
+        shown = mover.depth < np.inf if in_front else mover.depth < (1 + DEPTH_TOLERANCE) * background.depth
+        alpha = (mover.alpha * shown)[..., None]
+        rgb = alpha * mover.rgb * 255 + (1 - alpha) * background.rgb
+        depth = np.where(alpha[..., 0] > 0.5, mover.depth, background.depth)
+        covered = background.covered | (alpha[..., 0] > 0.5)
+        merged = Rendering((rgb + 0.5).clip(0, 255).astype(np.uint8), depth, covered)
+        alone = (alpha * mover.rgb * 255 + 0.5).clip(0, 255).astype(np.uint8)
+        return LayerViews(merged, background, alone)
+
+    def rebuild(self, t: int) -> "LayerViews":
+        """Frame t as the clip's own camera saw it, with that frame's exposure; its masks say that movers are in front."""
+        views = self.views(self.cameras, t, t, in_front=True)
+        factor = self.exposure.factor(t)
+        merged, background = (replace(r, rgb=_exposed(r.rgb, factor)) for r in (views.merged, views.background))
+        return LayerViews(merged, background, _exposed(views.foreground, factor))
 
     @property
     def depth(self) -> float:
@@ -50,6 +82,20 @@ class Scene:
         middle = len(self.cameras) // 2
         z = self.cameras[[middle]].to_camera(self.background.meshes.vertices.double())[0, :, 2]
         return float(z[torch.isfinite(z) & (z > 0)].median())
+
+
+@dataclass(frozen=True)
+class LayerViews:
+    """One view, whole and layer by layer."""
+
+    merged: Rendering
+    background: Rendering
+    foreground: UInt8[np.ndarray, "H W 3"]
+    """Movers over black."""
+
+
+def _exposed(rgb: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    return (rgb * factor + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def save_scene(path: Path, scene: Scene) -> None:
@@ -68,6 +114,8 @@ def save_scene(path: Path, scene: Scene) -> None:
         },
         "background": _layer_state(scene.background),
     }
+    if scene.moving is not None:
+        state["moving"] = {**scene.moving.meshes.state(), **_renderer_state(scene.moving.renderer)}
     temporary = path.with_name(path.name + ".part")
     try:
         with temporary.open("wb") as stream:
@@ -89,18 +137,35 @@ def load_scene(path: Path, device: torch.device) -> Scene:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such model file; train one with demo_pipeline.py")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about a foreign pickle, which is refused below
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
         raise InputError(f"{path}: is no model file that can be read ({type(error).__name__}); train again") from error
     if not isinstance(state, dict) or state.get("model_version") != MODEL_VERSION:
         raise InputError(f"{path}: is no model of version {MODEL_VERSION}; train again with demo_pipeline.py")
     try:
         cameras = _camera_from(state["cameras"])
-        gain, shading = (state["exposure"][key].numpy() for key in ("gain", "shading"))
+        gain = _checked(state["exposure"]["gain"], len(cameras), 3).numpy()
+        shading = _checked(state["exposure"]["shading"], len(cameras), None, None, 3).numpy()
         exposure = Exposure(gain, shading, cameras.width, cameras.height)
-        return Scene(cameras, float(state["fps"]), exposure, _layer_from(state["background"], cameras, device))
+        background = _layer_from(state["background"], cameras, device)
+        moving = None
+        if "moving" in state:
+            meshes = MovingMeshPipeline.from_state(state["moving"])
+            moving = MovingLayer(meshes, _renderer_from(state["moving"], device))
+        return Scene(cameras, float(state["fps"]), exposure, background, moving)
     except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{path}: the model lacks parts or holds wrong shapes ({error}); train again") from error
+        what = " ".join(str(error).split())[:200]  # torch's own messages run over many lines
+        raise InputError(f"{path}: the model lacks parts or holds wrong values ({what}); train again") from error
+
+
+def _checked(tensor: Tensor, *shape: int | None) -> Tensor:
+    """The tensor, if it is finite and of that shape (None: any size)."""
+    fits = len(shape) == tensor.ndim and all(want in (None, n) for want, n in zip(shape, tensor.shape, strict=True))
+    if not fits or not torch.isfinite(tensor).all():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} should be finite and of shape {shape}")
+    return tensor
 
 
 def _camera_state(cameras: Cameras) -> dict:
@@ -109,7 +174,9 @@ def _camera_state(cameras: Cameras) -> dict:
 
 
 def _camera_from(state: dict) -> Cameras:
-    return Cameras(state["K"], state["world_from_cam"], int(state["width"]), int(state["height"]))
+    K = _checked(state["K"], None, 3, 3)
+    poses = _checked(state["world_from_cam"], len(K), 4, 4)
+    return Cameras(K, poses, int(state["width"]), int(state["height"]))
 
 
 def _layer_state(layer: Layer) -> dict:
@@ -119,17 +186,30 @@ def _layer_state(layer: Layer) -> dict:
         "faces": meshes.faces,
         "trust": meshes.trust,
         "canvas": asdict(meshes.canvas),
-        "field": {key: value.cpu() for key, value in layer.renderer.field.state_dict().items()},
-        "normalized_from_world": layer.renderer.normalized_from_world.cpu(),
+        **_renderer_state(layer.renderer),
     }
+
+
+def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
+    field = {key: value.cpu() for key, value in renderer.field.state_dict().items()}
+    return {"field": field, "normalized_from_world": renderer.normalized_from_world.cpu()}
+
+
+def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
+    field = ColorField()
+    field.load_state_dict(state["field"])
+    return WorldSpaceTrianglePipeline(field, state["normalized_from_world"]).to(device)
 
 
 def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
     vertices: Tensor = state["vertices"]
-    for faces in state["faces"].values():
+    for t, faces in state["faces"].items():
+        _checked(state["trust"][t], len(_checked(faces, None, 3)))
         if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
             raise ValueError("a face names a vertex that does not exist")
+        _checked(vertices[faces.flatten()], 3 * len(faces), 3)
     meshes = TriangleMeshPipeline(cameras, vertices, state["faces"], state["trust"], Canvas(**state["canvas"]))
     field = ColorField()
-    field.load_state_dict(state["field"])
-    return Layer(meshes, WorldSpaceTrianglePipeline(field, state["normalized_from_world"]).to(device))
+    field.load_state_dict({key: _checked(value, *value.shape) for key, value in state["field"].items()})
+    normalized_from_world = _checked(state["normalized_from_world"], 4, 4)
+    return Layer(meshes, WorldSpaceTrianglePipeline(field, normalized_from_world).to(device))

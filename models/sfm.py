@@ -67,7 +67,7 @@ def solve_scene(
     if visible.sum(1).max() < MIN_TRACKS:
         raise InputError(
             f"only {visible.sum(1).max()} points could be tracked (at least {MIN_TRACKS} are needed): "
-            "the video has too little texture, or the masks cover almost all of it"
+            "the video has too little texture or the masks cover almost all of it; film more detail or mask less"
         )
     if cameras is not None:
         return _finish(xy, visible, cameras, "given", np.ones(len(xy), bool))

@@ -139,7 +139,7 @@ def grow_tracks(
         if progress is not None:
             progress(done, xy.shape[1])
     if xy.shape[1] == 0:
-        raise InputError("the video has no texture that can be tracked: no corner was found in any frame")
+        raise InputError("no frame has texture outside the masks that can be tracked; film more detail or mask less")
     return xy, visible
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -137,7 +138,9 @@ def load_tracks(path: str | Path) -> Tracks:
 
 def _read_dict(path: Path) -> dict:
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about a foreign pickle, which is refused below
+            warnings.simplefilter("ignore")
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: is no plain file of tensors, or holds code, which is never run; "
@@ -205,7 +208,7 @@ def _shape_problem(data: dict) -> str | None:
     if not isinstance(xy, Tensor) or xy.ndim != 3:
         return "xy is no tensor of shape (frames, points, 2)"
     letters = {"F": xy.shape[0], "N": xy.shape[1]}
-    if not all(letters.values()):
+    if not letters["F"] or (not letters["N"] and data["layer"] == "background"):
         return f"holds {letters['F']} frames and {letters['N']} points, needs at least one of each"
     for key, shape in _SHAPES.items():
         value = data.get(key)

@@ -106,14 +106,19 @@ TRAJECTORIES: dict[str, Callable[..., CameraPath]] = {
 }
 
 
+def check_trajectory(name: str) -> None:
+    """Raises InputError where there is no path of that name."""
+    if name not in TRAJECTORIES:
+        raise InputError(f"there is no camera path '{name}'; choose one of {', '.join(TRAJECTORIES)}")
+
+
 def make_trajectory(name: str, cameras: Cameras, depth: float, num_frames: int, **settings: float | None) -> CameraPath:
     """The path of that name; see the functions for their settings.
 
     Raises:
         InputError: there is no path of that name.
     """
-    if name not in TRAJECTORIES:
-        raise InputError(f"there is no camera path '{name}'; choose one of {', '.join(TRAJECTORIES)}")
+    check_trajectory(name)
     if depth <= 0 or num_frames < 1:
         raise ValueError(f"needs a positive depth and number of frames, not {depth} and {num_frames}")
     return TRAJECTORIES[name](cameras, depth, num_frames, **settings)

@@ -1,0 +1,191 @@
+"""Video + background_points.pt -> tracks of what moves, in 2D, 3D and canonical coordinates: foreground_points.pt."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from background_points import clip_name, describe, load_masks
+from models.canonical import canonical_coordinates
+from models.errors import InputError, run_script
+from models.images import write_image
+from models.lifting import lift_mover
+from models.motion_segments import label_movers
+from models.pipeline import TriangleMeshPipeline
+from models.plots import draw_tracks
+from models.tracking import check_tracker, grow_tracks
+from models.tracks import Tracks, load_tracks, save_tracks
+from models.video import Video, check_output_dir, read_video, write_video
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to read, how to track, where to write."""
+
+    video_path: Path
+    """Video file, or folder of images in name order."""
+    mask_path: Path | None = None
+    """Folder of masks or mask video (white = moving); those beside the background file if not given."""
+    background_path: Path | None = None
+    """Track file of the background; results/<clip>/background_points.pt if not given."""
+    output_dir: Path | None = None
+    """Where to write; the folder of the background file if not given."""
+    tracker: str = "lucas_kanade"
+    """Which point tracker."""
+    spacing: int = 5
+    """Pixels between points."""
+    max_frames: int | None = None
+    """Take at most so many frames (as for the background)."""
+    stride: int = 1
+    """Take every stride-th frame (as for the background)."""
+    max_size: int = 960
+    """Reduce frames whose longer side is larger (as for the background), in pixels."""
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
+    start = time.perf_counter()
+    check_tracker(settings.tracker)
+    background_path = settings.background_path or (
+        Path("results") / clip_name(settings.video_path) / "background_points.pt"
+    )
+    output_dir = check_output_dir(settings.output_dir or background_path.parent)
+    background = load_tracks(background_path)
+    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
+    describe(video)
+    check_same_clip(video, background, background_path)
+    masks = moving_masks(settings, video, background_path)
+    out = output_dir / "foreground_points.pt"
+    if not masks.any():
+        save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
+        print(f"nothing moves in this clip: wrote an empty {out}")
+        return
+
+    labels = label_movers(masks)
+    labels[masks & (labels == 0)] = 1
+    xy, visible = track(video, settings, masks)
+    movers = label_of_tracks(xy, visible, labels)
+    depth = depth_of_movers(background, labels)
+    canonical = np.zeros((xy.shape[1], 3))
+    for mover in np.unique(movers):
+        own = movers == mover
+        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], labels == mover)
+    xyz = lifted(background, xy, visible, depth[:, movers - 1])
+    save_tracks(out, moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers))
+    overlay = draw_tracks(video.frames, xy, visible, groups=movers)
+    write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
+    write_labels(output_dir, labels)
+    print(f"{labels.max()} mover(s), {xy.shape[1]} tracks, {time.perf_counter() - start:.0f} s")
+    print(f"wrote {out}, foreground_tracks.mp4, labels/")
+
+
+def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
+    """Refuses a background file that was made from other frames."""
+    if len(video) != len(background) or (video.width, video.height) != (background.width, background.height):
+        raise InputError(
+            f"{path}: was made from {len(background)} frames {background.width}x{background.height}, but {video.path} "
+            f"gives {len(video)} frames {video.width}x{video.height}; use the same clip and settings for both"
+        )
+
+
+def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.ndarray:
+    """The masks given, or those that background_points.py wrote."""
+    if settings.mask_path is not None:
+        return load_masks(settings, video)
+    folder = background_path.parent / "masks"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there are no masks beside {background_path}; run background_points.py again")
+    from models.masks import read_masks
+
+    return read_masks(folder, len(video), video.width, video.height, np.arange(len(video)))
+
+
+def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
+    """Arrays of no track at all."""
+    empty = np.zeros((num_frames, 0, 2), np.float32), np.zeros((num_frames, 0), bool)
+    return *empty, np.zeros((num_frames, 0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
+
+
+def track(video: Video, settings: Settings, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tracks that live inside the masks."""
+    with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
+
+        def progress(done: int, points: int) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix_str(f"{points} tracks")
+
+        return grow_tracks(video.frames, settings.spacing, settings.tracker, masks, progress)
+
+
+def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mover that each track lies on most of the time, 1, 2, ..."""
+    height, width = labels.shape[1:]
+    x, y = xy[..., 0].astype(np.int64).clip(0, width - 1), xy[..., 1].astype(np.int64).clip(0, height - 1)
+    at = labels[np.arange(len(labels))[:, None], y, x]
+    votes = np.stack([((at == mover) & visible).sum(0) for mover in range(1, int(labels.max()) + 1)])
+    return votes.argmax(0) + 1
+
+
+def depth_of_movers(background: Tracks, labels: np.ndarray) -> np.ndarray:
+    """z-depth (F, M) of each mover in each frame, from the background's surface that it stands on."""
+    meshes = TriangleMeshPipeline.from_tracks(background, range(len(background)))
+    surface = []
+    for t in tqdm(range(len(background)), desc="depth", unit="frame"):
+        source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]
+        surface.append(meshes.fragments(source, meshes.cameras, t).depth.numpy())
+    return np.stack([lift_mover(labels == mover, surface) for mover in range(1, int(labels.max()) + 1)], 1)
+
+
+def lifted(background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """World positions (F, N, 3); where a track is not seen, those of the nearest frame in which it is."""
+    xyz = background.cameras.unproject(torch.from_numpy(xy).double(), torch.from_numpy(depth)).numpy()
+    times = np.arange(len(xy))
+    for n in range(xy.shape[1]):
+        seen = np.flatnonzero(visible[:, n])
+        nearest = seen[np.abs(times[:, None] - seen[None]).argmin(1)]
+        xyz[:, n] = xyz[nearest, n]
+    return xyz
+
+
+def moving_tracks(
+    settings: Settings,
+    video: Video,
+    background: Tracks,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    xyz: np.ndarray,
+    canonical: np.ndarray,
+    movers: np.ndarray,
+) -> Tracks:
+    """The track file's content."""
+    return Tracks(
+        xy=torch.from_numpy(xy).float(),
+        visible=torch.from_numpy(visible),
+        confidence=torch.from_numpy(visible).float(),
+        xyz=torch.from_numpy(xyz).float(),
+        K=background.K,
+        world_from_cam=background.world_from_cam,
+        width=video.width,
+        height=video.height,
+        fps=video.fps,
+        frame_indices=torch.as_tensor(video.frame_indices),
+        layer="foreground",
+        video_path=str(settings.video_path),
+        canonical=torch.from_numpy(canonical).float(),
+        label=torch.as_tensor(movers, dtype=torch.int64),
+    )
+
+
+def write_labels(output_dir: Path, labels: np.ndarray) -> None:
+    """The number of the mover of each pixel, as PNGs."""
+    folder = check_output_dir(output_dir / "labels")
+    for t, image in enumerate(labels):
+        write_image(folder / f"{t:05d}.png", image)
+
+
+if __name__ == "__main__":
+    run_script(main)

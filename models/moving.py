@@ -1,0 +1,271 @@
+"""The moving layer: a mesh of each frame's mover, carried to any time and camera, with a soft outline.
+
+``MovingMeshPipeline`` stands beside ``TriangleMeshPipeline``: its vertices move, and colour is read not at world points
+but at canonical coordinates (u, v, w): place on the mover, and time, along which colour may change slowly.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy.spatial import Delaunay, QhullError
+from torch import Tensor
+
+from models.cameras import Cameras
+from models.canonical import local_map, mover_box
+from models.exposure import Exposure
+from models.pipeline import WorldSpaceTrianglePipeline
+from models.rasterizer import interpolate, rasterize
+from models.tracks import Tracks
+
+OUTLINE_STEP = 6
+"""Pixels between vertices along a mover's outline."""
+OUTLINE_MARGIN = 3
+"""Pixels by which the mesh reaches past the mask, so that the soft edge has colour."""
+EDGE_SOFTNESS = 0.7
+"""Standard deviation in pixels of the outline's blur."""
+TIME_STEP = 0.35 / 1024
+"""Normalised length of one frame along w: a third of the finest cell, so that a frame between others is told by them."""
+LABEL_GAP = 64
+"""Frames between the time axes of two movers along w."""
+
+
+@dataclass(frozen=True)
+class MovingMesh:
+    """Movers of one frame."""
+
+    xyz: Float[Tensor, "V 3"]
+    """World position at the frame's time."""
+    to_next: Float[Tensor, "V 3"]
+    """How far each vertex goes until the next frame that has a mesh of it."""
+    to_previous: Float[Tensor, "V 3"]
+    """The same towards the one before."""
+    source: Float[Tensor, "V 5"]
+    """Canonical (u, v, w) and the pixel (x, y) in the frame."""
+    faces: Int[Tensor, "T 3"]
+
+
+@dataclass(frozen=True)
+class MoverPicture:
+    """Movers as a camera sees them."""
+
+    rgb: Float[np.ndarray, "H W 3"]
+    alpha: Float[np.ndarray, "H W"]
+    depth: Float[np.ndarray, "H W"]
+
+
+class MovingMeshPipeline:
+    """Meshes of the movers in those frames that have them."""
+
+    def __init__(self, meshes: dict[int, MovingMesh], alpha: dict[int, UInt8[Tensor, "H W"]]):
+        """
+        Args:
+            meshes: by frame.
+            alpha: soft mask of each frame, 255 = mover.
+        """
+        self.meshes, self.alpha = meshes, alpha
+
+    @staticmethod
+    def from_tracks(tracks: Tracks, masks: Bool[np.ndarray, "F H W"], frames: list[int]) -> "MovingMeshPipeline":
+        """Meshes of the given frames' masks from the moving tracks visible in them."""
+        frames = [t for t in frames if masks[t].any()]
+        meshes, alpha = {}, {}
+        for i, t in enumerate(frames):
+            following = frames[i + 1] if i + 1 < len(frames) else None
+            before = frames[i - 1] if i > 0 else None
+            mesh = _build(tracks, masks, t, before, following)
+            if mesh is not None:
+                meshes[t], alpha[t] = mesh, torch.from_numpy(soften(masks[t]))
+        return MovingMeshPipeline(meshes, alpha)
+
+    def at(self, time: float) -> tuple[int, Float[Tensor, "V 3"], float] | None:
+        """The frame whose mesh shows ``time``, its vertices then, and the w of that time; None where no mover is."""
+        if not self.meshes:
+            return None
+        known = sorted(self.meshes)
+        t = min(known, key=lambda k: (abs(k - time), k))
+        gap = time - t
+        place = known.index(t)
+        other = known[place + 1] if gap > 0 and place + 1 < len(known) else known[place - 1] if gap < 0 < place else t
+        if abs(gap) > 1 and (other == t or abs(other - t) > 16):
+            return None
+        mesh = self.meshes[t]
+        share = abs(gap) / max(abs(other - t), 1)
+        step = mesh.to_next if gap > 0 else mesh.to_previous
+        return t, mesh.xyz + share * step, gap
+
+    def picture(
+        self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float
+    ) -> MoverPicture | None:
+        """What camera ``index`` of ``view`` sees of the movers at ``time``; None where it sees nothing of them."""
+        found = self.at(time)
+        if found is None:
+            return None
+        t, xyz, late = found
+        mesh = self.meshes[t]
+        local = view[[index]].to_camera(xyz.double())[0]
+        near = 1e-3 * float(local[:, 2].abs().median())
+        fragments = rasterize(local, mesh.faces, view.K[index], view.width, view.height, near=near)
+        rows, columns = np.nonzero(fragments.face.numpy() >= 0)
+        if not len(rows):
+            return None
+        source = interpolate(fragments, mesh.faces, mesh.source)[rows, columns]
+        place = source[:, :3] + torch.tensor([0.0, 0.0, late])
+        rgb = np.zeros((view.height, view.width, 3), np.float32)
+        rgb[rows, columns] = renderer.colors(place).numpy()
+        alpha = np.zeros((view.height, view.width), np.float32)
+        alpha[rows, columns] = _sampled(self.alpha[t].numpy(), source[:, 3:].numpy())
+        return MoverPicture(rgb, alpha, fragments.depth.numpy())
+
+    def state(self) -> dict:
+        """Tensors only, for the model file."""
+        return {
+            "meshes": {t: [m.xyz, m.to_next, m.to_previous, m.source, m.faces] for t, m in self.meshes.items()},
+            "alpha": self.alpha,
+        }
+
+    @staticmethod
+    def from_state(state: dict) -> "MovingMeshPipeline":
+        """The inverse of ``state``."""
+        return MovingMeshPipeline({t: MovingMesh(*parts) for t, parts in state["meshes"].items()}, state["alpha"])
+
+
+def soften(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """A mask with a soft outline, 255 = inside."""
+    return (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE_SOFTNESS) * 255 + 0.5).astype(np.uint8)
+
+
+def canonical_normalization(meshes: MovingMeshPipeline) -> Float[Tensor, "4 4"]:
+    """Affine map from canonical coordinates to [-1, 1]^3: one scale for (u, v), ``TIME_STEP`` a frame for w."""
+    source = torch.cat([mesh.source[:, :3] for mesh in meshes.meshes.values()]).double()
+    low, high = source.min(0).values, source.max(0).values
+    scale = torch.full((3,), 1.9 / float((high - low)[:2].max().clamp_min(1e-6)), dtype=torch.float64)
+    scale[2] = TIME_STEP
+    matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
+    matrix[:3, 3] = -scale * (low + high) / 2
+    return matrix
+
+
+@dataclass(frozen=True)
+class MovingPixels:
+    """S pixels of the movers, with the canonical coordinate that each one sees; stands in for TrainingPixels."""
+
+    places: Float[np.ndarray, "S 3"]
+    rgb: Float[np.ndarray, "S 3"]
+    face: Int[np.ndarray, "S"]
+    trust: Float[np.ndarray, "1"]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def points(self, index: Int[np.ndarray, "B"], positions: object = None) -> Float[np.ndarray, "B 3"]:
+        """Canonical coordinates of the pixels."""
+        return self.places[index]
+
+
+def sample_movers(
+    meshes: MovingMeshPipeline,
+    cameras: Cameras,
+    frames: UInt8[np.ndarray, "F H W 3"],
+    masks: Bool[np.ndarray, "F H W"],
+    exposure: Exposure,
+) -> MovingPixels:
+    """All pixels inside the masks of the frames that have a mesh."""
+    places, colors = [], []
+    for t, mesh in meshes.meshes.items():
+        local = cameras[[t]].to_camera(mesh.xyz.double())[0]
+        near = 1e-3 * float(local[:, 2].abs().median())
+        fragments = rasterize(local, mesh.faces, cameras.K[t], cameras.width, cameras.height, near=near)
+        rows, columns = np.nonzero((fragments.face.numpy() >= 0) & masks[t])
+        places.append(interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy())
+        own = frames[t] / (255 * exposure.factor(t))
+        colors.append(own.clip(0, 1)[rows, columns].astype(np.float16))
+    joined = np.concatenate(places), np.concatenate(colors)
+    return MovingPixels(*joined, np.zeros(len(joined[0]), np.int32), np.ones(1, np.float32))
+
+
+def _build(tracks: Tracks, masks: np.ndarray, t: int, before: int | None, following: int | None) -> MovingMesh | None:
+    """The mesh of frame t: its tracks and an outline, whose values follow from the tracks near it."""
+    seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
+    if not len(seen):
+        return None
+    inner = tracks.xy[t, seen].double().numpy()
+    outline = _outline(masks[t])
+    box = mover_box(masks[t])
+    label = tracks.label[seen].double().numpy() if tracks.label is not None else np.zeros(len(seen))
+    w = t + (len(masks) + LABEL_GAP) * label
+    depth = tracks.cameras[[t]].project(tracks.xyz[t, seen].double()[None])[1][0].numpy()
+    known = np.concatenate([tracks.canonical[seen, :2].double().numpy(), 1 / depth[:, None]], 1)
+    home = _home(inner, known[:, :2], box)
+    outer = local_map(inner, known, outline, box, home)
+    nearest = ((outline[:, None] - inner[None]) ** 2).sum(-1).argmin(1)
+    outer[:, 2] = known[nearest, 2]
+    xy, values = np.concatenate([inner, outline]), np.concatenate([known, outer])
+    w = np.concatenate([w, w[nearest]])
+    faces = _faces_inside(xy, masks[t], w)
+    if faces is None:
+        return None
+    camera = tracks.cameras[[t]]
+    xyz = camera.unproject(torch.from_numpy(xy)[None], torch.from_numpy(1 / values[:, 2])[None])[0]
+    steps = [_displacement(tracks, t, other, xy, box) for other in (following, before)]
+    source = torch.from_numpy(np.concatenate([values[:, :2], w[:, None], xy], 1)).float()
+    return MovingMesh(xyz.float(), *steps, source, torch.from_numpy(faces))
+
+
+def _home(inner: np.ndarray, place: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The box that ``box`` is carried to: where the known points of the frame lie in canonical coordinates."""
+    spread = inner.std(0).mean()
+    scale = place.std(0).mean() / spread if len(inner) > 3 and spread > 1 else 1.0
+    return np.array([place.mean(0) + scale * (box[0] - inner.mean(0)), box[1] * scale])
+
+
+def _outline(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "n 2"]:
+    """Points round the mask, a few pixels outside."""
+    side = 2 * OUTLINE_MARGIN + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    padded = np.pad(mask.astype(np.uint8), 2 * OUTLINE_MARGIN)
+    grown = cv2.dilate(padded, kernel)
+    contours, _ = cv2.findContours(grown, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    points = [contour[:: OUTLINE_STEP if len(contour) > 4 * OUTLINE_STEP else 1, 0] for contour in contours]
+    return np.concatenate(points).astype(np.float64) - 2 * OUTLINE_MARGIN + 0.5
+
+
+def _faces_inside(xy: np.ndarray, mask: np.ndarray, w: np.ndarray) -> Int[np.ndarray, "T 3"] | None:
+    """Delaunay faces whose middle lies on the (slightly grown) mask and whose corners are of one mover."""
+    try:
+        faces = Delaunay(xy).simplices.astype(np.int64)
+    except (QhullError, ValueError):
+        return None
+    side = 2 * OUTLINE_MARGIN + 3
+    grown = cv2.dilate(np.pad(mask.astype(np.uint8), 8), np.ones((side, side), np.uint8)) > 0
+    middle = (xy[faces].mean(1) + 8).astype(np.int64)
+    inside = grown[middle[:, 1].clip(0, len(grown) - 1), middle[:, 0].clip(0, grown.shape[1] - 1)]
+    faces = faces[inside & (np.ptp(w[faces], 1) == 0)]
+    return faces if len(faces) else None
+
+
+def _displacement(
+    tracks: Tracks, t: int, other: int | None, xy: Float[np.ndarray, "V 2"], box: np.ndarray
+) -> Float[Tensor, "V 3"]:
+    """World displacement of each vertex from frame t to another, from the tracks seen in both."""
+    if other is None:
+        return torch.zeros(len(xy), 3)
+    both = (tracks.visible[t] & tracks.visible[other]).numpy()
+    if not both.any():
+        return torch.zeros(len(xy), 3)
+    moved = (tracks.xyz[other, both] - tracks.xyz[t, both]).double().numpy()
+    still = np.array([[0.0, 0.0], [1e-9, 1e-9]])
+    return torch.from_numpy(local_map(tracks.xy[t, both].double().numpy(), moved, xy, box, still)).float()
+
+
+def _sampled(image: UInt8[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
+    """Bilinear, 0 to 1; 0 outside the image."""
+    x, y = (xy.astype(np.float32) - np.float32(0.5)).T  # OpenCV puts (0, 0) at the centre of the top-left pixel
+    out = np.zeros(len(xy), np.float32)
+    step = 32000  # OpenCV's remap takes maps of at most 32767 rows
+    for i in range(0, len(xy), step):
+        maps = x[i : i + step, None].copy(), y[i : i + step, None].copy()
+        out[i : i + step] = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0] / 255
+    return out
