@@ -12,7 +12,7 @@ demo: data/sample/video.mp4
 	$(PY) background_points.py --video_path data/sample/frames --output_dir results/sample
 	$(PY) demo_pipeline.py --background_path results/sample/background_points.pt --output_dir results/pipeline_demo
 	@echo
-	@echo "Done. Open results/pipeline_demo/index.html, or look at the videos beside it:"
+	@echo "Done. Look at the videos in results/pipeline_demo/:"
 	@echo "  reconstruction.mp4  novel_view_spiral.mp4  mesh.mp4  depth.mp4"
 
 test: $(STAMP)

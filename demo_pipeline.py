@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from models.cameras import Cameras, save_transforms
-from models.encoding import ColorField
+from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
 from models.masks import dilate, read_masks
@@ -34,6 +34,8 @@ try:
 except ImportError:  # Windows
     resource = None
 
+LOG2_ENTRIES = 19
+"""Entries of each level of the hash grid, as a power of 2."""
 MOVER_EPOCHS = 20
 """Passes over the movers' pixels, which are few."""
 MASK_MARGIN = 3
@@ -185,7 +187,7 @@ def train_scene(
 ) -> tuple[Scene, History]:
     """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
     training = sorted(set(range(len(frames))) - set(held_out))
-    meshes = TriangleMeshPipeline.from_tracks(tracks, training)
+    meshes = TriangleMeshPipeline.from_tracks(tracks, training, masks)
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
     random = np.random.default_rng(settings.seed)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
@@ -205,7 +207,8 @@ def train_scene(
 
 def fit(settings: Settings, pixels, positions, to_box: torch.Tensor, random, device: torch.device, name: str):
     """A renderer trained on one layer's pixels, and how training went."""
-    field = ColorField(generator=torch.Generator().manual_seed(settings.seed))
+    generator = torch.Generator().manual_seed(settings.seed)
+    field = ColorField(HashGrid(log2_entries=LOG2_ENTRIES, generator=generator), generator=generator)
     renderer = WorldSpaceTrianglePipeline(field, to_box).to(device)
     share = 1.0 if name == "background" else 0.3
     seconds = None if settings.train_seconds is None else share * settings.train_seconds

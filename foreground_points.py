@@ -132,7 +132,7 @@ def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> 
 
 def depth_of_movers(background: Tracks, labels: np.ndarray) -> np.ndarray:
     """z-depth (F, M) of each mover in each frame, from the background's surface that it stands on."""
-    meshes = TriangleMeshPipeline.from_tracks(background, range(len(background)))
+    meshes = TriangleMeshPipeline.from_tracks(background, range(len(background)), labels > 0)
     surface = []
     for t in tqdm(range(len(background)), desc="depth", unit="frame"):
         source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]

@@ -12,6 +12,10 @@ JUMP_TRUST = 1e-3
 """Weight of a face that may span a depth jump: it closes a gap, but is no surface."""
 BORDER_TRUST = 0.03
 """Weight of a face that reaches past the points, at an extrapolated depth."""
+BORDER_GAP = 12
+"""A point past the border counts if it was or will be seen within so many frames."""
+HIDDEN_CELL = 10
+"""Pixels between points that the frame itself does not see."""
 BORDER_SHARE = 0.2
 """How far the mesh reaches past the image border, as a share of the longer side."""
 SPIKE_RATIO = 1.08
@@ -61,6 +65,37 @@ def build_mesh(
     trust = np.where((point[faces] < 0).any(1), BORDER_TRUST, 1.0)
     trust[corner.max(1) > JUMP_RATIO * corner.min(1)] = JUMP_TRUST
     return FrameMesh(xy, depth, faces, trust.astype(np.float32), point)
+
+
+def hidden_points(
+    xy: Float[np.ndarray, "N 2"],
+    depth: Float[np.ndarray, "N"],
+    gap: Int[np.ndarray, "N"],
+    visible: Bool[np.ndarray, "N"],
+    mask: Bool[np.ndarray, "H W"] | None,
+    width: int,
+    height: int,
+) -> Int[np.ndarray, "M"]:
+    """Points that tell what lies past the border and behind a mover: those seen nearest in time, one a cell.
+
+    Args:
+        gap: frames since each point was last seen, or until it will be; those inside a track's life count 0.
+        mask: where something moves.
+    """
+    margin = BORDER_SHARE * max(width, height)
+    offset = np.abs(xy - [width / 2, height / 2]) - [width / 2, height / 2]
+    outside = (offset.max(1) > 0) & (offset.max(1) < margin) & (gap <= BORDER_GAP)
+    wanted = outside
+    if mask is not None and mask.any():
+        pixel = np.nan_to_num(xy, nan=-1.0).clip(-1, 1e6).astype(np.int64)
+        inside = (offset.max(1) < 0).nonzero()[0]
+        behind = np.zeros(len(xy), bool)
+        behind[inside] = mask[pixel[inside, 1], pixel[inside, 0]]
+        wanted = outside | behind
+    found = np.flatnonzero(wanted & ~visible & (depth > 0) & np.isfinite(xy).all(1))
+    found = found[np.argsort(gap[found], kind="stable")]
+    _, chosen = np.unique(np.floor(xy[found] / HIDDEN_CELL).astype(np.int64), axis=0, return_index=True)
+    return found[chosen]
 
 
 def extrapolate_depth(

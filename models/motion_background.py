@@ -13,8 +13,8 @@ COLOUR_NOISE = 7.0
 """Standard deviation of the difference of two views of one point, in grey levels."""
 SLIP = 0.7
 """Standard deviation in pixels of where the background is read."""
-DARKEST = 0.3
-"""Share of its light that a point keeps in a cast shadow, at least."""
+DARKEST, BRIGHTEST = 0.3, 0.88
+"""Share of its light that a point keeps in a cast shadow, at least and at most."""
 WINDOW = 7
 """Side in pixels of the window over which a shadow's gain is told."""
 VIEWS = 4
@@ -101,7 +101,7 @@ def _slope(image: np.ndarray) -> Float[np.ndarray, "h w"]:
 
 def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.ndarray, np.ndarray]:
     """Odds of foreground and likeness to shadow from the views of the background."""
-    slope, ripple = _slope(image), np.sqrt(np.maximum(_ripple(image), 0))
+    slope = _slope(image)
     used = np.zeros(slope.shape, np.float32)
     plain, dark = np.full((2, VIEWS, *slope.shape), np.inf, np.float32)
     for view, known in views:
@@ -112,8 +112,7 @@ def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.nda
         noise = 3 * COLOUR_NOISE**2 + SLIP**2 * np.minimum(slope, _slope(view))
         gain = _box((image * view).sum(-1)) / np.maximum(_box(np.square(view).sum(-1)), 1)
         miss = _box(np.square(image - gain[..., None] * view).sum(-1)) / _box(noise)
-        flat = ripple + COLOUR_NOISE / 2 < 0.6 * gain * np.sqrt(np.maximum(_ripple(view), 0))
-        miss[(gain > 0.92) | (gain < DARKEST) | flat] = 100
+        miss[(gain > BRIGHTEST) | (gain < DARKEST) | _other_texture(image, view, gain)] = 100
         place = used[fresh].astype(int), *np.nonzero(fresh)
         plain[place] = (np.square(image - view).sum(-1) / noise)[fresh]
         dark[place] = miss[fresh]
@@ -144,10 +143,14 @@ def _exposure(image: np.ndarray, view: np.ndarray, static: np.ndarray) -> Float[
     return np.median((image[static] + 4) / (view[static] + 4), 0)
 
 
-def _ripple(image: np.ndarray) -> np.ndarray:
-    """Variance of grey over the window: a shadow keeps the texture that it falls on."""
-    grey = image.mean(-1)
-    return _box(grey * grey) - _box(grey) ** 2
+def _other_texture(image: np.ndarray, view: np.ndarray, gain: np.ndarray) -> Bool[np.ndarray, "h w"]:
+    """True where the background has texture that the image does not repeat: a shadow would keep it."""
+    here, there = image.mean(-1), view.mean(-1)
+    mean_here, mean_there = _box(here), _box(there)
+    variance = np.maximum(_box(there * there) - mean_there**2, 0)
+    own = np.maximum(_box(here * here) - mean_here**2, 0)
+    shared = _box(here * there) - mean_here * mean_there
+    return (gain**2 * variance > (COLOUR_NOISE / 2) ** 2) & (shared < 0.5 * np.sqrt(own * variance))
 
 
 def _box(values: np.ndarray) -> np.ndarray:

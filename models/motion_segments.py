@@ -81,7 +81,7 @@ def _significant(odds: Float[np.ndarray, "F h w"]) -> Bool[np.ndarray, "F h w"]:
 
 def _lasting(mask: Bool[np.ndarray, "F h w"]) -> np.ndarray:
     """Space-time components that are large and last; 0 elsewhere."""
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     for n, box in enumerate(ndimage.find_objects(labels), 1):
         area = (labels[box] == n).sum((1, 2))
         frames = (area > 0).sum()

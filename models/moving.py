@@ -27,7 +27,7 @@ OUTLINE_MARGIN = 3
 EDGE_SOFTNESS = 0.7
 """Standard deviation in pixels of the outline's blur."""
 TIME_STEP = 0.35 / 1024
-"""Normalised length of one frame along w: a third of the finest cell, so that a frame between others is told by them."""
+"""Normalised length of one frame along w: a third of the finest cell, so that its neighbours tell a frame between."""
 LABEL_GAP = 64
 """Frames between the time axes of two movers along w."""
 

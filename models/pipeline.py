@@ -17,7 +17,7 @@ from models.blending import blend_surfaces, fill_holes
 from models.cameras import Cameras
 from models.encoding import ColorField
 from models.errors import InputError
-from models.meshing import build_mesh
+from models.meshing import build_mesh, hidden_points
 from models.rasterizer import Fragments, rasterize
 from models.tracks import Tracks
 
@@ -66,8 +66,13 @@ class TriangleMeshPipeline:
         self.cameras, self.vertices, self.faces, self.trust, self.canvas = cameras, vertices, faces, trust, canvas
 
     @staticmethod
-    def from_tracks(tracks: Tracks, frames: Iterable[int]) -> "TriangleMeshPipeline":
+    def from_tracks(
+        tracks: Tracks, frames: Iterable[int], masks: Bool[np.ndarray, "F H W"] | None = None
+    ) -> "TriangleMeshPipeline":
         """The mesh of each of ``frames`` from the points visible in it, drawn at their projections.
+
+        Points that other frames saw take part where the frame itself cannot see the scene: past its border, and
+        behind the movers of ``masks``.
 
         Raises:
             InputError: no frame has enough points for a mesh.
@@ -77,8 +82,21 @@ class TriangleMeshPipeline:
         xy, depth = cameras.project(points)
         pool, faces, trust, meshes = [points.numpy()], {}, {}, []
         size = len(points)
+        first, last = _lifetime(tracks.visible)
         for t in frames:
             seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
+            gap = (first - t).clamp_min(0) + (t - last).clamp_min(0)
+            mask = None if masks is None else masks[t]
+            unseen = hidden_points(
+                xy[t].numpy(),
+                depth[t].numpy(),
+                gap.numpy(),
+                tracks.visible[t].numpy(),
+                mask,
+                tracks.width,
+                tracks.height,
+            )
+            seen = np.concatenate([seen, unseen])
             mesh = build_mesh(xy[t, seen].numpy(), depth[t, seen].numpy(), seen, tracks.width, tracks.height)
             if mesh is None:
                 continue
@@ -121,6 +139,13 @@ class TriangleMeshPipeline:
         if cost[order[0]] < 1e-6:
             weight[1:] *= 1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
         return [frames[i] for i in order], (weight / weight.sum()).tolist()
+
+
+def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """First and last frame in which each track is seen."""
+    times = torch.arange(len(visible))[:, None]
+    far = len(visible)
+    return torch.where(visible, times, far).min(0).values, torch.where(visible, times, -far).max(0).values
 
 
 def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "4 4"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.encoding import ColorField
+from models.encoding import ColorField, HashGrid
 from models.errors import InputError
 from models.exposure import Exposure
 from models.moving import MovingMeshPipeline
@@ -70,7 +70,7 @@ class Scene:
         return LayerViews(merged, background, alone)
 
     def rebuild(self, t: int) -> "LayerViews":
-        """Frame t as the clip's own camera saw it, with that frame's exposure; its masks say that movers are in front."""
+        """Frame t as the clip's own camera saw it, with that frame's exposure; its masks put movers in front."""
         views = self.views(self.cameras, t, t, in_front=True)
         factor = self.exposure.factor(t)
         merged, background = (replace(r, rgb=_exposed(r.rgb, factor)) for r in (views.merged, views.background))
@@ -196,7 +196,8 @@ def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
 
 
 def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
-    field = ColorField()
+    levels, entries, features = state["field"]["grid.tables"].shape
+    field = ColorField(HashGrid(levels, features, int(entries).bit_length() - 1))
     field.load_state_dict(state["field"])
     return WorldSpaceTrianglePipeline(field, state["normalized_from_world"]).to(device)
 
