@@ -15,8 +15,9 @@ from tqdm import tqdm
 from models.cameras import save_transforms
 from models.errors import InputError, run_script
 from models.masks import dilate, read_masks, write_masks
+from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
-from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_scene
+from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
 from models.tracking import check_tracker, grow_tracks
 from models.tracks import Tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
@@ -66,9 +67,9 @@ def main() -> None:
         xy, visible = track(video, settings, masks)
         tracked = time.perf_counter()
         scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+        if masks is None:
+            masks, scene = without_movers(video, xy, visible, scene)
         xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
-    if masks is None:
-        masks = np.zeros(video.frames.shape[:3], bool)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
     tracks = static_tracks(video, scene, xy, settings)
@@ -142,6 +143,32 @@ def track(video: Video, settings: Settings, masks: np.ndarray | None) -> tuple[n
             bar.set_postfix_str(f"{points} tracks")
 
         return grow_tracks(video.frames, settings.spacing, settings.tracker, allowed, progress)
+
+
+def without_movers(
+    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene
+) -> tuple[np.ndarray, StaticScene]:
+    """Masks of what moves against the scene, and the scene from the tracks outside them."""
+    with tqdm(desc="motion", unit="step") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        motion = motion_masks(video.frames, xy, visible, scene, progress)
+    share = motion.masks.mean()
+    print(f"motion: {int(motion.labels.max())} mover(s), {100 * share:.1f} % of the pixels")
+    if not motion.masks.any() or motion.scene is None:
+        return motion.masks, scene
+    return motion.masks, solve_points(motion.scene, xy, visible & outside(motion.masks, xy))
+
+
+def outside(masks: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Which sightings lie off the (grown) masks."""
+    free = ~dilate(masks, MASK_MARGIN)
+    height, width = free.shape[1:]
+    x, y = xy[..., 0].astype(np.int64).clip(0, width - 1), xy[..., 1].astype(np.int64).clip(0, height - 1)
+    return free[np.arange(len(free))[:, None], y, x]
 
 
 def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Settings) -> Tracks:

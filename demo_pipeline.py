@@ -36,7 +36,7 @@ except ImportError:  # Windows
 
 LOG2_ENTRIES = 19
 """Entries of each level of the hash grid, as a power of 2."""
-MOVER_EPOCHS = 20
+MOVER_EPOCHS = 30
 """Passes over the movers' pixels, which are few."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background colours are learned."""
@@ -201,14 +201,26 @@ def train_scene(
     if not moving.meshes:
         return scene, history
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
-    renderer, _ = fit(settings, pixels, None, canonical_normalization(moving), random, device, "movers")
+    to_box, finest = canonical_normalization(moving)
+    renderer, _ = fit(settings, pixels, None, to_box, random, device, "movers", finest)
     return replace(scene, moving=MovingLayer(moving, renderer)), history
 
 
-def fit(settings: Settings, pixels, positions, to_box: torch.Tensor, random, device: torch.device, name: str):
+def fit(
+    settings: Settings,
+    pixels,
+    positions,
+    to_box: torch.Tensor,
+    random,
+    device: torch.device,
+    name: str,
+    finest: int = 2048,
+):
     """A renderer trained on one layer's pixels, and how training went."""
     generator = torch.Generator().manual_seed(settings.seed)
-    field = ColorField(HashGrid(log2_entries=LOG2_ENTRIES, generator=generator), generator=generator)
+    field = ColorField(
+        HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator), generator=generator
+    )
     renderer = WorldSpaceTrianglePipeline(field, to_box).to(device)
     share = 1.0 if name == "background" else 0.3
     seconds = None if settings.train_seconds is None else share * settings.train_seconds

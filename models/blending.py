@@ -1,14 +1,20 @@
 """How several meshes' pictures of one view become one: agreement in depth, and holes filled."""
 
 import cv2
-import numba
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
-AGREEMENT = 0.03
+from models.kernels_threads import run_tasks, split_range
+from models.kernels_view import blend
+
+AGREEMENT = np.float32(0.03)
 """Depths within this ratio of each other are one surface."""
 LEAST_SHARE = np.float32(0.02)
 """A mesh with a smaller share of a pixel is not asked for its colour."""
+PARTS = 32
+"""Parts of an image that threads share out."""
 
 
 def blend_surfaces(
@@ -19,48 +25,32 @@ def blend_surfaces(
     The surface is the one that most weight agrees on. Shares sum to 1 (those below ``LEAST_SHARE`` are left out),
     or are all 0 (depth inf) where no mesh is.
     """
-    share = np.zeros(depth.shape, np.float32)
-    surface = np.full(depth.shape[1:], np.inf, np.float32)
-    _blend(depth.astype(np.float32), weight.astype(np.float32), np.float32(AGREEMENT), share, surface)
+    share = np.empty(depth.shape, np.float32)
+    surface = np.empty(depth.shape[1:], np.float32)
+    flat = [np.ascontiguousarray(x, np.float32).reshape(len(depth), -1) for x in (depth, weight)]
+    out = share.reshape(len(depth), -1), surface.reshape(-1)
+    parts = split_range(surface.size, PARTS)
+    run_tasks(lambda i: blend(*flat, *parts[i], AGREEMENT, LEAST_SHARE, *out), len(parts))
     return share, surface
 
 
-@numba.njit(cache=True, parallel=True)
-def _blend(depth, weight, agreement, share, surface):
-    meshes, height, width = depth.shape
-    for y in numba.prange(height):
-        own = np.empty(meshes, np.float32)
-        for x in range(width):
-            best, best_vote = -1, np.float32(0)
-            for k in range(meshes):
-                own[k] = weight[k, y, x]
-            for k in range(meshes):
-                d = depth[k, y, x]
-                if not np.isfinite(d):
-                    continue
-                vote = np.float32(0)
-                for m in range(meshes):
-                    if abs(depth[m, y, x] - d) < agreement * d:
-                        vote += own[m]
-                level = vote > best_vote * np.float32(0.9999) and d < depth[best, y, x]
-                if vote > best_vote * np.float32(1.0001) or level:
-                    best, best_vote = k, vote
-            if best < 0:
-                continue
-            d = depth[best, y, x]
-            total, mean = np.float32(0), np.float32(0)
-            for k in range(meshes):
-                if abs(depth[k, y, x] - d) < agreement * d:
-                    share[k, y, x] = own[k]
-                    total += own[k]
-            kept = np.float32(0)
-            for k in range(meshes):
-                share[k, y, x] = share[k, y, x] if share[k, y, x] >= LEAST_SHARE * total else np.float32(0)
-                kept += share[k, y, x]
-                mean += share[k, y, x] * depth[k, y, x] if share[k, y, x] > 0 else np.float32(0)
-            for k in range(meshes):
-                share[k, y, x] /= kept
-            surface[y, x] = mean / kept
+def blend_surfaces_torch(
+    depth: Float[Tensor, "M H W"], weight: Float[Tensor, "M H W"]
+) -> tuple[Float[Tensor, "M H W"], Float[Tensor, "H W"]]:
+    """Plain form of ``blend_surfaces``, on any device."""
+    near = (depth[:, None] - depth).abs() < float(AGREEMENT) * depth  # [m, k]: m agrees with k
+    near &= depth.isfinite()
+    vote = (near * weight[:, None]).sum(0)
+    best, best_vote = torch.full_like(depth[0], torch.inf), torch.zeros_like(depth[0])
+    for d, v in zip(depth, vote, strict=True):
+        better = (v > best_vote * 1.0001) | ((v > best_vote * 0.9999) & (d < best))
+        best, best_vote = torch.where(better, d, best), torch.where(better, v, best_vote)
+    share = torch.where((depth - best).abs() < float(AGREEMENT) * best, weight, 0)
+    share = torch.where(share >= float(LEAST_SHARE) * share.sum(0), share, 0)
+    kept = share.sum(0)
+    share = share / torch.where(kept > 0, kept, 1)
+    mean = torch.where(share > 0, share * depth, 0).sum(0)
+    return share, torch.where(kept > 0, mean, torch.inf)
 
 
 def fill_holes(rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:

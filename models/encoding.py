@@ -214,6 +214,35 @@ class ColorField(nn.Module):
         return torch.sigmoid(output(torch.relu(second(torch.relu(first(features))))))
 
 
+class FieldReader:
+    """A colour field's colours by the CPU kernels and the calling thread alone, for tasks of ``run_tasks``.
+
+    It is of the field's weights at the time it was made.
+    """
+
+    def __init__(self, field: ColorField):
+        self.levels, self.table = field.grid._levels, kernels_cpu.flat_view(field.grid.tables)
+        self.weights = kernels_mlp.packed_weights(field.mlp_parameters, self.levels.rows)
+        self.cell = 2.0 / max(field.grid.resolutions)
+        """Side of the smallest cell of the hash grid."""
+
+    def colors(self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int) -> Float[np.ndarray, "count 3"]:
+        """Colours of points given axis by axis; the result is this thread's own until its next call."""
+        levels, blocks = self.levels, kernels_cpu.block_count(count)
+        end = blocks * kernels_cpu.BLOCK
+        for axis in range(3):
+            planes[axis * padded + count : axis * padded + end] = 0
+        features = scratch("features", *levels.block_shape(count))
+        features[:, 2 * len(levels.resolutions) :] = 0
+        flat, one = features.reshape(-1), np.float32(1)
+        for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
+            fixed = self.table, level, levels.entries, resolution, dense, one, levels.rows, flat
+            kernels_cpu.encode_level(planes, padded, 0, end, *fixed)
+        out = scratch("colors", count, 3)
+        kernels_mlp.mlp_forward(flat, levels.rows, self.weights, 0, blocks, count, out.reshape(-1))
+        return out
+
+
 class FieldOptimizer:
     """Adam for a ColorField: sparse on the tables, dense on the MLP.
 

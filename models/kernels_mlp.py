@@ -6,7 +6,6 @@ backward and for the weights' gradients, is the same register tile: broadcast on
 other.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -29,7 +28,7 @@ from models.kernels_simd import (
     store,
     to_int,
 )
-from models.kernels_threads import run_tasks
+from models.kernels_threads import run_tasks, split_range
 from models.kernels_tile import matrix_tile, wide_registers
 
 WIDTH = 64
@@ -230,18 +229,13 @@ def _feature_gradient(slope, weights, at, rows, wide, inward, block):
 _PARTS = 16
 
 
-def _packed(parameters: Sequence[Tensor], rows: int) -> np.ndarray:
+def packed_weights(parameters: Sequence[Tensor], rows: int) -> np.ndarray:
     """The weights in the order the kernels read: W1^T b1 W2^T b2 W3 b3, then W2 and W1 for the way back."""
     w1, b1, w2, b2, w3, b3 = (parameter.detach().numpy() for parameter in parameters)
     w1_rows = np.zeros((WIDTH, _padded(rows)), np.float32)
     w1_rows[:, : w1.shape[1]] = w1
     order = (w1_rows[:, :rows].T, b1, w2.T, b2, w3, b3, w2, w1_rows)
     return np.concatenate([part.ravel() for part in order])
-
-
-def _ranges(blocks: int) -> list[tuple[int, int]]:
-    edges = [blocks * part // _PARTS for part in range(_PARTS + 1)]
-    return [pair for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
 
 
 def mlp_colors(blocks: np.ndarray, parameters: Sequence[Tensor], count: int) -> Float[Tensor, "S 3"]:
@@ -251,7 +245,7 @@ def mlp_colors(blocks: np.ndarray, parameters: Sequence[Tensor], count: int) -> 
         parameters: W1 (64, features), b1, W2 (64, 64), b2, W3 (3, 64), b3.
     """
     out, rows = np.empty((count, CHANNELS), np.float32), blocks.shape[1]
-    features, weights, ranges = blocks.reshape(-1), _packed(parameters, rows), _ranges(len(blocks))
+    features, weights, ranges = blocks.reshape(-1), packed_weights(parameters, rows), split_range(len(blocks), _PARTS)
     run_tasks(lambda i: mlp_forward(features, rows, weights, *ranges[i], count, out.reshape(-1)), len(ranges))
     return torch.from_numpy(out)
 
@@ -276,7 +270,7 @@ def mlp_gradients(
         The loss and the gradients in the order of ``parameters``.
     """
     rows, count = blocks.shape[1], len(target)
-    features, weights, ranges = blocks.reshape(-1), _packed(parameters, rows), _ranges(len(blocks))
+    features, weights, ranges = blocks.reshape(-1), packed_weights(parameters, rows), split_range(len(blocks), _PARTS)
     losses = np.zeros(len(ranges))
     sums = np.zeros((len(ranges), (rows + 1 + WIDTH + 1 + CHANNELS) * WIDTH + CHANNELS), np.float32)
     given = target.detach().contiguous().reshape(-1).numpy()

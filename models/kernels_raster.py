@@ -1,5 +1,7 @@
 """CPU kernels of the rasteriser: triangle setup, scanline fill with depth test, interpolation of attributes.
 
+Each does a range of its work, so that callers can share it out among threads (models/kernels_threads.py).
+
 No fast-math here: only while no compiler contracts or reorders sums do the two sides of a shared edge see opposite
 values, and does the plain path in torch give the same bits.
 """
@@ -7,9 +9,8 @@ values, and does the plain path in torch give the same bits.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-BANDS_PER_THREAD = 8
 NEARLY_INTEGER = 1e-6
 DEGENERATE = 1e-12
 # bound on the rounding of an edge function, relative to image size and the extents of its two vertices; edges are moved
@@ -17,13 +18,13 @@ DEGENERATE = 1e-12
 EDGE_ROUNDING = 6e-15
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _edge(ax, ay, az, bx, by, bz):
     """Cross product a x b: the coefficients of the line through two homogeneous image points."""
     return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _clipped_range(a, z, near, size):
     """First and last pixel whose centre may lie in a triangle along one image axis; a, z: homogeneous coordinates.
 
@@ -46,13 +47,13 @@ def _clipped_range(a, z, near, size):
     return int(first), int(last)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _extent(x, y, z, width, height):
     """Size of a homogeneous vertex relative to the image, for the test of degeneracy."""
     return max(abs(x) / width, abs(y) / height, abs(z))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _setup(points, face, width, height, near, planes, box):
     """One triangle: three edge functions (positive inside), inverse depth, pixel box; see setup_triangles."""
     a, b, c = face[0], face[1], face[2]
@@ -83,24 +84,48 @@ def _setup(points, face, width, height, near, planes, box):
     box[2], box[3] = _clipped_range(y, z, near, height)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def setup_triangles(points, faces, width, height, near, planes, boxes):
+@njit(nogil=True, cache=True, error_model="numpy")
+def setup_triangles(points, faces, begin, end, width, height, near, planes, boxes):
     """Fills planes (T, 4, 3), affine in the pixel: three edges, inverse depth; boxes (T, 4): x0, x1, y0, y1 inclusive.
 
-    points (V, 3) float64 are homogeneous image points K v. An undrawn triangle has an empty box.
+    Triangles [begin, end); points (V, 3) float64 are homogeneous image points K v. An undrawn triangle has an empty
+    box.
     """
-    for t in prange(len(faces)):
+    for t in range(begin, end):
         _setup(points, faces[t], width, height, near, planes[t], boxes[t])
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(nogil=True, cache=True, error_model="numpy")
+def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, boxes):
+    """setup_triangles for all faces of a mesh in world space, of whose shared vertices only those used are projected.
+
+    image_from_world (3, 4) is K [R | t]. Returns False, with planes unfilled, where a face names no vertex.
+    """
+    points = np.empty((len(vertices), 3))
+    known = np.zeros(len(vertices), np.bool_)
+    for t in range(len(faces)):
+        for k in range(3):
+            v = faces[t, k]
+            if v < 0 or v >= len(vertices):
+                return False
+            if not known[v]:
+                known[v] = True
+                x, y, z = np.float64(vertices[v, 0]), np.float64(vertices[v, 1]), np.float64(vertices[v, 2])
+                for i in range(3):
+                    row = image_from_world[i]
+                    points[v, i] = row[0] * x + row[1] * y + row[2] * z + row[3]
+        _setup(points, faces[t], width, height, near, planes[t], boxes[t])
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _inside(planes, rest0, rest1, rest2, column):
     """Whether a pixel centre passes all edges: the same sums in the same order as every other evaluation."""
     px = column + 0.5
     return planes[0, 0] * px + rest0 >= 0 and planes[1, 0] * px + rest1 >= 0 and planes[2, 0] * px + rest2 >= 0
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _narrow(slope, rest, low, high):
     """Columns of low..high where slope * (column + 0.5) + rest >= 0."""
     if slope > 0:
@@ -112,7 +137,7 @@ def _narrow(slope, rest, low, high):
     return low, high
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def _span(planes, py, x0, x1):
     """First and last column of a triangle in the row with centre py; solved, and tested only where it is a close call.
 
@@ -137,14 +162,17 @@ def _span(planes, py, x0, x1):
     return first, last
 
 
-@njit(cache=True, error_model="numpy")
-def _draw(planes, boxes, top, bottom, limit, nearest, face):
-    """Depth test of all triangles in rows top..bottom-1; nearest: inverse depth so far, strictly nearer wins.
+@njit(nogil=True, cache=True, error_model="numpy")
+def draw_band(planes, boxes, near, top, nearest, face):
+    """Depth test of all triangles in the rows from ``top`` on that ``face`` (rows, W) holds.
 
-    limit: the inverse of the near distance; nothing nearer is drawn.
+    nearest (rows, W) takes the inverse depth, strictly nearer wins; nothing nearer than ``near`` is drawn.
 
     Faces come in order of index, so that at equal depth the lowest stays.
     """
+    bottom, limit = top + len(face), np.float32(1 / near)
+    nearest[:] = 0
+    face[:] = -1
     for t in range(len(boxes)):
         if boxes[t, 2] >= bottom or boxes[t, 3] < top:
             continue
@@ -157,14 +185,20 @@ def _draw(planes, boxes, top, bottom, limit, nearest, face):
                 inverse = np.float32(slope * (column + 0.5) + rest)
                 if inverse > nearest[row - top, column] and inverse <= limit:
                     nearest[row - top, column] = inverse
-                    face[row, column] = t
+                    face[row - top, column] = t
 
 
-@njit(cache=True, error_model="numpy")
-def _resolve(planes, face, top, bottom, barycentric, depth):
-    """Barycentrics and depth of the winners in rows top..bottom-1."""
-    for row in range(top, bottom):
-        py = row + 0.5
+@njit(nogil=True, cache=True, error_model="numpy")
+def depth_of(plane, px, py):
+    """z-depth of a pixel centre on a face."""
+    return np.float32(1 / (plane[3, 0] * px + (plane[3, 1] * py + plane[3, 2])))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _resolve(planes, face, top, barycentric, depth):
+    """Barycentrics and depth of the winners in a band."""
+    for row in range(len(face)):
+        py = top + row + 0.5
         for column in range(face.shape[1]):
             px = column + 0.5
             t = face[row, column]
@@ -181,31 +215,22 @@ def _resolve(planes, face, top, bottom, barycentric, depth):
             barycentric[row, column, 0] = b0 * scale
             barycentric[row, column, 1] = b1 * scale
             barycentric[row, column, 2] = b2 * scale
-            depth[row, column] = 1 / (plane[3, 0] * px + (plane[3, 1] * py + plane[3, 2]))
+            depth[row, column] = depth_of(plane, px, py)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def fill(planes, boxes, near, threads, face, barycentric, depth):
-    """Draws prepared triangles into the buffers of a Fragments; each band of rows has one owner, so no races."""
-    height, width = face.shape
-    rows = -(-height // (threads * BANDS_PER_THREAD))
-    limit = np.float32(1 / near)
-    for thread in prange(threads):
-        nearest = np.empty((rows, width), np.float32)
-        for top in range(thread * rows, height, threads * rows):
-            bottom = min(top + rows, height)
-            nearest[:] = 0
-            face[top:bottom] = -1
-            _draw(planes, boxes, top, bottom, limit, nearest, face)
-            _resolve(planes, face, top, bottom, barycentric, depth)
+@njit(nogil=True, cache=True, error_model="numpy")
+def fill(planes, boxes, near, top, bottom, face, barycentric, depth):
+    """Draws prepared triangles into rows [top, bottom) of the buffers of a Fragments."""
+    nearest = np.empty((bottom - top, face.shape[1]), np.float32)
+    draw_band(planes, boxes, near, top, nearest, face[top:bottom])
+    _resolve(planes, face[top:bottom], top, barycentric[top:bottom], depth[top:bottom])
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def interpolate(face, barycentric, faces, attributes, out):
-    """out (H, W, C) = sum over a face's vertices of barycentric * attribute; zero where empty."""
-    height, width = face.shape
-    for row in prange(height):
-        for column in range(width):
+@njit(nogil=True, cache=True, error_model="numpy")
+def interpolate(face, barycentric, faces, attributes, top, bottom, out):
+    """out (H, W, C) = sum of a face's barycentric * attribute, in rows [top, bottom); zero where empty."""
+    for row in range(top, bottom):
+        for column in range(face.shape[1]):
             t = face[row, column]
             if t < 0:
                 out[row, column] = 0

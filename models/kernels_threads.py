@@ -43,6 +43,12 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
         future.result()
 
 
+def split_range(size: int, parts: int) -> list[tuple[int, int]]:
+    """At most so many ranges (begin, end) of about one length, none empty, that make up [0, size)."""
+    edges = [size * part // parts for part in range(parts + 1)]
+    return [pair for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
+
+
 def scratch(name: str, *shape: int) -> np.ndarray:
     """Unfilled float32 memory that this thread keeps and hands out again under the same name.
 

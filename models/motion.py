@@ -25,6 +25,11 @@ CELL = 20
 STEADY_GAIN = 0.7
 """A camera that may move must leave less than this share of the residual of one that only turns."""
 
+LONG_TRACK = 6
+"""Frames that a track must last to be believed to be static."""
+VOTE_GAIN = 12.0
+"""Makes one track's vote about certain within 2 pixels."""
+
 
 @dataclass(frozen=True)
 class MotionMasks:
@@ -64,7 +69,8 @@ def motion_masks(
     if scene is None:
         return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None)
     evidence = gather_evidence(frames, scene.cameras, _nearest(scene), lambda done, _: report(done, total))
-    probability = segment(evidence, scene.cameras, lambda done, _: report(len(frames) + done, total))
+    votes = track_votes(xy, visible, scene, *evidence.misfit.shape[1:])
+    probability = segment(evidence, votes, scene.cameras, lambda done, _: report(len(frames) + done, total))
     small = label_movers(probability > 0.5)
     masks, labels = _enlarged(probability, small, width, height)
     return MotionMasks(masks, labels, scene)
@@ -85,9 +91,12 @@ def background_scene(
             return scene
     best, most = scene, coverage
     for left_out in (True, False) if scene is not None else (False,):
-        candidate = _solve_from_rotation(xy, visible, share < SUSPECT if left_out else share > -1, width, height)
+        keep = share < SUSPECT if left_out else np.ones(xy.shape[1], bool)
+        candidate = _solve_from_rotation(xy, visible, keep, width, height)
         if candidate is None:
             continue
+        agreed = candidate.points.agrees.sum(0) > 0.8 * visible.sum(0)
+        candidate = _solve_from_rotation(xy, visible, agreed, width, height) or candidate
         _, coverage = agreement(xy, visible, candidate.points.agrees, width, height)
         if coverage > most:
             best, most = candidate, coverage
@@ -137,6 +146,28 @@ def _solve_from_rotation(
     cameras, error = (cameras, error) if flat else (moving, moving_error)
     points = triangulate(xy, visible, cameras, flat=flat)
     return StaticScene(cameras, points, "rotation" if flat else "adjusted", np.ones(len(xy), bool), error)
+
+
+def track_votes(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], scene: StaticScene, height: int, width: int
+) -> Float[np.ndarray, "F h w"]:
+    """What long tracks say round them, in images of another size: -1 static, 0 nothing known.
+
+    A track is told over its whole life, far more frames than flow spans, and at the frames' own resolution. One
+    that does not agree says nothing: it may have slipped at the edge of a mover.
+    """
+    seen = np.maximum(visible.sum(0), 1)
+    share = scene.points.agrees.sum(0) / seen
+    long = visible.sum(0) >= min(LONG_TRACK, len(xy))
+    vote = np.where(long & (share > 0.9), -1.0, 0.0)
+    scale = np.array([width / scene.cameras.width, height / scene.cameras.height])
+    out = np.zeros((len(xy), height, width), np.float32)
+    for t in range(len(xy)):
+        told = visible[t] & (vote != 0)
+        x, y = np.clip((xy[t, told] * scale).astype(int), 0, [width - 1, height - 1]).T
+        np.add.at(out[t], (y, x), vote[told].astype(np.float32))
+        out[t] = np.clip(cv2.GaussianBlur(out[t], (0, 0), 2.0) * VOTE_GAIN, -1, 0)
+    return out
 
 
 def _nearest(scene: StaticScene) -> Float[np.ndarray, "F"]:

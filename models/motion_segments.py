@@ -16,6 +16,8 @@ THRESHOLD = 3.0
 """Misfit, in standard deviations of the frame's own noise, at which motion is as likely as not."""
 CERTAIN = 2.5
 """Bound of the log-odds that motion gives a pixel of one frame."""
+TRACK_WEIGHT = 1.5
+"""Log-odds of a long track's vote."""
 COLOUR_WEIGHT = 0.6
 """Weight of the log-odds that colour gives, once something moves."""
 BEHIND_WEIGHT = 1.0
@@ -35,10 +37,17 @@ SHORTEST = 4
 
 
 def segment(
-    evidence: Evidence, cameras: Cameras, progress: Callable[[int, int], None] = lambda done, total: None
+    evidence: Evidence,
+    votes: Float[np.ndarray, "F h w"],
+    cameras: Cameras,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Float[np.ndarray, "F h w"]:
-    """Probability that each pixel belongs to a mover, at the evidence's size."""
-    motion = motion_odds(evidence)
+    """Probability that each pixel belongs to a mover, at the evidence's size.
+
+    Args:
+        votes: what tracks say, from -1 (static) to 0 (nothing).
+    """
+    motion = motion_odds(evidence) + TRACK_WEIGHT * votes
     moving = _significant(motion)
     if not moving.any():
         return np.zeros(motion.shape, np.float32)
@@ -46,7 +55,7 @@ def segment(
     probability = 1 / (1 + np.exp(-odds))
     for i, reach in enumerate(REACHES):
         colour = _colour_odds(evidence.images, probability)
-        behind, shadow = background_odds(evidence, cameras, _near(probability, reach))
+        behind, shadow = background_odds(evidence, cameras, _near(probability, reach) & (votes > -0.5))
         total = (1 - shadow) * (np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind)
         total += np.minimum(odds, 0) - SHADOW_WEIGHT * shadow
         total[~_near(probability, REACHES[0])] = -4.0

@@ -26,8 +26,10 @@ OUTLINE_MARGIN = 3
 """Pixels by which the mesh reaches past the mask, so that the soft edge has colour."""
 EDGE_SOFTNESS = 0.7
 """Standard deviation in pixels of the outline's blur."""
-TIME_STEP = 0.35 / 1024
-"""Normalised length of one frame along w: a third of the finest cell, so that its neighbours tell a frame between."""
+CELLS_PER_PIXEL = 1.5
+"""Cells of the hash grid's finest level along one pixel of the reference frame."""
+FRAMES_PER_CELL = 1.0
+"""Frames along w in one cell of the finest level; more blur motion that tracks miss, fewer tell less between frames."""
 LABEL_GAP = 64
 """Frames between the time axes of two movers along w."""
 
@@ -137,15 +139,24 @@ def soften(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE_SOFTNESS) * 255 + 0.5).astype(np.uint8)
 
 
-def canonical_normalization(meshes: MovingMeshPipeline) -> Float[Tensor, "4 4"]:
-    """Affine map from canonical coordinates to [-1, 1]^3: one scale for (u, v), ``TIME_STEP`` a frame for w."""
+def canonical_normalization(meshes: MovingMeshPipeline) -> tuple[Float[Tensor, "4 4"], int]:
+    """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of the grid that fits it.
+
+    One scale for (u, v), by the range that holds nearly all vertices; along w as many frames a cell as
+    ``FRAMES_PER_CELL``, more where the clip is too long for the box.
+    """
     source = torch.cat([mesh.source[:, :3] for mesh in meshes.meshes.values()]).double()
-    low, high = source.min(0).values, source.max(0).values
-    scale = torch.full((3,), 1.9 / float((high - low)[:2].max().clamp_min(1e-6)), dtype=torch.float64)
-    scale[2] = TIME_STEP
+    levels = torch.tensor([0.01, 0.99], dtype=torch.float64)
+    step = max(1, len(source) // 100_000)
+    low, high = torch.quantile(source[::step], levels, dim=0)
+    low[2], high[2] = source[:, 2].min(), source[:, 2].max()
+    reach = 1.3 * float((high - low)[:2].max().clamp_min(16))
+    finest = int(min(2048, max(128, CELLS_PER_PIXEL * reach)))
+    scale = torch.full((3,), 2.0 / reach, dtype=torch.float64)
+    scale[2] = min(2 / (finest * FRAMES_PER_CELL), 1.9 / float((high - low)[2] + 1))
     matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
     matrix[:3, 3] = -scale * (low + high) / 2
-    return matrix
+    return matrix, finest
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from models.blending import blend_surfaces, fill_holes
+from models import tiles
+from models.blending import blend_surfaces_torch, fill_holes
 from models.cameras import Cameras
 from models.encoding import ColorField
 from models.errors import InputError
 from models.meshing import build_mesh, hidden_points
-from models.rasterizer import Fragments, rasterize
+from models.rasterizer import Fragments, rasterize, used_vertices
 from models.tracks import Tracks
 
 NUM_BLENDED = 4
 """Meshes of how many frames are joined for one view."""
 CHUNK = 1 << 18
 """Points coloured at a time."""
+NEAR = 1e-4
+"""Smallest depth that is drawn, as a share of the scene's."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,19 @@ class TriangleMeshPipeline:
         vertices = torch.from_numpy(np.concatenate(pool)).float()
         return TriangleMeshPipeline(cameras, vertices, faces, trust, Canvas.around(meshes))
 
-    def fragments(self, t: int, view: Cameras, index: int = 0, out: Fragments | None = None) -> Fragments:
+    def fragments(
+        self,
+        t: int,
+        view: Cameras,
+        index: int = 0,
+        out: Fragments | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Fragments:
         """Frame t's mesh as camera ``index`` of ``view`` sees it; depth jumps included."""
-        local = view[[index]].to_camera(self.vertices.double())[0]
-        near = 1e-4 * float(self.depth_scale)
-        return rasterize(local, self.faces[t], view.K[index], view.width, view.height, near=near, out=out)
+        used, faces = used_vertices(self.faces[t], len(self.vertices))
+        local = view[[index]].to_camera(self.vertices[used].to(device).double())[0]
+        near = NEAR * self.depth_scale
+        return rasterize(local, faces.to(device), view.K[index], view.width, view.height, near=near, out=out)
 
     @cached_property
     def depth_scale(self) -> float:
@@ -229,21 +241,54 @@ def render_view(
     weight agrees on wins. Faces that are hardly trusted are seen only where nothing else is; what is left is filled.
     """
     frames, weights = meshes.nearest_frames(view, index, count)
-    drawn = [meshes.fragments(t, view, index) for t in frames]
-    depth = np.stack([f.depth.numpy() for f in drawn])
-    weight = [w * _face_trust(f, meshes.trust[t]) for f, t, w in zip(drawn, frames, weights, strict=True)]
-    share, surface = blend_surfaces(depth, np.stack(weight))
-    rgb = np.zeros((view.height, view.width, 3), np.float32)
-    one = view[[index]]
-    for k in range(len(frames)):
-        rows, columns = np.nonzero(share[k])
-        xy = torch.from_numpy(np.stack([columns, rows], 1) + 0.5)
-        points = one.unproject(xy[None], torch.from_numpy(depth[k, rows, columns]).double()[None])[0]
-        rgb[rows, columns] += share[k, rows, columns, None] * renderer.colors(points).numpy()
+    on_cpu = renderer.field.grid.chosen_backend(renderer.field.grid.tables) == "numba"
+    draw = _render_fast if on_cpu else _render_plain
+    rgb, surface = draw(meshes, renderer, view, index, list(zip(frames, weights, strict=True)))
     covered = np.isfinite(surface)
     rgb = fill_holes(rgb, covered)
-    return Rendering((rgb * 255 + 0.5).clip(0, 255).astype(np.uint8), surface, covered)
+    return Rendering(cv2.convertScaleAbs(rgb, alpha=255), surface, covered)
 
 
-def _face_trust(fragments: Fragments, trust: Float[Tensor, "T"]) -> Float[np.ndarray, "H W"]:
-    return trust.numpy()[np.maximum(fragments.face.numpy(), 0)]
+def _render_fast(
+    meshes: TriangleMeshPipeline,
+    renderer: WorldSpaceTrianglePipeline,
+    view: Cameras,
+    index: int,
+    drawn: list[tuple[int, float]],
+) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
+    """Colours and depth by the CPU kernels."""
+    K, pose = view.K[index].double(), view.world_from_cam[index].double()
+    image_from_world = K @ view[[index]].cam_from_world[0, :3].double()
+    unproject = torch.eye(4, dtype=torch.float64)
+    unproject[:3, :3] = torch.linalg.inv(K)
+    box_from_pixel = renderer.normalized_from_world @ pose @ unproject
+    near = NEAR * meshes.depth_scale
+    camera = tiles.View(image_from_world.numpy(), box_from_pixel.numpy(), view.width, view.height, near)
+    vertices = meshes.vertices.numpy()
+    world = [tiles.WorldMesh(vertices, meshes.faces[t].numpy(), meshes.trust[t].numpy(), w) for t, w in drawn]
+    return tiles.render_tiles(world, renderer.field, camera)
+
+
+@torch.no_grad()
+def _render_plain(
+    meshes: TriangleMeshPipeline,
+    renderer: WorldSpaceTrianglePipeline,
+    view: Cameras,
+    index: int,
+    drawn: list[tuple[int, float]],
+) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
+    """Colours and depth in plain torch, on the renderer's device; reads the field once for each mesh and pixel."""
+    device = renderer.normalized_from_world.device
+    layers = [meshes.fragments(t, view, index, device=device) for t, _ in drawn]
+    depth = torch.stack([layer.depth for layer in layers])
+    weight = [
+        w * meshes.trust[t].to(device)[f.face.clamp_min(0).long()] for f, (t, w) in zip(layers, drawn, strict=True)
+    ]
+    share, surface = blend_surfaces_torch(depth, torch.stack(weight))
+    rgb = torch.zeros((view.height, view.width, 3), device=device)
+    for k in range(len(drawn)):
+        rows, columns = torch.nonzero(share[k], as_tuple=True)
+        xy = torch.stack([columns, rows], 1).double() + 0.5
+        points = view[[index]].unproject(xy[None], depth[k, rows, columns].double()[None])[0]
+        rgb[rows, columns] += share[k, rows, columns, None] * renderer.colors(points).float()
+    return rgb.cpu().numpy(), surface.cpu().numpy()

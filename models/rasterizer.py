@@ -11,16 +11,18 @@ Two paths give the same bits: scanlines in numba (models/kernels_raster.py) and 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from models import kernels_raster
+from models.kernels_threads import run_tasks, split_range
 
 PAIRS_PER_CHUNK = 1 << 22
 FACE_BITS = 0x7FFFFFFF
+BANDS_PER_THREAD = 8
+"""Parts of a mesh or an image for each thread, so that none waits long for the others."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,18 @@ def rasterize(
     return out
 
 
+def used_vertices(faces: Int[Tensor, "T 3"], num_vertices: int) -> tuple[Int[Tensor, "U"], Int[Tensor, "T 3"]]:
+    """The vertices that faces name, in order, and the faces in terms of those: a mesh out of a shared pool.
+
+    Raises:
+        ValueError: a face names a vertex that does not exist.
+    """
+    _check_faces(faces, num_vertices)
+    used = torch.zeros(num_vertices, dtype=torch.bool, device=faces.device)
+    used[faces.flatten().long()] = True
+    return used.nonzero()[:, 0], (used.cumsum(0) - 1)[faces.long()]
+
+
 def interpolate(
     fragments: Fragments, faces: Int[Tensor, "T 3"], attributes: Float[Tensor, "V C"]
 ) -> Float[Tensor, "H W C"]:
@@ -95,8 +109,10 @@ def interpolate(
     faces, attributes = faces.to(attributes.device, torch.int64), attributes.detach().to(torch.float32)
     if attributes.device.type == "cpu":
         result = torch.empty((*fragments.face.shape, attributes.shape[1]))
-        arrays = (fragments.face, fragments.barycentric, faces.contiguous(), attributes.contiguous(), result)
-        kernels_raster.interpolate(*(array.numpy() for array in arrays))
+        arrays = (fragments.face, fragments.barycentric, faces.contiguous(), attributes.contiguous())
+        arrays, out = [array.numpy() for array in arrays], result.numpy()
+        bands = split_range(len(out), _bands())
+        run_tasks(lambda i: kernels_raster.interpolate(*arrays, *bands[i], out), len(bands))
         return result
     return interpolate_torch(fragments, faces, attributes)
 
@@ -142,6 +158,10 @@ def _choose_backend(backend: str, device: torch.device) -> str:
     return ("numba" if device.type == "cpu" else "torch") if backend == "auto" else backend
 
 
+def _bands() -> int:
+    return BANDS_PER_THREAD * torch.get_num_threads()
+
+
 def _image_points(x, y, z, K: Tensor) -> list:
     """Homogeneous pixels K v, of arrays or tensors; sums written out, as matrix products round in their own ways."""
     return [x * row[0] + y * row[1] + z * row[2] for row in K.double().cpu().tolist()]
@@ -154,9 +174,11 @@ def _rasterize_numba(vertices: Tensor, K: Tensor, faces: Tensor, near: float, ou
         points = np.stack(_image_points(*vertices.numpy().T, K), 1)
     planes = np.empty((len(faces), 4, 3))
     boxes = np.empty((len(faces), 4), np.int32)
-    kernels_raster.setup_triangles(points, faces.numpy(), width, height, near, planes, boxes)
+    parts, bands = split_range(len(faces), _bands()), split_range(height, _bands())
+    fixed = width, height, near, planes, boxes
+    run_tasks(lambda i: kernels_raster.setup_triangles(points, faces.numpy(), *parts[i], *fixed), len(parts))
     buffers = (out.face.numpy(), out.barycentric.numpy(), out.depth.numpy())
-    kernels_raster.fill(planes, boxes, near, numba.get_num_threads(), *buffers)
+    run_tasks(lambda i: kernels_raster.fill(planes, boxes, near, *bands[i], *buffers), len(bands))
 
 
 def _rasterize_torch(vertices: Tensor, K: Tensor, faces: Tensor, near: float, out: Fragments) -> None:

@@ -192,14 +192,17 @@ def _layer_state(layer: Layer) -> dict:
 
 def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
     field = {key: value.cpu() for key, value in renderer.field.state_dict().items()}
-    return {"field": field, "normalized_from_world": renderer.normalized_from_world.cpu()}
+    finest = renderer.field.grid.resolutions[-1]
+    return {"field": field, "finest": finest, "normalized_from_world": renderer.normalized_from_world.cpu()}
 
 
 def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
     levels, entries, features = state["field"]["grid.tables"].shape
-    field = ColorField(HashGrid(levels, features, int(entries).bit_length() - 1))
-    field.load_state_dict(state["field"])
-    return WorldSpaceTrianglePipeline(field, state["normalized_from_world"]).to(device)
+    field = ColorField(
+        HashGrid(levels, features, int(entries).bit_length() - 1, finest_resolution=int(state["finest"]))
+    )
+    field.load_state_dict({key: _checked(value, *value.shape) for key, value in state["field"].items()})
+    return WorldSpaceTrianglePipeline(field, _checked(state["normalized_from_world"], 4, 4)).to(device)
 
 
 def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
@@ -210,7 +213,4 @@ def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
             raise ValueError("a face names a vertex that does not exist")
         _checked(vertices[faces.flatten()], 3 * len(faces), 3)
     meshes = TriangleMeshPipeline(cameras, vertices, state["faces"], state["trust"], Canvas(**state["canvas"]))
-    field = ColorField()
-    field.load_state_dict({key: _checked(value, *value.shape) for key, value in state["field"].items()})
-    normalized_from_world = _checked(state["normalized_from_world"], 4, 4)
-    return Layer(meshes, WorldSpaceTrianglePipeline(field, normalized_from_world).to(device))
+    return Layer(meshes, _renderer_from(state, device))

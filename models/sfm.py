@@ -119,6 +119,11 @@ def _finish_turning(xy: np.ndarray, visible: np.ndarray, turning: Cameras) -> St
     return _finish(xy, visible, replace(turning, world_from_cam=poses), "still" if still else "rotation", registered)
 
 
+def solve_points(scene: StaticScene, xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"]) -> StaticScene:
+    """The scene's points again, under its cameras, from other sightings (of other tracks, or fewer of the same)."""
+    return _finish(xy, visible, scene.cameras, scene.method, scene.registered)
+
+
 def _finish(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, registered: np.ndarray) -> StaticScene:
     points = triangulate(xy, visible & registered[:, None], cameras, flat=method in ("rotation", "still"))
     error = float(points.residual[points.agrees].mean()) if points.agrees.any() else float("nan")

@@ -2,14 +2,28 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from numba import njit
+from torch import Tensor
 
 from models.exposure import Exposure
-from models.pipeline import TriangleMeshPipeline
+from models.kernels_threads import run_tasks, split_range
+from models.pipeline import TriangleMeshPipeline, transform_points
+
+SAMPLE = np.dtype(
+    {
+        "names": ["frame", "pixel", "face", "rgb"],
+        "formats": [np.int32, np.int32, np.int32, (np.float16, 3)],
+        "itemsize": 20,
+    }
+)
+"""A training pixel, side by side in memory: to draw one at random is then one wait for memory, not four."""
+GATHERED = 256
+"""Samples of a batch whose memory is asked for ahead of their arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +50,76 @@ class TrainingPixels:
 
     def points(self, index: Int[np.ndarray, "B"], positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "B 3"]:
         """World points where the pixels' rays meet the planes of their faces, under the vertices' positions."""
-        out = np.empty((len(index), 3), np.float32)
-        _intersect(
-            index, self.frame, self.pixel, self.vertices, self.face, self.inverse_K, self.world_from_cam,
-            self.width, positions, out,
-        )  # fmt: skip
-        return out
+        return self.batch(index, positions, np.eye(4)).points
+
+    def batch(
+        self,
+        index: Int[np.ndarray, "B"],
+        positions: Float[np.ndarray, "V 3"],
+        normalized_from_world: Float[np.ndarray, "4 4"],
+        least_weight: float = 0.0,
+    ) -> "Batch":
+        """The pixels of the given indices as the colour field needs them, in one pass."""
+        points, rgb = np.empty((len(index), 3), np.float32), np.empty((len(index), 3), np.float32)
+        weight = np.empty(len(index), np.float32)
+        matrix = np.ascontiguousarray(normalized_from_world, np.float64)
+        mesh = self.vertices, self.trust, positions
+        cameras = self.inverse_K, self.world_from_cam, self.width, matrix
+        samples, half = (self.frame, self.pixel, self.face, self.rgb.view(np.uint16)), _half_values()
+        parts = split_range(len(index), 16)
+        fixed = index, samples, half, *mesh, *cameras, np.float32(least_weight), points, rgb, weight
+        run_tasks(lambda i: _draw(*parts[i], *fixed), len(parts))
+        return Batch(points, rgb, weight)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples of a training step."""
+
+    points: Float[np.ndarray, "B 3"]
+    """Where their rays meet their faces, normalised."""
+    rgb: Float[np.ndarray, "B 3"]
+    weight: Float[np.ndarray, "B"]
+    """Trust of the face, but not less than asked for."""
+
+
+def batch_plain(
+    pixels, index: np.ndarray, positions: np.ndarray, normalized_from_world: np.ndarray, least_weight: float = 0.0
+) -> Batch:
+    """Plain form of ``TrainingPixels.batch``, for whatever has points(), rgb, face and trust."""
+    points = torch.from_numpy(pixels.points(index, positions)).double()
+    points = transform_points(torch.from_numpy(normalized_from_world), points).float().numpy()
+    return Batch(points, pixels.rgb[index].astype(np.float32), pixels.trust[pixels.face[index]].clip(least_weight))
+
+
+class DevicePixels:
+    """Training pixels kept and drawn on a device, in plain torch: a GPU does not wait for the CPU's memory."""
+
+    def __init__(self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"], device: torch.device):
+        def move(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        self.frame, self.pixel, self.face = (move(x) for x in (pixels.frame, pixels.pixel, pixels.face))
+        self.rgb, self.trust, self.vertices = (move(x) for x in (pixels.rgb, pixels.trust, pixels.vertices))
+        self.inverse_K, self.world_from_cam = move(pixels.inverse_K), move(pixels.world_from_cam)
+        self.positions, self.width = move(positions), pixels.width
+
+    def __len__(self) -> int:
+        return len(self.face)
+
+    def batch(
+        self, index: Int[Tensor, "B"], normalized_from_world: Float[Tensor, "4 4"], least_weight: float = 0.0
+    ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"], Float[Tensor, "B"]]:
+        """Points, rgb and weight, as ``TrainingPixels.batch`` gives them."""
+        frame, pixel, face = (x[index].long() for x in (self.frame, self.pixel, self.face))
+        center = torch.stack([pixel % self.width + 0.5, pixel // self.width + 0.5, torch.ones_like(pixel)], 1).double()
+        pose = self.world_from_cam[frame]
+        ray = (pose[:, :3, :3] @ (self.inverse_K[frame] @ center[..., None]))[..., 0]
+        a, b, c = self.positions[self.vertices[face].long()].double().unbind(1)
+        normal = torch.linalg.cross(b - a, c - a)
+        depth = (normal * (a - pose[:, :3, 3])).sum(1) / (normal * ray).sum(1)
+        points = transform_points(normalized_from_world, pose[:, :3, 3] + depth[:, None] * ray)
+        return points.float(), self.rgb[index].float(), self.trust[face].clamp_min(least_weight)
 
 
 def sample_points(
@@ -62,33 +140,47 @@ def sample_points(
     generator = generator or np.random.default_rng(0)
     height, width = frames.shape[1:3]
     share = min(1.0, limit / max(1, len(times) * height * width))
-    offset = 0
-    parts: dict[str, list[np.ndarray]] = {key: [] for key in ("frame", "pixel", "face", "rgb", "vertices", "trust")}
-    for t in times:
+    # The system gives memory only to what is written, so that room for the most there can be costs nothing.
+    kept, store = 0, np.empty(min(len(times) * height * width, int(limit + 8 * limit**0.5) + 64), SAMPLE)
+    offsets = np.cumsum([0, *(len(meshes.faces[t]) for t in times)])
+    for t, offset in zip(times, offsets, strict=False):
         face = meshes.fragments(t, meshes.cameras, t).face.numpy().ravel()
         wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
         if share < 1.0:
-            wanted &= generator.random(len(wanted)) < share
-        pixel = np.flatnonzero(wanted).astype(np.int32)
-        parts["frame"].append(np.full(len(pixel), t, np.int32))
-        parts["pixel"].append(pixel)
-        parts["face"].append(face[pixel] + np.int32(offset))
-        color = frames[t] / (255 * exposure.factor(t)) if exposure else frames[t] / np.float32(255)
-        parts["rgb"].append(color.clip(0, 1).reshape(-1, 3)[pixel].astype(np.float16))
-        parts["vertices"].append(meshes.faces[t].numpy().astype(np.int32))
-        parts["trust"].append(meshes.trust[t].numpy())
-        offset += len(meshes.faces[t])
-    joined = {key: np.concatenate(value) for key, value in parts.items()}
+            wanted &= generator.random(len(wanted), np.float32) < share
+        pixel = np.flatnonzero(wanted)[: len(store) - kept]
+        own = store[kept : kept + len(pixel)]
+        own["frame"], own["pixel"], own["face"] = t, pixel, face[pixel] + offset
+        own["rgb"] = _scene_colors(frames[t], pixel, exposure, t)
+        kept += len(pixel)
     cameras = meshes.cameras
     return TrainingPixels(
-        **joined,
+        **{name: store[name][:kept] for name in ("frame", "pixel", "face", "rgb")},
+        vertices=np.concatenate([meshes.faces[t].numpy().astype(np.int32) for t in times]),
+        trust=np.concatenate([meshes.trust[t].numpy() for t in times]),
         inverse_K=torch.linalg.inv(cameras.K.double()).numpy(),
         world_from_cam=cameras.world_from_cam.double().numpy(),
         width=width,
     )
 
 
-@numba.njit(cache=True)
+def _scene_colors(
+    frame: UInt8[np.ndarray, "H W 3"], pixel: Int[np.ndarray, "P"], exposure: Exposure | None, t: int
+) -> Float[np.ndarray, "P 3"]:
+    """Colours of some pixels without the frame's exposure, 0 to 1."""
+    color = frame.reshape(-1, 3)[pixel] / np.float32(255)
+    if exposure is not None:
+        color /= exposure.factor(t).reshape(-1, 3)[pixel]
+    return np.clip(color, 0, 1, out=color)
+
+
+@cache
+def _half_values() -> Float[np.ndarray, "65536"]:
+    """What each half-precision number is: numba has none on the CPU."""
+    return np.arange(1 << 16).astype(np.uint16).view(np.float16).astype(np.float32)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _ray(frame, pixel, inverse_K, pose, width):
     """Origin and direction (z-depth 1) of a pixel's ray in the world."""
     px, py = pixel % width + 0.5, pixel // width + 0.5
@@ -101,21 +193,49 @@ def _ray(frame, pixel, inverse_K, pose, width):
     return R[0, 3], R[1, 3], R[2, 3], dx, dy, dz
 
 
-@numba.njit(cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _normal(a, b, c):
-    """(b - a) x (c - a)."""
-    ex, ey, ez = b[0] - a[0], b[1] - a[1], b[2] - a[2]
-    fx, fy, fz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    """(b - a) x (c - a), in double precision."""
+    ax, ay, az = np.float64(a[0]), np.float64(a[1]), np.float64(a[2])
+    ex, ey, ez = b[0] - ax, b[1] - ay, b[2] - az
+    fx, fy, fz = c[0] - ax, c[1] - ay, c[2] - az
     return ey * fz - ez * fy, ez * fx - ex * fz, ex * fy - ey * fx
 
 
-@numba.njit(cache=True, parallel=True)
-def _intersect(index, frame, pixel, vertices, face, inverse_K, pose, width, positions, out):
-    for i in numba.prange(len(index)):
-        s = index[i]
-        corner = vertices[face[s]]
-        a = positions[corner[0]].astype(np.float64)
-        nx, ny, nz = _normal(a, positions[corner[1]], positions[corner[2]])
-        ox, oy, oz, dx, dy, dz = _ray(frame[s], pixel[s], inverse_K, pose, width)
-        depth = (nx * (a[0] - ox) + ny * (a[1] - oy) + nz * (a[2] - oz)) / (nx * dx + ny * dy + nz * dz)
-        out[i, 0], out[i, 1], out[i, 2] = ox + depth * dx, oy + depth * dy, oz + depth * dz
+@njit(nogil=True, cache=True, error_model="numpy")
+def _gather(begin, end, index, samples, half, vertices, trust, least, places, corners, colors, weight):
+    """What samples [begin, end) of a batch have in memory: loads that wait for nothing but each other's turn."""
+    frame, pixel, face, rgb = samples
+    for i in range(begin, end):
+        s, to = index[i], i - begin
+        places[to, 0], places[to, 1], places[to, 2] = frame[s], pixel[s], face[s]
+        for k in range(3):
+            colors[i, k] = half[rgb[s, k]]
+    for i in range(begin, end):
+        f = places[i - begin, 2]
+        for k in range(3):
+            corners[i - begin, k] = vertices[f, k]
+        weight[i] = max(trust[f], least)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _draw(
+    begin, end, index, samples, half, vertices, trust, positions, inverse_K, pose, width, matrix, least,
+    points, colors, weight,
+):  # fmt: skip
+    """Samples [begin, end) of a batch: see TrainingPixels.batch."""
+    places, corners = np.empty((GATHERED, 3), np.int64), np.empty((GATHERED, 3), np.int64)
+    for start in range(begin, end, GATHERED):
+        stop = min(start + GATHERED, end)
+        _gather(start, stop, index, samples, half, vertices, trust, least, places, corners, colors, weight)
+        for i in range(start, stop):
+            corner = corners[i - start]
+            a, b, c = positions[corner[0]], positions[corner[1]], positions[corner[2]]
+            nx, ny, nz = _normal(a, b, c)
+            ox, oy, oz, dx, dy, dz = _ray(places[i - start, 0], places[i - start, 1], inverse_K, pose, width)
+            ax, ay, az = np.float64(a[0]), np.float64(a[1]), np.float64(a[2])
+            depth = (nx * (ax - ox) + ny * (ay - oy) + nz * (az - oz)) / (nx * dx + ny * dy + nz * dz)
+            x, y, z = ox + depth * dx, oy + depth * dy, oz + depth * dz
+            w = matrix[3, 0] * x + matrix[3, 1] * y + matrix[3, 2] * z + matrix[3, 3]
+            for k in range(3):
+                points[i, k] = (matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2] * z + matrix[k, 3]) / w

@@ -1,9 +1,10 @@
-"""2D point tracks: seeds where coverage is thin, a tracker by name, and the Lucas-Kanade tracker built in.
+"""2D point tracks: seeds where coverage is thin, and the trackers by name that follow them.
 
-A tracker is a function ``(frames, queries) -> (xy, visible)``; learned ones register under their own names.
+A tracker is a function ``(frames, queries) -> (xy, visible)``.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numba
@@ -11,16 +12,18 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from models.errors import InputError
+from models.flow_tracking import dis_flow
+from models.learned_trackers import LEARNED, Tracker, open_learned
+from models.lucas_kanade import lucas_kanade
 
-Tracker = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-TRACKERS: dict[str, Tracker] = {}
-
-WINDOW = 15
-"""Side of the Lucas-Kanade window in pixels."""
-FORWARD_BACKWARD_LIMIT = 0.7
-"""A step whose way back misses its start by more than this, in pixels, ends the track."""
+TRACKERS: dict[str, Tracker] = {"lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
+"""Trackers that need nothing but this package."""
 CORNER_QUALITY = 2e-5
 """Smallest eigenvalue of the gradient matrix (images in [0, 1]) below which a patch cannot be tracked."""
+MANY_SEEDS = 8
+"""Frames of one round from which on they seed in two turns, so that the second can leave out what the first covers."""
+FEW_ROUNDS = 3
+"""Rounds of seeding for trackers that go through the whole video each time at a cost."""
 
 
 def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
@@ -35,80 +38,52 @@ def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
 
 def check_tracker(tracker: str) -> None:
     """Raises InputError where there is no tracker of that name."""
-    if tracker not in TRACKERS:
-        raise InputError(f"tracker '{tracker}' is not known; choose one of {', '.join(sorted(TRACKERS))}")
+    known = sorted({*TRACKERS, *LEARNED})
+    if tracker not in known:
+        raise InputError(f"tracker '{tracker}' is not known; choose one of {', '.join(known)}")
+
+
+def open_tracker(name: str, checkpoint_path: Path | None = None, device: str = "cpu") -> Tracker:
+    """The tracker of that name, ready to be called; a learned one reads its checkpoint here.
+
+    Args:
+        checkpoint_path: weights of a learned tracker; None where the name of one that comes along is given.
+        device: where a learned tracker runs.
+
+    Raises:
+        InputError: no such tracker; its package or checkpoint is missing or wrong; it needs another device.
+    """
+    check_tracker(name)
+    if name in TRACKERS:
+        if checkpoint_path is not None:
+            raise InputError(f"tracker '{name}' has no checkpoint; leave out --checkpoint_path {checkpoint_path}")
+        return TRACKERS[name]
+    return open_learned(name, checkpoint_path, device)
 
 
 def track_points(
-    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"], tracker: str = "lucas_kanade"
+    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"], tracker: str | Tracker = "lucas_kanade"
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Follows each query point through all frames, before and after the query.
 
     Args:
         frames: RGB.
         queries: [frame, x, y] with the centre of the top-left pixel at (0.5, 0.5).
-        tracker: a name in ``TRACKERS``.
+        tracker: a name in ``TRACKERS``, or what ``open_tracker`` returned.
 
     Returns:
-        Pixel positions (same convention; the last seen position where not visible) and visibility.
+        Pixel positions (same convention; the tracker's best guess where not visible) and visibility.
     """
-    check_tracker(tracker)
+    if isinstance(tracker, str):
+        tracker = open_tracker(tracker)
     queries = np.asarray(queries, np.float32).reshape(-1, 3)
-    return TRACKERS[tracker](frames, queries)
-
-
-@register_tracker("lucas_kanade")
-def lucas_kanade(frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pyramidal Lucas-Kanade from frame to frame with a forward-backward check, both ways from the query."""
-    num_frames, num_queries = len(frames), len(queries)
-    start = queries[:, 0].astype(np.int64)
-    xy = np.repeat(queries[None, :, 1:], num_frames, 0).astype(np.float32)
-    visible = np.zeros((num_frames, num_queries), bool)
-    visible[start, np.arange(num_queries)] = True
-    for order in (range(num_frames), range(num_frames - 1, -1, -1)):
-        _sweep(frames, order, start, xy, visible)
-    return xy, visible
-
-
-def _sweep(frames: np.ndarray, order: range, start: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> None:
-    """Carries points along one direction of time, writing into xy and visible."""
-    height, width = frames.shape[1:3]
-    step = order.step
-    begun = (lambda t: start <= t) if step > 0 else (lambda t: start >= t)
-    following = cv2.cvtColor(frames[order[0]], cv2.COLOR_RGB2GRAY)
-    for t in order[:-1]:
-        current, following = following, cv2.cvtColor(frames[t + step], cv2.COLOR_RGB2GRAY)
-        alive = np.flatnonzero(visible[t] & begun(t))
-        moved, good = _step(current, following, xy[t, alive])
-        inside = ((moved >= 0.5) & (moved <= np.array([width, height]) - 0.5)).all(-1)
-        good &= inside
-        xy[t + step, alive[good]] = moved[good]
-        visible[t + step, alive] = good
-        lost = np.flatnonzero(begun(t) & ~visible[t + step])
-        xy[t + step, lost] = xy[t, lost]
-
-
-def _step(a: np.ndarray, b: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One frame onwards: positions in b of points in a, and whether the way back agrees."""
-    if len(xy) == 0:
-        return xy, np.zeros(0, bool)
-    settings = {
-        "winSize": (WINDOW, WINDOW),
-        "maxLevel": max(1, min(4, int(np.log2(min(a.shape) / WINDOW)))),
-        "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01),
-    }
-    source = xy - np.float32(0.5)  # OpenCV puts (0, 0) at the centre of the top-left pixel
-    there, found, _ = cv2.calcOpticalFlowPyrLK(a, b, source, None, **settings)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(b, a, there, None, **settings)
-    miss = np.linalg.norm(back - source, axis=-1)
-    good = (found[:, 0] > 0) & (returned[:, 0] > 0) & (miss < FORWARD_BACKWARD_LIMIT)
-    return there + np.float32(0.5), good
+    return tracker(frames, queries)
 
 
 def grow_tracks(
     frames: UInt8[np.ndarray, "F H W 3"],
     spacing: int,
-    tracker: str = "lucas_kanade",
+    tracker: str | Tracker = "lucas_kanade",
     allowed: Bool[np.ndarray, "F H W"] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
@@ -121,10 +96,12 @@ def grow_tracks(
     Raises:
         InputError: no frame has a corner that can be tracked.
     """
+    if isinstance(tracker, str):
+        tracker = open_tracker(tracker)
     xy = np.zeros((len(frames), 0, 2), np.float32)
     visible = np.zeros((len(frames), 0), bool)
     done = 0
-    for batch in coarse_to_fine(len(frames)):
+    for batch in seed_rounds(len(frames), None if tracker is lucas_kanade else FEW_ROUNDS):
         free = [None if allowed is None else allowed[t] for t in batch]
         queries = [_seeds(frames[t], t, xy[t, visible[t]], spacing, f) for t, f in zip(batch, free, strict=True)]
         new_xy, new_visible = track_points(frames, np.concatenate(queries), tracker)
@@ -173,6 +150,16 @@ def _greedy(xy, visible, order, cell):
                 if visible[t, n]:
                     taken[t, int(xy[t, n, 1] / cell), int(xy[t, n, 0] / cell)] = True
     return kept
+
+
+def seed_rounds(num_frames: int, at_most: int | None = None) -> list[list[int]]:
+    """``coarse_to_fine``, with long rounds in two turns; or its last rounds joined so that few are left."""
+    rounds = coarse_to_fine(num_frames)
+    if at_most is None:
+        turns = [[r] if len(r) < MANY_SEEDS else [r[::2], r[1::2]] for r in rounds]
+        return [turn for pair in turns for turn in pair]
+    first = max(0, len(rounds) - at_most)
+    return [sorted(t for early in rounds[: first + 1] for t in early), *rounds[first + 1 :]]
 
 
 def coarse_to_fine(num_frames: int) -> list[list[int]]:

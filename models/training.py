@@ -4,14 +4,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from models.encoding import FieldOptimizer
-from models.pipeline import WorldSpaceTrianglePipeline, transform_points
-from models.tools import TrainingPixels
+from models.pipeline import WorldSpaceTrianglePipeline
+from models.tools import DevicePixels, TrainingPixels, batch_plain
 
 FINAL_RATE = 0.03
 """Learning rate at the end, as a share of that at the start."""
@@ -64,21 +66,16 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite; the step and the likely cause are named.
     """
-    device = renderer.normalized_from_world.device
+    draw = _sampler(renderer, pixels, positions, schedule.batch_size, generator)
     optimizer = FieldOptimizer(renderer.field)
     history, start, recent, step = History(), time.perf_counter(), [], 0
     while (share := schedule.share_done(step, len(pixels), time.perf_counter() - start)) < 1:
         optimizer.lr = FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE))
-        index = generator.integers(0, len(pixels), schedule.batch_size)
-        points = torch.from_numpy(pixels.points(index, positions)).to(device)
-        points = transform_points(renderer.normalized_from_world, points.double()).float()
-        weight = torch.from_numpy(pixels.trust[pixels.face[index]].clip(LEAST_WEIGHT)).to(device)
-        loss, _ = renderer.field.loss_and_grad(points, torch.from_numpy(pixels.rgb[index]).to(device).float(), weight)
+        points, rgb, weight = draw()
+        loss, _ = renderer.field.loss_and_grad(points, rgb, weight)
         optimizer.step()
-        recent.append(float(loss))
+        recent.append(loss)
         step += 1
-        if not math.isfinite(recent[-1]):
-            raise FloatingPointError(f"the loss is {recent[-1]} at step {step}: the mesh or the tracks hold bad values")
         if step % 20 == 0:
             _record(history, step, recent)
             rate = step * schedule.batch_size / (time.perf_counter() - start)
@@ -89,7 +86,39 @@ def train(
     return history
 
 
-def _record(history: History, step: int, recent: list[float]) -> None:
+def _sampler(
+    renderer: WorldSpaceTrianglePipeline,
+    pixels: TrainingPixels,
+    positions: Float[np.ndarray, "V 3"],
+    batch_size: int,
+    generator: np.random.Generator,
+) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
+    """Draws batches (points, rgb, weight) on the renderer's device."""
+    matrix = renderer.normalized_from_world
+    if matrix.device.type != "cpu" and isinstance(pixels, TrainingPixels):
+        store = DevicePixels(pixels, positions, matrix.device)
+        random = torch.Generator(matrix.device).manual_seed(int(generator.integers(1 << 62)))
+
+        def draw_there() -> tuple[Tensor, Tensor, Tensor]:
+            index = torch.randint(len(store), (batch_size,), generator=random, device=matrix.device)
+            return store.batch(index, matrix, LEAST_WEIGHT)
+
+        return draw_there
+    batch_of = pixels.batch if isinstance(pixels, TrainingPixels) else partial(batch_plain, pixels)
+
+    def draw() -> tuple[Tensor, Tensor, Tensor]:
+        index = generator.integers(0, len(pixels), batch_size)
+        batch = batch_of(index, positions, matrix.cpu().numpy(), LEAST_WEIGHT)
+        return tuple(torch.from_numpy(x).to(matrix.device) for x in (batch.points, batch.rgb, batch.weight))
+
+    return draw
+
+
+def _record(history: History, step: int, recent: list[Tensor]) -> None:
+    """Adds the mean of recent losses; only here does the host wait for the device."""
+    loss = float(torch.stack(recent).mean())
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss} before step {step}: the mesh or the tracks hold bad values")
     history.steps.append(step)
-    history.psnr.append(-10 * math.log10(max(float(np.mean(recent)), 1e-12)))
+    history.psnr.append(-10 * math.log10(max(loss, 1e-12)))
     recent.clear()

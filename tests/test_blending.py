@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.blending import AGREEMENT, blend_surfaces, fill_holes
+from models.blending import AGREEMENT, blend_surfaces, blend_surfaces_torch, fill_holes
 
 
 def random_layers(seed: int, meshes: int = 4, height: int = 17, width: int = 23):
@@ -41,6 +42,18 @@ def test_only_meshes_that_agree_are_mixed_and_the_surface_lies_among_them(seed):
     assert (high[covered] <= low[covered] * (1 + 2.1 * AGREEMENT)).all()
     assert (surface[covered] >= low[covered] * (1 - 1e-6)).all()
     assert (surface[covered] <= high[covered] * (1 + 1e-6)).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_the_fast_path_equals_the_plain_one(seed, meshes):
+    depth, weight = random_layers(seed, meshes)
+    weight[:, 0] = 0
+    share, surface = blend_surfaces(depth, weight)
+    plain_share, plain_surface = blend_surfaces_torch(torch.from_numpy(depth), torch.from_numpy(weight))
+    np.testing.assert_allclose(share, plain_share, atol=1e-6)
+    np.testing.assert_allclose(surface, plain_surface, rtol=1e-6)
+    assert np.isinf(surface[0]).all()
 
 
 def test_a_single_mesh_is_itself():

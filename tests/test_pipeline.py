@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import tiles
 from models.cameras import Cameras, look_at
 from models.encoding import ColorField, FieldOptimizer, HashGrid
 from models.errors import InputError
@@ -17,7 +18,7 @@ from models.pipeline import (
 )
 from models.sfm import solve_scene
 from models.synthetic import novel_cameras, render_room, render_views
-from models.tools import sample_points
+from models.tools import DevicePixels, batch_plain, sample_points
 from models.tracking import grow_tracks
 from models.tracks import Tracks
 from models.training import Schedule, train
@@ -112,7 +113,7 @@ def test_training_points_project_onto_the_centres_of_their_pixels(scene):
     row, column = np.divmod(pixels.pixel[index], WIDTH)
     np.testing.assert_allclose(xy[:, 0].numpy(), np.stack([column, row], 1) + 0.5, atol=0.01)
     assert (depth > 0).all()
-    np.testing.assert_array_equal(pixels.rgb[index], scene.room.frames[frame, row, column])
+    np.testing.assert_allclose(pixels.rgb[index], scene.room.frames[frame, row, column] / 255, atol=3e-4)
 
 
 def test_training_points_lie_on_the_surface_that_is_drawn(scene):
@@ -156,7 +157,7 @@ def test_masked_pixels_contribute_nothing(scene):
 
 def test_a_limit_takes_the_same_share_of_every_frame(scene):
     limit = len(scene.pixels) // 4
-    few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit)
+    few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit=limit)
     counts = np.bincount(few.frame, minlength=NUM_FRAMES)[scene.times]
     assert len(few) == pytest.approx(limit, rel=0.03)
     assert counts.min() > 0.85 * counts.mean()
@@ -222,6 +223,104 @@ def test_a_view_from_far_away_is_filled_with_colours(scene, trained):
     assert 0.02 < (~drawn.covered).mean() < 0.98
     assert np.isinf(drawn.depth[~drawn.covered]).all()
     assert drawn.rgb[~drawn.covered].mean() > 20
+
+
+def both_paths(scene, renderer, cameras, index):
+    """The same view by the plain path and by the CPU kernels."""
+    pictures = []
+    try:
+        for renderer.field.backend in ("torch", "auto"):
+            pictures.append(render_view(scene.meshes, renderer, cameras, index))
+    finally:
+        renderer.field.backend = "auto"
+    return pictures
+
+
+def shifted(cameras: Cameras, index: int, offset: list[float]) -> Cameras:
+    """One camera, moved along its own axes."""
+    pose = cameras.world_from_cam[[index]].clone()
+    pose[0, :3, 3] += pose[0, :3, :3] @ torch.tensor(offset, dtype=pose.dtype)
+    return Cameras(cameras.K[[index]], pose, WIDTH, HEIGHT).resized(WIDTH // 2 + 1, HEIGHT // 2)
+
+
+@pytest.mark.parametrize("offset", [[0, 0, 0], [0.05, -0.02, 0.1], [0.3, 0, -1.0], [0, 0, -60.0]])
+def test_a_view_in_tiles_is_that_of_the_plain_path(scene, trained, offset):
+    plain, fast = both_paths(scene, trained, shifted(scene.meshes.cameras, HELD_OUT, offset), 0)
+    np.testing.assert_array_equal(fast.covered, plain.covered)
+    close = np.isclose(fast.depth, plain.depth, rtol=1e-5)
+    assert close.mean() > 0.9999
+    assert psnr(fast.rgb, plain.rgb) > 60
+    assert np.abs(fast.rgb.astype(int) - plain.rgb)[close].max() <= 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_number_of_meshes_can_be_joined(scene, trained, count, monkeypatch):
+    cameras, pictures = scene.meshes.cameras, []
+    for pixels_per_tile in (tiles.PIXELS_PER_TILE, 1):
+        monkeypatch.setattr(tiles, "PIXELS_PER_TILE", pixels_per_tile)
+        pictures.append(render_view(scene.meshes, trained, cameras, HELD_OUT, count))
+    np.testing.assert_array_equal(pictures[0].rgb, pictures[1].rgb)
+    np.testing.assert_array_equal(pictures[0].depth, pictures[1].depth)
+
+
+def test_a_view_does_not_depend_on_the_threads(scene, trained):
+    threads, pictures = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            pictures.append(render_view(scene.meshes, trained, scene.meshes.cameras, HELD_OUT))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(pictures[0].rgb, pictures[1].rgb)
+
+
+def test_a_face_that_names_no_vertex_is_refused(scene, trained):
+    meshes = scene.meshes
+    broken = {t: faces + len(meshes.vertices) for t, faces in meshes.faces.items()}
+    broken = TriangleMeshPipeline(meshes.cameras, meshes.vertices, broken, meshes.trust, meshes.canvas)
+    broken.depth_scale = meshes.depth_scale
+    with pytest.raises(ValueError, match="vertex that does not exist"):
+        render_view(broken, trained, meshes.cameras, 0)
+    with pytest.raises(ValueError, match="name vertices"):
+        broken.fragments(0, meshes.cameras, 0)
+
+
+def test_batches_of_all_forms_are_the_same(scene):
+    pixels, positions = scene.pixels, scene.meshes.vertices.numpy()
+    matrix = normalization(scene.meshes.cameras, scene.meshes.vertices)
+    index = np.random.default_rng(5).integers(0, len(pixels), 1001)
+    fast = pixels.batch(index, positions, matrix.numpy(), 0.5)
+    plain = batch_plain(pixels, index, positions, matrix.numpy(), 0.5)
+    there = DevicePixels(pixels, positions, torch.device("cpu")).batch(torch.from_numpy(index), matrix, 0.5)
+    for values in zip(
+        (fast.points, fast.rgb, fast.weight), (plain.points, plain.rgb, plain.weight), there, strict=True
+    ):
+        for other in values[1:]:
+            np.testing.assert_allclose(values[0], other, rtol=1e-5, atol=2e-5)
+    assert fast.weight.min() >= 0.5 > pixels.trust.min()
+    assert len(pixels.batch(index[:0], positions, matrix.numpy()).points) == 0
+
+
+def test_a_sample_costs_twenty_bytes_whatever_is_left_out(scene):
+    few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit=1000)
+    assert few.frame.strides == few.pixel.strides == few.face.strides == few.rgb.strides[:1] == (20,)
+    assert few.frame.base is not None and few.frame.base.nbytes < 20 * 1500
+
+
+def test_training_without_a_gpu_is_repeatable_to_the_bit(scene):
+    fields, schedule = [], Schedule(num_epochs=0.1, batch_size=1 << 12)
+    matrix = normalization(scene.meshes.cameras, scene.meshes.vertices)
+    for _ in range(2):
+        renderer = WorldSpaceTrianglePipeline(small_field(), matrix)
+        train(renderer, scene.pixels, scene.meshes.vertices.numpy(), schedule, np.random.default_rng(3))
+        fields.append(renderer.field)
+    assert all(torch.equal(a, b) for a, b in zip(*(f.parameters() for f in fields), strict=True))
+
+
+def test_training_that_meets_bad_values_says_so(scene):
+    renderer = WorldSpaceTrianglePipeline(small_field(), torch.full((4, 4), torch.nan))
+    with pytest.raises(FloatingPointError, match="mesh or the tracks"):
+        train(renderer, scene.pixels, scene.meshes.vertices.numpy(), Schedule(0.05), np.random.default_rng(0))
 
 
 def test_colours_in_chunks_are_those_of_one_pass(scene, trained, monkeypatch):

@@ -1,6 +1,5 @@
 """Rasteriser: coverage, depth order and interpolation as properties; the fast path against the plain one."""
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -198,12 +197,12 @@ def test_interpolation_of_an_affine_function_is_exact(seed):
 
 def test_result_does_not_depend_on_the_number_of_threads():
     vertices, faces = soup(np.random.default_rng(11))
-    threads = numba.get_num_threads()
+    threads = torch.get_num_threads()
     try:
-        numba.set_num_threads(1)
+        torch.set_num_threads(1)
         one = draw(vertices, faces)
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
     assert_same(one, draw(vertices, faces))
 
 
