@@ -192,7 +192,7 @@ def train_scene(
     random = np.random.default_rng(settings.seed)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
     pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
-    to_box = normalization(tracks.cameras, meshes.vertices)
+    to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
     renderer, history = fit(settings, pixels, meshes.vertices.numpy(), to_box, random, device, "background")
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
     if movers is None or masks is None:

@@ -136,7 +136,8 @@ def mlp_forward(features, rows, weights, begin, end, count, out):
 def _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope):
     """slope (3, 64) = dL/d(before the sigmoid), zero past ``count``; returns the block's sum of weighted errors."""
     total = 0.0
-    slope[:] = 0
+    for k in range(CHANNELS * BLOCK):
+        slope[k] = 0
     for s in range(min(BLOCK, count - block * BLOCK)):
         sample = block * BLOCK + s
         w = weight[sample] if len(weight) > 0 else np.float32(1)

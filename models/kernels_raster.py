@@ -171,8 +171,9 @@ def draw_band(planes, boxes, near, top, nearest, face):
     Faces come in order of index, so that at equal depth the lowest stays.
     """
     bottom, limit = top + len(face), np.float32(1 / near)
-    nearest[:] = 0
-    face[:] = -1
+    for row in range(len(face)):
+        for column in range(face.shape[1]):
+            nearest[row, column], face[row, column] = 0, -1
     for t in range(len(boxes)):
         if boxes[t, 2] >= bottom or boxes[t, 3] < top:
             continue

@@ -42,7 +42,8 @@ def _votes_most(depth, weight, pixel, agreement):
 @njit(nogil=True, cache=True)
 def _blend_pixel(depth, weight, pixel, agreement, least, share):
     """Fills ``share`` (M,); returns the depth of the surface chosen, inf where there is none."""
-    share[:] = 0
+    for k in range(len(share)):
+        share[k] = 0
     best = _votes_most(depth, weight, pixel, agreement)
     if best < 0:
         return np.float32(np.inf)
@@ -88,22 +89,37 @@ def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
 
 
 @njit(nogil=True, cache=True)
+def _largest(share):
+    k = 0
+    for m in range(1, len(share)):
+        if share[m] > share[k]:
+            k = m
+    return k
+
+
+@njit(nogil=True, cache=True)
 def _group_of(x, y, z, corner, first, end, tolerance):
     """Which of the groups [first, end) lies within the tolerance along each axis of (x, y, z); -1 for none."""
     for g in range(first, end):
-        at = corner[g - first]
-        if abs(x - at[0]) < tolerance and abs(y - at[1]) < tolerance and abs(z - at[2]) < tolerance:
+        k = g - first
+        if (
+            abs(x - corner[k, 0]) < tolerance
+            and abs(y - corner[k, 1]) < tolerance
+            and abs(z - corner[k, 2]) < tolerance
+        ):
             return g
     return -1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _meet(ray, column, row, depth, point):
+def _meet(ray, column, row, depth):
     """Where the ray of a pixel centre is at a z-depth, in the field's box; see tile_points."""
     px, py = column + 0.5, row + 0.5
+    x = (ray[0, 0] * px + ray[0, 1] * py + ray[0, 2]) * depth + ray[0, 3]
+    y = (ray[1, 0] * px + ray[1, 1] * py + ray[1, 2]) * depth + ray[1, 3]
+    z = (ray[2, 0] * px + ray[2, 1] * py + ray[2, 2]) * depth + ray[2, 3]
     w = (ray[3, 0] * px + ray[3, 1] * py + ray[3, 2]) * depth + ray[3, 3]
-    for i in range(3):
-        point[i] = ((ray[i, 0] * px + ray[i, 1] * py + ray[i, 2]) * depth + ray[i, 3]) / w
+    return x / w, y / w, z / w
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -123,28 +139,29 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
         How many points.
     """
     count, share = 0, np.empty(len(depth), np.float32)
-    leader, point = np.empty((len(depth), 3)), np.empty(3)
+    leader = np.empty((len(depth), 3))
     for p in range(depth.shape[1]):
         surface[p] = _blend_pixel(depth, weight, p, limits[0], limits[1], share)
         if not math.isfinite(surface[p]):
             continue
         first = count
         for _ in range(len(share)):
-            k = np.argmax(share)
+            k = _largest(share)
             amount = share[k]
             if not amount > 0:
                 break
             share[k] = 0
-            _meet(ray, p % width, top + p // width, np.float64(depth[k, p]), point)
-            g = _group_of(point[0], point[1], point[2], leader, first, count, limits[2])
+            x, y, z = _meet(ray, p % width, top + p // width, np.float64(depth[k, p]))
+            g = _group_of(x, y, z, leader, first, count, limits[2])
             if g < 0:
                 g, count = count, count + 1
-                leader[g - first] = point
+                leader[g - first, 0], leader[g - first, 1], leader[g - first, 2] = x, y, z
                 pixel[g], part[g] = p, 0
                 planes[g] = planes[padded + g] = planes[2 * padded + g] = 0
             part[g] += amount
-            for i in range(3):
-                planes[i * padded + g] += np.float32(amount * point[i])
+            planes[g] += np.float32(amount * x)
+            planes[padded + g] += np.float32(amount * y)
+            planes[2 * padded + g] += np.float32(amount * z)
         for g in range(first, count):
             for i in range(3):
                 planes[i * padded + g] /= part[g]

@@ -38,6 +38,12 @@ class FrameMesh:
     """Which track each vertex belongs to; -1 for vertices of the border."""
 
 
+NEAR_PERCENTILE, NEAR_RATIO = 6, 0.4
+"""Few points, much nearer than all others, are slipped tracks (shadows, glints): they would hide the whole view."""
+WIDE, WIDE_RATIO = 25, 1.3
+"""A point needs a sixth of this many neighbours within this ratio of its depth."""
+
+
 def build_mesh(
     xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], point: Int[np.ndarray, "N"], width: int, height: int
 ) -> FrameMesh | None:
@@ -129,10 +135,13 @@ def _without_coincident(xy: np.ndarray, depth: np.ndarray, point: np.ndarray) ->
 
 
 def _spikes(xy: np.ndarray, depth: np.ndarray) -> Bool[np.ndarray, "N"]:
-    """Points whose depth none of their neighbours shares."""
-    _, index = cKDTree(xy).query(xy, 8)
+    """Points whose depth none of their neighbours shares, or that few share in a wider neighbourhood."""
+    wide = min(WIDE, len(xy))
+    _, index = cKDTree(xy).query(xy, wide)
     ratio = np.abs(np.log(depth[index[:, 1:]] / depth[:, None]))
-    return np.sort(ratio, 1)[:, 1] > np.log(SPIKE_RATIO)
+    alone = np.sort(ratio[:, :7], 1)[:, 1] > np.log(SPIKE_RATIO)
+    outnumbered = (ratio < np.log(WIDE_RATIO)).sum(1) < wide // 6
+    return alone | outnumbered
 
 
 def _ring(width: int, height: int, margin: float) -> Float[np.ndarray, "Q 2"]:

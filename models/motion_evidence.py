@@ -164,9 +164,10 @@ def _misfit(flow, error, spread, infinity, epipole, nearest, misfit, support, de
     num_pairs, height, width = error.shape
     for y in numba.prange(height):
         for x in range(width):
-            rho, total, count = 0.0, 0.0, 0.0
+            rho, count = 0.0, 0.0
+            squares = np.zeros(num_pairs)
             for turn in range(4):
-                top, bottom, total, count = 0.0, 1e-9, 0.0, 0.0
+                top, bottom, count = 0.0, 1e-9, 0.0
                 for k in range(num_pairs):
                     e = error[k, y, x]
                     u, v = x + 0.5 + flow[k, y, x, 0], y + 0.5 + flow[k, y, x, 1]
@@ -194,11 +195,12 @@ def _misfit(flow, error, spread, infinity, epipole, nearest, misfit, support, de
                     soft = 1.0 / np.sqrt(1.0 + e2 / 9.0) if turn > 0 else 1.0
                     top -= soft * (wxx * rx * jx + wxy * (rx * jy + ry * jx) + wyy * ry * jy)
                     bottom += soft * (wxx * jx * jx + 2.0 * wxy * jx * jy + wyy * jy * jy)
-                    total += min(e2, 400.0)
+                    squares[int(count)] = min(e2, 400.0)
                     count += 1.0
                 if turn < 3:
                     rho = min(max(top / bottom, 0.0), nearest)
             if count > 0:
-                misfit[y, x] = np.sqrt(total / count)
+                kept = int(count) - int(count) // 4  # the worst quarter may be flow that something else drew along
+                misfit[y, x] = np.sqrt(np.sort(squares[: int(count)])[:kept].mean())
             support[y, x] = count
             depth[y, x] = rho

@@ -22,6 +22,8 @@ COLOUR_WEIGHT = 0.6
 """Weight of the log-odds that colour gives, once something moves."""
 BEHIND_WEIGHT = 1.0
 """Weight of the log-odds from comparison with the background seen in other frames."""
+SHADOW_SHARE = 0.6
+"""Share of the other evidence that is dropped where a pixel looks like its background in shadow."""
 SHADOW_WEIGHT = 2.0
 """Log-odds against motion where a pixel looks like its background in shadow, in place of those for it."""
 COLOUR_LEVELS = 12
@@ -56,6 +58,7 @@ def segment(
     for i, reach in enumerate(REACHES):
         colour = _colour_odds(evidence.images, probability)
         behind, shadow = background_odds(evidence, cameras, _near(probability, reach) & (votes > -0.5))
+        shadow *= SHADOW_SHARE
         total = (1 - shadow) * (np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind)
         total += np.minimum(odds, 0) - SHADOW_WEIGHT * shadow
         total[~_near(probability, REACHES[0])] = -4.0

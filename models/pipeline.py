@@ -132,11 +132,15 @@ class TriangleMeshPipeline:
         return rasterize(local, faces.to(device), view.K[index], view.width, view.height, near=near, out=out)
 
     @cached_property
+    def used(self) -> Int[Tensor, "U"]:
+        """Vertices that some face has; points that no mesh could use may lie anywhere."""
+        return torch.unique(torch.cat([faces.flatten() for faces in self.faces.values()]))
+
+    @cached_property
     def depth_scale(self) -> float:
         """Median distance of the points from the middle camera, in world units."""
         middle = self.cameras.centers[len(self.cameras) // 2]
-        finite = torch.isfinite(self.vertices).all(1)
-        return float((self.vertices[finite].double() - middle).norm(dim=1).median())
+        return float((self.vertices[self.used].double() - middle).norm(dim=1).median())
 
     def nearest_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
         """Frames that have a mesh and whose cameras are nearest in place and direction, with weights that sum to 1."""

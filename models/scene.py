@@ -78,10 +78,11 @@ class Scene:
 
     @property
     def depth(self) -> float:
-        """Median z-depth of the background's points in the middle of the path, in world units."""
-        middle = len(self.cameras) // 2
-        z = self.cameras[[middle]].to_camera(self.background.meshes.vertices.double())[0, :, 2]
-        return float(z[torch.isfinite(z) & (z > 0)].median())
+        """Harmonic mean of the background's z-depth in the middle of the path, world units: parallax goes by it."""
+        middle = self.background.meshes.nearest_frames(self.cameras, len(self.cameras) // 2, 1)[0][0]
+        vertices = torch.unique(self.background.meshes.faces[middle])
+        z = self.cameras[[middle]].to_camera(self.background.meshes.vertices[vertices].double())[0, :, 2]
+        return float(1 / (1 / z[z > 0]).mean())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""Masks made from motion find the movers of rendered rooms, and nothing where nothing moves."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from models.motion import MotionMasks, background_scene, motion_masks
+from models.rotation import solve_rotation
+from models.sfm import StaticScene
+from models.small_motion import adjust_rotation
+from models.synthetic import SyntheticScene, render_room
+from models.tracking import grow_tracks
+from models.triangulation import triangulate
+
+
+@functools.cache
+def room(num_movers: int, motion: str) -> tuple[SyntheticScene, np.ndarray, np.ndarray]:
+    """A small room and its tracks."""
+    scene = render_room(
+        num_frames=14, width=240, height=136, seed=4, num_movers=num_movers, motion=motion, num_tracks=0
+    )
+    return scene, *grow_tracks(scene.frames, 6)
+
+
+def known_scene(scene: SyntheticScene, xy: np.ndarray, visible: np.ndarray, flat: bool) -> StaticScene:
+    """What reconstruction would give, with the true cameras."""
+    points = triangulate(xy, visible, scene.cameras, flat=flat)
+    return StaticScene(scene.cameras, points, "given", np.ones(len(xy), bool), 0.3)
+
+
+@functools.cache
+def found(num_movers: int, motion: str) -> MotionMasks:
+    scene, xy, visible = room(num_movers, motion)
+    return motion_masks(scene.frames, xy, visible, known_scene(scene, xy, visible, motion != "sideways"))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean intersection over union of the frames in which b is not empty."""
+    full = b.any((1, 2))
+    return float(np.mean((a & b)[full].sum((1, 2)) / (a | b)[full].sum((1, 2))))
+
+
+@pytest.mark.parametrize("motion", ["sideways", "still"])
+def test_a_static_room_has_no_movers(motion):
+    assert found(0, motion).masks.mean() < 0.002
+
+
+@pytest.mark.parametrize("motion", ["sideways", "turn", "still"])
+def test_a_mover_is_found_whatever_the_camera_does(motion):
+    assert overlap(found(1, motion).masks, room(1, motion)[0].masks) > 0.6
+
+
+def test_labels_are_those_of_the_masks_and_start_at_one():
+    result = found(1, "sideways")
+    np.testing.assert_array_equal(result.labels > 0, result.masks)
+    assert set(np.unique(result.labels)) == set(range(result.labels.max() + 1))
+
+
+def test_a_mover_keeps_its_label_through_time():
+    labels = found(1, "sideways").labels
+    dominant = [np.bincount(frame[frame > 0]).argmax() for frame in labels if (frame > 0).any()]
+    assert len(set(dominant)) == 1
+
+
+def test_two_movers_apart_get_two_labels():
+    """The same mover twice, side by side: two clips next to each other under a still camera."""
+    scene, _, _ = room(1, "still")
+    frames = np.concatenate([scene.frames, scene.frames[:, :, ::-1]], 2)
+    xy, visible = grow_tracks(frames, 6)
+    labels = motion_masks(frames, xy, visible).labels
+    half = scene.frames.shape[2]
+    left, right = (np.bincount(part[part > 0]).argmax() for part in (labels[:, :, :half], labels[:, :, half:]))
+    assert left != right
+
+
+def test_without_a_scene_the_background_is_found_all_the_same():
+    scene, xy, visible = room(1, "turn")
+    solved = background_scene(xy, visible, None, 240, 136)
+    step = solved.cameras.world_from_cam[:, :3, :3]
+    truth = scene.cameras.world_from_cam[:, :3, :3]
+    relative = (truth[0].T @ truth[-1]).T @ (step[0].T @ step[-1])
+    angle = np.degrees(np.arccos(np.clip((np.trace(relative.numpy()) - 1) / 2, -1, 1)))
+    whole = np.degrees(np.arccos(np.clip((np.trace((truth[0].T @ truth[-1]).numpy()) - 1) / 2, -1, 1)))
+    assert angle < 0.2 * whole
+
+
+def test_progress_ends_at_its_total():
+    scene, xy, visible = room(1, "still")
+    calls = []
+    motion_masks(scene.frames[:4], xy[:4], visible[:4], None, lambda done, total: calls.append((done, total)))
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_one_frame_has_no_motion():
+    scene, xy, visible = room(1, "still")
+    result = motion_masks(scene.frames[:1], xy[:1], visible[:1])
+    assert not result.masks.any() and result.masks.shape == (1, 136, 240)
+
+
+def test_adjusting_a_rotation_explains_small_parallax():
+    """Points before a camera that turns and shifts by a few percent of their depth: the shift is found."""
+    random = np.random.default_rng(0)
+    points = np.concatenate([random.uniform(-1, 1, (300, 2)), random.uniform(1.5, 5, (300, 1))], 1)
+    points[:, :2] *= points[:, 2:] * 0.5
+    shift = np.stack([np.linspace(0, 0.12, 10), np.zeros(10), np.zeros(10)], 1)
+    local = points - shift[:, None]
+    xy = 400 * local[..., :2] / local[..., 2:] + [200, 150] + random.normal(0, 0.1, (10, 300, 2))
+    visible = np.ones((10, 300), bool)
+    turning, before = solve_rotation(xy, visible, 400, 300)
+    cameras, after = adjust_rotation(xy, visible, turning)
+    assert after < 0.3 * before and after < 0.3
+    path = cameras.centers.numpy()
+    assert abs(np.corrcoef(path[:, 0], shift[:, 0])[0, 1]) > 0.99
