@@ -10,6 +10,7 @@ STAMP := .venv/.installed
 
 demo: data/sample/video.mp4
 	$(PY) background_points.py --video_path data/sample/frames --output_dir results/sample
+	$(PY) foreground_points.py --video_path data/sample/frames --background_path results/sample/background_points.pt
 	$(PY) demo_pipeline.py --background_path results/sample/background_points.pt --output_dir results/pipeline_demo
 	@echo
 	@echo "Done. Look at the videos in results/pipeline_demo/:"

@@ -54,6 +54,8 @@ def build_mesh(
     margin = BORDER_SHARE * max(width, height)
     near = (np.abs(xy - [width / 2, height / 2]) < [width / 2 + margin, height / 2 + margin]).all(1)
     keep = near & (depth > 0) & np.isfinite(depth)
+    if keep.any():
+        keep &= depth > NEAR_RATIO * np.percentile(depth[keep], NEAR_PERCENTILE)
     xy, depth, point = _without_coincident(xy[keep], depth[keep], point[keep])
     for _ in range(2):
         if len(xy) < 8:
