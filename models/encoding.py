@@ -24,6 +24,8 @@ from models.kernels_threads import scratch
 Backend = Literal["auto", "torch", "numba", "triton"]
 HIDDEN = kernels_mlp.WIDTH
 _INFERENCE_CHUNK = 1 << 16
+_HALF_SCALE = 256
+"""Under autocast a sample's gradient is that of its own error over this: far from both ends of half precision."""
 
 
 class HashGrid(nn.Module):
@@ -50,7 +52,7 @@ class HashGrid(nn.Module):
         tables = torch.empty(levels, self.entries, features)
         self.tables = nn.Parameter(tables.uniform_(-1e-4, 1e-4, generator=generator))
         self.backend: Backend = "auto"
-        self._levels = kernels_cpu.Levels(np.array(self.resolutions), np.array(self.dense), self.entries)
+        self.kernel_levels = kernels_cpu.Levels(np.array(self.resolutions), np.array(self.dense), self.entries)
 
     @property
     def width(self) -> int:
@@ -76,7 +78,7 @@ class HashGrid(nn.Module):
     def blocks(self, points: Float[Tensor, "S 3"], level_weights: Float[Tensor, "L"] | None = None) -> Tensor:
         """Features in the layout of the CPU kernels, (blocks, rows, 64): sample 64 b + s is [b, :, s]."""
         weights = _level_weights(level_weights, self.tables).numpy()
-        return kernels_cpu.EncodeBlocks.apply(points, self.tables, self._levels, weights)
+        return kernels_cpu.EncodeBlocks.apply(points, self.tables, self.kernel_levels, weights)
 
     def chosen_backend(self, points: Tensor) -> Backend:
         """The backend that serves points of this device."""
@@ -175,7 +177,7 @@ class ColorField(nn.Module):
         target = target.float() / 255 if target.dtype == torch.uint8 else target.float()
         if self.grid.chosen_backend(points) != "numba":
             return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad, charbonnier)
-        grid, levels = self.grid, self.grid._levels
+        grid, levels = self.grid, self.grid.kernel_levels
         scales = _level_weights(level_weights, grid.tables).numpy()
         planes = kernels_cpu.coordinate_planes(points)
         blocks, inward = (scratch(name, *levels.block_shape(len(points))) for name in ("blocks", "inward"))
@@ -197,50 +199,26 @@ class ColorField(nn.Module):
             error = (self(points, level_weights) - target).square()
             error = (error + charbonnier**2).sqrt() - charbonnier if charbonnier > 0 else error
             error = error if weight is None else error * weight[:, None]
-            loss = error.sum() / max(error.numel(), 1)
-        loss.backward()
-        return loss.detach(), points.grad
+            # Under autocast gradients are half precision on their way: those of a mean would vanish there.
+            scale = max(error.numel() / _HALF_SCALE, 1) if torch.is_autocast_enabled(points.device.type) else 1.0
+            loss = error.sum() * (scale / max(error.numel(), 1))
+        moved = [*self.parameters(), *([points] if want_point_grad else [])]
+        for tensor, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):
+            _grad_buffer(tensor).add_(gradient, alpha=1 / scale)
+        return loss.detach() / scale, points.grad
 
     def _colors(self, points: Tensor, level_weights: Tensor | None) -> Float[Tensor, "S 3"]:
         """Colours by the CPU kernels, without a graph."""
-        levels, scales = self.grid._levels, _level_weights(level_weights, self.grid.tables).numpy()
+        levels, scales = self.grid.kernel_levels, _level_weights(level_weights, self.grid.tables).numpy()
         blocks = scratch("blocks", *levels.block_shape(len(points)))
         planes = kernels_cpu.coordinate_planes(points)
         kernels_cpu.grid_forward(planes, self.grid.tables, levels, scales, blocks)
         return kernels_mlp.mlp_colors(blocks, self.mlp_parameters, len(points))
 
     def _mlp(self, features: Float[Tensor, "S C"]) -> Float[Tensor, "S 3"]:
+        """Under autocast the products are in half precision; the colours never are, as they would show steps."""
         first, second, output = self.layers
-        return torch.sigmoid(output(torch.relu(second(torch.relu(first(features))))))
-
-
-class FieldReader:
-    """A colour field's colours by the CPU kernels and the calling thread alone, for tasks of ``run_tasks``.
-
-    It is of the field's weights at the time it was made.
-    """
-
-    def __init__(self, field: ColorField):
-        self.levels, self.table = field.grid._levels, kernels_cpu.flat_view(field.grid.tables)
-        self.weights = kernels_mlp.packed_weights(field.mlp_parameters, self.levels.rows)
-        self.cell = 2.0 / max(field.grid.resolutions)
-        """Side of the smallest cell of the hash grid."""
-
-    def colors(self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int) -> Float[np.ndarray, "count 3"]:
-        """Colours of points given axis by axis; the result is this thread's own until its next call."""
-        levels, blocks = self.levels, kernels_cpu.block_count(count)
-        end = blocks * kernels_cpu.BLOCK
-        for axis in range(3):
-            planes[axis * padded + count : axis * padded + end] = 0
-        features = scratch("features", *levels.block_shape(count))
-        features[:, 2 * len(levels.resolutions) :] = 0
-        flat, one = features.reshape(-1), np.float32(1)
-        for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
-            fixed = self.table, level, levels.entries, resolution, dense, one, levels.rows, flat
-            kernels_cpu.encode_level(planes, padded, 0, end, *fixed)
-        out = scratch("colors", count, 3)
-        kernels_mlp.mlp_forward(flat, levels.rows, self.weights, 0, blocks, count, out.reshape(-1))
-        return out
+        return torch.sigmoid(output(torch.relu(second(torch.relu(first(features))))).to(features.dtype))
 
 
 class FieldOptimizer:
@@ -296,7 +274,7 @@ class FieldOptimizer:
                 mine.copy_(other)
 
 
-def _grad_buffer(parameter: nn.Parameter) -> Tensor:
+def _grad_buffer(parameter: Tensor) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

@@ -4,6 +4,8 @@ Tables may be half precision: sums and gradients are float32. The scatter into t
 order, and so the last bits of a gradient, changes from run to run.
 """
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -135,7 +137,8 @@ class _Encode(torch.autograd.Function):
         if count:
             grid = (triton.cdiv(count, _BLOCK), levels)
             fixed = resolutions, dense, weights
-            _forward_kernel[grid](points, tables, *fixed, out, count, entries, levels=levels, block=_BLOCK)
+            read = tables.half() if torch.is_autocast_enabled(points.device.type) else tables
+            _forward_kernel[grid](points, read, *fixed, out, count, entries, levels=levels, block=_BLOCK)
         ctx.save_for_backward(points, tables, resolutions, dense, weights)
         return out
 
@@ -167,13 +170,17 @@ def encode(
     dense: list[bool],
     level_weights: Float[Tensor, "L"] | None,
 ) -> Float[Tensor, "S C"]:
-    """Features (S, 2 L), float32, differentiable in points and tables; see HashGrid.forward."""
-    device = points.device
-    weights = torch.ones(len(tables)) if level_weights is None else level_weights.detach()
-    return _Encode.apply(
-        points.float().contiguous(),
-        tables,
-        torch.tensor(resolutions, dtype=torch.int32, device=device),
-        torch.tensor(dense, dtype=torch.int32, device=device),
-        weights.to(device=device, dtype=torch.float32).contiguous(),
-    )
+    """Features (S, 2 L), float32, differentiable in points and tables; see HashGrid.forward.
+
+    Under autocast the tables are read as half precision; their gradient is float32 all the same.
+    """
+    fixed = _constants(tuple(resolutions), tuple(dense), points.device)
+    weights = fixed[2] if level_weights is None else level_weights.detach().to(fixed[2]).contiguous()
+    return _Encode.apply(points.float().contiguous(), tables, *fixed[:2], weights)
+
+
+@cache
+def _constants(resolutions: tuple[int, ...], dense: tuple[bool, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """What does not change from step to step, kept on the device: a copy there would wait for all work before it."""
+    whole = (torch.tensor(values, dtype=torch.int32, device=device) for values in (resolutions, dense))
+    return *whole, torch.ones(len(resolutions), device=device)

@@ -34,6 +34,8 @@ SMOOTH_SPACE, SMOOTH_TIME = 0.5, 0.8
 """Pull between neighbours of like colour, in space (each of 8) and in time (each of 2)."""
 SMALLEST = 0.0012
 """Area of a mover, as a share of the image and on average over its frames, below which it is noise."""
+SMALLEST_SEED = 0.0004
+"""The same for evidence of motion, before colour and background have had their say."""
 SHORTEST = 4
 """Frames that a mover must last (or the whole clip, if that is shorter)."""
 
@@ -88,16 +90,16 @@ def motion_odds(evidence: Evidence) -> Float[np.ndarray, "F h w"]:
 def _significant(odds: Float[np.ndarray, "F h w"]) -> Bool[np.ndarray, "F h w"]:
     """Pixels of space-time blobs of motion that are certain, large and lasting enough."""
     strong = np.stack([cv2.morphologyEx((o > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) for o in odds])
-    return _lasting(strong > 0) > 0
+    return _lasting(strong > 0, SMALLEST_SEED) > 0
 
 
-def _lasting(mask: Bool[np.ndarray, "F h w"]) -> np.ndarray:
+def _lasting(mask: Bool[np.ndarray, "F h w"], smallest: float) -> np.ndarray:
     """Space-time components that are large and last; 0 elsewhere."""
     labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     for n, box in enumerate(ndimage.find_objects(labels), 1):
         area = (labels[box] == n).sum((1, 2))
         frames = (area > 0).sum()
-        if frames < min(SHORTEST, len(mask)) or area.sum() / max(frames, 1) < SMALLEST * mask[0].size:
+        if frames < min(SHORTEST, len(mask)) or area.sum() / max(frames, 1) < smallest * mask[0].size:
             labels[box][labels[box] == n] = 0
     return labels
 
@@ -184,7 +186,7 @@ def _mean_field(image, odds, start, sharpness, strength, out):
 
 def label_movers(mask: Bool[np.ndarray, "F h w"]) -> UInt8[np.ndarray, "F h w"]:
     """1, 2, ... for space-time blobs that last, largest first; smaller ones than noise are dropped."""
-    kept = _lasting(mask)
+    kept = _lasting(mask, SMALLEST)
     size = np.bincount(kept.ravel())
     size[0] = 0
     order = np.argsort(-size)[: min(255, (size > 0).sum())]

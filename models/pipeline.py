@@ -215,10 +215,11 @@ class WorldSpaceTrianglePipeline(nn.Module):
 
     @torch.no_grad()
     def colors(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
-        """World points -> rgb in [0, 1], a chunk at a time."""
-        if len(points) == 0:
-            return points.new_zeros((0, 3))
-        return torch.cat([self(chunk) for chunk in points.split(CHUNK)])
+        """World points on any device -> rgb in [0, 1] on the same, a chunk at a time; in half precision on a GPU."""
+        device = self.normalized_from_world.device
+        with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+            parts = [self(chunk.to(device)).float().to(points.device) for chunk in points.split(CHUNK)]
+        return torch.cat(parts) if len(points) else points.new_zeros((0, 3))
 
 
 @dataclass(frozen=True)

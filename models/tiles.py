@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from models import kernels_view
+from models import kernels_cpu, kernels_mlp, kernels_view
 from models.blending import AGREEMENT, LEAST_SHARE
-from models.encoding import ColorField, FieldReader
-from models.kernels_cpu import BLOCK
+from models.encoding import ColorField
 from models.kernels_raster import setup_mesh
 from models.kernels_threads import run_tasks, scratch, split_range
 
@@ -48,6 +47,35 @@ class View:
     """Smallest z-depth drawn."""
 
 
+class _FieldReader:
+    """A colour field's colours by the CPU kernels and the calling thread alone, for tasks of ``run_tasks``.
+
+    It is of the field's weights at the time it was made.
+    """
+
+    def __init__(self, field: ColorField):
+        self.levels, self.table = field.grid.kernel_levels, kernels_cpu.flat_view(field.grid.tables)
+        self.weights = kernels_mlp.packed_weights(field.mlp_parameters, self.levels.rows)
+        self.cell = 2.0 / max(field.grid.resolutions)
+        """Side of the smallest cell of the hash grid."""
+
+    def colors(self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int) -> Float[np.ndarray, "count 3"]:
+        """Colours of points given axis by axis; the result is this thread's own until its next call."""
+        levels, blocks = self.levels, kernels_cpu.block_count(count)
+        end = blocks * kernels_cpu.BLOCK
+        for axis in range(3):
+            planes[axis * padded + count : axis * padded + end] = 0
+        features = scratch("features", *levels.block_shape(count))
+        features[:, 2 * len(levels.resolutions) :] = 0
+        flat, one = features.reshape(-1), np.float32(1)
+        for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
+            fixed = self.table, level, levels.entries, resolution, dense, one, levels.rows, flat
+            kernels_cpu.encode_level(planes, padded, 0, end, *fixed)
+        out = scratch("colors", count, 3)
+        kernels_mlp.mlp_forward(flat, levels.rows, self.weights, 0, blocks, count, out.reshape(-1))
+        return out
+
+
 def render_tiles(
     meshes: list[WorldMesh], field: ColorField, view: View
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
@@ -64,7 +92,7 @@ def render_tiles(
     run_tasks(prepare, len(meshes))
     rgb = np.zeros((view.height, view.width, 3), np.float32)
     surface = np.empty((view.height, view.width), np.float32)
-    reader = FieldReader(field)
+    reader = _FieldReader(field)
     tiles = split_range(view.height, -(-view.height * view.width // PIXELS_PER_TILE))
     run_tasks(lambda i: _render_tile(*tiles[i], meshes, drawn, reader, view, rgb, surface), len(tiles))
     return rgb, surface
@@ -78,12 +106,12 @@ def _triangles(mesh: WorldMesh, view: View) -> tuple[np.ndarray, np.ndarray]:
     return planes, boxes
 
 
-def _render_tile(top: int, bottom: int, meshes, drawn, reader: FieldReader, view: View, rgb, surface) -> None:
+def _render_tile(top: int, bottom: int, meshes, drawn, reader: _FieldReader, view: View, rgb, surface) -> None:
     rows, size = bottom - top, (bottom - top) * view.width
     depth, weight = (scratch(name, len(meshes), rows, view.width) for name in ("depth", "weight"))
     for k, (mesh, triangles) in enumerate(zip(meshes, drawn, strict=True)):
         kernels_view.draw_depth(*triangles, mesh.trust, mesh.importance, view.near, top, depth[k], weight[k])
-    padded = -(-len(meshes) * size // BLOCK) * BLOCK
+    padded = -(-len(meshes) * size // kernels_cpu.BLOCK) * kernels_cpu.BLOCK
     planes, part = scratch("planes", 3 * padded), scratch("part", padded)
     pixel = np.empty(padded, np.int32)
     limits = np.array([AGREEMENT, LEAST_SHARE, CELL_SHARE * reader.cell], np.float32)

@@ -72,7 +72,8 @@ def train(
     while (share := schedule.share_done(step, len(pixels), time.perf_counter() - start)) < 1:
         optimizer.lr = FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE))
         points, rgb, weight = draw()
-        loss, _ = renderer.field.loss_and_grad(points, rgb, weight)
+        with torch.autocast(points.device.type, torch.float16, enabled=points.device.type == "cuda"):
+            loss, _ = renderer.field.loss_and_grad(points, rgb, weight)
         optimizer.step()
         recent.append(loss)
         step += 1

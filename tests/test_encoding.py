@@ -79,6 +79,34 @@ def test_triton_equals_the_reference_in_values_and_all_gradients():
     assert all(relative(fast, plain) < 1e-4 for plain, fast in zip(*outcomes, strict=True))
 
 
+def test_half_precision_is_close_to_the_reference():
+    field, results = make_field(backend="torch"), []
+    samples = make_samples(2000)
+    for half in (False, True):
+        field.zero_grad()
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            loss, slope = field.loss_and_grad(*samples, want_point_grad=True)
+            colors = field(samples[0]).detach()
+        results.append((colors, loss, slope, *(p.grad.clone() for p in field.parameters())))
+    assert results[1][0].dtype == torch.float32
+    # gradients also differ where a ReLU falls on its other side
+    assert all(relative(half, exact) < 3e-2 for exact, half in zip(*results, strict=True))
+    assert relative(results[1][0], results[0][0]) < 1e-2
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="needs triton, and a GPU or TRITON_INTERPRET=1")
+def test_triton_in_half_precision_is_close_to_the_reference():
+    field, samples = make_field().to(TRITON_DEVICE), [value.to(TRITON_DEVICE) for value in make_samples(301)]
+    results = []
+    for field.backend in ("torch", "triton"):
+        field.zero_grad()
+        with torch.autocast(TRITON_DEVICE, torch.float16, enabled=field.backend == "triton"):
+            loss, _ = field.loss_and_grad(*samples)
+        results.append((loss, *(p.grad.clone() for p in field.parameters())))
+    # gradients also differ where a ReLU falls on its other side
+    assert all(relative(half, exact) < 3e-2 for exact, half in zip(*results, strict=True))
+
+
 def test_the_grid_alone_equals_its_reference():
     grid = make_field().grid
     points = make_samples(77)[0]

@@ -1,0 +1,75 @@
+import cv2
+import numpy as np
+import pytest
+
+from models.exposure import estimate_exposure
+from models.sharpening import sharpen_tracks
+from models.synthetic import render_room
+from models.triangulation import triangulate
+
+
+@pytest.fixture(scope="module")
+def room():
+    """A static room with its true tracks."""
+    return render_room(num_frames=10, width=240, height=136, num_movers=0, num_tracks=1500)
+
+
+def exposed(frames: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    return (frames * gain[:, None, None, :] + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def test_gains_put_on_a_clip_are_recovered(room):
+    gain = np.exp(0.15 * np.sin(np.arange(10) * 0.8))[:, None] * np.array([1.0, 0.97, 1.03])[None]
+    gain[:, 1:] = gain[:, :1]
+    frames = exposed(room.frames, 0.8 * gain)
+    found = estimate_exposure(frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10)))
+    expected = np.log(gain) - np.median(np.log(gain), 0)
+    np.testing.assert_allclose(found.gain, expected, atol=0.02)
+
+
+def test_a_clip_of_one_exposure_has_hardly_any(room):
+    found = estimate_exposure(room.frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10)))
+    assert np.abs(found.gain).max() < 0.02
+    assert np.abs(found.shading).mean() < 0.02
+
+
+def test_frames_kept_out_are_not_looked_at_and_take_their_neighbours_exposure(room):
+    gain = np.linspace(0.8, 1.0, 10)[:, None].repeat(3, 1)
+    frames = exposed(room.frames, gain)
+    known = [t for t in range(10) if t != 4]
+    tracks = np.asarray(room.track_xy), np.asarray(room.track_visible)
+    found = estimate_exposure(frames, *tracks, known)
+    frames[4] = 0
+    again = estimate_exposure(frames, *tracks, known)
+    np.testing.assert_array_equal(found.gain, again.gain)
+    np.testing.assert_allclose(found.gain[4], (found.gain[3] + found.gain[5]) / 2, atol=1e-5)
+
+
+def test_dividing_by_the_factor_undoes_the_exposure(room):
+    gain = np.exp(0.2 * np.cos(np.arange(10)))[:, None].repeat(3, 1)
+    frames = exposed(room.frames, 0.7 * gain)
+    found = estimate_exposure(frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10)))
+    own = [cv2.blur(frames[t] / found.factor(t), (9, 9)) for t in (0, 5)]
+    truth = [cv2.blur(room.frames[t].astype(float), (9, 9)) for t in (0, 5)]
+    ratio = [np.median(a[b > 30] / b[b > 30]) for a, b in zip(own, truth, strict=True)]
+    assert ratio[0] == pytest.approx(ratio[1], rel=0.02)
+
+
+def test_sharpening_pulls_disturbed_tracks_back_to_the_truth(room):
+    random = np.random.default_rng(0)
+    truth, visible = np.asarray(room.track_xy), np.asarray(room.track_visible)
+    noisy = truth + random.normal(0, 0.5, truth.shape)
+    points = triangulate(noisy, visible, room.cameras)
+    sharp, seen = sharpen_tracks(room.frames, noisy.astype(np.float32), points.agrees, room.cameras, points)
+    before = np.linalg.norm(noisy - truth, axis=-1)[seen]
+    # one patch serves as the measure of all: what counts is how sightings agree with each other
+    again = triangulate(sharp, seen, room.cameras)
+    assert np.median(again.residual[again.agrees]) < 0.5 * np.median(points.residual[points.agrees])
+    assert np.median(before) > 0.4
+
+
+def test_sharpening_never_shows_what_was_not_visible(room):
+    truth, visible = np.asarray(room.track_xy), np.asarray(room.track_visible)
+    points = triangulate(truth, visible, room.cameras)
+    _, seen = sharpen_tracks(room.frames, truth.astype(np.float32), points.agrees, room.cameras, points)
+    assert not (seen & ~points.agrees).any()

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import torch
+
+from models.canonical import canonical_coordinates, local_map
+from models.encoding import ColorField
+from models.exposure import Exposure
+from models.lifting import contact_depth, lift_mover, smooth_depth
+from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.pipeline import WorldSpaceTrianglePipeline, transform_points
+from models.synthetic import render_room
+from models.tracks import Tracks
+
+BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
+
+
+@pytest.fixture(scope="module")
+def room():
+    """A room with one cart, and the cart's true tracks as a foreground file would hold them."""
+    scene = render_room(num_frames=8, width=160, height=96, num_tracks=800)
+    own = np.asarray(scene.track_is_foreground)
+    xy, visible = np.asarray(scene.track_xy)[:, own], np.asarray(scene.track_visible)[:, own]
+    canonical = np.zeros((own.sum(), 3))
+    canonical[:, :2] = canonical_coordinates(xy, visible, scene.masks)
+    seen = np.isfinite(canonical).all(1)
+    tracks = Tracks(
+        xy=torch.as_tensor(xy[:, seen]).float(),
+        visible=torch.as_tensor(visible[:, seen]),
+        confidence=torch.as_tensor(visible[:, seen]).float(),
+        xyz=torch.as_tensor(np.asarray(scene.track_xyz)[:, own][:, seen]).float(),
+        K=scene.cameras.K,
+        world_from_cam=scene.cameras.world_from_cam,
+        width=160,
+        height=96,
+        fps=24.0,
+        frame_indices=torch.arange(8),
+        layer="foreground",
+        video_path="",
+        canonical=torch.as_tensor(canonical[seen]).float(),
+        label=torch.ones(int(seen.sum()), dtype=torch.int64),
+    )
+    return scene, tracks
+
+
+def test_a_local_map_reproduces_any_affine_map():
+    random = np.random.default_rng(0)
+    source, query = random.uniform(30, 70, (200, 2)), random.uniform(35, 65, (50, 2))
+    matrix, shift = np.array([[1.2, 0.3], [-0.2, 0.9]]), np.array([5.0, -3.0])
+    home = np.stack([BOX[0] @ matrix.T + shift, BOX[1]])
+    found = local_map(source, source @ matrix.T + shift, query, BOX, home)
+    np.testing.assert_allclose(found, query @ matrix.T + shift, atol=0.3)
+
+
+def test_a_local_map_without_points_carries_the_box():
+    found = local_map(np.zeros((0, 2)), np.zeros((0, 2)), BOX[:1], BOX, BOX + 7.0)
+    np.testing.assert_allclose(found, BOX[:1] + 7.0)
+
+
+def test_canonical_coordinates_of_a_shifting_patch_are_its_place_in_the_reference_frame():
+    random = np.random.default_rng(1)
+    base = random.uniform(20, 60, (120, 2))
+    shift = np.stack([3.0 * np.arange(10), -1.0 * np.arange(10)], 1)
+    xy = base[None] + shift[:, None]
+    start = random.integers(0, 6, 120)
+    times = np.arange(10)[:, None]
+    visible = (times >= start) & (times < start + 5)
+    masks = np.zeros((10, 100, 120), bool)
+    for t in range(10):
+        x, y = (20 + shift[t]).astype(int)
+        masks[t, y : y + 40, x : x + 40] = True
+    place = canonical_coordinates(xy, visible, masks)
+    reference = int(visible.sum(1).argmax())
+    np.testing.assert_allclose(place, base + shift[reference], atol=0.5)
+
+
+def test_contact_depth_is_that_of_the_ground_below_the_feet():
+    ground = np.repeat(np.linspace(9, 2, 80)[:, None], 100, 1)
+    mask = np.zeros((80, 100), bool)
+    mask[20:60, 30:50] = True
+    assert contact_depth(mask, ground) == pytest.approx(ground[61, 0], rel=0.02)
+
+
+def test_a_mover_cut_by_the_lower_border_tells_no_contact():
+    mask = np.zeros((80, 100), bool)
+    mask[20:, 30:50] = True
+    assert np.isnan(contact_depth(mask, np.ones((80, 100))))
+
+
+def test_smooth_depth_bridges_gaps_and_drops_outliers():
+    depth = np.linspace(4, 5, 30)
+    broken = depth.copy()
+    broken[[7, 8]], broken[20] = np.nan, 50.0
+    np.testing.assert_allclose(smooth_depth(broken, np.ones(30, bool)), depth, rtol=0.02)
+
+
+def test_a_mover_with_no_contact_at_all_still_has_a_positive_depth():
+    masks = np.ones((4, 20, 30), bool)
+    depth = lift_mover(masks, [np.full((20, 30), np.inf)] * 4)
+    assert np.isfinite(depth).all() and (depth > 0).all()
+
+
+def test_the_mesh_of_a_mover_covers_its_mask_and_alpha_is_soft_only_at_the_outline(room):
+    scene, tracks = room
+    meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
+    matrix, finest = canonical_normalization(meshes)
+    renderer = WorldSpaceTrianglePipeline(ColorField(), matrix)
+    assert 128 <= finest <= 2048
+    for t in meshes.meshes:
+        picture = meshes.picture(renderer, scene.cameras, t, t)
+        assert (picture.alpha[scene.masks[t]] > 0.3).mean() > 0.97
+        far = ~scene.masks[t] & (picture.alpha > 0.5)
+        assert far.mean() < 0.01
+
+
+def test_pixels_of_movers_lie_in_the_box_of_their_field(room):
+    scene, tracks = room
+    meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
+    exposure = Exposure.neutral(8, 160, 96)
+    pixels = sample_movers(meshes, scene.cameras, scene.frames, scene.masks, exposure)
+    matrix, _ = canonical_normalization(meshes)
+    inside = transform_points(matrix, torch.from_numpy(pixels.points(np.arange(len(pixels)))).double()).abs() <= 1
+    assert inside.all(1).float().mean() > 0.97
+
+
+def test_between_frames_a_mover_is_between_its_places(room):
+    scene, tracks = room
+    meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, [2, 4])
+    _, before, _ = meshes.at(2.0)
+    _, later, late = meshes.at(2.5)
+    mesh = meshes.meshes[2]
+    assert late == pytest.approx(0.5)
+    torch.testing.assert_close(later, before + 0.25 * mesh.to_next)
+
+
+def test_a_mover_is_not_drawn_long_before_it_comes(room):
+    scene, tracks = room
+    masks = scene.masks.copy()
+    masks[:5] = False
+    meshes = MovingMeshPipeline.from_tracks(tracks, masks, list(range(8)))
+    assert meshes.at(1.0) is None
+    assert meshes.at(6.0) is not None
+
+
+def test_the_state_of_moving_meshes_survives(room):
+    scene, tracks = room
+    meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, [1, 3])
+    again = MovingMeshPipeline.from_state(meshes.state())
+    for t, mesh in meshes.meshes.items():
+        torch.testing.assert_close(again.meshes[t].xyz, mesh.xyz)
+        torch.testing.assert_close(again.alpha[t], meshes.alpha[t])
