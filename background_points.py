@@ -18,7 +18,7 @@ from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
 from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
-from models.tracking import check_tracker, grow_tracks
+from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
 
@@ -37,7 +37,9 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; results/<clip> if not given."""
     tracker: str = "lucas_kanade"
-    """Which point tracker."""
+    """Which point tracker: lucas_kanade, dis_flow, or a learned one of submodules/README.md."""
+    checkpoint_path: Path | None = None
+    """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     spacing: int = 8
     """Pixels between points."""
     max_frames: int | None = None
@@ -55,7 +57,7 @@ class Settings:
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
-    check_tracker(settings.tracker)
+    tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
     check_spacing(settings.spacing)
     start = time.perf_counter()
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
@@ -64,7 +66,7 @@ def main() -> None:
     known = None if settings.cameras_path is None else load_cameras(settings, video)
 
     with naming(settings.video_path):
-        xy, visible = track(video, settings, masks)
+        xy, visible = track(video, settings, masks, tracker)
         tracked = time.perf_counter()
         scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
         if masks is None:
@@ -133,7 +135,9 @@ def load_cameras(settings: Settings, video: Video):
     return read_cameras(settings.cameras_path, names, video.frame_indices.tolist(), video.width, video.height)
 
 
-def track(video: Video, settings: Settings, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def track(
+    video: Video, settings: Settings, masks: np.ndarray | None, tracker: Tracker
+) -> tuple[np.ndarray, np.ndarray]:
     """Tracks over the whole clip that stay off the masks."""
     allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
     with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
@@ -142,7 +146,7 @@ def track(video: Video, settings: Settings, masks: np.ndarray | None) -> tuple[n
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{points} tracks")
 
-        return grow_tracks(video.frames, settings.spacing, settings.tracker, allowed, progress)
+        return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress)
 
 
 def without_movers(

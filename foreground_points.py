@@ -17,7 +17,7 @@ from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
 from models.plots import draw_tracks
-from models.tracking import check_tracker, grow_tracks
+from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
 
@@ -35,7 +35,9 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
     tracker: str = "lucas_kanade"
-    """Which point tracker."""
+    """Which point tracker: lucas_kanade, dis_flow, or a learned one of submodules/README.md."""
+    checkpoint_path: Path | None = None
+    """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     spacing: int = 5
     """Pixels between points."""
     max_frames: int | None = None
@@ -49,7 +51,7 @@ class Settings:
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     start = time.perf_counter()
-    check_tracker(settings.tracker)
+    tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
     background_path = settings.background_path or (
         Path("results") / clip_name(settings.video_path) / "background_points.pt"
     )
@@ -67,7 +69,7 @@ def main() -> None:
 
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
-    xy, visible = track(video, settings, masks)
+    xy, visible = track(video, settings, masks, tracker)
     movers = label_of_tracks(xy, visible, labels)
     depth = depth_of_movers(background, labels)
     canonical = np.zeros((xy.shape[1], 3))
@@ -110,7 +112,7 @@ def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
     return *empty, np.zeros((num_frames, 0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
 
 
-def track(video: Video, settings: Settings, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def track(video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker) -> tuple[np.ndarray, np.ndarray]:
     """Tracks that live inside the masks."""
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
 
@@ -118,7 +120,7 @@ def track(video: Video, settings: Settings, masks: np.ndarray) -> tuple[np.ndarr
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{points} tracks")
 
-        return grow_tracks(video.frames, settings.spacing, settings.tracker, masks, progress)
+        return grow_tracks(video.frames, settings.spacing, tracker, masks, progress)
 
 
 def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:
