@@ -1,10 +1,10 @@
-"""Speed of the renderer on this machine: colour field (beside plain torch), rasteriser, whole frames.
+"""Speed of the renderer on this machine: colour field, rasteriser, whole frames and training, beside plain torch.
 
-    python benchmarks/renderer.py [--json FILE] [--repeats 7] [--samples 32768] [--device cpu]
+    python benchmarks/renderer.py [--json FILE] [--repeats 7] [--samples 32768] [--gpu_samples 1048576]
 
 Fast path and reference take turns within one run, so that both meet the same load; figures are medians, and a ratio is
 the median of the ratios of neighbouring runs. The reference is the same network in plain torch indexing, nn.Linear,
-autograd and torch.optim.Adam, with torch's default threads.
+autograd and torch.optim.Adam, with torch's default threads. Where there is a GPU its rows follow (keys "cuda_...").
 """
 
 import json
@@ -17,16 +17,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before torch loads: its OpenMP threads would else spin for a while after each operation, beside the kernels' own.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import numpy as np
 import torch
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.clip import Clip, make_clip
 from models.encoding import ColorField, FieldOptimizer
+from models.pipeline import render_view
 from models.rasterizer import Fragments, rasterize
+from models.tools import sample_points
+from models.training import Schedule, train
 
 FLOPS_FORWARD = 2 * (24 * 64 + 64 * 64 + 64 * 3)
 FLOPS_TRAIN = 3 * FLOPS_FORWARD
 WIDTH, HEIGHT = 640, 360
+LOOP_BATCH = {"cpu": 1 << 16, "cuda": 1 << 20}
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class Settings:
     """Turns of each measurement."""
     samples: int = 1 << 15
     """Samples of a training step and of an inference call."""
-    device: str = "cpu"
-    """Device of the colour field; the rasteriser is measured there too."""
+    gpu_samples: int = 1 << 20
+    """The same on a GPU, where there is one."""
 
 
 def seconds(call: Callable[[], object], device: str, at_least: float = 0.03) -> float:
@@ -53,20 +61,21 @@ def seconds(call: Callable[[], object], device: str, at_least: float = 0.03) -> 
             return elapsed / calls
 
 
-def turns(fast: Callable, plain: Callable, settings: Settings) -> tuple[float, float, float]:
+def turns(fast: Callable, plain: Callable, repeats: int, device: str) -> tuple[float, float, float]:
     """Median seconds of both, and the median ratio plain / fast of neighbouring runs."""
     fast(), plain()
-    pairs = [(seconds(fast, settings.device), seconds(plain, settings.device)) for _ in range(settings.repeats)]
+    pairs = [(seconds(fast, device), seconds(plain, device)) for _ in range(repeats)]
     ratio = statistics.median(slow / quick for quick, slow in pairs)
     return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs), ratio
 
 
 def make_step(field: ColorField, points: torch.Tensor, target: torch.Tensor) -> Callable[[], None]:
-    """A whole training step of the fast path."""
-    optimizer = FieldOptimizer(field)
+    """A whole training step of the fast path, as models/training.py makes it."""
+    optimizer, device = FieldOptimizer(field), points.device.type
 
     def step() -> None:
-        field.loss_and_grad(points, target)
+        with torch.autocast(device, torch.float16, enabled=device == "cuda"):
+            field.loss_and_grad(points, target)
         optimizer.step()
 
     return step
@@ -92,29 +101,40 @@ def sgemm_rate(repeats: int, device: str) -> float:
     return max(2 * 1536**3 / seconds(lambda: torch.mm(a, b), device) for _ in range(repeats))
 
 
-def measure_field(settings: Settings) -> dict[str, float]:
+def measure_field(repeats: int, samples: int, device: str) -> dict[str, float]:
     """Training step and inference of both backends."""
     generator = torch.Generator().manual_seed(0)
-    fast = ColorField(generator=generator).to(settings.device)
-    plain = ColorField(backend="torch", generator=generator).to(settings.device)
-    points = (torch.rand(settings.samples, 3, generator=generator) * 2 - 1).to(settings.device)
-    target = torch.rand(settings.samples, 3, generator=generator).to(settings.device)
-    train = turns(make_step(fast, points, target), make_plain_step(plain, points, target), settings)
+    fast = ColorField(generator=generator).to(device)
+    plain = ColorField(backend="torch", generator=generator).to(device)
+    points = (torch.rand(samples, 3, generator=generator) * 2 - 1).to(device)
+    target = torch.rand(samples, 3, generator=generator).to(device)
+    train_step = turns(make_step(fast, points, target), make_plain_step(plain, points, target), repeats, device)
+
+    def colors() -> torch.Tensor:
+        with torch.autocast(device, torch.float16, enabled=device == "cuda"):
+            return fast(points)
+
     with torch.no_grad():
-        inference = turns(lambda: fast(points), lambda: plain(points), settings)
-    rate = sgemm_rate(settings.repeats, settings.device)
-    samples = settings.samples
+        inference = turns(colors, lambda: plain(points), repeats, device)
+    rate = sgemm_rate(repeats, device)
     return {
-        "train_ratio": train[2],
+        "train_ratio": train_step[2],
         "inference_ratio": inference[2],
-        "train_samples_per_second": samples / train[0],
+        "train_samples_per_second": samples / train_step[0],
         "inference_samples_per_second": samples / inference[0],
-        "reference_train_samples_per_second": samples / train[1],
+        "reference_train_samples_per_second": samples / train_step[1],
         "reference_inference_samples_per_second": samples / inference[1],
-        "share_of_sgemm": samples * FLOPS_TRAIN / train[0] / rate,
+        "share_of_sgemm": samples * FLOPS_TRAIN / train_step[0] / rate,
         "share_of_sgemm_inference": samples * FLOPS_FORWARD / inference[0] / rate,
         "sgemm_flops": rate,
     }
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes per second, read and written, of a large copy."""
+    source = torch.zeros(1 << 26, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / seconds(lambda: target.copy_(source), device)
 
 
 def wavy_mesh(faces: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,34 +151,60 @@ def wavy_mesh(faces: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([x * z, y * z, z], -1).reshape(-1, 3).to(device), triangles.to(device)
 
 
-@torch.no_grad()
-def measure_frames(settings: Settings) -> dict[str, float]:
-    """The rasteriser alone, and whole frames: rasterise, interpolate points, colour them."""
-    device = settings.device
-    field = ColorField(generator=torch.Generator().manual_seed(0)).to(device)
-    K = torch.tensor([[600.0, 0, WIDTH / 2], [0, 600.0, HEIGHT / 2], [0, 0, 1]], device=device)
+def measure_raster(repeats: int, device: str) -> dict[str, float]:
+    """The rasteriser alone, beside its plain form (once)."""
+    K = torch.tensor([[600.0, 0, WIDTH / 2], [0, 600.0, HEIGHT / 2], [0, 0, 1]])
+    out, figures = Fragments.buffers(WIDTH, HEIGHT, device), {}
+    for name, faces in (("5k", 5_000), ("50k", 50_000)):
+        mesh = wavy_mesh(faces, device)
 
-    def draw(mesh) -> Fragments:
-        return rasterize(*mesh, K, WIDTH, HEIGHT, 1e-3)
+        def draw(backend: str, mesh=mesh) -> None:
+            rasterize(*mesh, K, WIDTH, HEIGHT, 1e-3, backend, out)
 
-    def frame(mesh) -> torch.Tensor:
-        fragments = draw(mesh)
-        seen = fragments.face >= 0
-        corners = mesh[0][mesh[1][fragments.face[seen].long()]]
-        image = torch.zeros(HEIGHT, WIDTH, 3, device=device)
-        image[seen] = field((fragments.barycentric[seen][..., None] * corners).sum(1))
-        return image
+        draw("auto")
+        times = [seconds(lambda: draw("auto"), device) for _ in range(repeats)]
+        figures[f"raster_ms_{name}"] = 1e3 * statistics.median(times)
+        figures[f"reference_raster_ms_{name}"] = 1e3 * seconds(lambda: draw("torch"), device)
+    return figures
 
-    def median_seconds(call: Callable) -> float:
-        call()
-        return statistics.median(seconds(call, device) for _ in range(settings.repeats))
 
-    small, large = wavy_mesh(5_000, device), wavy_mesh(50_000, device)
-    return {
-        "frames_per_second_640x360": 1 / median_seconds(lambda: frame(small)),
-        "raster_ms_5k": 1e3 * median_seconds(lambda: draw(small)),
-        "raster_ms_50k": 1e3 * median_seconds(lambda: draw(large)),
-    }
+def measure_frames(repeats: int, device: str) -> dict[str, float]:
+    """Whole new views as the project renders them: four meshes of 14 thousand faces joined, beside the plain path."""
+    figures = {}
+    for width, height in ((640, 360), (1280, 720)):
+        clip = make_clip(8, width, height)
+        fast, name = clip.renderer(device), f"frames_per_second_{width}x{height}"
+        figures[name] = 1 / statistics.median(view_seconds(clip, fast, device) for _ in range(repeats))
+        if width == WIDTH:
+            plain = clip.renderer(device, "torch")
+            figures["frame_ratio"] = figures[name] * min(view_seconds(clip, plain, device, 1) for _ in range(2))
+    return figures
+
+
+def view_seconds(clip: Clip, renderer, device: str, count: int = 4) -> float:
+    """Seconds of one of the clip's new views, from several."""
+    views = iter(range(len(clip.views)))
+    render_view(clip.meshes, renderer, clip.views, next(views))
+    begin = time.perf_counter()
+    for _ in range(count):
+        render_view(clip.meshes, renderer, clip.views, next(views))
+    return (time.perf_counter() - begin) / count
+
+
+def measure_loop(device: str) -> dict[str, float]:
+    """The whole training loop: batches drawn from the pixels of a clip, steps, schedule."""
+    clip, random = make_clip(8), np.random.default_rng(0)
+    pixels = sample_points(clip.meshes, clip.frames, None, range(8))
+    loops = [Schedule(num_epochs=share, batch_size=LOOP_BATCH[device]) for share in (0.2, 4.0)]
+    for schedule in loops:
+        history = train(clip.renderer(device), pixels, clip.meshes.vertices.numpy(), schedule, random)
+    return {"loop_samples_per_second": history.samples / history.seconds}
+
+
+def measure(repeats: int, samples: int, device: str) -> dict[str, float]:
+    """Everything on one device."""
+    figures = measure_field(repeats, samples, device) | measure_raster(repeats, device)
+    return figures | measure_frames(repeats, device) | measure_loop(device)
 
 
 def report(figures: dict[str, float]) -> str:
@@ -168,17 +214,25 @@ def report(figures: dict[str, float]) -> str:
         rates = [figures[f"{prefix}{name}_samples_per_second"] / 1e6 for prefix in ("", "reference_")]
         lines.append(f"{name:12s}{rates[0]:10.3f}{rates[1]:11.4f}{figures[name + '_ratio']:8.1f}{figures[share]:10.0%}")
     lines.append(f"sgemm {figures['sgemm_flops'] / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads")
-    lines.append(f"frames 640x360, 5k faces: {figures['frames_per_second_640x360']:.1f}/s")
-    lines.append(f"rasterise 5k faces {figures['raster_ms_5k']:.1f} ms, 50k {figures['raster_ms_50k']:.1f} ms")
-    lines.append(f"peak memory {figures['peak_memory_mb']:.0f} MB")
+    lines.append(f"whole training loop {figures['loop_samples_per_second'] / 1e6:.2f} M samples/s")
+    small, large = (figures[f"frames_per_second_{size}"] for size in ("640x360", "1280x720"))
+    lines.append(f"new views 640x360 {small:.1f}/s ({figures['frame_ratio']:.1f} x torch), 1280x720 {large:.1f}/s")
+    for name in ("5k", "50k"):
+        fast, plain = (figures[f"{prefix}raster_ms_{name}"] for prefix in ("", "reference_"))
+        lines.append(f"rasterise {name} faces {fast:.1f} ms, torch {plain:.0f} ms, ratio {plain / fast:.0f}")
     return "\n".join(lines)
 
 
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
-    figures = measure_field(settings) | measure_frames(settings)
+    figures = measure(settings.repeats, settings.samples, "cpu")
     figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(report(figures))
+    print(report(figures), f"peak memory {figures['peak_memory_mb']:.0f} MB", sep="\n")
+    if torch.cuda.is_available():
+        there = measure(settings.repeats, settings.gpu_samples, "cuda") | {"bandwidth": copy_bandwidth("cuda")}
+        there["peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        print(f"\n{torch.cuda.get_device_name()}: copies {there['bandwidth'] / 1e12:.2f} TB/s", report(there), sep="\n")
+        figures |= {f"cuda_{key}": value for key, value in there.items()}
     if settings.json:
         temporary = settings.json.with_name(settings.json.name + ".part")
         temporary.write_text(json.dumps(figures, indent=1))
