@@ -36,8 +36,7 @@ def open_spatracker2(checkpoint_path: Path | None, device: str):
     Raises:
         InputError: the code or a checkpoint is missing or wrong, or the device is no GPU.
     """
-    if not device.startswith("cuda"):
-        raise InputError("tracker 'spatracker2' needs a CUDA GPU; run it on one, or choose --tracker dis_flow")
+    check_device(device)
     folder = checkpoint_path or SOURCE.folder / SOURCE.checkpoint
     paths = {part: _part(folder, part) for part in PARTS}
     theirs = str(SOURCE.folder / "models")
@@ -72,6 +71,12 @@ def open_spatracker2(checkpoint_path: Path | None, device: str):
     return lambda frames, queries: both_ways(windowed, frames, queries)
 
 
+def check_device(device: str) -> None:
+    """Raises InputError where the device is no GPU: its code asks for one throughout."""
+    if not device.startswith("cuda"):
+        raise InputError("tracker 'spatracker2' needs a CUDA GPU; run it on one, or choose --tracker dis_flow")
+
+
 def _part(folder: Path, part: str) -> Path:
     path = folder / part
     if not (path / "config.json").is_file():
@@ -89,7 +94,7 @@ def _loaded(kind, path: Path):
     except Exception as error:  # whatever a foreign folder breaks
         raise InputError(
             f"{path}: is no checkpoint of 'spatracker2' ({type(error).__name__}); clone "
-            f"{SOURCE.checkpoint_url}/{PARTS[path.name]} there with git-lfs"
+            f"{SOURCE.checkpoint_url}/{PARTS[path.name]} there, with git-lfs"
         ) from error
 
 

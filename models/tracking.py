@@ -23,7 +23,7 @@ CORNER_QUALITY = 2e-5
 MANY_SEEDS = 8
 """Frames of one round from which on they seed in two turns, so that the second can leave out what the first covers."""
 FEW_ROUNDS = 3
-"""Rounds of seeding for trackers that go through the whole video each time at a cost."""
+"""Rounds of seeding for dis_flow, whose cost is in the flow of each round and hardly in the points."""
 
 
 def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
@@ -101,7 +101,7 @@ def grow_tracks(
     xy = np.zeros((len(frames), 0, 2), np.float32)
     visible = np.zeros((len(frames), 0), bool)
     done = 0
-    for batch in seed_rounds(len(frames), None if tracker is lucas_kanade else FEW_ROUNDS):
+    for batch in seed_rounds(len(frames), FEW_ROUNDS if tracker is dis_flow else None):
         free = [None if allowed is None else allowed[t] for t in batch]
         queries = [_seeds(frames[t], t, xy[t, visible[t]], spacing, f) for t, f in zip(batch, free, strict=True)]
         new_xy, new_visible = track_points(frames, np.concatenate(queries), tracker)

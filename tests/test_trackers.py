@@ -1,0 +1,403 @@
+"""Trackers by name: the windows that learned ones see, their adapters on stand-ins for their code, and what is refused.
+
+The stand-ins have the calls and shapes of the real code; they read a clip's motion from its pixels (red and green hold
+the pan so far), so that an adapter's answers can be compared with the truth.
+"""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import models
+from models.errors import InputError
+from models.learned_trackers import LEARNED
+from models.lucas_kanade import lucas_kanade
+from models.track_scores import LIMITS, score_tracks
+from models.tracker_windows import both_ways, in_groups, in_windows
+from models.tracking import TRACKERS, open_tracker, seed_rounds, track_points
+
+WIDTH, HEIGHT = 40, 32
+
+COTRACKER = """
+import torch
+
+received = []
+
+class CoTrackerOnlinePredictor(torch.nn.Module):
+    def __init__(self, checkpoint="a default that does not exist", window_len=16):
+        super().__init__()
+        assert checkpoint is None
+        self.model, self.step = torch.nn.Linear(2, 2), window_len // 2
+
+    def forward(self, video_chunk, is_first_step=False, queries=None, add_support_grid=False):
+        assert video_chunk.dtype == torch.float32 and video_chunk.shape[:3:2] == (1, 3) and add_support_grid
+        if is_first_step:
+            self.queries, self.pan, self.seen = queries[0], torch.zeros(0, 2), 0
+            received.append(self.queries.numpy())
+            return None, None
+        assert 0 < video_chunk.shape[1] <= 2 * self.step
+        new = video_chunk[0, :, :2, 0, 0]
+        self.pan = torch.cat([self.pan[: self.seen], new])
+        self.seen += self.step
+        start = self.queries[:, 0].long()
+        known = start.clamp(max=len(self.pan) - 1)
+        xy = self.queries[:, 1:] + self.pan[:, None] - self.pan[known]
+        begun = torch.arange(len(xy))[:, None] >= start
+        xy[~begun] = -99
+        return xy[None], begun[None]
+"""
+
+TAPIR = """
+from typing import NamedTuple
+import torch
+
+class QueryFeatures(NamedTuple):
+    lowres: tuple
+    hires: tuple
+    resolutions: tuple
+
+class TAPIR(torch.nn.Module):
+    num_pips_iter = 2
+
+    def __init__(self, pyramid_level, use_casual_conv):
+        super().__init__()
+        assert pyramid_level == 1 and use_casual_conv
+        self.weights = torch.nn.Linear(2, 2)
+
+    def get_feature_grids(self, video, is_training):
+        assert video.shape[0] == 1 and video.shape[4] == 3 and video.abs().max() <= 1
+        side = video.shape[2]
+        return (video[0, :, 0, 0, :2] + 1) / 2 * 255 * torch.tensor([side / 40, side / 32])
+
+    def get_query_features(self, video, is_training, query_points, feature_grids):
+        assert video.shape[1] == 1 and (query_points[..., 0] == 0).all()
+        here = query_points.flip(-1)[..., :2] - feature_grids
+        return QueryFeatures((here,), (here,), ((256, 256), (512, 512)))
+
+    def construct_initial_causal_state(self, num_points, num_resolutions=1):
+        return [{"frames": torch.zeros(1, num_points)}] * num_resolutions * self.num_pips_iter
+
+    def estimate_trajectories(self, video_size, is_training, feature_grids, query_features, query_points_in_video,
+                              query_chunk_size, causal_context, get_causal_context):
+        assert query_points_in_video is None and get_causal_context
+        xy = (query_features.lowres[0][0][:, None] + feature_grids[None])[None]
+        count = causal_context[0]["frames"] + 1 + torch.arange(len(feature_grids))[:, None]
+        hidden = torch.where(count.T[None] % 7 == 0, 9.0, -9.0)
+        state = [{"frames": c["frames"] + len(feature_grids)} for c in causal_context]
+        steps = 1 + self.num_pips_iter
+        return {"tracks": [xy * 0] * (steps - 1) + [xy], "occlusion": [hidden] * steps,
+                "expected_dist": [hidden * 0 - 9] * steps, "causal_context": state}
+"""
+
+HUB = """
+import json, pathlib, torch
+
+class FromFolder(torch.nn.Module):
+    @classmethod
+    def from_pretrained(cls, path):
+        assert json.loads((pathlib.Path(path) / "config.json").read_text())["of"] == cls.__name__
+        return cls()
+"""
+
+FRONT = (
+    HUB
+    + """
+class VGGT4Track(FromFolder):
+    def forward(self, video):
+        b, f, c, h, w = video.shape
+        assert (b, c) == (1, 3) and h % 14 == 0 and w % 14 == 0 and video.max() <= 1
+        return {"poses_pred": torch.eye(4).expand(1, f, 4, 4), "intrs": torch.eye(3).expand(1, f, 3, 3),
+                "points_map": torch.ones(1, f, h, w, 3), "unc_metric": torch.ones(1, f, h, w)}
+"""
+)
+
+PREDICTOR = (
+    HUB
+    + """
+class Predictor(FromFolder):
+    def to(self, device):
+        pass
+
+    def forward(self, video, depth=None, unc_metric=None, intrs=None, extrs=None, queries=None, iters_track=4,
+                full_point=False, fps=30, fixed_cam=False, query_no_BA=False, stage=0, support_frame=0,
+                replace_ratio=0.6):
+        f, c, h, w = video.shape
+        assert depth.shape == unc_metric.shape == (f, h, w) and intrs.shape == (f, 3, 3) and extrs.shape == (f, 4, 4)
+        assert f <= 48 and support_frame == f - 1
+        pan = video[:, :2, 0, 0] * torch.tensor([w / 40, h / 32])
+        asked = torch.as_tensor(queries)
+        xy = asked[None, :, 1:] + pan[:, None] - pan[asked[:, 0].long()]
+        return (extrs, intrs, None, None, None, torch.cat([xy, xy[..., :1]], -1), torch.ones(f, len(asked), 1), None,
+                video)
+"""
+)
+
+
+@pytest.fixture
+def submodules(tmp_path, monkeypatch):
+    """A folder of stand-ins in place of submodules/, with checkpoints; what was imported is forgotten again."""
+    monkeypatch.setattr("models.third_party.SUBMODULES", tmp_path)
+    monkeypatch.setattr("models.tracker_spatracker2.check_device", lambda device: None)
+    monkeypatch.setattr(models, "__path__", list(models.__path__))
+    known = set(sys.modules)
+    spatracker = "spatracker2/models/SpaTrackV2/models"
+    for path, code in {
+        "cotracker3/cotracker/predictor.py": COTRACKER,
+        "tapir/tapnet/torch/tapir_model.py": TAPIR,
+        f"{spatracker}/predictor.py": PREDICTOR,
+        f"{spatracker}/vggt4track/models/vggt_moe.py": FRONT,
+    }.items():
+        write(tmp_path / path, textwrap.dedent(code))
+    write(tmp_path / "cotracker3/cotracker/__init__.py", "")
+    write(tmp_path / "tapir/tapnet/__init__.py", "")
+    for part, kind in (("front", "VGGT4Track"), ("offline", "Predictor")):
+        write(tmp_path / "spatracker2/checkpoints" / part / "config.json", f'{{"of": "{kind}"}}')
+    weights = torch.nn.Linear(2, 2).state_dict()
+    torch.save({"model": weights}, tmp_path / "cotracker3/scaled_online.pth")
+    torch.save({f"weights.{k}": v for k, v in weights.items()}, tmp_path / "tapir/causal_bootstapir_checkpoint.pt")
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if name.partition(".")[0] in ("cotracker", "tapnet") or name.startswith("models.SpaTrackV2"):
+            del sys.modules[name]
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def panning(num_frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Frames whose red and green are the pan so far, and the pan (F, 2)."""
+    pan = np.random.default_rng(seed).integers(-1, 2, (num_frames, 2)).cumsum(0) + 120
+    frames = np.zeros((num_frames, HEIGHT, WIDTH, 3), np.uint8)
+    frames[..., :2] = pan[:, None, None]
+    return frames, pan.astype(np.float64)
+
+
+def queries_over(num_frames: int, count: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    at = random.integers(0, num_frames, count)
+    return np.c_[at, random.uniform(1, 30, (count, 2))].astype(np.float32)
+
+
+def true_tracks(pan: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    return queries[:, 1:] + pan[:, None] - pan[queries[:, 0].astype(int)]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("num_frames", [1, 5, 16, 17, 71])
+def test_an_adapter_follows_each_query_both_ways_at_any_length(submodules, name, num_frames):
+    frames, pan = panning(num_frames)
+    queries = queries_over(num_frames, 13)
+    xy, visible = open_tracker(name)(frames, queries)
+    assert xy.shape == (num_frames, 13, 2) and visible.shape == (num_frames, 13) and visible.dtype == bool
+    np.testing.assert_allclose(xy, true_tracks(pan, queries), atol=2e-3)
+    own = queries[:, 0].astype(int), np.arange(13)
+    assert visible[own].all() and (visible.all() or name == "tapir")
+    np.testing.assert_array_equal(xy[own], queries[:, 1:])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_an_adapter_takes_no_queries(submodules, name):
+    xy, visible = open_tracker(name)(panning(4)[0], np.zeros((0, 3), np.float32))
+    assert xy.shape == (4, 0, 2) and visible.shape == (4, 0)
+
+
+def test_tapir_in_windows_equals_one_pass(submodules, monkeypatch):
+    frames, _ = panning(20)
+    queries = queries_over(20, 9)
+    in_pieces = open_tracker("tapir")(frames, queries)
+    monkeypatch.setattr("models.tracker_tapir.WINDOW", 20)
+    for a, b in zip(in_pieces, open_tracker("tapir")(frames, queries), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not in_pieces[1].all() and in_pieces[1].mean() > 0.7
+
+
+def test_cotracker_is_asked_in_its_own_pixel_convention(submodules):
+    open_tracker("cotracker3")(panning(3)[0], np.array([[0, 10.5, 7.0]], np.float32))
+    np.testing.assert_array_equal(sys.modules["cotracker.predictor"].received[0], [[0, 10.0, 6.5]])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_missing_package_is_refused_with_the_command_that_fetches_it(submodules, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("models.third_party.SUBMODULES", tmp_path / "nowhere")
+    checkpoint = submodules / "spatracker2/checkpoints" if name == "spatracker2" else None
+    with pytest.raises(InputError, match=rf"'{name}' needs its own code; run: git clone \S+ submodules/{name} && git"):
+        open_tracker(name, checkpoint)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_missing_checkpoint_is_refused_with_the_command_that_fetches_it(submodules, tmp_path, name):
+    with pytest.raises(InputError, match=rf"gone.*'{name}' finds no checkpoint there; .* run: (curl|git clone) "):
+        open_tracker(name, tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["cotracker3", "tapir"])
+def test_a_wrong_checkpoint_is_refused(submodules, tmp_path, name):
+    torch.save({"other": torch.zeros(3)}, tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for file, what in {"other.pt": "another model's", "text.pt": "cannot be read", "list.pt": "no weights"}.items():
+        with pytest.raises(InputError, match=rf"{file}: .*{what}.*run: curl"):
+            open_tracker(name, tmp_path / file)
+
+
+def test_a_folder_of_another_model_is_refused(submodules):
+    write(submodules / "spatracker2/checkpoints/front/config.json", '{"of": "SomethingElse"}')
+    with pytest.raises(InputError, match=r"front: is no checkpoint of 'spatracker2'"):
+        open_tracker("spatracker2")
+
+
+def test_a_package_that_the_code_lacks_is_named(submodules):
+    write(submodules / "tapir/tapnet/torch/tapir_model.py", "import a_package_nobody_has")
+    with pytest.raises(InputError, match=r"needs the package 'a_package_nobody_has'; run: pip install einshape"):
+        open_tracker("tapir")
+
+
+def test_spatracker_without_a_gpu_is_refused():
+    with pytest.raises(InputError, match="needs a CUDA GPU"):
+        open_tracker("spatracker2", device="cpu")
+
+
+def test_a_checkpoint_for_a_tracker_that_has_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="'dis_flow' has no checkpoint"):
+        open_tracker("dis_flow", tmp_path / "weights.pt")
+
+
+def test_an_unknown_tracker_is_refused_with_all_that_are_known():
+    with pytest.raises(InputError, match=r"'nobody' is not known.*cotracker3, dis_flow, lucas_kanade.*tapir"):
+        open_tracker("nobody")
+
+
+def test_no_third_party_code_is_imported_before_it_is_chosen():
+    code = (
+        "import sys, models.tracking; print([m for m in sys.modules if m in ('cotracker', 'tapnet', 'transformers')])"
+    )
+    folder = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_built_in_tracker_goes_by_its_name(name):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 60, 80, 3), dtype=np.uint8)
+    queries = np.array([[1, 40, 30]], np.float32)
+    for a, b in zip(track_points(frames, queries, name), TRACKERS[name](frames, queries), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert open_tracker("lucas_kanade") is lucas_kanade
+
+
+def onwards(pan: np.ndarray, seen: np.ndarray):
+    """A follower that knows the pan and when points are seen, and answers only from the query on."""
+
+    def follow(frames, queries):
+        first = int(frames[0])
+        start = queries[:, 0].astype(int)
+        xy = queries[:, 1:] + pan[first : first + len(frames), None] - pan[first + start]
+        ahead = np.arange(len(frames))[:, None] >= start
+        visible = seen[first : first + len(frames)][:, np.arange(len(queries)) % seen.shape[1]]
+        return np.where(ahead[..., None], xy, -99.0), visible & ahead
+
+    return follow
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 60), st.integers(3, 20), st.integers(1, 8), st.integers(0, 2**31))
+def test_windows_equal_one_pass_for_points_that_stay_in_sight(num_frames, length, overlap, seed):
+    overlap = min(overlap, length - 1)
+    pan = np.random.default_rng(seed).normal(size=(num_frames, 2)).cumsum(0)
+    queries = queries_over(num_frames, 7, seed)
+    follow, frames = onwards(pan, np.ones((num_frames, 1), bool)), np.arange(num_frames)
+    xy, visible = in_windows(follow, length, overlap)(frames, queries)
+    ahead = np.arange(num_frames)[:, None] >= queries[:, 0]
+    np.testing.assert_array_equal(visible, ahead)
+    np.testing.assert_allclose(xy[ahead], true_tracks(pan, queries)[ahead], atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 60), st.integers(3, 20), st.integers(1, 8))
+def test_no_window_is_longer_than_asked_for(num_frames, length, overlap):
+    overlap, lengths = min(overlap, length - 1), []
+    follow = onwards(np.zeros((num_frames, 2)), np.ones((num_frames, 1), bool))
+
+    def watched(frames, queries):
+        lengths.append(len(frames))
+        return follow(frames, queries)
+
+    in_windows(watched, length, overlap)(np.arange(num_frames), queries_over(num_frames, 5))
+    assert max(lengths, default=0) <= length
+
+
+def test_a_point_that_no_frame_of_the_overlap_sees_is_lost_where_it_was():
+    seen = np.ones((30, 1), bool)
+    seen[6:] = False
+    follow = onwards(np.arange(60.0).reshape(30, 2), seen)
+    xy, visible = in_windows(follow, 10, 3)(np.arange(30), np.array([[0, 5, 5]], np.float32))
+    np.testing.assert_array_equal(visible[:, 0], seen[:, 0])
+    assert (xy[10:] == xy[9]).all()
+
+
+def test_groups_equal_all_at_once():
+    frames, queries = np.arange(12), queries_over(12, 11)
+    follow = onwards(np.random.default_rng(1).normal(size=(12, 2)), np.ones((12, 1), bool))
+    for a, b in zip(in_groups(follow, 4)(frames, queries), follow(frames, queries), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_both_ways_mirrors_what_follows_onwards():
+    frames, pan = panning(9)
+
+    def follow(part, queries):
+        moved = part[:, 0, 0, :2].astype(float)
+        start = queries[:, 0].astype(int)
+        ahead = np.arange(len(part))[:, None] >= start
+        return np.where(ahead[..., None], queries[:, 1:] + moved[:, None] - moved[start], -99), ahead
+
+    queries = queries_over(9, 6)
+    xy, visible = both_ways(follow, frames, queries)
+    assert visible.all()
+    np.testing.assert_allclose(xy, true_tracks(pan, queries), atol=1e-5)
+
+
+@given(st.integers(1, 200), st.sampled_from([None, 1, 2, 3]))
+def test_rounds_of_seeding_visit_each_frame_once(num_frames, at_most):
+    rounds = seed_rounds(num_frames, at_most)
+    assert sorted(t for batch in rounds for t in batch) == list(range(num_frames))
+    assert at_most is None or len(rounds) <= at_most
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31))
+def test_scores_are_what_counting_gives(seed):
+    random = np.random.default_rng(seed)
+    truth, estimate = random.uniform(0, 64, (6, 5, 2)), random.uniform(0, 64, (6, 5, 2))
+    estimate = truth + (estimate - truth) * random.uniform(0, 0.3, (6, 5, 1))
+    true_seen, seen = random.random((6, 5)) < 0.8, random.random((6, 5)) < 0.7
+    true_seen[5] = True
+    query = random.integers(0, 4, 5)
+    got = score_tracks(estimate, seen, truth, true_seen, query, 64, 32)
+    counted = [(t, n) for n in range(5) for t in range(query[n] + 1, 6)]
+    near, jaccard = [], []
+    for limit in LIMITS:
+        inside = {p for p in counted if np.hypot(*(estimate[p] - truth[p]) * [4, 8]) < limit and true_seen[p]}
+        shown = {p for p in counted if seen[p]}
+        there = {p for p in counted if true_seen[p]}
+        near.append(len(inside) / len(there))
+        jaccard.append(len(inside & shown) / (len(there) + len(shown - inside)))
+    assert got.delta_avg == pytest.approx(100 * np.mean(near))
+    assert got.average_jaccard == pytest.approx(100 * np.mean(jaccard))
+    assert got.occlusion_accuracy == pytest.approx(100 * np.mean([seen[p] == true_seen[p] for p in counted]))
+
+
+def test_the_truth_scores_a_hundred_and_nothing_to_score_is_refused():
+    xy, seen = np.random.default_rng(0).uniform(0, 64, (4, 3, 2)), np.ones((4, 3), bool)
+    got = score_tracks(xy, seen, xy, seen, np.zeros(3, int), 64, 64)
+    assert (got.delta_avg, got.average_jaccard, got.occlusion_accuracy) == (100, 100, 100)
+    with pytest.raises(ValueError, match="nothing to score"):
+        score_tracks(xy, seen, xy, ~seen, np.zeros(3, int), 64, 64)
