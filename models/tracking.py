@@ -129,7 +129,7 @@ def thin(
     order = order[length[order] >= min_length]
     if len(order) == 0:
         return order
-    return order[_greedy(xy, visible, order, max(2.0, 0.7 * spacing))]
+    return order[_greedy(xy, visible, order, max(2.0, 0.6 * spacing))]
 
 
 @numba.njit(cache=True)
@@ -189,7 +189,7 @@ def _seeds(
     covered = np.zeros((height, width), np.uint8)
     pixels = np.clip(taken.astype(np.int64), 0, [width - 1, height - 1])
     covered[pixels[:, 1], pixels[:, 0]] = 1
-    side = 2 * int(0.7 * spacing) + 1
+    side = 2 * int(0.6 * spacing) + 1
     quality[cv2.dilate(covered, np.ones((side, side), np.uint8)) > 0] = 0
     border = 2
     quality[:border] = quality[-border:] = quality[:, :border] = quality[:, -border:] = 0
