@@ -1,5 +1,9 @@
 """Video -> 2D tracks, cameras and 3D points of its static background, in results/<clip>/background_points.pt."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
+
 import json
 import time
 from collections.abc import Iterator

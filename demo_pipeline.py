@@ -1,10 +1,12 @@
 """Track files + video -> trained scene, rebuilt video, novel views and figures, in results/pipeline_demo."""
 
-import json
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
+
 import platform
 import subprocess
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,21 +15,21 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.cameras import Cameras, save_transforms
+from models.cameras import save_transforms
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
 from models.masks import dilate, read_masks
-from models.metrics import psnr, ssim
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
-from models.plots import colorize_depth, depth_range, draw_mesh, loss_curve
+from models.plots import loss_curve
+from models.results import reconstruct, render_video, write_json
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
 from models.trajectories import check_trajectory, from_file, make_trajectory
-from models.video import VideoWriter, check_output_dir, read_video, write_image
+from models.video import check_output_dir, read_video
 
 try:
     import resource
@@ -100,16 +102,16 @@ def main() -> None:
 
     if settings.checkpoint is None or path is None:
         with timed(seconds, "reconstruction"):
-            metrics |= reconstruct(settings, scene, frames, masks, held_out)
+            metrics |= reconstruct(output_dir, scene, frames, masks, held_out, settings.save_frames)
         with timed(seconds, "novel_view"):
             views, times = make_trajectory(
                 settings.trajectory, scene.cameras, scene.depth, len(frames), freeze_time=settings.freeze_time
             )
             name = f"novel_view_{settings.trajectory}"
-            metrics["novel_view_coverage"] = render_video(settings, scene, views, times, name)
+            metrics["novel_view_coverage"] = render_video(output_dir, scene, views, times, name, settings.save_frames)
     if path is not None:
         with timed(seconds, "camera_path"):
-            metrics["camera_path_coverage"] = render_video(settings, scene, *path, "novel_view")
+            metrics["camera_path_coverage"] = render_video(output_dir, scene, *path, "novel_view", True)
     metrics["peak_memory_gib"] = peak_memory()
     write_json(output_dir / "metrics.json", metrics)
     summarise(output_dir, metrics)
@@ -237,104 +239,6 @@ def fit(
     return renderer, history
 
 
-def reconstruct(
-    settings: Settings, scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: list[int]
-) -> dict:
-    """Rebuilds the video with its mesh and depth, and scores it; held-out frames are novel views."""
-    out, scores, near_far = settings.output_dir, [], None
-    clear_frames(out, "reconstruction", "heldout")
-    with (
-        VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
-        VideoWriter(out / "mesh.mp4", scene.fps) as mesh,
-        VideoWriter(out / "depth.mp4", scene.fps) as depth,
-        ExitStack() as stack,
-    ):
-        apart = layer_writers(stack, out, scene)
-        for t in tqdm(range(len(frames)), desc="reconstruction", unit="frame"):
-            layers = scene.rebuild(t)
-            view = layers.merged
-            for writer, rgb in zip(apart, (layers.background.rgb, layers.foreground), strict=False):
-                writer.add(rgb)
-            near_far = near_far or depth_range([view.depth])
-            color.add(view.rgb)
-            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, t)))
-            depth.add(colorize_depth(view.depth, *near_far))
-            scores.append(score(view.rgb, frames[t], None if masks is None else masks[t]))
-            if settings.save_frames:
-                save_frame(out, "reconstruction", t, view.rgb)
-            if t in held_out:
-                save_frame(out, "heldout", t, view.rgb)
-    return {"frames": scores} | averages(scores, held_out)
-
-
-def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
-    """Writers of the layers' own videos, where there is more than one layer."""
-    if scene.moving is None:
-        return []
-    names = ("background_only", "foreground_only")
-    return [stack.enter_context(VideoWriter(out / f"{name}.mp4", scene.fps)) for name in names]
-
-
-def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
-    """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
-    values = {"psnr": psnr(rgb, frame), "ssim": ssim(rgb, frame)}
-    if mask is not None and mask.any() and not mask.all():
-        values["psnr_outside_mask"] = psnr(rgb, frame, ~mask)
-        values["psnr_inside_mask"] = psnr(rgb, frame, mask)
-    return values
-
-
-def averages(scores: list[dict[str, float]], held_out: list[int]) -> dict:
-    """Means over training frames and over held-out frames."""
-    groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
-    if held_out:
-        groups["heldout_frames"] = [scores[t] for t in held_out]
-    keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
-    return {
-        name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
-        for name, group in groups.items()
-    }
-
-
-def mesh_lines(scene: Scene, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Projected vertices and faces of the mesh that frame t is drawn from."""
-    meshes = scene.background.meshes
-    source = meshes.nearest_frames(scene.cameras, t, 1)[0][0]
-    faces = meshes.faces[source]
-    used, index = torch.unique(faces, return_inverse=True)
-    xy, _ = scene.cameras[[t]].project(meshes.vertices[used].double())
-    return xy[0].numpy(), index.numpy()
-
-
-def render_video(settings: Settings, scene: Scene, views: Cameras, times: list[float], name: str) -> float:
-    """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh covers."""
-    coverage = 1.0
-    always = name == "novel_view"
-    clear_frames(settings.output_dir, name)
-    with VideoWriter(settings.output_dir / f"{name}.mp4", scene.fps) as video:
-        for i in tqdm(range(len(views)), desc=name, unit="frame"):
-            view = scene.render(views, i, times[i])
-            coverage = min(coverage, float(view.covered.mean()))
-            video.add(view.rgb)
-            if settings.save_frames or always:
-                save_frame(settings.output_dir, name, i, view.rgb)
-    return coverage
-
-
-def clear_frames(output_dir: Path, *names: str) -> None:
-    """Removes the PNGs that an earlier run left of these videos."""
-    for name in names:
-        for path in (output_dir / "frames" / name).glob("[0-9]*.png"):
-            path.unlink()
-
-
-def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
-    """One PNG of a video."""
-    folder = output_dir / "frames" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    write_image(folder / f"{number:05d}.png", rgb)
-
-
 class timed:
     """Adds the seconds that a block takes to a table."""
 
@@ -358,13 +262,6 @@ def configuration(settings: Settings, device: torch.device) -> dict:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
     return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes under a temporary name, then renames."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)
 
 
 def peak_memory() -> float | None:

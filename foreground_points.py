@@ -1,5 +1,9 @@
 """Video + background_points.pt -> tracks of what moves, in 2D, 3D and canonical coordinates: foreground_points.pt."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
+
 import time
 from dataclasses import dataclass
 from pathlib import Path

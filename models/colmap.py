@@ -1,6 +1,7 @@
 """COLMAP's part: mapping and bundle adjustment of 2D tracks; the only file that imports pycolmap.
 
-Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed.
+Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed. One thread: sums of several come in any order,
+and the same seed must give the same cameras.
 """
 
 from collections.abc import Iterator
@@ -69,11 +70,11 @@ def run_mapper(method: str, database: Path, folder: Path, seed: int) -> pycolmap
                 options.multiple_models, options.extract_colors = False, False
                 options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
                 options.min_model_size = 3
-                options.random_seed = seed
+                options.random_seed, options.num_threads = seed, 1
                 models = pycolmap.incremental_mapping(database, folder, out, options)
             else:
                 options = pycolmap.GlobalPipelineOptions()
-                options.random_seed = seed
+                options.random_seed, options.num_threads = seed, 1
                 models = pycolmap.global_mapping(database, folder, out, options)
     except RuntimeError:
         return None
@@ -123,6 +124,7 @@ def bundle_adjust(
     options.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
     options.ceres.loss_function_scale = 0.5
     options.ceres.solver_options.max_num_iterations = 15
+    options.ceres.solver_options.num_threads = 1
     config = pycolmap.BundleAdjustmentConfig()
     for t in frames:
         config.add_image(int(t) + 1)
