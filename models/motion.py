@@ -29,6 +29,8 @@ LONG_TRACK = 6
 """Frames that a track must last to be believed to be static."""
 VOTE_GAIN = 12.0
 """Makes one track's vote about certain within 2 pixels."""
+CROWD = 5.0
+"""Reach in pixels, at 480 wide, over which tracks must mostly move to say so."""
 
 
 @dataclass(frozen=True)
@@ -151,22 +153,29 @@ def _solve_from_rotation(
 def track_votes(
     xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], scene: StaticScene, height: int, width: int
 ) -> Float[np.ndarray, "F h w"]:
-    """What long tracks say round them, in images of another size: -1 static, 0 nothing known.
+    """What long tracks say round them, in images of another size: -1 static, 1 moving, 0 nothing known.
 
-    A track is told over its whole life, far more frames than flow spans, and at the frames' own resolution. One
-    that does not agree says nothing: it may have slipped at the edge of a mover.
+    A track is told over its whole life, far more frames than flow spans, and at the frames' own resolution: it
+    tells a mover that for a while moves as a nearer static point would. One alone that agrees with no point may
+    have slipped at an edge; where most around it do, they move.
     """
     seen = np.maximum(visible.sum(0), 1)
     share = scene.points.agrees.sum(0) / seen
-    long = visible.sum(0) >= min(LONG_TRACK, len(xy))
-    vote = np.where(long & (share > 0.9), -1.0, 0.0)
+    long = seen >= min(LONG_TRACK, len(xy))
+    static, moving = long & (share > 0.9), long & (share < 0.5)
     scale = np.array([width / scene.cameras.width, height / scene.cameras.height])
+    crowd = CROWD * max(height, width) / 480
     out = np.zeros((len(xy), height, width), np.float32)
     for t in range(len(xy)):
-        told = visible[t] & (vote != 0)
-        x, y = np.clip((xy[t, told] * scale).astype(int), 0, [width - 1, height - 1]).T
-        np.add.at(out[t], (y, x), vote[told].astype(np.float32))
-        out[t] = np.clip(cv2.GaussianBlur(out[t], (0, 0), 2.0) * VOTE_GAIN, -1, 0)
+        near = np.zeros((2, height, width), np.float32)
+        for of_kind, image in zip((static, moving), near, strict=True):
+            x, y = np.clip((xy[t, visible[t] & of_kind] * scale).astype(int), 0, [width - 1, height - 1]).T
+            np.add.at(image, (y, x), 1.0)
+        vote = -np.minimum(cv2.GaussianBlur(near[0], (0, 0), 2.0) * VOTE_GAIN, 1)
+        around = [cv2.GaussianBlur(image, (0, 0), crowd) for image in near]
+        majority = np.clip((around[1] / (around[0] + around[1] + 1e-9) - 0.6) / 0.3, 0, 1)
+        enough = np.minimum(around[1] * 4 * np.pi * crowd**2 / 3, 1)
+        out[t] = vote + (1 + vote) * majority * enough
     return out
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from models.cameras import Cameras
-from models.motion_background import background_odds
+from models.motion_background import background_odds, bounds
 from models.motion_evidence import Evidence, warp
 
 THRESHOLD = 3.0
@@ -17,7 +17,11 @@ THRESHOLD = 3.0
 CERTAIN = 2.5
 """Bound of the log-odds that motion gives a pixel of one frame."""
 TRACK_WEIGHT = 1.5
-"""Log-odds of a long track's vote."""
+"""Log-odds of a long track's vote for static."""
+RELIABLE = 10.0
+"""How many times more often tracks must say "moving" on what certainly moves than on what certainly does not."""
+MOVING_TRACK_WEIGHT = 0.7
+"""Log-odds of a track's vote for moving, for each unit by which the logarithm of that ratio is higher."""
 COLOUR_WEIGHT = 0.6
 """Weight of the log-odds that colour gives, once something moves."""
 BEHIND_WEIGHT = 1.0
@@ -49,13 +53,14 @@ def segment(
     """Probability that each pixel belongs to a mover, at the evidence's size.
 
     Args:
-        votes: what tracks say, from -1 (static) to 0 (nothing).
+        votes: what tracks say, from -1 (static) to 1 (moving).
     """
-    motion = motion_odds(evidence) + TRACK_WEIGHT * votes
+    motion = motion_odds(evidence) + TRACK_WEIGHT * np.minimum(votes, 0)
     moving = _significant(motion)
     if not moving.any():
         return np.zeros(motion.shape, np.float32)
     odds = np.where(moving, motion, np.minimum(motion, -0.5))
+    odds += _moving_tracks(votes * evidence.texture, moving, motion < -0.5)
     probability = 1 / (1 + np.exp(-odds))
     for i, reach in enumerate(REACHES):
         colour = _colour_odds(evidence.images, probability)
@@ -63,10 +68,23 @@ def segment(
         shadow *= SHADOW_SHARE
         total = (1 - shadow) * (np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind)
         total += np.minimum(odds, 0) - SHADOW_WEIGHT * shadow
-        total[~_near(probability, REACHES[0])] = -4.0
-        probability = _smoothed(evidence, total, probability)
+        near = _near(probability, REACHES[0])
+        total[~near] = -4.0
+        probability = _smoothed(evidence, total, probability, near)
         progress(i + 1, len(REACHES))
     return probability
+
+
+def _moving_tracks(
+    votes: Float[np.ndarray, "F h w"], moving: Bool[np.ndarray, "F h w"], static: Bool[np.ndarray, "F h w"]
+) -> Float[np.ndarray, "F h w"]:
+    """Log-odds that votes for moving add, by how well they tell apart what flow is certain of in this clip.
+
+    They found no mover: tracks slip at edges, and all of them where the cameras are poor.
+    """
+    votes = np.maximum(votes, 0)
+    ratio = (votes[moving].mean() + 1e-4) / ((votes[static].mean() if static.any() else 1.0) + 1e-4)
+    return MOVING_TRACK_WEIGHT * max(0.0, np.log(ratio / RELIABLE)) * votes
 
 
 def motion_odds(evidence: Evidence) -> Float[np.ndarray, "F h w"]:
@@ -134,54 +152,67 @@ def _blurred(histogram: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(cube, (0, 0.7, 0.7, 0.7)).reshape(len(histogram), -1)
 
 
-def _smoothed(evidence: Evidence, odds: np.ndarray, probability: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """Mean-field steps of a grid model whose neighbours (8 in space, 2 in time along the flow) pull at each other."""
+def _smoothed(
+    evidence: Evidence, odds: np.ndarray, probability: np.ndarray, near: Bool[np.ndarray, "F h w"], rounds: int = 3
+) -> np.ndarray:
+    """Mean-field steps of a grid model whose neighbours (8 in space, 2 in time along the flow) pull at each other.
+
+    Beyond the box around ``near`` no pixel moves: only the box is worked on.
+    """
     images = evidence.images
     contrast = float(np.mean([np.square(np.diff(i.astype(np.float32), axis=1)).sum(-1).mean() for i in images]))
+    boxes = [bounds(n) for n in near]
     for _ in range(rounds):
-        new = np.empty_like(probability)
-        for t in range(len(odds)):
-            total = odds[t].copy()
+        new = np.zeros_like(probability)
+        for t, box in enumerate(boxes):
+            if box is None:
+                continue
+            total = odds[t][box].copy()
             for other in (t - 1, t + 1):
                 if (t, other) in evidence.flows:
                     flow = evidence.flows[t, other]
-                    known = np.isfinite(flow[..., 0])
-                    total += np.where(known, SMOOTH_TIME * warp(2 * probability[other] - 1, flow), 0)
-            _mean_field(images[t], total, probability[t], 1.0 / (2 * contrast), SMOOTH_SPACE, new[t])
+                    known = np.isfinite(flow[box][..., 0])
+                    total += np.where(known, SMOOTH_TIME * warp(2 * probability[other] - 1, flow)[box], 0)
+            image = np.ascontiguousarray(images[t][box].astype(np.float32).transpose(2, 0, 1))
+            weight = _likeness(image, 1.0 / (2 * contrast), SMOOTH_SPACE)
+            new[t][box] = _mean_field(weight, total, probability[t][box])
         probability = new
     return probability
 
 
-@numba.njit(cache=True, parallel=True)
-def _mean_field(image, odds, start, sharpness, strength, out):
-    """Six rounds of mean field in one image; neighbours of unlike colour hardly pull."""
+def _likeness(image: Float[np.ndarray, "3 h w"], sharpness: float, strength: float) -> Float[np.ndarray, "4 h2 w2"]:
+    """How much each pixel pulls at its neighbour right, below, below right and below left; with a border of 0."""
+    height, width = image.shape[1:]
+    weight = np.zeros((4, height + 2, width + 2), np.float32)
+    for k, (dx, dy) in enumerate(((1, 0), (0, 1), (1, 1), (-1, 1))):
+        left, right = max(0, -dx), width - max(0, dx)
+        here = image[:, : height - dy, left:right]
+        there = image[:, dy:, left + dx : right + dx]
+        unlike = np.square(here - there).sum(0)
+        pull = strength * (1.0 if k < 2 else 0.7) * np.exp(-sharpness * unlike)
+        weight[k, 1 : 1 + height - dy, 1 + left : 1 + right] = pull
+    return weight
+
+
+@numba.njit(cache=True, fastmath=True)
+def _mean_field(weight, odds, start, num_rounds=6):
+    """Rounds of mean field in one image; neighbours of unlike colour hardly pull."""
     height, width = odds.shape
-    weight = np.zeros((height + 2, width + 2, 4), np.float32)
-    for y in numba.prange(height):
-        for x in range(width):
-            for k in range(4):  # right, down, down right, down left
-                u, v = x + (1 if k in (0, 2) else (0 if k == 1 else -1)), y + (1 if k > 0 else 0)
-                if u < 0 or u >= width or v >= height:
-                    continue
-                d = 0.0
-                for c in range(3):
-                    e = float(image[y, x, c]) - float(image[v, u, c])
-                    d += e * e
-                weight[y + 1, x + 1, k] = strength * np.exp(-d * sharpness) * (1.0 if k < 2 else 0.7)
     now = np.zeros((height + 2, width + 2), np.float32)
-    now[1:-1, 1:-1] = 2.0 * start - 1.0
+    now[1:-1, 1:-1] = np.float32(2.0) * start - np.float32(1.0)
     new = now.copy()
-    for _ in range(6):
-        for y in numba.prange(1, height + 1):
+    half, one = np.float32(0.5), np.float32(1.0)
+    for _ in range(num_rounds):
+        for y in range(1, height + 1):
             for x in range(1, width + 1):
-                pull = weight[y, x, 0] * now[y, x + 1] + weight[y, x - 1, 0] * now[y, x - 1]
-                pull += weight[y, x, 1] * now[y + 1, x] + weight[y - 1, x, 1] * now[y - 1, x]
-                pull += weight[y, x, 2] * now[y + 1, x + 1] + weight[y - 1, x - 1, 2] * now[y - 1, x - 1]
-                pull += weight[y, x, 3] * now[y + 1, x - 1] + weight[y - 1, x + 1, 3] * now[y - 1, x + 1]
-                z = 0.5 * (odds[y - 1, x - 1] + pull)
-                new[y, x] = z / np.sqrt(1.0 + z * z)  # as steep as tanh(z) at 0, and cheaper
+                pull = weight[0, y, x] * now[y, x + 1] + weight[0, y, x - 1] * now[y, x - 1]
+                pull += weight[1, y, x] * now[y + 1, x] + weight[1, y - 1, x] * now[y - 1, x]
+                pull += weight[2, y, x] * now[y + 1, x + 1] + weight[2, y - 1, x - 1] * now[y - 1, x - 1]
+                pull += weight[3, y, x] * now[y + 1, x - 1] + weight[3, y - 1, x + 1] * now[y - 1, x + 1]
+                z = half * (odds[y - 1, x - 1] + pull)
+                new[y, x] = z / np.sqrt(one + z * z)  # as steep as tanh(z) at 0, and cheaper
         now, new = new, now
-    out[:] = 0.5 + 0.5 * now[1:-1, 1:-1]
+    return half + half * now[1:-1, 1:-1]
 
 
 def label_movers(mask: Bool[np.ndarray, "F h w"]) -> UInt8[np.ndarray, "F h w"]:
