@@ -14,6 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from background_points import clip_name, describe, load_masks
+from models.cameras import Cameras
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
 from models.images import write_image
@@ -21,6 +22,7 @@ from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
 from models.plots import draw_tracks
+from models.rigid import metric_depth, solve_rigid
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
@@ -50,6 +52,8 @@ class Settings:
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
     """Reduce frames whose longer side is larger (as for the background), in pixels."""
+    seed: int = 0
+    """Seed of structure from motion on the movers."""
 
 
 def main() -> None:
@@ -75,12 +79,16 @@ def main() -> None:
     labels[masks & (labels == 0)] = 1
     xy, visible = track(video, settings, masks, tracker)
     movers = label_of_tracks(xy, visible, labels)
-    depth = depth_of_movers(background, labels)
-    canonical = np.zeros((xy.shape[1], 3))
+    surface = background_depth(background, labels > 0)
+    canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
     for mover in np.unique(movers):
-        own = movers == mover
-        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], labels == mover)
-    xyz = lifted(background, xy, visible, depth[:, movers - 1])
+        own, mask = movers == mover, labels == mover
+        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
+        depth[:, own], how = depth_of_mover(
+            background.cameras, xy[:, own], visible[:, own], mask, surface, settings.seed
+        )
+        print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
+    xyz = lifted(background, xy, visible, depth)
     save_tracks(out, moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers))
     overlay = draw_tracks(video.frames, xy, visible, groups=movers)
     write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
@@ -136,14 +144,26 @@ def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> 
     return votes.argmax(0) + 1
 
 
-def depth_of_movers(background: Tracks, labels: np.ndarray) -> np.ndarray:
-    """z-depth (F, M) of each mover in each frame, from the background's surface that it stands on."""
-    meshes = TriangleMeshPipeline.from_tracks(background, range(len(background)), labels > 0)
+def background_depth(background: Tracks, hidden: np.ndarray) -> list[np.ndarray]:
+    """The background's depth map in each frame, also behind the movers; inf where there is none."""
+    meshes = TriangleMeshPipeline.from_tracks(background, range(len(background)), hidden)
     surface = []
     for t in tqdm(range(len(background)), desc="depth", unit="frame"):
         source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]
         surface.append(meshes.fragments(source, meshes.cameras, t).depth.numpy())
-    return np.stack([lift_mover(labels == mover, surface) for mover in range(1, int(labels.max()) + 1)], 1)
+    return surface
+
+
+def depth_of_mover(
+    cameras: Cameras, xy: np.ndarray, visible: np.ndarray, mask: np.ndarray, surface: list[np.ndarray], seed: int
+) -> tuple[np.ndarray, str]:
+    """z-depth (F, N) of one mover's tracks: of its rigid shape, or one a frame; scaled by the ground it stands on."""
+    whole = np.repeat(lift_mover(mask, surface)[:, None], xy.shape[1], 1)
+    motion = solve_rigid(xy.astype(np.float64), visible, cameras, seed)
+    depth = None if motion is None else metric_depth(motion, xy, surface)
+    if depth is None:
+        return whole, "contact with the ground, one a frame"
+    return np.where(np.isfinite(depth), depth, whole), "its rigid shape, scaled by contact with the background"
 
 
 def lifted(background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray) -> np.ndarray:

@@ -21,10 +21,18 @@ MIN_SHARED = 30
 """Tracks that two frames must share to be matched."""
 
 
-def write_database(path: Path, xy: np.ndarray, visible: np.ndarray, width: int, height: int) -> None:
-    """One shared camera, each frame's visible points as keypoints, each shared track as a match."""
+def write_database(
+    path: Path, xy: np.ndarray, visible: np.ndarray, width: int, height: int, focal_length: float | None = None
+) -> None:
+    """One shared camera, each frame's visible points as keypoints, each shared track as a match.
+
+    Args:
+        focal_length: in pixels, if known; the principal point is the image's centre.
+    """
     database = pycolmap.Database.open(path)
-    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", 1.2 * max(width, height), width, height)
+    guess = focal_length or 1.2 * max(width, height)
+    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", guess, width, height)
+    camera.has_prior_focal_length = focal_length is not None
     database.write_camera(camera, True)
     rig = pycolmap.Rig()
     rig.rig_id = 1
@@ -59,7 +67,9 @@ def _pairs(num_frames: int) -> list[tuple[int, int]]:
     return [(t, t + gap) for gap in gaps for t in range(num_frames - gap)]
 
 
-def run_mapper(method: str, database: Path, folder: Path, seed: int) -> pycolmap.Reconstruction | None:
+def run_mapper(
+    method: str, database: Path, folder: Path, seed: int, refine_focal_length: bool = True
+) -> pycolmap.Reconstruction | None:
     """The largest model that a mapper finds, or None where it finds none."""
     out = folder / method
     out.mkdir()
@@ -70,6 +80,7 @@ def run_mapper(method: str, database: Path, folder: Path, seed: int) -> pycolmap
                 options.multiple_models, options.extract_colors = False, False
                 options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
                 options.min_model_size = 3
+                options.ba_refine_focal_length = refine_focal_length
                 options.random_seed, options.num_threads = seed, 1
                 models = pycolmap.incremental_mapping(database, folder, out, options)
             else:
