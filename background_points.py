@@ -74,7 +74,7 @@ def main() -> None:
         tracked = time.perf_counter()
         scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
         if masks is None:
-            masks, scene = without_movers(video, xy, visible, scene)
+            masks, scene = without_movers(video, xy, visible, scene, settings.seed)
         xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
@@ -154,7 +154,7 @@ def track(
 
 
 def without_movers(
-    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene
+    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, seed: int
 ) -> tuple[np.ndarray, StaticScene]:
     """Masks of what moves against the scene, and the scene from the tracks outside them."""
     with tqdm(desc="motion", unit="step") as bar:
@@ -168,7 +168,26 @@ def without_movers(
     print(f"motion: {int(motion.labels.max())} mover(s), {100 * share:.1f} % of the pixels")
     if not motion.masks.any() or motion.scene is None:
         return motion.masks, scene
-    return motion.masks, solve_points(motion.scene, xy, visible & outside(motion.masks, xy))
+    free = visible & outside(motion.masks, xy)
+    known = solve_points(motion.scene, xy, free)
+    if scene.method == "given":
+        return motion.masks, known
+    return motion.masks, better_scene(known, solve_again(xy, free, video, seed))
+
+
+def solve_again(xy: np.ndarray, visible: np.ndarray, video: Video, seed: int) -> StaticScene | None:
+    """The scene from the tracks outside the masks alone; None where they are too few."""
+    try:
+        return solve_scene(xy, visible, video.width, video.height, None, seed, report=print)
+    except InputError:
+        return None
+
+
+def better_scene(known: StaticScene, again: StaticScene | None) -> StaticScene:
+    """The scene that more frames and about as many sightings agree with; the one without movers if in doubt."""
+    if again is None or again.registered.sum() < known.registered.sum():
+        return known
+    return again if again.points.agrees.sum() > 0.95 * known.points.agrees.sum() else known
 
 
 def outside(masks: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class RigidMotion:
     depth: Float[np.ndarray, "F N"]
     """z-depth of each track, seen or not, in units of the mover's own; NaN in frames that were not placed."""
     sure: Bool[np.ndarray, "F N"]
-    """Sightings that agree with the shape."""
+    """Sightings of long tracks that agree with the shape: a shadow's or a slipping one soon ends."""
     placed: Bool[np.ndarray, "F"]
     """Frames whose camera is known relative to the mover."""
 
@@ -62,7 +62,9 @@ def solve_rigid(
     depth = _depths(xy, visible, points, own_cameras, placed)
     if not _believable(xy, visible, depth, float(cameras.K[0, 0, 0])):
         return None
-    return RigidMotion(depth, points.agrees, placed)
+    length = points.agrees.sum(0)
+    long = length >= np.median(np.repeat(length, length)) / 2
+    return RigidMotion(depth, points.agrees & long, placed)
 
 
 def metric_depth(
