@@ -78,6 +78,10 @@ def main() -> None:
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
     xy, visible = track(video, settings, masks, tracker)
+    if not xy.shape[1]:
+        save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
+        print(f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}")
+        return
     movers = label_of_tracks(xy, visible, labels)
     surface = background_depth(background, labels > 0)
     canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
@@ -125,14 +129,17 @@ def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
 
 
 def track(video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks that live inside the masks."""
+    """Tracks that live inside the masks; none where nothing in them can be followed."""
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{points} tracks")
 
-        return grow_tracks(video.frames, settings.spacing, tracker, masks, progress)
+        try:
+            return grow_tracks(video.frames, settings.spacing, tracker, masks, progress)
+        except InputError:
+            return nothing(len(video))[:2]
 
 
 def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:

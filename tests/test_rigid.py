@@ -1,0 +1,72 @@
+"""A rigid mover's depth: recovered up to one scale from its tracks, and that scale from what it stands on."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from models.cameras import Cameras
+from models.rigid import RigidMotion, metric_depth, solve_rigid
+
+FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
+
+
+def still_camera() -> Cameras:
+    K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
+    return Cameras(K.expand(FRAMES, 3, 3), torch.eye(4, dtype=torch.float64).expand(FRAMES, 4, 4), WIDTH, HEIGHT)
+
+
+def seen(xyz: np.ndarray, noise: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of points in camera axes, and which lie in the image."""
+    xy = FOCAL * xyz[..., :2] / xyz[..., 2:] + [WIDTH / 2, HEIGHT / 2] + random.normal(0, noise, (*xyz.shape[:2], 2))
+    return xy, ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1)
+
+
+@pytest.fixture(scope="module")
+def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """xyz, xy and visibility of a box that turns by 50 degrees while it passes a camera at rest."""
+    random = np.random.default_rng(3)
+    shape = random.uniform(-0.5, 0.5, (POINTS, 3))
+    turn = Rotation.from_rotvec(np.radians(np.linspace(0, 50, FRAMES))[:, None] * [0, 1, 0]).as_matrix()
+    middle = np.stack([np.linspace(-0.5, 0.5, FRAMES), np.full(FRAMES, 0.2), np.linspace(4, 3, FRAMES)], 1)
+    xyz = np.einsum("fij,nj->fni", turn, shape) + middle[:, None]
+    return xyz, *seen(xyz, 0.2, random)
+
+
+def test_depth_is_the_true_one_up_to_one_scale(box):
+    xyz, xy, visible = box
+    motion = solve_rigid(xy, visible, still_camera())
+    assert motion is not None and motion.placed.all()
+    ratio = (motion.depth / xyz[..., 2])[motion.sure]
+    assert np.ptp(np.quantile(ratio, [0.05, 0.95])) < 0.03 * np.median(ratio)
+
+
+def test_unrelated_points_are_no_rigid_mover():
+    random = np.random.default_rng(4)
+    start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
+    drift = np.cumsum(random.normal(0, 0.03, (FRAMES, 60, 3)), 0)
+    assert solve_rigid(*seen(start + drift, 0.2, random), still_camera()) is None
+
+
+def test_too_few_tracks_are_no_rigid_mover(box):
+    _, xy, visible = box
+    assert solve_rigid(xy[:, :10], visible[:, :10], still_camera()) is None
+
+
+def test_the_scale_is_that_at_which_the_mover_stands_on_the_floor(box):
+    """The floor touches the lowest points; depth known up to a factor of 7 comes back."""
+    xyz, xy, visible = box
+    floor_height = xyz[visible][:, 1].max()
+    rows = np.arange(HEIGHT)[:, None] + 0.5 - HEIGHT / 2
+    floor = np.where(rows > 0, FOCAL * floor_height / np.maximum(rows, 1e-9), np.inf) * np.ones((1, WIDTH))
+    motion = RigidMotion(xyz[..., 2] / 7, visible, np.ones(FRAMES, bool))
+    depth = metric_depth(motion, xy, [floor] * FRAMES)
+    ratio = depth / xyz[..., 2]
+    assert np.ptp(ratio) < 1e-9
+    assert 0.97 < ratio.mean() < 1.06
+
+
+def test_no_background_behind_a_mover_gives_no_scale(box):
+    xyz, xy, visible = box
+    motion = RigidMotion(xyz[..., 2], visible, np.ones(FRAMES, bool))
+    assert metric_depth(motion, xy, [np.full((HEIGHT, WIDTH), np.inf)] * FRAMES) is None
