@@ -18,6 +18,7 @@ from tqdm import tqdm
 from models.cameras import save_transforms
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
+from models.export import export_and_score, footage_of, parse_formats
 from models.exposure import estimate_exposure
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
@@ -72,6 +73,8 @@ class Settings:
     """Kind of the novel view video."""
     freeze_time: float | None = None
     """Hold the movers at this frame in the novel view video."""
+    export: str = "glb"
+    """Formats to take the scene along in, with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
     seed: int = 0
     """Seed of training."""
 
@@ -112,6 +115,10 @@ def main() -> None:
     if path is not None:
         with timed(seconds, "camera_path"):
             metrics["camera_path_coverage"] = render_video(output_dir, scene, *path, "novel_view", True)
+    if settings.checkpoint is None or path is None:
+        with timed(seconds, "export"):
+            footage = footage_of(scene, frames, None if masks is None else dilate(masks, MASK_MARGIN))
+            metrics |= export_and_score(scene, output_dir, parse_formats(settings.export), footage, tracks, held_out)
     metrics["peak_memory_gib"] = peak_memory()
     write_json(output_dir / "metrics.json", metrics)
     summarise(output_dir, metrics)
@@ -125,6 +132,7 @@ def check(settings: Settings) -> None:
     if not all(0 < length < float("inf") for length in lengths):
         raise InputError("--num_epochs and --train_seconds must be positive numbers")
     check_trajectory(settings.trajectory)
+    parse_formats(settings.export)
 
 
 def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarray | None]:
@@ -277,6 +285,8 @@ def summarise(output_dir: Path, metrics: dict) -> None:
     for name in ("training_frames", "heldout_frames"):
         if name in metrics:
             print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics[name].items()))
+    for name, scores in metrics.get("exported_mesh", {}).items():
+        print(f"exported mesh, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
     print(f"seconds: {metrics['seconds']}, peak memory {metrics['peak_memory_gib']} GiB")
     print(f"results are in {output_dir}/: " + ", ".join(sorted(p.name for p in output_dir.iterdir())))
 
