@@ -8,6 +8,7 @@ from jaxtyping import Bool, UInt8
 
 from models.errors import InputError
 from models.export_cameras import write_colmap, write_nerfstudio
+from models.export_gltf import decode_image, encode_image, to_bytes
 from models.export_mesh import write_animated_glb, write_glb, write_obj, write_point_cloud
 from models.footage import Footage
 from models.images import check_output_dir
@@ -114,10 +115,13 @@ def _write_glbs(output_dir: Path, scene: Scene, world: TexturedMesh) -> list[Pat
 
 
 def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> dict[str, float]:
-    """Mean PSNR and SSIM of the static mesh's pictures of frames, under their exposure, outside the masks.
+    """Mean PSNR (outside the masks) and SSIM of the mesh's pictures of frames, with its texture as it is in the files.
 
-    ``coverage`` is the mean share of the image where the mesh is; elsewhere the pictures are black.
+    Each frame's exposure is applied. ``coverage`` is the mean share of the image where the mesh is; elsewhere the
+    pictures are black.
     """
+    encoded = decode_image(encode_image(to_bytes(world.texture)))
+    world = TexturedMesh(world.atlas, encoded.astype(np.float32) / 255)
     scores = []
     for t in frames:
         rgb, depth = world.render(footage.cameras, t)

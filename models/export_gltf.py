@@ -21,7 +21,7 @@ from models.images import write_error
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP = 9729, 9987, 33071
-JPEG_QUALITY = 92
+JPEG_QUALITY = 95
 
 
 class GltfWriter:
@@ -132,8 +132,14 @@ def encode_image(image: UInt8[np.ndarray, "h w C"]) -> bytes:
     """JPEG of an RGB image, PNG of one with alpha."""
     if image.shape[2] == 4:
         return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))[1].tobytes()
-    flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444  # charts are small: colour must not run from one into the next
+    flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full]
     return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
+
+
+def decode_image(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of an encoded image, as others will read them."""
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def to_bytes(texture: Float[np.ndarray, "h w C"]) -> UInt8[np.ndarray, "h w C"]:

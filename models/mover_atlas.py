@@ -14,7 +14,7 @@ from models.scene import MovingLayer, Scene
 
 MAX_TEXELS = 2_500_000
 """Of the movers' texture, which must be a PNG: some 6 MB."""
-PULL = 0.04
+PULL = 0.08
 """Share of its distance by which a mover comes nearer to the camera that saw it, or the ground would cut its feet."""
 
 
