@@ -18,9 +18,11 @@ from tqdm import tqdm
 from models.cameras import save_transforms
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
+from models.export import export_and_score, footage_of, parse_formats
 from models.exposure import estimate_exposure
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.path_script import parse_path
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.plots import loss_curve
 from models.results import reconstruct, render_video, write_json
@@ -28,7 +30,7 @@ from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
-from models.trajectories import check_trajectory, from_file, make_trajectory
+from models.trajectories import Clip, from_file
 from models.video import check_output_dir, read_video
 
 try:
@@ -69,9 +71,11 @@ class Settings:
     save_frames: bool = False
     """Write PNGs beside each video."""
     trajectory: str = "spiral"
-    """Kind of the novel view video."""
+    """Path of the novel view video, such as "spiral radius=0.1 turns=3; freeze 24; orbit"; see README.md."""
     freeze_time: float | None = None
     """Hold the movers at this frame in the novel view video."""
+    export: str = "glb"
+    """Formats to take the scene along in, with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
     seed: int = 0
     """Seed of training."""
 
@@ -89,6 +93,8 @@ def main() -> None:
         frames, masks = load_clip(settings, tracks)
         movers = load_movers(settings, tracks)
         scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
+    script = parse_path(settings.trajectory)
+    script.check(len(frames))
     held_out = held_out_frames(len(frames), settings.holdout_every)
     if scene is None:
         with timed(seconds, "train"):
@@ -104,14 +110,18 @@ def main() -> None:
         with timed(seconds, "reconstruction"):
             metrics |= reconstruct(output_dir, scene, frames, masks, held_out, settings.save_frames)
         with timed(seconds, "novel_view"):
-            views, times = make_trajectory(
-                settings.trajectory, scene.cameras, scene.depth, len(frames), freeze_time=settings.freeze_time
-            )
-            name = f"novel_view_{settings.trajectory}"
-            metrics["novel_view_coverage"] = render_video(output_dir, scene, views, times, name, settings.save_frames)
+            clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
+            views = script.build(clip, settings.freeze_time)
+            name = f"novel_view_{script.name}"
+            coverage = render_video(output_dir, scene, *views, name, settings.save_frames, script.fps)
+            metrics["novel_view_coverage"] = coverage
     if path is not None:
         with timed(seconds, "camera_path"):
             metrics["camera_path_coverage"] = render_video(output_dir, scene, *path, "novel_view", True)
+    if settings.checkpoint is None or path is None:
+        with timed(seconds, "export"):
+            footage = footage_of(scene, frames, None if masks is None else dilate(masks, MASK_MARGIN))
+            metrics |= export_and_score(scene, output_dir, parse_formats(settings.export), footage, tracks, held_out)
     metrics["peak_memory_gib"] = peak_memory()
     write_json(output_dir / "metrics.json", metrics)
     summarise(output_dir, metrics)
@@ -124,7 +134,8 @@ def check(settings: Settings) -> None:
     lengths = settings.num_epochs, 1.0 if settings.train_seconds is None else settings.train_seconds
     if not all(0 < length < float("inf") for length in lengths):
         raise InputError("--num_epochs and --train_seconds must be positive numbers")
-    check_trajectory(settings.trajectory)
+    parse_path(settings.trajectory)
+    parse_formats(settings.export)
 
 
 def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarray | None]:
@@ -277,6 +288,8 @@ def summarise(output_dir: Path, metrics: dict) -> None:
     for name in ("training_frames", "heldout_frames"):
         if name in metrics:
             print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics[name].items()))
+    for name, scores in metrics.get("exported_mesh", {}).items():
+        print(f"exported mesh, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
     print(f"seconds: {metrics['seconds']}, peak memory {metrics['peak_memory_gib']} GiB")
     print(f"results are in {output_dir}/: " + ", ".join(sorted(p.name for p in output_dir.iterdir())))
 

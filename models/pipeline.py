@@ -142,6 +142,12 @@ class TriangleMeshPipeline:
         middle = self.cameras.centers[len(self.cameras) // 2]
         return float((self.vertices[self.used].double() - middle).norm(dim=1).median())
 
+    def clearance(self, point: Float[Tensor, "3"]) -> float:
+        """Distance from a world point to the nearest vertex of a surface, in world units."""
+        trusted = [faces[self.trust[t] == 1].flatten() for t, faces in self.faces.items()]
+        vertices = self.vertices[torch.unique(torch.cat(trusted))].double()
+        return float((vertices - point.double()).norm(dim=1).min()) if len(vertices) else self.depth_scale
+
     def nearest_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
         """Frames that have a mesh and whose cameras are nearest in place and direction, with weights that sum to 1."""
         frames = list(self.faces)

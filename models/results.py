@@ -91,12 +91,18 @@ def mesh_lines(scene: Scene, t: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def render_video(
-    out: Path, scene: Scene, views: Cameras, times: Sequence[float], name: str, save_frames: bool = False
+    out: Path,
+    scene: Scene,
+    views: Cameras,
+    times: Sequence[float],
+    name: str,
+    save_frames: bool = False,
+    fps: float | None = None,
 ) -> float:
     """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh covers."""
     coverage = 1.0
     clear_frames(out, name)
-    with VideoWriter(out / f"{name}.mp4", scene.fps) as video:
+    with VideoWriter(out / f"{name}.mp4", fps or scene.fps) as video:
         for i in tqdm(range(len(views)), desc=name, unit="frame"):
             view = scene.render(views, i, times[i])
             coverage = min(coverage, float(view.covered.mean()))

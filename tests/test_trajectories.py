@@ -4,8 +4,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, save_transforms
-from models.errors import InputError
-from models.trajectories import TRAJECTORIES, from_file, make_trajectory, middle_frame, spiral, stabilized
+from models.path_script import parse_path
+from models.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file, middle_frame
 
 DEPTH = 4.0
 LOOPS = ["spiral", "orbit", "dolly", "zoom"]
@@ -24,6 +24,11 @@ def walk(num: int = 21, shake: float = 0.0, seed: int = 0) -> Cameras:
     return Cameras(K, torch.from_numpy(poses), 64, 48)
 
 
+def path(text: str, source: Cameras, freeze_time: float | None = None, depth: float = DEPTH):
+    """Cameras and times of a path given as text."""
+    return parse_path(text).build(Clip(source, depth), freeze_time)
+
+
 def angles_between(poses: torch.Tensor) -> np.ndarray:
     rotations = Rotation.from_matrix(poses[:, :3, :3].numpy())
     return (rotations[:-1].inv() * rotations[1:]).magnitude()
@@ -35,7 +40,7 @@ def test_middle_frame_is_nearest_the_mean_of_the_path():
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_paths_are_rigid_finite_and_of_the_length_asked_for(name):
-    cameras, times = make_trajectory(name, walk(), DEPTH, 33)
+    cameras, times = path(f"{name} frames=33", walk())
     assert len(cameras) == len(times) == 33
     assert (cameras.width, cameras.height) == (64, 48)
     rotation = cameras.world_from_cam[:, :3, :3]
@@ -46,19 +51,19 @@ def test_paths_are_rigid_finite_and_of_the_length_asked_for(name):
     assert torch.isfinite(cameras.K).all()
 
 
-@pytest.mark.parametrize("name", TRAJECTORIES)
+@pytest.mark.parametrize("name", [name for name in TRAJECTORIES if name != "bullet_time"])
 def test_times_play_the_clip_once_or_stand_still(name):
-    _, times = make_trajectory(name, walk(21), DEPTH, 33)
+    _, times = path(f"{name} frames=33", walk(21))
     assert (times[0], times[-1]) == (0, 20)
     assert np.allclose(np.diff(times), 20 / 32)
-    assert make_trajectory(name, walk(21), DEPTH, 5, freeze_time=3.5)[1] == [3.5] * 5
+    assert path(f"{name} frames=5", walk(21), 3.5)[1] == [3.5] * 5
 
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops_keep_the_scene_point_in_the_middle_of_the_image(name):
     source = walk()
     target = source[[10]].unproject(source.K[10, :2, 2][None, None], torch.full((1, 1), DEPTH, dtype=torch.float64))
-    cameras, _ = make_trajectory(name, source, DEPTH, 30)
+    cameras, _ = path(f"{name} frames=30", source)
     xy, depth = cameras.project(target[0])
     torch.testing.assert_close(xy[:, 0], source.K[:1, :2, 2].expand(30, 2))
     assert (depth > 0.5 * DEPTH).all()
@@ -66,7 +71,7 @@ def test_loops_keep_the_scene_point_in_the_middle_of_the_image(name):
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops_are_steady_and_close(name):
-    cameras, _ = make_trajectory(name, walk(), DEPTH, 60)
+    cameras, _ = path(f"{name} frames=60", walk())
     ring = torch.cat([cameras.world_from_cam, cameras.world_from_cam[:1]])
     steps = ring[:, :3, 3].diff(dim=0)
     assert steps.norm(dim=1).max() < 0.05 * DEPTH
@@ -77,18 +82,28 @@ def test_loops_are_steady_and_close(name):
 
 def test_intrinsics_are_those_of_the_clip_but_for_the_zoom():
     for name in ("spiral", "orbit", "dolly"):
-        torch.testing.assert_close(make_trajectory(name, walk(), DEPTH, 9)[0].K, walk().K[:9])
-    focal = make_trajectory("zoom", walk(), DEPTH, 20, factor=2.0)[0].K[:, 0, 0]
+        torch.testing.assert_close(path(f"{name} frames=9", walk())[0].K, walk().K[:9])
+    focal = path("zoom factor=2 frames=20", walk())[0].K[:, 0, 0]
     assert (focal.min(), focal.max()) == (pytest.approx(50), pytest.approx(100))
 
 
 def test_spiral_radius_is_a_share_of_the_depth():
     source = walk()
     for share in (0.02, 0.1):
-        cameras, _ = spiral(source, DEPTH, 48, radius_share=share)
+        cameras, _ = path(f"spiral radius={share} frames=48", source)
         distance = (cameras.centers - source.centers[10]).norm(dim=1)
         assert float(distance.max()) <= share * DEPTH * 1.2
         assert float(distance.max()) >= share * DEPTH * 0.99
+
+
+@pytest.mark.parametrize("text", ["spiral radius=5", "orbit degrees=120", "dolly reach=3", "bullet_time 10 degrees=90"])
+def test_no_loop_goes_farther_than_a_share_of_the_way_to_the_nearest_surface(text):
+    source = walk()
+    near = source.centers[10] + torch.tensor([0.3, 0.1, 0.4], dtype=torch.float64)
+    clip = Clip(source, DEPTH, lambda point: float((point - near).norm()))
+    cameras, times = parse_path(f"{text} frames=40").build(clip)
+    start = source.centers[10] if times[0] != times[-1] else cameras.centers[0]
+    assert (cameras.centers - start).norm(dim=1).max() <= CLEAR_SHARE * (start - near).norm() * (1 + 1e-6)
 
 
 def test_spiral_scales_with_the_world():
@@ -96,42 +111,51 @@ def test_spiral_scales_with_the_world():
     source = walk()
     poses = source.world_from_cam.clone()
     poses[:, :3, 3] *= 2
-    large, _ = spiral(Cameras(source.K, poses, 64, 48), 2 * DEPTH, 12)
-    small, _ = spiral(source, DEPTH, 12)
+    large, _ = path("spiral", Cameras(source.K, poses, 64, 48), depth=2 * DEPTH)
+    small, _ = path("spiral", source)
     torch.testing.assert_close(large.centers, 2 * small.centers)
 
 
 def test_orbit_keeps_its_distance():
     source = walk()
     target = source.centers[10] + DEPTH * source.world_from_cam[10, :3, 2]
-    distance = (make_trajectory("orbit", source, DEPTH, 24)[0].centers - target).norm(dim=1)
+    distance = (path("orbit frames=24", source)[0].centers - target).norm(dim=1)
     torch.testing.assert_close(distance, torch.full_like(distance, DEPTH))
 
 
 def test_a_stabilized_path_shakes_less_and_stays_near():
     shaky, smooth = walk(60, shake=0.03), walk(60)
-    steady, _ = stabilized(shaky, DEPTH, 60, sigma=4.0)
-    inner = slice(8, -8)  # at the ends the Gaussian sees one side only
+    steady, _ = path("stabilized", shaky)
     assert angles_between(steady.world_from_cam).mean() < 0.3 * angles_between(shaky.world_from_cam).mean()
-    off = (steady.centers - smooth.centers)[inner].norm(dim=1).mean()
-    assert off < 0.7 * (shaky.centers - smooth.centers)[inner].norm(dim=1).mean()
+    assert steady.centers.diff(n=2, dim=0).norm(dim=1).mean() < 0.05 * shaky.centers.diff(n=2, dim=0).norm(dim=1).mean()
+    off = (steady.centers - smooth.centers).norm(dim=1).mean()
+    assert off < 0.7 * (shaky.centers - smooth.centers).norm(dim=1).mean()
+
+
+def test_a_steady_walk_needs_no_stabilizing_not_even_at_its_ends():
+    torch.testing.assert_close(path("stabilized", walk(30))[0].world_from_cam, walk(30).world_from_cam)
+
+
+def test_a_camera_that_turns_all_the_way_round_is_stabilized_without_a_jump():
+    angles = np.linspace(0, 2 * np.pi, 50) + np.random.default_rng(0).normal(0, 0.02, 50)
+    poses = np.tile(np.eye(4), (50, 1, 1))
+    poses[:, :3, :3] = Rotation.from_rotvec(angles[:, None] * [0, 1, 0]).as_matrix()
+    source = Cameras(walk(50).K, torch.from_numpy(poses), 64, 48)
+    steps = angles_between(path("stabilized", source)[0].world_from_cam)
+    np.testing.assert_allclose(steps, 2 * np.pi / 49, rtol=0.1)
 
 
 def test_a_camera_that_stands_still_has_all_paths():
     source = walk()
-    still = Cameras(source.K, source.world_from_cam[:1].repeat(len(source), 1, 1), 64, 48)
-    for name in TRAJECTORIES:
-        assert torch.isfinite(make_trajectory(name, still, DEPTH, 7)[0].world_from_cam).all()
+    for length in (len(source), 1):
+        still = Cameras(source.K[:length], source.world_from_cam[:1].repeat(length, 1, 1), 64, 48)
+        for name in TRAJECTORIES:
+            assert torch.isfinite(path(f"{name} frames=7", still)[0].world_from_cam).all()
 
 
 def test_a_path_from_a_file_is_the_one_written(tmp_path):
-    cameras, times = spiral(walk(), DEPTH, 8)
+    cameras, times = path("spiral frames=8", walk())
     save_transforms(tmp_path / "path.json", cameras, times)
     again, same_times = from_file(tmp_path / "path.json")
     torch.testing.assert_close(again.world_from_cam, cameras.world_from_cam)
     assert same_times == pytest.approx(times)
-
-
-def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'helix'.*spiral, orbit"):
-        make_trajectory("helix", walk(), DEPTH, 8)

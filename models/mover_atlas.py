@@ -1,0 +1,73 @@
+"""Movers for export: the mesh of each frame with its cut-out, all in one texture with alpha."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.ndimage import map_coordinates
+
+from models.atlas import Atlas, build_atlas
+from models.blending import fill_holes
+from models.rasterizer import interpolate
+from models.scene import MovingLayer, Scene
+
+MAX_TEXELS = 2_500_000
+"""Of the movers' texture, which must be a PNG: some 6 MB."""
+PULL = 0.08
+"""Share of its distance by which a mover comes nearer to the camera that saw it, or the ground would cut its feet."""
+
+
+@dataclass(frozen=True)
+class MoverMeshes:
+    """Meshes of the frames that have one, in one texture."""
+
+    times: list[int]
+    meshes: list[Atlas]
+    """One of each time; they share width and height of the texture."""
+    texture: Float[np.ndarray, "h w 4"]
+    """Colours as TexturedMesh has them, and alpha: 0 outside the mover's outline."""
+
+
+def mover_meshes(scene: Scene) -> MoverMeshes | None:
+    """The movers of each frame as its own camera saw them; None where there are none."""
+    layer = scene.moving
+    if layer is None or not layer.meshes.meshes:
+        return None
+    times = sorted(layer.meshes.meshes)
+    parts = [layer.meshes.meshes[t] for t in times]
+    eyes = scene.cameras.centers[times].float()
+    xyz = torch.cat([mesh.xyz + PULL * (eye - mesh.xyz) for mesh, eye in zip(parts, eyes, strict=True)]).numpy()
+    source = torch.cat([mesh.source for mesh in parts])
+    offsets = np.cumsum([0, *(len(mesh.xyz) for mesh in parts)])
+    faces = np.concatenate([mesh.faces.numpy() + offset for mesh, offset in zip(parts, offsets, strict=False)])
+    chart = np.repeat(np.arange(len(parts)), np.diff(offsets))
+    atlas = build_atlas(xyz, source[:, 3:].double().numpy(), faces, chart, MAX_TEXELS)
+    texture = _bake(atlas, source, np.repeat(np.arange(len(parts)), [len(m.faces) for m in parts]), times, layer)
+    return MoverMeshes(times, _apart(atlas, parts, offsets), texture)
+
+
+def _apart(atlas: Atlas, parts: list, offsets: Int[np.ndarray, "n"]) -> list[Atlas]:
+    size = atlas.width, atlas.height
+    return [
+        Atlas(atlas.vertices[a:b], atlas.uv[a:b], mesh.faces.numpy(), *size)
+        for mesh, a, b in zip(parts, offsets[:-1], offsets[1:], strict=True)
+    ]
+
+
+def _bake(
+    atlas: Atlas, source: torch.Tensor, part: Int[np.ndarray, "T"], times: list[int], layer: MovingLayer
+) -> Float[np.ndarray, "h w 4"]:
+    """Colour at each texel's canonical place, and alpha at its pixel in its frame."""
+    seen, covered = atlas.texels()
+    place = interpolate(seen, torch.from_numpy(atlas.faces), source)[torch.from_numpy(covered)]
+    own = part[seen.face.numpy()[covered]]
+    alpha = np.zeros(len(place), np.float32)
+    for i, t in enumerate(times):
+        column, row = place[own == i, 3:].numpy().T - 0.5  # map_coordinates puts (0, 0) at the top-left pixel's centre
+        alpha[own == i] = map_coordinates(layer.meshes.alpha[t].numpy() / np.float32(255), [row, column], order=1)
+    texture = np.zeros((atlas.height, atlas.width, 4), np.float32)
+    texture[covered, :3] = layer.renderer.colors(place[:, :3]).numpy()
+    texture[covered, 3] = alpha
+    texture[..., :3] = fill_holes(np.ascontiguousarray(texture[..., :3]), covered)
+    return texture

@@ -1,0 +1,232 @@
+"""A small room with a mover, trained for a moment, in every format: read back by other libraries and drawn."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+import trimesh
+
+from models.atlas import Atlas
+from models.cameras import load_transforms
+from models.canonical import canonical_coordinates
+from models.colmap import read_model
+from models.encoding import ColorField, HashGrid
+from models.errors import InputError
+from models.export import FORMATS, export_scene, footage_of, parse_formats, score_mesh, static_mesh
+from models.exposure import Exposure
+from models.footage import Footage
+from models.masks import dilate
+from models.metrics import psnr
+from models.moving import MovingMeshPipeline, canonical_normalization
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.rasterizer import rasterize
+from models.scene import Layer, MovingLayer, Scene
+from models.synthetic import SyntheticScene, render_room
+from models.texture import TexturedMesh
+from models.tools import sample_points
+from models.tracks import Tracks
+from models.training import Schedule, train
+
+WIDTH, HEIGHT, FRAMES = 160, 96, 10
+HELD_OUT = [2, 7]
+TRAINING = [t for t in range(FRAMES) if t not in HELD_OUT]
+
+
+@pytest.fixture(scope="module")
+def room() -> SyntheticScene:
+    return render_room(FRAMES, WIDTH, HEIGHT, num_tracks=4000)
+
+
+def true_tracks(room: SyntheticScene, layer: str) -> Tracks:
+    """The room's own tracks of one layer, as a track file would hold them."""
+    own = room.track_is_foreground == (layer == "foreground")
+    xy, visible, xyz = room.track_xy[:, own], room.track_visible[:, own], room.track_xyz[:, own]
+    extra = {}
+    if layer == "foreground":
+        place = canonical_coordinates(xy, visible, room.masks)
+        seen = np.isfinite(place).all(1)
+        xy, visible, xyz = xy[:, seen], visible[:, seen], xyz[:, seen]
+        canonical = torch.from_numpy(np.pad(place[seen], ((0, 0), (0, 1)))).float()
+        extra = {"canonical": canonical, "label": torch.ones(len(canonical), dtype=torch.int64)}
+    visible = torch.from_numpy(visible)
+    poses = {"K": room.cameras.K, "world_from_cam": room.cameras.world_from_cam, "width": WIDTH, "height": HEIGHT}
+    points = {"xy": torch.from_numpy(xy).float(), "xyz": torch.from_numpy(xyz).float()}
+    rest = {"fps": 10.0, "frame_indices": torch.arange(FRAMES), "layer": layer, "video_path": ""}
+    return Tracks(visible=visible, confidence=visible.float(), **points, **poses, **rest, **extra)
+
+
+def small_field(seed: int) -> ColorField:
+    generator = torch.Generator().manual_seed(seed)
+    return ColorField(HashGrid(log2_entries=14, finest_resolution=512, generator=generator), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def scene(room) -> Scene:
+    tracks = true_tracks(room, "background")
+    meshes = TriangleMeshPipeline.from_tracks(tracks, TRAINING, room.masks)
+    exposure = Exposure.neutral(FRAMES, WIDTH, HEIGHT)
+    renderer = WorldSpaceTrianglePipeline(small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used]))
+    pixels = sample_points(meshes, room.frames, dilate(room.masks, 1), TRAINING, exposure)
+    train(renderer, pixels, meshes.vertices.numpy(), Schedule(12, batch_size=1 << 13), np.random.default_rng(0))
+    moving = MovingMeshPipeline.from_tracks(true_tracks(room, "foreground"), room.masks, TRAINING)
+    colors = WorldSpaceTrianglePipeline(small_field(1), canonical_normalization(moving)[0])
+    return Scene(tracks.cameras, 10.0, exposure, Layer(meshes, renderer), MovingLayer(moving, colors))
+
+
+@pytest.fixture(scope="module")
+def footage(room, scene) -> Footage:
+    return footage_of(scene, room.frames, dilate(room.masks, 1))
+
+
+@pytest.fixture(scope="module")
+def world(scene, footage) -> TexturedMesh:
+    return static_mesh(scene, footage)
+
+
+@pytest.fixture(scope="module")
+def folder(scene, footage, world, room, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    paths = export_scene(scene, folder, FORMATS, footage, true_tracks(room, "background"), world)
+    assert all(path.exists() for path in paths)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
+    return folder
+
+
+def gltf_of(path: Path) -> dict:
+    data = path.read_bytes()
+    assert struct.unpack("<4sII", data[:12]) == (b"glTF", 2, len(data))
+    return json.loads(data[20 : 20 + struct.unpack("<I", data[12:16])[0]])
+
+
+def test_the_mesh_shows_held_out_frames_nearly_as_well_as_the_renderer(scene, footage, world, room):
+    scores = score_mesh(world, footage, HELD_OUT)
+    assert scores["coverage"] > 0.995
+    pictures = [scene.rebuild(t).background.rgb for t in HELD_OUT]
+    best = [psnr(rgb, room.frames[t], footage.still(t)) for t, rgb in zip(HELD_OUT, pictures, strict=True)]
+    assert scores["psnr"] > np.mean(best) - 1.0
+
+
+def test_charts_lie_apart_in_the_texture(world):
+    """Each texel's centre is on at most one face: what one face shows, no other one does."""
+    atlas = world.atlas
+    area = np.abs(np.linalg.det(np.diff(atlas.uv[atlas.faces], axis=1))).sum() / 2
+    assert area < 1.02 * atlas.texels()[1].sum() + 100
+    assert atlas.uv.min() >= 0
+    assert (atlas.uv <= [atlas.width, atlas.height]).all()
+
+
+def test_a_glb_read_back_draws_the_same_picture(folder, world, scene):
+    """Through trimesh: positions, faces, texture coordinates, image, and the root's turn to y up."""
+    loaded = trimesh.load(folder / "scene.glb")
+    (name,) = loaded.graph.nodes_geometry
+    transform, geometry = loaded.graph[name]
+    mesh = loaded.geometry[geometry]
+    np.testing.assert_allclose(transform, np.diag([1.0, -1.0, -1.0, 1.0]), atol=1e-7)
+    image = np.asarray(mesh.visual.material.baseColorTexture)
+    height, width = image.shape[:2]
+    uv = mesh.visual.uv * [1, -1] + [0, 1]  # trimesh turns v upwards
+    vertices = np.asarray(mesh.vertices, np.float32)
+    atlas = Atlas(vertices, (uv * [width, height]).astype(np.float32), np.asarray(mesh.faces, np.int64), width, height)
+    again = TexturedMesh(atlas, image.astype(np.float32) / 255)
+    for t in HELD_OUT:
+        pictures = [(255 * mesh.render(scene.cameras, t)[0]).clip(0, 255).astype(np.uint8) for mesh in (world, again)]
+        assert psnr(*pictures) > 34
+
+
+def test_a_glb_is_unlit_and_says_where_the_camera_is(folder, scene):
+    gltf = gltf_of(folder / "scene.glb")
+    assert all("KHR_materials_unlit" in material["extensions"] for material in gltf["materials"])
+    assert gltf["extensionsUsed"] == ["KHR_materials_unlit"]
+    camera = next(node for node in gltf["nodes"] if "camera" in node)
+    assert np.abs(scene.cameras.centers.numpy() - camera["translation"]).sum(1).min() < 1e-6
+
+
+def test_one_mover_at_a_time_and_it_covers_its_mask(folder, scene, room):
+    """Scales of the nodes at each frame's time, by stepping through the animation as viewers do."""
+    loaded = trimesh.load(folder / "scene_animated.glb")
+    gltf, binary = gltf_of(folder / "scene_animated.glb"), (folder / "scene_animated.glb").read_bytes()
+    start = 28 + struct.unpack("<I", binary[12:16])[0]
+
+    def values(index: int) -> np.ndarray:
+        accessor = gltf["accessors"][index]
+        view = gltf["bufferViews"][accessor["bufferView"]]
+        data = binary[start + view["byteOffset"] :][: view["byteLength"]]
+        return np.frombuffer(data, "<f4").reshape(accessor["count"], -1)
+
+    (animation,) = gltf["animations"]
+    for t in TRAINING:
+        shown = []
+        for channel in animation["channels"]:
+            sampler = animation["samplers"][channel["sampler"]]
+            if channel["target"]["path"] == "scale":
+                assert sampler["interpolation"] == "STEP"
+                times = values(sampler["input"])[:, 0]
+                assert (np.diff(times) > 0).all()
+                scale = values(sampler["output"])[np.searchsorted(times, t / 10 + 0.01, side="right") - 1]
+                shown += [gltf["nodes"][channel["target"]["node"]]["name"]] if scale.min() == 1 else []
+        assert shown == [f"mover_{t:05d}"]
+        mesh = loaded.geometry[shown[0]]
+        local = scene.cameras[[t]].to_camera(torch.from_numpy(np.array(mesh.vertices)))[0]
+        seen = rasterize(local, torch.from_numpy(np.array(mesh.faces)), scene.cameras.K[t], WIDTH, HEIGHT)
+        covered = seen.face.numpy() >= 0
+        assert covered[room.masks[t]].mean() > 0.97
+        assert (covered & ~dilate(room.masks, 8)[t]).sum() == 0
+
+
+def test_an_obj_has_the_same_mesh_with_y_up(folder, world):
+    mesh = trimesh.load(folder / "scene.obj", process=False)
+    assert len(mesh.faces) == len(world.atlas.faces)
+    corners = mesh.vertices[mesh.faces] * [1, -1, -1]
+    np.testing.assert_allclose(corners, world.atlas.vertices[world.atlas.faces], atol=1e-4)
+    assert mesh.visual.material.image.size == (world.atlas.width, world.atlas.height)
+
+
+def test_points_of_the_ply_have_the_colors_of_the_frames(folder, scene, room):
+    cloud = trimesh.load(folder / "points.ply")
+    xy, depth = scene.cameras[[4]].project(torch.from_numpy(np.array(cloud.vertices)))
+    inside = ((xy[0] >= 0) & (xy[0] < torch.tensor([WIDTH, HEIGHT]))).all(1).numpy() & (depth[0] > 0).numpy()
+    column, row = xy[0].numpy()[inside].astype(int).T
+    error = np.abs(np.asarray(cloud.colors)[inside, :3].astype(float) - room.frames[4][row, column]).mean(1)
+    assert np.median(error) < 8
+
+
+def test_the_colmap_model_agrees_with_its_images(folder, scene):
+    model = pycolmap.Reconstruction(folder / "colmap" / "sparse" / "0")
+    assert model.num_reg_images() == len(TRAINING)
+    model.update_point_3d_errors()
+    assert model.compute_mean_reprojection_error() < 0.5
+    cameras, names = read_model(folder / "colmap" / "sparse" / "0")
+    assert names == [f"{t:05d}.png" for t in TRAINING]
+    torch.testing.assert_close(
+        cameras.world_from_cam, scene.cameras.world_from_cam[TRAINING].double(), atol=1e-6, rtol=0
+    )
+    assert all((folder / "colmap" / "images" / name).is_file() for name in names)
+
+
+def test_the_nerfstudio_folder_holds_what_its_transforms_name(folder, scene):
+    root = folder / "nerfstudio"
+    cameras, times, names = load_transforms(root / "transforms.json")
+    assert times == TRAINING
+    torch.testing.assert_close(cameras.world_from_cam, scene.cameras.world_from_cam[TRAINING].double())
+    meta = json.loads((root / "transforms.json").read_text())
+    assert all((root / name).is_file() for name in [*names, meta["ply_file_path"]])
+    assert all((root / frame["mask_path"]).is_file() for frame in meta["frames"])
+
+
+def test_a_scene_without_movers_has_no_animated_file(scene, footage, world, room, tmp_path):
+    still = Scene(scene.cameras, scene.fps, scene.exposure, scene.background)
+    (tmp_path / "scene_animated.glb").write_bytes(b"of an earlier run")
+    paths = export_scene(still, tmp_path, ["glb"], footage, true_tracks(room, "background"), world)
+    assert paths == [tmp_path / "scene.glb"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.glb"]
+
+
+def test_formats_are_read_from_text_and_unknown_ones_refused():
+    assert parse_formats("glb, PLY,glb") == ["glb", "ply"]
+    assert parse_formats("") == []
+    with pytest.raises(InputError, match=r"'fbx'.*glb, ply, obj, colmap, nerfstudio"):
+        parse_formats("glb,fbx")
