@@ -4,10 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
-import platform
-import subprocess
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,14 @@ from models.cameras import save_transforms
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
+from models.figures import run_charts, save_png
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
-from models.plots import loss_curve
-from models.results import reconstruct, render_video, write_json
+from models.report import Report, write_report
+from models.report_world import gather_world
+from models.results import heldout_psnr, read_json, reconstruct, render_video, track_overlay, write_json
+from models.run_record import configuration, peak_memory, timed
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
@@ -31,15 +32,12 @@ from models.training import History, Schedule, train
 from models.trajectories import check_trajectory, from_file, make_trajectory
 from models.video import check_output_dir, read_video
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
 LOG2_ENTRIES = 19
 """Entries of each level of the hash grid, as a power of 2."""
 MOVER_EPOCHS = 30
 """Passes over the movers' pixels, which are few."""
+MOVER_SHARE = 0.3
+"""Seconds of training for the movers as a share of train_seconds."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background colours are learned."""
 
@@ -89,15 +87,16 @@ def main() -> None:
         frames, masks = load_clip(settings, tracks)
         movers = load_movers(settings, tracks)
         scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
+        history = None
     held_out = held_out_frames(len(frames), settings.holdout_every)
     if scene is None:
         with timed(seconds, "train"):
             scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device)
         save_scene(output_dir / "model.pt", scene)
-        loss_curve(output_dir / "loss_curve.png", history.steps, history.psnr)
         metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
         metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
-    write_json(output_dir / "config.json", configuration(settings, device))
+    config = configuration(settings, device)
+    write_json(output_dir / "config.json", config)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
 
     if settings.checkpoint is None or path is None:
@@ -112,9 +111,12 @@ def main() -> None:
     if path is not None:
         with timed(seconds, "camera_path"):
             metrics["camera_path_coverage"] = render_video(output_dir, scene, *path, "novel_view", True)
+    with timed(seconds, "tracks"):
+        track_overlay(output_dir, frames, tracks, movers)
     metrics["peak_memory_gib"] = peak_memory()
     write_json(output_dir / "metrics.json", metrics)
-    summarise(output_dir, metrics)
+    page = write_page(settings, tracks, movers, frames, scene, history, (metrics, config))
+    summarise(output_dir, metrics, page)
 
 
 def check(settings: Settings) -> None:
@@ -189,45 +191,39 @@ def train_scene(
 ) -> tuple[Scene, History]:
     """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
     training = sorted(set(range(len(frames))) - set(held_out))
-    meshes = TriangleMeshPipeline.from_tracks(tracks, training, masks)
+    meshes = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="meshes", unit="frame"), masks)
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
     random = np.random.default_rng(settings.seed)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
     pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
-    to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
-    renderer, history = fit(settings, pixels, meshes.vertices.numpy(), to_box, random, device, "background")
+    renderer = new_renderer(settings, normalization(tracks.cameras, meshes.vertices[meshes.used]), device=device)
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
+    scored = partial(heldout_psnr, scene, frames, masks, held_out) if held_out else None
+    schedule = Schedule(settings.num_epochs, settings.train_seconds)
+    history = fit(renderer, pixels, meshes.vertices.numpy(), schedule, random, "background", scored)
     if movers is None or masks is None:
         return scene, history
     moving = MovingMeshPipeline.from_tracks(movers, masks, training)
     if not moving.meshes:
         return scene, history
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
-    to_box, finest = canonical_normalization(moving)
-    renderer, _ = fit(settings, pixels, None, to_box, random, device, "movers", finest)
+    renderer = new_renderer(settings, *canonical_normalization(moving), device=device)
+    seconds = None if settings.train_seconds is None else MOVER_SHARE * settings.train_seconds
+    fit(renderer, pixels, None, Schedule(max(settings.num_epochs, MOVER_EPOCHS), seconds), random, "movers")
     return replace(scene, moving=MovingLayer(moving, renderer)), history
 
 
-def fit(
-    settings: Settings,
-    pixels,
-    positions,
-    to_box: torch.Tensor,
-    random,
-    device: torch.device,
-    name: str,
-    finest: int = 2048,
-):
-    """A renderer trained on one layer's pixels, and how training went."""
+def new_renderer(
+    settings: Settings, to_box: torch.Tensor, finest: int = 2048, *, device: torch.device
+) -> WorldSpaceTrianglePipeline:
+    """An untrained colour field over the box that ``to_box`` maps to."""
     generator = torch.Generator().manual_seed(settings.seed)
-    field = ColorField(
-        HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator), generator=generator
-    )
-    renderer = WorldSpaceTrianglePipeline(field, to_box).to(device)
-    share = 1.0 if name == "background" else 0.3
-    seconds = None if settings.train_seconds is None else share * settings.train_seconds
-    epochs = settings.num_epochs if name == "background" else max(settings.num_epochs, MOVER_EPOCHS)
-    schedule = Schedule(epochs, seconds)
+    grid = HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator)
+    return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(device)
+
+
+def fit(renderer: WorldSpaceTrianglePipeline, pixels, positions, schedule: Schedule, random, name: str, scored=None):
+    """Trains one layer's renderer on its pixels under a progress bar; returns how training went."""
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=bar_format) as bar:
 
@@ -235,50 +231,46 @@ def fit(
             bar.update(100 * share - bar.n)
             bar.set_postfix_str(text)
 
-        history = train(renderer, pixels, positions, schedule, random, progress)
-    return renderer, history
+        return train(renderer, pixels, positions, schedule, random, progress, scored)
 
 
-class timed:
-    """Adds the seconds that a block takes to a table."""
-
-    def __init__(self, table: dict[str, float], name: str):
-        self.table, self.name = table, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table[self.name] = round(time.perf_counter() - self.start, 2)
-
-
-def configuration(settings: Settings, device: torch.device) -> dict:
-    """All settings, versions and the commit: enough to repeat the run."""
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        commit = ""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
+def write_page(
+    settings: Settings,
+    tracks: Tracks,
+    movers: Tracks | None,
+    frames: np.ndarray,
+    scene: Scene,
+    history: History | None,
+    record: tuple[dict, dict],
+) -> Path:
+    """The charts and index.html; ``record`` holds the contents of metrics.json and config.json."""
+    out, (metrics, config) = settings.output_dir, record
+    world = gather_world(tracks, movers, frames)
+    held_out = held_out_frames(len(frames), settings.holdout_every)
+    charts = run_charts(tracks, world, metrics.get("frames", []), held_out, history)
+    for name, (_, figure) in charts.items():
+        save_png(out / f"{name}.png", figure)
+    background = read_json(settings.background_path.with_name("background_metrics.json"))
+    title = settings.background_path.resolve().parent.name
+    figures = dict(charts.values())
+    return write_report(out, Report(title, world, scene.depth, metrics, config, background, held_out, figures))
 
 
-def peak_memory() -> float | None:
-    """Largest resident size of this process so far, in GiB; None on Windows, where it is not known."""
-    if resource is None:
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
-
-
-def summarise(output_dir: Path, metrics: dict) -> None:
+def summarise(output_dir: Path, metrics: dict, page: Path) -> None:
     """One block: figures, and where to look."""
-    for name in ("training_frames", "heldout_frames"):
-        if name in metrics:
-            print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics[name].items()))
-    print(f"seconds: {metrics['seconds']}, peak memory {metrics['peak_memory_gib']} GiB")
-    print(f"results are in {output_dir}/: " + ", ".join(sorted(p.name for p in output_dir.iterdir())))
+    told = {}
+    for name, key in (("training frames", "training_frames"), ("held-out frames", "heldout_frames")):
+        if key in metrics:
+            told[name] = ", ".join(f"{key} {value:.3f}" for key, value in metrics[key].items())
+    told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
+    told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
+    files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
+    for kind, suffix in (("model", ".pt"), ("videos", ".mp4"), ("charts", ".png"), ("data", ".json")):
+        if any(name.endswith(suffix) for name in files):
+            told[kind] = ", ".join(name for name in files if name.endswith(suffix))
+    print(f"\nresults are in {output_dir}/")
+    print("\n".join(f"  {name + ':':<17}{text}" for name, text in told.items()))
+    print(f"  {'look at:':<17}{page}")
 
 
 if __name__ == "__main__":
