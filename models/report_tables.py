@@ -138,7 +138,7 @@ def settings_table(config: Mapping) -> str:
 
 def files_table(out: Path) -> str:
     """What lies in the folder, with sizes and links."""
-    paths = (path for path in sorted(out.iterdir()) if path.is_file() and path.suffix not in (".html", ".part"))
+    paths = (path for path in sorted(out.glob("*")) if path.is_file() and path.suffix not in (".html", ".part"))
     rows = [
         f'<tr><td><a href="{quote(path.name)}">{escape(path.name)}</a></td>'
         f'<td class="v">{_about(path)}</td><td class="n">{_size(path.stat().st_size)}</td></tr>'
