@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,20 +18,29 @@ from models.cameras import save_transforms
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
-from models.figures import run_charts, save_png
+from models.figures import write_charts
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.report import Report, write_report
 from models.report_world import gather_world
-from models.results import heldout_psnr, read_json, reconstruct, render_video, track_overlay, write_json
-from models.run_record import configuration, peak_memory, timed
+from models.results import (
+    heldout_psnr,
+    picture_function,
+    read_json,
+    reconstruct,
+    render_video,
+    track_overlay,
+    write_json,
+)
+from models.run_record import configuration, peak_memory, summary, timed
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
 from models.trajectories import check_trajectory, from_file, make_trajectory
 from models.video import check_output_dir, read_video
+from models.viewer import Viewer
 
 LOG2_ENTRIES = 19
 """Entries of each level of the hash grid, as a power of 2."""
@@ -72,6 +82,12 @@ class Settings:
     """Hold the movers at this frame in the novel view video."""
     seed: int = 0
     """Seed of training."""
+    view: bool = False
+    """Open the live viewer: while training and after it, or on a checkpoint alone."""
+    view_host: str = "127.0.0.1"
+    """Address of the viewer; 127.0.0.1 is reached from this machine only, 0.0.0.0 from any."""
+    view_port: int = 8080
+    """Port of the viewer; the next free one if taken."""
 
 
 def main() -> None:
@@ -89,9 +105,13 @@ def main() -> None:
         scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
         history = None
     held_out = held_out_frames(len(frames), settings.holdout_every)
+    viewer = open_viewer(settings, tracks, movers) if settings.view else None
+    if viewer is not None and scene is not None and path is None:
+        viewer.render = picture_function(scene)
+        return viewer.run()
     if scene is None:
         with timed(seconds, "train"):
-            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device)
+            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device, viewer)
         save_scene(output_dir / "model.pt", scene)
         metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
         metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
@@ -115,8 +135,15 @@ def main() -> None:
         track_overlay(output_dir, frames, tracks, movers)
     metrics["peak_memory_gib"] = peak_memory()
     write_json(output_dir / "metrics.json", metrics)
-    page = write_page(settings, tracks, movers, frames, scene, history, (metrics, config))
-    summarise(output_dir, metrics, page)
+    world = gather_world(tracks, movers, frames)
+    charts = write_charts(output_dir, tracks, world, metrics.get("frames", []), held_out, history)
+    told = read_json(settings.background_path.with_name("background_metrics.json"))
+    title = settings.background_path.resolve().parent.name
+    page = write_report(output_dir, Report(title, world, scene.depth, metrics, config, told, held_out, charts))
+    print(summary(output_dir, metrics, page))
+    if viewer is not None:
+        print(f"the viewer goes on at {viewer.url} until Ctrl-C")
+        viewer.run()
 
 
 def check(settings: Settings) -> None:
@@ -180,6 +207,15 @@ def held_out_frames(num_frames: int, every: int) -> list[int]:
     return [t for t in range(num_frames) if every and t % every == every // 2]
 
 
+def open_viewer(settings: Settings, tracks: Tracks, movers: Tracks | None) -> Viewer:
+    """The live viewer, which shows nothing until it is given a scene; says where it is."""
+    address = {"host": settings.view_host, "port": settings.view_port, "has_movers": movers is not None}
+    viewer = Viewer(tracks.cameras, tracks.xyz[0], tracks.fps, settings.output_dir, **address)
+    reach = "this machine only" if settings.view_host in ("127.0.0.1", "localhost") else "other machines too"
+    print(f"viewer: open {viewer.url} in a browser (it is reached from {reach})", flush=True)
+    return viewer
+
+
 def train_scene(
     settings: Settings,
     tracks: Tracks,
@@ -188,6 +224,7 @@ def train_scene(
     masks: np.ndarray | None,
     held_out: list[int],
     device: torch.device,
+    viewer: Viewer | None = None,
 ) -> tuple[Scene, History]:
     """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
     training = sorted(set(range(len(frames))) - set(held_out))
@@ -200,7 +237,7 @@ def train_scene(
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
     scored = partial(heldout_psnr, scene, frames, masks, held_out) if held_out else None
     schedule = Schedule(settings.num_epochs, settings.train_seconds)
-    history = fit(renderer, pixels, meshes.vertices.numpy(), schedule, random, "background", scored)
+    history = fit(renderer, pixels, meshes.vertices.numpy(), schedule, random, "background", scored, viewer, scene)
     if movers is None or masks is None:
         return scene, history
     moving = MovingMeshPipeline.from_tracks(movers, masks, training)
@@ -209,8 +246,10 @@ def train_scene(
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
     renderer = new_renderer(settings, *canonical_normalization(moving), device=device)
     seconds = None if settings.train_seconds is None else MOVER_SHARE * settings.train_seconds
-    fit(renderer, pixels, None, Schedule(max(settings.num_epochs, MOVER_EPOCHS), seconds), random, "movers")
-    return replace(scene, moving=MovingLayer(moving, renderer)), history
+    scene = replace(scene, moving=MovingLayer(moving, renderer))
+    schedule = Schedule(max(settings.num_epochs, MOVER_EPOCHS), seconds)
+    fit(renderer, pixels, None, schedule, random, "movers", None, viewer, scene)
+    return scene, history
 
 
 def new_renderer(
@@ -222,55 +261,31 @@ def new_renderer(
     return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(device)
 
 
-def fit(renderer: WorldSpaceTrianglePipeline, pixels, positions, schedule: Schedule, random, name: str, scored=None):
-    """Trains one layer's renderer on its pixels under a progress bar; returns how training went."""
+def fit(
+    renderer: WorldSpaceTrianglePipeline,
+    pixels,
+    positions,
+    schedule: Schedule,
+    random,
+    name: str,
+    scored: Callable[[], float] | None,
+    viewer: Viewer | None,
+    scene: Scene,
+) -> History:
+    """Trains one layer's renderer on its pixels under a progress bar, and before the viewer's eyes."""
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+    if viewer is not None:
+        viewer.render = picture_function(scene)
     with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=bar_format) as bar:
 
         def progress(share: float, text: str) -> None:
             bar.update(100 * share - bar.n)
             bar.set_postfix_str(text)
+            if viewer is not None:
+                viewer.panel.tell(f"training {name}: {100 * share:.0f} %, {text}")
+                viewer.step(refresh=True)
 
         return train(renderer, pixels, positions, schedule, random, progress, scored)
-
-
-def write_page(
-    settings: Settings,
-    tracks: Tracks,
-    movers: Tracks | None,
-    frames: np.ndarray,
-    scene: Scene,
-    history: History | None,
-    record: tuple[dict, dict],
-) -> Path:
-    """The charts and index.html; ``record`` holds the contents of metrics.json and config.json."""
-    out, (metrics, config) = settings.output_dir, record
-    world = gather_world(tracks, movers, frames)
-    held_out = held_out_frames(len(frames), settings.holdout_every)
-    charts = run_charts(tracks, world, metrics.get("frames", []), held_out, history)
-    for name, (_, figure) in charts.items():
-        save_png(out / f"{name}.png", figure)
-    background = read_json(settings.background_path.with_name("background_metrics.json"))
-    title = settings.background_path.resolve().parent.name
-    figures = dict(charts.values())
-    return write_report(out, Report(title, world, scene.depth, metrics, config, background, held_out, figures))
-
-
-def summarise(output_dir: Path, metrics: dict, page: Path) -> None:
-    """One block: figures, and where to look."""
-    told = {}
-    for name, key in (("training frames", "training_frames"), ("held-out frames", "heldout_frames")):
-        if key in metrics:
-            told[name] = ", ".join(f"{key} {value:.3f}" for key, value in metrics[key].items())
-    told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
-    told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
-    files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
-    for kind, suffix in (("model", ".pt"), ("videos", ".mp4"), ("charts", ".png"), ("data", ".json")):
-        if any(name.endswith(suffix) for name in files):
-            told[kind] = ", ".join(name for name in files if name.endswith(suffix))
-    print(f"\nresults are in {output_dir}/")
-    print("\n".join(f"  {name + ':':<17}{text}" for name, text in told.items()))
-    print(f"  {'look at:':<17}{page}")
 
 
 if __name__ == "__main__":

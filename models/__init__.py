@@ -14,7 +14,7 @@ tracker_windows, tracker_cotracker3, tracker_tapir, tracker_spatracker2, learned
 triangulation, sharpening, colmap, sfm, small_motion, motion_evidence, motion_background, motion_segments, motion,
 lifting, exposure, meshing, kernels_threads, kernels_raster, rasterizer, kernels_simd, kernels_tile, kernels_reference,
 kernels_cpu, kernels_adam, kernels_mlp, kernels_cuda, encoding, kernels_view, blending, tiles, canonical, pipeline,
-moving, scene, tools, training, trajectories, metrics, track_scores, plots, results, export,
-run_record, report_world, figures, report_tables, report, viewer, synthetic_textures, synthetic_rays, synthetic_room,
+moving, scene, tools, training, trajectories, metrics, track_scores, plots, results, export, run_record, report_world,
+figures, report_tables, report, key_frames, viewer_panel, viewer, synthetic_textures, synthetic_rays, synthetic_room,
 synthetic
 """

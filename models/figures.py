@@ -49,10 +49,18 @@ _MOST_ERROR = 3.0
 """Pixels at which the histogram of reprojection errors ends; what lies beyond is counted in its last bar."""
 
 
-def run_charts(
-    tracks: Tracks, world: World, scores: Sequence[dict[str, float]], held_out: Sequence[int], history: History | None
-) -> dict[str, tuple[str, Figure]]:
-    """File name -> title and chart of what a run has; ``scores`` of its frames and ``history`` may be empty or None."""
+def write_charts(
+    out: Path,
+    tracks: Tracks,
+    world: World,
+    scores: Sequence[dict[str, float]],
+    held_out: Sequence[int],
+    history: History | None,
+) -> dict[str, Figure]:
+    """Writes the charts of a run as PNGs into ``out``; returns them under their titles.
+
+    ``scores`` of the frames may be empty and ``history`` None: their charts are then left out.
+    """
     charts = {}
     if history is not None and history.steps:
         curve = loss_curve(history.steps, history.psnr, history.heldout_steps, history.heldout_psnr)
@@ -61,7 +69,9 @@ def run_charts(
         charts["psnr_per_frame"] = "PSNR of each frame", psnr_per_frame([s["psnr"] for s in scores], held_out)
     charts["reprojection_error"] = "Reprojection error", reprojection_histogram(reprojection_errors(tracks))
     charts["camera_path"] = "Camera path from above", camera_path(world)
-    return charts
+    for name, (_, figure) in charts.items():
+        save_png(out / f"{name}.png", figure)
+    return dict(charts.values())
 
 
 def loss_curve(

@@ -52,7 +52,7 @@ def reconstruct(
             near_far = near_far or depth_range([view.depth])
             original.add(frames[t])
             color.add(view.rgb)
-            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, t)))
+            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras, t)))
             depth.add(colorize_depth(view.depth, *near_far))
             scores.append(score(view.rgb, frames[t], None if masks is None else masks[t]))
             if save_frames:
@@ -117,14 +117,32 @@ def averages(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
     }
 
 
-def mesh_lines(scene: Scene, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Projected vertices and faces of the mesh that frame t is drawn from."""
+def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Projected vertices (NaN where behind) and faces of the mesh that camera ``index`` of ``view`` sees most of."""
     meshes = scene.background.meshes
-    source = meshes.nearest_frames(scene.cameras, t, 1)[0][0]
-    faces = meshes.faces[source]
-    used, index = torch.unique(faces, return_inverse=True)
-    xy, _ = scene.cameras[[t]].project(meshes.vertices[used].double())
-    return xy[0].numpy(), index.numpy()
+    source = meshes.nearest_frames(view, index, 1)[0][0]
+    used, faces = torch.unique(meshes.faces[source], return_inverse=True)
+    xy, depth = view[[index]].project(meshes.vertices[used].double())
+    return torch.where(depth[..., None] > 0, xy, torch.nan)[0].numpy(), faces.numpy()
+
+
+def picture_function(scene: Scene):
+    """The function that the live viewer draws with; see viewer.RenderFunction."""
+    small = scene.cameras[[len(scene.cameras) // 2]].resized(
+        96, max(1, 96 * scene.cameras.height // scene.cameras.width)
+    )
+    near_far = depth_range([scene.render(small, 0, 0.0).depth])
+
+    def picture(view: Cameras, time: float, mode: str, background: bool, movers: bool) -> np.ndarray:
+        layers = scene.views(view, 0, time)
+        seen = layers.merged if movers else layers.background
+        if not background:
+            return layers.foreground if movers else np.zeros_like(layers.foreground)
+        if mode == "depth":
+            return colorize_depth(seen.depth, *near_far)
+        return draw_mesh(seen.rgb, *mesh_lines(scene, view, 0)) if mode == "mesh" else seen.rgb
+
+    return picture
 
 
 def render_video(

@@ -43,3 +43,19 @@ def peak_memory() -> float | None:
         return None
     unit = 1 if platform.system() == "Darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+
+
+def summary(output_dir: Path, metrics: dict, page: Path) -> str:
+    """One block to end a run with: figures, and where to look."""
+    told = {}
+    for name, key in (("training frames", "training_frames"), ("held-out frames", "heldout_frames")):
+        if key in metrics:
+            told[name] = ", ".join(f"{key} {value:.3f}" for key, value in metrics[key].items())
+    told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
+    told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
+    files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
+    for kind, suffix in (("model", ".pt"), ("videos", ".mp4"), ("charts", ".png"), ("data", ".json")):
+        if any(name.endswith(suffix) for name in files):
+            told[kind] = ", ".join(name for name in files if name.endswith(suffix))
+    told["look at"] = page
+    return "\n".join([f"\nresults are in {output_dir}/", *(f"  {name + ':':<17}{text}" for name, text in told.items())])

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from browser import open_browser, watch
+from clips import true_tracks
 from PIL import Image
 from playwright.sync_api import Page
 
 from models.errors import InputError
-from models.figures import loss_curve, run_charts, save_png, svg
+from models.figures import loss_curve, save_png, svg, write_charts
 from models.report import Report, three_js, write_report
 from models.report_world import gather_world, point_colors, world_json
 from models.results import track_overlay
 from models.synthetic import SyntheticScene, render_room
-from models.tracks import Tracks
 from models.training import History
 from models.video import write_video
 
@@ -41,28 +40,6 @@ def room() -> SyntheticScene:
     return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1)
 
 
-def as_tracks(room: SyntheticScene, moving: bool) -> Tracks:
-    """The room's true tracks as a script would save them."""
-    own = torch.from_numpy(room.track_is_foreground) == moving
-    xyz = torch.from_numpy(room.track_xyz).float()[:, own]
-    extra = {"canonical": xyz[0], "label": torch.ones(len(xyz[0]), dtype=torch.int64)} if moving else {}
-    return Tracks(
-        xy=torch.from_numpy(room.track_xy).float()[:, own],
-        visible=torch.from_numpy(room.track_visible)[:, own],
-        confidence=torch.ones(xyz.shape[:2]),
-        xyz=xyz if moving else xyz[:1].expand(FRAMES, -1, -1),
-        K=room.cameras.K,
-        world_from_cam=room.cameras.world_from_cam,
-        width=WIDTH,
-        height=HEIGHT,
-        fps=room.fps,
-        frame_indices=torch.arange(FRAMES),
-        layer="foreground" if moving else "background",
-        video_path=HOSTILE,
-        **extra,
-    )
-
-
 def textured_quad() -> bytes:
     """A GLB with an embedded picture, before the room's middle camera."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
@@ -77,7 +54,7 @@ def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) ->
     """A results folder as demo_pipeline.py leaves it, under a name full of what HTML and URLs treat specially."""
     folder = tmp_path_factory.mktemp("page") / 'it\'s 100%25 #1 <b> & "more"'
     folder.mkdir()
-    tracks, movers = as_tracks(room, False), as_tracks(room, True)
+    tracks, movers = true_tracks(room, False), true_tracks(room, True)
     for name in VIDEOS:
         write_video(folder / name, room.frames, room.fps)
     track_overlay(folder, room.frames, tracks, movers)
@@ -87,7 +64,7 @@ def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) ->
     config = {"settings": {"video_path": HOSTILE, "seed": None}, "versions": {"python": "3"}, "device": "cpu"}
     world = gather_world(tracks, movers, room.frames)
     history = History([20, 40], [20.0, 25.0], [40], [24.0])
-    figures = dict(run_charts(tracks, world, scores, [2], history).values())
+    figures = write_charts(folder, tracks, world, scores, [2], history)
     report = Report(HOSTILE, world, room.mean_depth, metrics, config, {}, [2], figures)
     return write_report(folder, report)
 
@@ -183,7 +160,7 @@ def test_what_the_page_shows_is_escaped(page: Page):
 
 
 def test_a_page_without_scores_videos_or_surface_opens_too(browser, room: SyntheticScene, tmp_path: Path):
-    world = gather_world(as_tracks(room, False), None, room.frames)
+    world = gather_world(true_tracks(room, False), None, room.frames)
     path = write_report(tmp_path, Report("views", world, 5.0, {}, {}, {}, [], {}))
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
     page = browser.new_page()
@@ -210,7 +187,7 @@ def test_points_take_the_colour_of_a_frame_that_sees_them(room: SyntheticScene):
 
 
 def test_the_world_of_the_page_holds_finite_poses_and_every_mover(room: SyntheticScene):
-    world = gather_world(as_tracks(room, False), as_tracks(room, True), room.frames)
+    world = gather_world(true_tracks(room, False), true_tracks(room, True), room.frames)
     assert len(world.mover_paths) == 1 and np.isfinite(world.mover_paths[0]).all()
     data = json.loads(json.dumps(world_json(world, 2.0), allow_nan=False))
     poses = np.frombuffer(base64.b64decode(data["poses"]), "<f4").reshape(FRAMES, 4, 4)
