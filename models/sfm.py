@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras, load_transforms
@@ -22,6 +22,8 @@ from models.sharpening import sharpen_tracks
 from models.tracking import thin
 from models.triangulation import Points, triangulate
 
+ENOUGH_TRACKS = 150
+"""Tracks that a frame keeps when short ones are left out of solving cameras, where it has so many."""
 MIN_TRACKS = 30
 """Tracks in a frame below which no camera can be told."""
 ROTATION_LIMIT = 1.0
@@ -71,7 +73,7 @@ def solve_scene(
         )
     if cameras is not None:
         return _finish(xy, visible, cameras, "given", np.ones(len(xy), bool))
-    subset = thin(xy, visible, max(8, max(width, height) // 24), min_length=3)
+    subset = _long_and_spread(xy, visible, max(8, max(width, height) // 24))
     few_xy, few_visible = xy[:, subset], visible[:, subset]
     turning, residual = solve_rotation(few_xy, few_visible, width, height)
     report(f"pure rotation leaves {residual:.2f} px")
@@ -104,11 +106,31 @@ def sharpen_scene(
         cameras = scene.cameras
         if scene.method != "given":
             points = triangulate(xy, visible, cameras)
-            subset = thin(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 32), min_length=3)
+            subset = _long_and_spread(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 32))
             cameras = bundle_adjust(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
         scene = _finish(xy, visible, cameras, scene.method, scene.registered)
         report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return xy, scene
+
+
+def _long_and_spread(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], spacing: int
+) -> Int[np.ndarray, "n"]:
+    """Indices of tracks to solve cameras from: evenly over the image, and long where frames have enough of those.
+
+    A track that slips along an edge or a shadow agrees with some point for a few frames and bends the cameras; over
+    many frames it agrees with none. "Long" is half of what a sighting's track lasts (their median), or less.
+    """
+    length = visible.sum(0)
+    subset = thin(xy, visible, spacing, min_length=3)
+    enough = np.minimum(ENOUGH_TRACKS, visible[:, subset].sum(1) / 2)
+    least = int(np.median(np.repeat(length, length))) // 2
+    while least > 3:
+        long = thin(xy, visible, spacing, min_length=least)
+        if (visible[:, long].sum(1) >= enough).all():
+            return long
+        least //= 2
+    return subset
 
 
 def _finish_turning(xy: np.ndarray, visible: np.ndarray, turning: Cameras) -> StaticScene:
