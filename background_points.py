@@ -21,7 +21,7 @@ from models.errors import InputError, run_script
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
-from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
+from models.sfm import Progress, StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
@@ -69,13 +69,16 @@ def main() -> None:
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
 
+    progress = stage_bars()
     with naming(settings.video_path):
         xy, visible = track(video, settings, masks, tracker)
         tracked = time.perf_counter()
-        scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+        scene = solve_scene(
+            xy, visible, video.width, video.height, known, settings.seed, report=tqdm.write, progress=progress
+        )
         if masks is None:
             masks, scene = without_movers(video, xy, visible, scene)
-        xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
+        xy, scene = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
     tracks = static_tracks(video, scene, xy, settings)
@@ -83,7 +86,8 @@ def main() -> None:
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(output_dir / "masks", masks)
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
-    write_video(output_dir / "background_tracks.mp4", draw_tracks(frames, xy, scene.points.agrees), video.fps)
+    drawn = tqdm(draw_tracks(frames, xy, scene.points.agrees), total=len(video), desc="track overlay", unit="frame")
+    write_video(output_dir / "background_tracks.mp4", drawn, video.fps)
     seconds["all"] = time.perf_counter() - start
     summarise(output_dir, video, scene, tracks, seconds)
 
@@ -151,6 +155,21 @@ def track(
             bar.set_postfix_str(f"{points} tracks")
 
         return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress)
+
+
+def stage_bars() -> Progress:
+    """Progress bars of stages that come one after the other, a bar each."""
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=stage, unit="frame")
+        bar = bars[stage]
+        bar.update(done - bar.n)
+        if done >= total:
+            bars.pop(stage).close()
+
+    return progress
 
 
 def without_movers(

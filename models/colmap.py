@@ -1,10 +1,10 @@
 """COLMAP's part: mapping and bundle adjustment of 2D tracks; the only file that imports pycolmap.
 
-Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed. One thread: sums of several come in any order,
-and the same seed must give the same cameras.
+Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed. One thread: sums of
+several come in any order, and the same seed must give the same cameras.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,8 +59,13 @@ def _pairs(num_frames: int) -> list[tuple[int, int]]:
     return [(t, t + gap) for gap in gaps for t in range(num_frames - gap)]
 
 
-def run_mapper(method: str, database: Path, folder: Path, seed: int) -> pycolmap.Reconstruction | None:
-    """The largest model that a mapper finds, or None where it finds none."""
+def run_mapper(
+    method: str, database: Path, folder: Path, seed: int, placed: Callable[[], None] = lambda: None
+) -> pycolmap.Reconstruction | None:
+    """The largest model that a mapper finds, or None where it finds none.
+
+    ``placed`` is called for each frame that the incremental mapper places; the global one places all at once.
+    """
     out = folder / method
     out.mkdir()
     try:
@@ -71,7 +76,7 @@ def run_mapper(method: str, database: Path, folder: Path, seed: int) -> pycolmap
                 options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
                 options.min_model_size = 3
                 options.random_seed, options.num_threads = seed, 1
-                models = pycolmap.incremental_mapping(database, folder, out, options)
+                models = pycolmap.incremental_mapping(database, folder, out, options, next_image_callback=placed)
             else:
                 options = pycolmap.GlobalPipelineOptions()
                 options.random_seed, options.num_threads = seed, 1

@@ -35,7 +35,7 @@ class Panel:
             self._buttons(server, do, {"Save path": "save", "Render to file": "render"})
             self.progress = server.gui.add_progress_bar(0.0, visible=False)
         with server.gui.add_folder("View"):
-            self._buttons(server, do, {"Look through this frame's camera": "look"})
+            self._buttons(server, do, {"Look through this camera": "look"})
         for control in (self.mode, self.background, self.movers, self.time):
             control.on_update(lambda _: changed())
 
