@@ -21,7 +21,8 @@ from models.errors import InputError, run_script
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
-from models.sfm import Progress, StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
+from models.run_record import stage_bars
+from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
@@ -155,21 +156,6 @@ def track(
             bar.set_postfix_str(f"{points} tracks")
 
         return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress)
-
-
-def stage_bars() -> Progress:
-    """Progress bars of stages that come one after the other, a bar each."""
-    bars: dict[str, tqdm] = {}
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            bars[stage] = tqdm(total=total, desc=stage, unit="frame")
-        bar = bars[stage]
-        bar.update(done - bar.n)
-        if done >= total:
-            bars.pop(stage).close()
-
-    return progress
 
 
 def without_movers(

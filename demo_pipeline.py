@@ -33,7 +33,7 @@ from models.results import (
     track_overlay,
     write_json,
 )
-from models.run_record import configuration, peak_memory, summary, timed
+from models.run_record import configuration, peak_memory, stage_bars, summary, timed
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
@@ -232,7 +232,9 @@ def train_scene(
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
     random = np.random.default_rng(settings.seed)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
-    pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
+    pixels = sample_points(
+        meshes, frames, grown, training, exposure, generator=random, progress=partial(stage_bars(), "pixels")
+    )
     renderer = new_renderer(settings, normalization(tracks.cameras, meshes.vertices[meshes.used]), device=device)
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
     scored = partial(heldout_psnr, scene, frames, masks, held_out) if held_out else None

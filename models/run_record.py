@@ -1,15 +1,16 @@
-"""What a run notes of itself: seconds of its stages, peak memory, settings and versions."""
+"""What a run tells of itself: progress, seconds of its stages, peak memory, settings, versions, a summary."""
 
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 try:
     import resource
@@ -23,6 +24,21 @@ def timed(table: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     table[name] = round(time.perf_counter() - start, 2)
+
+
+def stage_bars() -> Callable[[str, int, int], None]:
+    """Progress bars of stages that come one after the other, a bar each."""
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=stage, unit="frame")
+        bar = bars[stage]
+        bar.update(done - bar.n)
+        if done >= total:
+            bars.pop(stage).close()
+
+    return progress
 
 
 def configuration(settings: object, device: torch.device) -> dict:

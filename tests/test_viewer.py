@@ -21,6 +21,8 @@ from scipy.spatial.transform import Rotation
 from models.cameras import load_transforms, save_transforms
 from models.errors import InputError
 from models.key_frames import KeyFrame, smooth_path
+from models.results import picture_function
+from models.scene import load_scene
 from models.synthetic import render_room
 from models.tracks import save_tracks
 from models.video import read_video, write_images
@@ -85,6 +87,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tracks(folder / "background_points.pt", true_tracks(room, False, str(folder / "frames")))
     save_tracks(folder / "foreground_points.pt", true_tracks(room, True, str(folder / "frames")))
     return folder
+
+
+@pytest.mark.slow
+def test_each_mode_and_layer_gives_a_picture_of_its_own(page: Page, folder: Path):
+    scene = load_scene(folder / "out" / "model.pt", torch.device("cpu"))
+    picture = picture_function(scene)
+    view = scene.cameras[[3]].resized(WIDTH // 2, HEIGHT // 2)
+    shown = [picture(view, 3.0, "colour", *layers) for layers in ((True, True), (True, False), (False, True))]
+    shown += [picture(view, 3.0, mode, True, True) for mode in ("depth", "mesh")]
+    for image in shown:
+        assert image.shape == (HEIGHT // 2, WIDTH // 2, 3) and image.dtype == np.uint8
+    assert all((a != b).any() for i, a in enumerate(shown) for b in shown[:i])
+    assert not picture(view, 3.0, "colour", False, False).any()
 
 
 @pytest.fixture(scope="module")

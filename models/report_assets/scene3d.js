@@ -20,7 +20,11 @@
   ours.rotation.x = Math.PI;
   scene.add(ours);
 
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  function bytes(text) {
+    const decoded = atob(text), array = new Uint8Array(decoded.length);
+    for (let i = 0; i < array.length; i++) array[i] = decoded.charCodeAt(i);
+    return array;
+  }
   const floats = (text) => new Float32Array(bytes(text).buffer);
   const poses = floats(world.poses), count = poses.length / 16;
   const poseOf = (t) => new THREE.Matrix4().fromArray(poses, 16 * t);
