@@ -26,11 +26,13 @@ from models.trajectories import middle_frame
 from models.video import VideoWriter
 from models.viewer_panel import Panel
 
-MOVING_SECONDS = 0.07
-"""Seconds that a picture may take while the view moves; its size is chosen by it."""
+MOVING_SECONDS = 0.09
+"""Seconds that a picture may take while the view moves; its size is steered by it."""
+FIRST_HEIGHT = 180
+"""Pixels; height of the first moving picture."""
 STILL_AFTER = 0.2
 """Seconds without movement after which the picture is drawn at full size."""
-LEAST_HEIGHT = 90
+LEAST_HEIGHT = 120
 """Pixels below which a moving picture's height does not fall."""
 MOST_CAMERAS = 30
 """Input cameras drawn."""
@@ -90,7 +92,7 @@ class Viewer:
         self._asked: queue.SimpleQueue[tuple[str, viser.ClientHandle | None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._keys: list[KeyFrame] = []
-        self._seconds_per_pixel = 1e-6
+        self._moving_height = float(FIRST_HEIGHT)
         self._played_at = 0.0
         try:
             self.server = viser.ViserServer(host=host, port=port, label="spacelayer", verbose=False)
@@ -204,8 +206,8 @@ class Viewer:
         view = Cameras(intrinsics(camera.fov, width, height)[None], torch.from_numpy(pose)[None], width, height)
         start = time.perf_counter()
         rgb = self._picture(view, float(self.panel.time.value))
-        taken = (time.perf_counter() - start) / (width * height)
-        self._seconds_per_pixel += 0.3 * (taken - self._seconds_per_pixel)
+        if not still:
+            self._steer(time.perf_counter() - start)
         watcher.client.scene.set_background_image(rgb, format="jpeg", jpeg_quality=92 if still else 75)
         watcher.client.flush()
         return True
@@ -218,9 +220,13 @@ class Viewer:
         """Width and height of the next picture, of the page's own shape."""
         shape = camera.image_width / max(1, camera.image_height)
         full = max(1, min(camera.image_height, self.cameras.height))
-        fitting = math.sqrt(MOVING_SECONDS / self._seconds_per_pixel / shape)
-        height = full if still else int(min(full, max(LEAST_HEIGHT, fitting)))
+        height = full if still else min(full, round(self._moving_height))
         return max(1, round(height * shape)), height
+
+    def _steer(self, taken: float) -> None:
+        """Changes the size of moving pictures towards one that takes MOVING_SECONDS, a little at a time."""
+        change = min(1.15, max(0.8, math.sqrt(MOVING_SECONDS / max(taken, 1e-4))))
+        self._moving_height = min(float(self.cameras.height), max(LEAST_HEIGHT, change * self._moving_height))
 
     def _obey(self, name: str, client: viser.ClientHandle | None) -> None:
         """What a button asks for; what goes wrong is told on the page."""

@@ -222,7 +222,7 @@
       gltf.scene.traverse((node) => {  // colours are as filmed: no light may change them
         const old = node.material;
         if (!old || !node.isMesh) return;
-        node.material = new THREE.MeshBasicMaterial({ map: old.map, color: old.color, vertexColors: old.vertexColors,
+        node.material = new THREE.MeshBasicMaterial({ map: old.map, color: old.map ? 0xffffff : old.color, vertexColors: old.vertexColors,
           transparent: old.transparent, alphaTest: old.alphaTest, side: THREE.DoubleSide });
         node.frustumCulled = false;
       });
