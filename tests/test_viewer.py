@@ -116,12 +116,14 @@ def page(folder: Path) -> Iterator[Page]:
         read_until(demo, "the viewer goes on at")
         yield page
         assert page.troubles == []
+        assert demo.poll() is None, (folder / "stderr.txt").read_text()[-2000:]
 
 
 def script(folder: Path, *flags: str) -> subprocess.Popen:
     command = [sys.executable, "-u", str(ROOT / "demo_pipeline.py"), "--output_dir=out"]
     command += ["--background_path=background_points.pt", *flags]
-    return Interrupted(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    log = (folder / "stderr.txt").open("w")
+    return Interrupted(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)
 
 
 class Interrupted(subprocess.Popen):
@@ -156,7 +158,7 @@ def colors_in(image: np.ndarray) -> int:
     return len(np.unique(image.reshape(-1, 3), axis=0))
 
 
-def until(page: Page, holds, tries: int = 100) -> None:
+def until(page: Page, holds, tries: int = 300) -> None:
     for _ in range(tries):
         if holds():
             return
