@@ -25,7 +25,7 @@ from models.report_world import World, world_json
 
 ASSETS = Path(__file__).parent / "report_assets"
 MAX_GLB = 20 * 2**20
-"""Bytes of the largest scene.glb that the page carries; a larger one is only linked."""
+"""Bytes of the largest exported surface that the page carries; a larger one is only linked."""
 _VIDEOS = (
     ("novel_view*.mp4", "New viewpoints", "The scene from a camera that never filmed it."),
     ("background_only.mp4", "Background alone", "The video without what moves."),
@@ -66,8 +66,7 @@ def write_report(out: Path, report: Report) -> Path:
     """
     path, three = out / "index.html", three_js()
     world, cameras = report.world, report.world.cameras
-    glb = out / "scene.glb"
-    carried = glb.is_file() and glb.stat().st_size <= MAX_GLB
+    glb = _surface(out)
     data = {
         "fps": world.fps,
         "psnr": [min(frame["psnr"], 99.0) for frame in report.metrics.get("frames", [])],
@@ -81,12 +80,12 @@ def write_report(out: Path, report: Report) -> Path:
         css=f":root {{ --aspect: {aspect}; }}\n" + _asset("report.css"),
         tiles=tiles(report.metrics, report.background),
         compare=_compare(out, len(cameras)),
-        world=_world(report, carried),
+        world=_world(report, glb is not None),
         videos=_videos(out),
         charts=_charts(report.figures),
         numbers=_numbers(report, out),
         data=_as_script(data),
-        glb=base64.b64encode(glb.read_bytes()).decode() if carried else "",
+        glb="" if glb is None else base64.b64encode(glb.read_bytes()).decode(),
         three=three,
         three_revision=re.search(r'const e="(\d+)"', three)[1],
         script=_asset("report.js") + _asset("scene3d.js"),
@@ -147,6 +146,12 @@ def _compare(out: Path, num_frames: int) -> str:
 <input type="range" min="0" max="{num_frames - 1}" value="0" aria-label="Frame"><output></output></div>
 <div class="strip"></div>
 </section>"""
+
+
+def _surface(out: Path) -> Path | None:
+    """The exported surface that the canvas shows: with its movers where that file is small enough."""
+    paths = (out / "scene_animated.glb", out / "scene.glb")
+    return next((path for path in paths if path.is_file() and path.stat().st_size <= MAX_GLB), None)
 
 
 def _world(report: Report, carried: bool) -> str:

@@ -40,7 +40,10 @@ _FILES = {
     "camera_path.png": "the camera's path from above",
     "reprojection_error.png": "how well the points fit their sightings",
     "psnr_per_frame.png": "PSNR of each frame",
-    "scene.glb": "the scene for three.js, Blender, MeshLab",
+    "scene.glb": "the static scene for Blender, three.js, MeshLab",
+    "scene_animated.glb": "the scene with its movers, animated",
+    "scene.obj": "the static scene, with its .mtl and .jpg",
+    "points.ply": "coloured points",
 }
 
 

@@ -26,13 +26,13 @@ from models.trajectories import middle_frame
 from models.video import VideoWriter
 from models.viewer_panel import Panel
 
-MOVING_SECONDS = 0.09
+MOVING_SECONDS = 0.065
 """Seconds that a picture may take while the view moves; its size is steered by it."""
 FIRST_HEIGHT = 180
 """Pixels; height of the first moving picture."""
 STILL_AFTER = 0.2
 """Seconds without movement after which the picture is drawn at full size."""
-LEAST_HEIGHT = 120
+LEAST_HEIGHT = 100
 """Pixels below which a moving picture's height does not fall."""
 MOST_CAMERAS = 30
 """Input cameras drawn."""
