@@ -157,7 +157,7 @@ def _surface(out: Path) -> Path | None:
 def _world(report: Report, carried: bool) -> str:
     chips = [("surface", "Surface", True)] if carried else []
     chips += [("points", "Points", not carried), ("cameras", "Cameras", True)]
-    chips += [("movers", "Tracks of movers", True)] if len(report.world.mover_labels) else []
+    chips += [("movers", "Tracks of movers", not carried)] if len(report.world.mover_labels) else []
     boxes = "".join(
         f'<label class="chip"><input type="checkbox" name="{name}"{" checked" * on}>{label}</label>'
         for name, label, on in chips

@@ -12,6 +12,7 @@ _QUALITY = (
     ("psnr_outside_mask", "Outside movers (dB)", 2),
     ("psnr_inside_mask", "On movers (dB)", 2),
 )
+_GROUPS = {"training_frames": "training frames", "heldout_frames": "held-out frames"}
 _STAGES = {
     "tracking": "2D tracks",
     "cameras": "cameras and points",
@@ -74,11 +75,7 @@ def tiles(metrics: Mapping, background: Mapping) -> str:
 
 def metrics_table(metrics: Mapping) -> str:
     """Quality of training and held-out frames; empty where nothing was scored."""
-    groups = [
-        (name, metrics[key])
-        for name, key in (("Training", "training_frames"), ("Held out", "heldout_frames"))
-        if key in metrics
-    ]
+    groups = [(name, metrics[key]) for key, name in _GROUPS.items() if key in metrics]
     if not groups:
         return ""
     head = "".join(f'<th class="n">{name}</th>' for name, _ in groups)
@@ -88,6 +85,9 @@ def metrics_table(metrics: Mapping) -> str:
             cells = (f"{scores[key]:.{digits}f}" if key in scores else "" for _, scores in groups)
             rows.append(f"<tr><th>{label}</th>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
     rows += [_row(label, f"{100 * metrics[key]:.1f} %", len(groups)) for key, label in _COVERAGE if key in metrics]
+    for key, scores in metrics.get("exported_mesh", {}).items():
+        told = f"{scores['psnr']:.2f} dB outside movers, SSIM {scores['ssim']:.3f}"
+        rows.append(_row(f"Exported mesh, {_GROUPS.get(key, key)}", told, len(groups)))
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -98,7 +98,7 @@ _COVERAGE = (
 
 
 def _row(label: str, value: str, columns: int) -> str:
-    return f'<tr><th>{label}</th><td class="n" colspan="{columns}">{escape(value)}</td></tr>'
+    return f'<tr><th>{escape(label)}</th><td class="n" colspan="{columns}">{escape(value)}</td></tr>'
 
 
 def _all_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:

@@ -18,6 +18,9 @@ except ImportError:  # Windows
     resource = None
 
 
+_EXPORTED = (".glb", ".ply", ".obj")
+
+
 @contextmanager
 def timed(table: dict[str, float], name: str) -> Iterator[None]:
     """Adds the seconds that a block takes to a table."""
@@ -67,11 +70,20 @@ def summary(output_dir: Path, metrics: dict, page: Path) -> str:
     for name, key in (("training frames", "training_frames"), ("held-out frames", "heldout_frames")):
         if key in metrics:
             told[name] = ", ".join(f"{key} {value:.3f}" for key, value in metrics[key].items())
+    for key, scores in metrics.get("exported_mesh", {}).items():
+        frames = key.removesuffix("_frames")
+        told["exported mesh"] = f"{frames} frames, " + ", ".join(f"{name} {v:.3f}" for name, v in scores.items())
     told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
     told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
     files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
-    for kind, suffix in (("model", ".pt"), ("videos", ".mp4"), ("charts", ".png"), ("data", ".json")):
-        if any(name.endswith(suffix) for name in files):
-            told[kind] = ", ".join(name for name in files if name.endswith(suffix))
+    for kind, suffix in (
+        ("model", ".pt"),
+        ("videos", ".mp4"),
+        ("charts", ".png"),
+        ("data", ".json"),
+        ("exported", _EXPORTED),
+    ):
+        if chosen := [name for name in files if name.endswith(suffix)]:
+            told[kind] = ", ".join(chosen)
     told["look at"] = page
     return "\n".join([f"\nresults are in {output_dir}/", *(f"  {name + ':':<17}{text}" for name, text in told.items())])

@@ -61,6 +61,7 @@ def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) ->
     (folder / "scene.glb").write_bytes(textured_quad())
     scores = [{"psnr": 30.0 + t, "ssim": 0.9} for t in range(FRAMES)]
     metrics = {"frames": scores, "heldout_frames": scores[2], "training_frames": scores[0], "seconds": {HOSTILE: 2.0}}
+    metrics["exported_mesh"] = {"heldout_frames": {**scores[2], "coverage": 1.0}}
     config = {"settings": {"video_path": HOSTILE, "seed": None}, "versions": {"python": "3"}, "device": "cpu"}
     world = gather_world(tracks, movers, room.frames)
     history = History([20, 40], [20.0, 25.0], [40], [24.0])

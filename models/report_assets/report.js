@@ -39,6 +39,7 @@ function compare() {
     strip.append(bar);
     return bar;
   });
+  strip.hidden = bars.length === 0;
   strip.addEventListener("click", (event) => {
     const box = strip.firstChild.getBoundingClientRect(), end = strip.lastChild.getBoundingClientRect();
     seek(Math.max(0, Math.min(count - 1, Math.floor(count * (event.clientX - box.left) / (end.right - box.left)))));
