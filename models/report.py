@@ -136,8 +136,8 @@ def _compare(out: Path, num_frames: int) -> str:
 </p>
 <section class="card" id="compare">
 <div class="well"><div class="stage">
-<video src="input.mp4" muted loop playsinline preload="auto"></video>
-<video src="reconstruction.mp4" muted loop playsinline preload="auto"></video>
+<video src="input.mp4" muted playsinline preload="auto"></video>
+<video src="reconstruction.mp4" muted playsinline preload="auto"></video>
 <span class="tag left">input</span><span class="tag right">rebuilt</span>
 <div class="divider" role="slider" tabindex="0" aria-label="Divider between input and reconstruction"
  aria-valuemin="0" aria-valuemax="100" aria-valuenow="50"></div>

@@ -149,7 +149,7 @@ def test_the_divider_follows_the_mouse_and_the_videos_stay_in_step(page: Page):
     page.wait_for_timeout(1000)
     apart = page.evaluate("Math.abs(document.querySelectorAll('#compare video')[0].currentTime"
                           " - document.querySelectorAll('#compare video')[1].currentTime)")  # fmt: skip
-    assert apart < 0.2
+    assert apart < 0.1
 
 
 def test_what_the_page_shows_is_escaped(page: Page):

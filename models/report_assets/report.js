@@ -14,7 +14,13 @@ function compare() {
   let wanted = false;
 
   const frame = () => Math.max(0, Math.min(count - 1, Math.floor(input.currentTime * fps + 0.01)));
-  const seek = (t) => { for (const video of [input, rebuilt]) video.currentTime = (t + 0.5) / fps; };
+  const both = [input, rebuilt];
+  function seek(t) {
+    return Promise.all(both.map((video) => new Promise((done) => {
+      video.addEventListener("seeked", done, { once: true });
+      video.currentTime = (t + 0.5) / fps;
+    })));
+  }
 
   function split(percent) {
     const value = Math.max(0, Math.min(100, percent));
@@ -49,17 +55,27 @@ function compare() {
     wanted = on;
     play.classList.toggle("on", on);
     play.setAttribute("aria-label", on ? "Pause" : "Play");
-    for (const video of [input, rebuilt]) on ? video.play().catch(() => {}) : video.pause();
+    for (const video of both) on ? video.play().catch(() => {}) : video.pause();
   }
+  let restarting = false;
+  async function restart() {  // together: left to themselves, two loops part by the time of a seek
+    if (restarting) return;
+    restarting = true;
+    for (const video of both) video.pause();
+    await seek(0);
+    restarting = false;
+    if (wanted) setPlaying(true);
+  }
+  for (const video of both) video.addEventListener("ended", restart);
   play.addEventListener("click", () => setPlaying(!wanted));
   slider.addEventListener("input", () => { setPlaying(false); seek(Number(slider.value)); });
 
   let shown = -1;
   function tick() {
-    // Two decoders drift: the rebuilt video is pulled back to the input wherever it is more than a frame off.
-    const off = Math.abs(input.currentTime - rebuilt.currentTime);
-    if (off > 1.2 / fps && !rebuilt.seeking && !input.seeking) rebuilt.currentTime = input.currentTime;
-    if (wanted && rebuilt.paused) rebuilt.play().catch(() => {});
+    // Two decoders drift: the rebuilt video runs a little faster or slower until it is with the input again.
+    const ahead = rebuilt.currentTime - input.currentTime, seeking = restarting || rebuilt.seeking || input.seeking;
+    if (!seeking && Math.abs(ahead) > 6 / fps) rebuilt.currentTime = input.currentTime;
+    rebuilt.playbackRate = Math.max(0.7, Math.min(1.4, 1 - 4 * ahead));
     const t = frame();
     if (t !== shown) {
       if (bars[shown]) bars[shown].classList.remove("now");
