@@ -57,3 +57,11 @@ def intrinsics(fov: float, width: int, height: int) -> Float[torch.Tensor, "3 3"
     """K in pixels of a camera with that vertical field of view (radians) and a centred principal point."""
     focal = height / 2 / math.tan(fov / 2)
     return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+
+
+def pose_matrix(wxyz: ndarray, position: ndarray) -> ndarray:
+    """world_from_cam of a page's camera, whose axes are OpenCV's too."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_quat(wxyz, scalar_first=True).as_matrix()
+    pose[:3, 3] = position
+    return pose

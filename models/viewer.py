@@ -6,6 +6,7 @@ scene can be watched while that same thread trains it, and nothing needs a lock.
 
 import math
 import queue
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, save_transforms
 from models.errors import InputError
-from models.key_frames import KeyFrame, intrinsics, smooth_path
+from models.key_frames import KeyFrame, intrinsics, pose_matrix, smooth_path
 from models.trajectories import middle_frame
 from models.video import VideoWriter
 from models.viewer_panel import Panel
@@ -94,10 +95,8 @@ class Viewer:
         self._keys: list[KeyFrame] = []
         self._moving_height = float(FIRST_HEIGHT)
         self._played_at = 0.0
-        try:
-            self.server = viser.ViserServer(host=host, port=port, label="spacelayer", verbose=False)
-        except OSError as error:
-            raise InputError(f"{host}:{port}: cannot be listened at ({error}); give another address or port") from error
+        check_address(host, port)
+        self.server = viser.ViserServer(host=host, port=port, label="spacelayer", verbose=False)
         self.server.gui.configure_theme(dark_mode=True, show_share_button=False, control_width="small")
         self.url = f"http://{host}:{self.server.get_port()}"
         self.panel = Panel(self.server, len(cameras), has_movers, self._changed, self._ask)
@@ -284,9 +283,16 @@ class Viewer:
         self.panel.tell(f"wrote {path}")
 
 
-def pose_matrix(wxyz: ndarray, position: ndarray) -> ndarray:
-    """world_from_cam of a page's camera, whose axes are OpenCV's too."""
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_quat(wxyz, scalar_first=True).as_matrix()
-    pose[:3, 3] = position
-    return pose
+def check_address(host: str, port: int) -> None:
+    """Looks whether a server can listen: viser's would wait for ever where it cannot. A taken port is no hindrance.
+
+    Raises:
+        InputError: the address is not this machine's, or the port is no port.
+    """
+    if not 0 < port < 65536:
+        raise InputError(f"port {port} cannot be listened at; give one from 1 to 65535")
+    try:
+        socket.create_server((host, 0)).close()
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).split(" (while")[0]
+        raise InputError(f"{host}: is no address of this machine ({reason}); give 127.0.0.1 or 0.0.0.0") from error

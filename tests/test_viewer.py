@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -20,13 +21,13 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import load_transforms, save_transforms
 from models.errors import InputError
-from models.key_frames import KeyFrame, smooth_path
+from models.key_frames import KeyFrame, pose_matrix, smooth_path
 from models.results import picture_function
 from models.scene import load_scene
 from models.synthetic import render_room
 from models.tracks import save_tracks
 from models.video import read_video, write_images
-from models.viewer import pose_matrix
+from models.viewer import check_address
 
 ROOT = Path(__file__).parent.parent
 FRAMES, WIDTH, HEIGHT = 8, 160, 96
@@ -75,6 +76,13 @@ def test_the_pages_pose_is_ours():
     pose = random_keys(1)[0].world_from_cam
     wxyz = Rotation.from_matrix(pose[:3, :3]).as_quat(scalar_first=True)
     np.testing.assert_allclose(pose_matrix(wxyz, pose[:3, 3]), pose, atol=1e-12)
+
+
+@pytest.mark.parametrize(("host", "port"), [("203.0.113.9", 8080), ("no such host", 8080), ("127.0.0.1", 99999)])
+def test_an_address_that_nobody_can_listen_at_is_refused(host: str, port: int):
+    with pytest.raises(InputError, match=re.escape(host) if port == 8080 else "1 to 65535"):
+        check_address(host, port)
+    check_address("127.0.0.1", free_port())
 
 
 @pytest.fixture(scope="module")
