@@ -184,7 +184,8 @@ def _map(
         write_database(database, xy, visible, width, height)
         for method in ("incremental", "global"):
             placed = itertools.count(3)  # the first two come together; a mapper that starts again counts on
-            model = run_mapper(method, database, Path(folder), seed, partial(_next, progress, placed, len(xy)))
+            told = partial(_next, progress, placed, len(xy))
+            model = run_mapper(method, database, Path(folder), seed, placed=told)
             progress("mapping", len(xy), len(xy))
             if model is None:
                 report(f"{method} mapping: no model")
