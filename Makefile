@@ -13,8 +13,7 @@ demo: data/sample/video.mp4
 	$(PY) foreground_points.py --video_path data/sample/frames --background_path results/sample/background_points.pt
 	$(PY) demo_pipeline.py --background_path results/sample/background_points.pt --output_dir results/pipeline_demo
 	@echo
-	@echo "Done. Look at the videos in results/pipeline_demo/:"
-	@echo "  reconstruction.mp4  novel_view_spiral.mp4  mesh.mp4  depth.mp4"
+	@echo "Done. Open results/pipeline_demo/index.html in a browser."
 
 test: $(STAMP)
 	$(PY) -m ruff check .

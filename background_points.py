@@ -6,7 +6,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must 
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,13 @@ from models.errors import InputError, run_script
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
+from models.run_record import stage_bars
 from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, check_output_dir, read_video, write_video
+
+StageProgress = Callable[[str, int, int], None]
 
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
@@ -69,13 +72,16 @@ def main() -> None:
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
 
+    progress = stage_bars()
     with naming(settings.video_path):
         xy, visible = track(video, settings, masks, tracker)
         tracked = time.perf_counter()
-        scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+        scene = solve_scene(
+            xy, visible, video.width, video.height, known, settings.seed, report=tqdm.write, progress=progress
+        )
         if masks is None:
-            masks, scene = without_movers(video, xy, visible, scene, settings.seed)
-        xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
+            masks, scene = without_movers(video, xy, visible, scene, settings.seed, progress)
+        xy, scene = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
     tracks = static_tracks(video, scene, xy, settings)
@@ -83,7 +89,8 @@ def main() -> None:
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(output_dir / "masks", masks)
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
-    write_video(output_dir / "background_tracks.mp4", draw_tracks(frames, xy, scene.points.agrees), video.fps)
+    drawn = tqdm(draw_tracks(frames, xy, scene.points.agrees), total=len(video), desc="track overlay", unit="frame")
+    write_video(output_dir / "background_tracks.mp4", drawn, video.fps)
     seconds["all"] = time.perf_counter() - start
     summarise(output_dir, video, scene, tracks, seconds)
 
@@ -154,7 +161,7 @@ def track(
 
 
 def without_movers(
-    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, seed: int
+    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, seed: int, stages: StageProgress
 ) -> tuple[np.ndarray, StaticScene]:
     """Masks of what moves against the scene, and the scene from the tracks outside them."""
     with tqdm(desc="motion", unit="step") as bar:
@@ -172,13 +179,15 @@ def without_movers(
     known = solve_points(motion.scene, xy, free)
     if scene.method == "given":
         return motion.masks, known
-    return motion.masks, better_scene(known, solve_again(xy, free, video, seed))
+    return motion.masks, better_scene(known, solve_again(xy, free, video, seed, stages))
 
 
-def solve_again(xy: np.ndarray, visible: np.ndarray, video: Video, seed: int) -> StaticScene | None:
+def solve_again(
+    xy: np.ndarray, visible: np.ndarray, video: Video, seed: int, stages: StageProgress
+) -> StaticScene | None:
     """The scene from the tracks outside the masks alone; None where they are too few."""
     try:
-        return solve_scene(xy, visible, video.width, video.height, None, seed, report=print)
+        return solve_scene(xy, visible, video.width, video.height, None, seed, report=tqdm.write, progress=stages)
     except InputError:
         return None
 

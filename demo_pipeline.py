@@ -4,10 +4,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
-import platform
-import subprocess
-import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,28 +19,37 @@ from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.export import export_and_score, footage_of, parse_formats
 from models.exposure import estimate_exposure
+from models.figures import write_charts
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.path_script import parse_path
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
-from models.plots import loss_curve
-from models.results import reconstruct, render_video, write_json
+from models.report import Report, write_report
+from models.report_world import gather_world
+from models.results import (
+    heldout_psnr,
+    picture_function,
+    read_json,
+    reconstruct,
+    render_video,
+    track_overlay,
+    write_json,
+)
+from models.run_record import configuration, peak_memory, stage_bars, summary, timed
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
 from models.trajectories import Clip, from_file
 from models.video import check_output_dir, read_video
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+from models.viewer import Viewer
 
 LOG2_ENTRIES = 19
 """Entries of each level of the hash grid, as a power of 2."""
 MOVER_EPOCHS = 30
 """Passes over the movers' pixels, which are few."""
+MOVER_SHARE = 0.3
+"""Seconds of training for the movers as a share of train_seconds."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background colours are learned."""
 
@@ -78,6 +86,12 @@ class Settings:
     """Formats to take the scene along in, with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
     seed: int = 0
     """Seed of training."""
+    view: bool = False
+    """Open the live viewer: while training and after it, or on a checkpoint alone."""
+    view_host: str = "127.0.0.1"
+    """Address of the viewer; 127.0.0.1 is reached from this machine only, 0.0.0.0 from any."""
+    view_port: int = 8080
+    """Port of the viewer; the next free one if taken."""
 
 
 def main() -> None:
@@ -93,17 +107,22 @@ def main() -> None:
         frames, masks = load_clip(settings, tracks)
         movers = load_movers(settings, tracks)
         scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
+        history = None
     script = parse_path(settings.trajectory)
     script.check(len(frames))
     held_out = held_out_frames(len(frames), settings.holdout_every)
+    viewer = open_viewer(settings, tracks, movers) if settings.view else None
+    if viewer is not None and scene is not None and path is None:
+        viewer.render = picture_function(scene)
+        return viewer.run()
     if scene is None:
         with timed(seconds, "train"):
-            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device)
+            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device, viewer)
         save_scene(output_dir / "model.pt", scene)
-        loss_curve(output_dir / "loss_curve.png", history.steps, history.psnr)
         metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
         metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
-    write_json(output_dir / "config.json", configuration(settings, device))
+    config = configuration(settings, device)
+    write_json(output_dir / "config.json", config)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
 
     if settings.checkpoint is None or path is None:
@@ -122,9 +141,19 @@ def main() -> None:
         with timed(seconds, "export"):
             footage = footage_of(scene, frames, None if masks is None else dilate(masks, MASK_MARGIN))
             metrics |= export_and_score(scene, output_dir, parse_formats(settings.export), footage, tracks, held_out)
+    with timed(seconds, "tracks"):
+        track_overlay(output_dir, frames, tracks, movers)
     metrics["peak_memory_gib"] = peak_memory()
     write_json(output_dir / "metrics.json", metrics)
-    summarise(output_dir, metrics)
+    world = gather_world(tracks, movers, frames)
+    charts = write_charts(output_dir, tracks, world, metrics.get("frames", []), held_out, history)
+    told = read_json(settings.background_path.with_name("background_metrics.json"))
+    title = settings.background_path.resolve().parent.name
+    page = write_report(output_dir, Report(title, world, scene.depth, metrics, config, told, held_out, charts))
+    print(summary(output_dir, metrics, page))
+    if viewer is not None:
+        print(f"the viewer goes on at {viewer.url} until Ctrl-C")
+        viewer.run()
 
 
 def check(settings: Settings) -> None:
@@ -189,6 +218,15 @@ def held_out_frames(num_frames: int, every: int) -> list[int]:
     return [t for t in range(num_frames) if every and t % every == every // 2]
 
 
+def open_viewer(settings: Settings, tracks: Tracks, movers: Tracks | None) -> Viewer:
+    """The live viewer, which shows nothing until it is given a scene; says where it is."""
+    address = {"host": settings.view_host, "port": settings.view_port, "has_movers": movers is not None}
+    viewer = Viewer(tracks.cameras, tracks.xyz[0], tracks.fps, settings.output_dir, **address)
+    reach = "this machine only" if settings.view_host in ("127.0.0.1", "localhost") else "other machines too"
+    print(f"viewer: open {viewer.url} in a browser (it is reached from {reach})", flush=True)
+    return viewer
+
+
 def train_scene(
     settings: Settings,
     tracks: Tracks,
@@ -197,101 +235,70 @@ def train_scene(
     masks: np.ndarray | None,
     held_out: list[int],
     device: torch.device,
+    viewer: Viewer | None = None,
 ) -> tuple[Scene, History]:
     """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
     training = sorted(set(range(len(frames))) - set(held_out))
-    meshes = TriangleMeshPipeline.from_tracks(tracks, training, masks)
+    meshes = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="meshes", unit="frame"), masks)
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
     random = np.random.default_rng(settings.seed)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
-    pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
-    to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
-    renderer, history = fit(settings, pixels, meshes.vertices.numpy(), to_box, random, device, "background")
+    pixels = sample_points(
+        meshes, frames, grown, training, exposure, generator=random, progress=partial(stage_bars(), "pixels")
+    )
+    renderer = new_renderer(settings, normalization(tracks.cameras, meshes.vertices[meshes.used]), device=device)
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
+    scored = partial(heldout_psnr, scene, frames, masks, held_out) if held_out else None
+    schedule = Schedule(settings.num_epochs, settings.train_seconds)
+    history = fit(renderer, pixels, meshes.vertices.numpy(), schedule, random, "background", scored, viewer, scene)
     if movers is None or masks is None:
         return scene, history
     moving = MovingMeshPipeline.from_tracks(movers, masks, training)
     if not moving.meshes:
         return scene, history
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
-    to_box, finest = canonical_normalization(moving)
-    renderer, _ = fit(settings, pixels, None, to_box, random, device, "movers", finest)
-    return replace(scene, moving=MovingLayer(moving, renderer)), history
+    renderer = new_renderer(settings, *canonical_normalization(moving), device=device)
+    seconds = None if settings.train_seconds is None else MOVER_SHARE * settings.train_seconds
+    scene = replace(scene, moving=MovingLayer(moving, renderer))
+    schedule = Schedule(max(settings.num_epochs, MOVER_EPOCHS), seconds)
+    fit(renderer, pixels, None, schedule, random, "movers", None, viewer, scene)
+    return scene, history
+
+
+def new_renderer(
+    settings: Settings, to_box: torch.Tensor, finest: int = 2048, *, device: torch.device
+) -> WorldSpaceTrianglePipeline:
+    """An untrained colour field over the box that ``to_box`` maps to."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    grid = HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator)
+    return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(device)
 
 
 def fit(
-    settings: Settings,
+    renderer: WorldSpaceTrianglePipeline,
     pixels,
     positions,
-    to_box: torch.Tensor,
+    schedule: Schedule,
     random,
-    device: torch.device,
     name: str,
-    finest: int = 2048,
-):
-    """A renderer trained on one layer's pixels, and how training went."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    field = ColorField(
-        HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator), generator=generator
-    )
-    renderer = WorldSpaceTrianglePipeline(field, to_box).to(device)
-    share = 1.0 if name == "background" else 0.3
-    seconds = None if settings.train_seconds is None else share * settings.train_seconds
-    epochs = settings.num_epochs if name == "background" else max(settings.num_epochs, MOVER_EPOCHS)
-    schedule = Schedule(epochs, seconds)
+    scored: Callable[[], float] | None,
+    viewer: Viewer | None,
+    scene: Scene,
+) -> History:
+    """Trains one layer's renderer on its pixels under a progress bar, and before the viewer's eyes."""
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+    if viewer is not None:
+        viewer.render = picture_function(scene)
     with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=bar_format) as bar:
 
         def progress(share: float, text: str) -> None:
             bar.update(100 * share - bar.n)
             bar.set_postfix_str(text)
+            if viewer is not None:
+                viewer.panel.tell(f"training {name}: {100 * share:.0f} %, {text}")
+                viewer.step(refresh=True)
 
-        history = train(renderer, pixels, positions, schedule, random, progress)
-    return renderer, history
-
-
-class timed:
-    """Adds the seconds that a block takes to a table."""
-
-    def __init__(self, table: dict[str, float], name: str):
-        self.table, self.name = table, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table[self.name] = round(time.perf_counter() - self.start, 2)
-
-
-def configuration(settings: Settings, device: torch.device) -> dict:
-    """All settings, versions and the commit: enough to repeat the run."""
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        commit = ""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
-
-
-def peak_memory() -> float | None:
-    """Largest resident size of this process so far, in GiB; None on Windows, where it is not known."""
-    if resource is None:
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
-
-
-def summarise(output_dir: Path, metrics: dict) -> None:
-    """One block: figures, and where to look."""
-    for name in ("training_frames", "heldout_frames"):
-        if name in metrics:
-            print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics[name].items()))
-    for name, scores in metrics.get("exported_mesh", {}).items():
-        print(f"exported mesh, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
-    print(f"seconds: {metrics['seconds']}, peak memory {metrics['peak_memory_gib']} GiB")
-    print(f"results are in {output_dir}/: " + ", ".join(sorted(p.name for p in output_dir.iterdir())))
+        return train(renderer, pixels, positions, schedule, random, progress, scored)
 
 
 if __name__ == "__main__":

@@ -16,5 +16,6 @@ lifting, rigid, exposure, meshing, kernels_threads, kernels_raster, rasterizer, 
 kernels_reference, kernels_cpu, kernels_adam, kernels_mlp, kernels_cuda, encoding, kernels_view, blending, tiles,
 canonical, pipeline, moving, scene, tools, training, stabilization, trajectories, path_script, metrics, track_scores,
 plots, results, footage, world_mesh, silhouettes, atlas, texture, mover_atlas, export_gltf, export_mesh,
-export_cameras, export, report, viewer, synthetic_textures, synthetic_rays, synthetic_room, synthetic
+export_cameras, export, run_record, report_world, figures, report_tables, report, key_frames, viewer_panel, viewer,
+synthetic_textures, synthetic_rays, synthetic_room, synthetic
 """

@@ -4,14 +4,14 @@ Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descri
 One thread throughout: several add up in any order, and the same seed must give the same cameras.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
 from models.errors import InputError
@@ -68,9 +68,17 @@ def _pairs(num_frames: int) -> list[tuple[int, int]]:
 
 
 def run_mapper(
-    method: str, database: Path, folder: Path, seed: int, refine_focal_length: bool = True
+    method: str,
+    database: Path,
+    folder: Path,
+    seed: int,
+    refine_focal_length: bool = True,
+    placed: Callable[[], None] = lambda: None,
 ) -> pycolmap.Reconstruction | None:
-    """The largest model that a mapper finds, or None where it finds none."""
+    """The largest model that a mapper finds, or None where it finds none.
+
+    ``placed`` is called for each frame that the incremental mapper places; the global one places all at once.
+    """
     out = folder / method
     out.mkdir()
     try:
@@ -82,7 +90,7 @@ def run_mapper(
                 options.min_model_size = 3
                 options.ba_refine_focal_length = refine_focal_length
                 options.random_seed, options.num_threads = seed, 1
-                models = pycolmap.incremental_mapping(database, folder, out, options)
+                models = pycolmap.incremental_mapping(database, folder, out, options, next_image_callback=placed)
             else:
                 options = pycolmap.GlobalPipelineOptions()
                 options.random_seed, options.num_threads = seed, 1
@@ -187,6 +195,44 @@ def _reconstruction(
         track = pycolmap.Track([pycolmap.TrackElement(int(t) + 1, int(row[t, n])) for t in seen])
         model.add_point3D(xyz[n], track)
     return model
+
+
+def write_model(
+    folder: Path,
+    cameras: Cameras,
+    frames: list[int],
+    xyz: Float[np.ndarray, "N 3"],
+    rgb: UInt8[np.ndarray, "N 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+) -> None:
+    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are named %05d.png.
+
+    Points that fewer than two of the frames see are left out. Each image has a camera of its own where intrinsics
+    differ between frames.
+    """
+    model = pycolmap.Reconstruction()
+    K = cameras.K.double().numpy()
+    shared = bool((K[frames] == K[frames[0]]).all())
+    poses = cameras.cam_from_world.double().numpy()
+    seen = visible & (visible[frames].sum(0) >= 2)
+    for t in frames:
+        own = frames[0] if shared else t
+        if t == own:
+            values = [K[t, 0, 0], K[t, 1, 1], K[t, 0, 2], K[t, 1, 2]]
+            camera = pycolmap.Camera(
+                model="PINHOLE", width=cameras.width, height=cameras.height, params=values, camera_id=t + 1
+            )
+            model.add_camera_with_trivial_rig(camera)
+        keypoints = np.ascontiguousarray(xy[t, seen[t]], np.float64)
+        image = pycolmap.Image(name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
+    row = np.cumsum(seen, 1) - 1
+    for n in np.flatnonzero(seen[frames].any(0)):
+        elements = [pycolmap.TrackElement(t + 1, int(row[t, n])) for t in frames if seen[t, n]]
+        model.add_point3D(xyz[n], pycolmap.Track(elements), rgb[n])
+    model.update_point_3d_errors()
+    model.write_text(folder)
 
 
 def read_model(path: Path) -> tuple[Cameras, list[str]]:

@@ -1,18 +1,12 @@
-"""Pictures to judge a run by: the loss curve, tracks and meshes over frames, coloured depth, masks."""
+"""Drawn over frames to judge a run by: tracks, meshes, masks, and depth in colours."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
 from numpy import ndarray
-
-from models.errors import InputError
 
 Frame = UInt8[ndarray, "H W 3"]
 _NUM_COLORS = 24
@@ -20,26 +14,6 @@ _SHIFT = 4
 """Bits after the binary point of the coordinates given to OpenCV."""
 _FAR_OUTSIDE = 1e5
 """Pixels; OpenCV's fixed-point drawing overflows beyond."""
-
-
-def loss_curve(path: str | Path, steps: Sequence[int], psnr: Sequence[float]) -> None:
-    """Draws training PSNR (dB) over steps to a PNG, under a temporary name, then renamed.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    path = Path(path)
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")  # no pyplot: it keeps figures in global state
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="training PSNR (dB)")
-    axes.plot(steps, psnr, linewidth=1.2, marker="." if len(steps) < 50 else None)
-    axes.grid(alpha=0.3)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that exists") from error
 
 
 def draw_tracks(

@@ -11,9 +11,15 @@ from tqdm import tqdm
 
 from models.cameras import Cameras
 from models.metrics import psnr, ssim
-from models.plots import colorize_depth, depth_range, draw_mesh
+from models.plots import colorize_depth, depth_range, draw_mesh, draw_tracks
 from models.scene import Scene
+from models.tracks import Tracks
 from models.video import VideoWriter, write_image
+
+MAX_DRAWN = 2000
+"""Tracks of a layer that an overlay shows."""
+BACKGROUND_GROUP = 22
+"""Number that gives the background's tracks a colour of their own, unlike the first movers'."""
 
 
 def reconstruct(
@@ -24,10 +30,14 @@ def reconstruct(
     held_out: Sequence[int] = (),
     save_frames: bool = False,
 ) -> dict:
-    """Rebuilds the video with its mesh and depth in ``out``, and scores it; held-out frames are novel views."""
+    """Rebuilds the video with its mesh and depth in ``out``, and scores it; held-out frames are novel views.
+
+    ``input.mp4`` holds the frames worked on, to be compared with.
+    """
     scores, near_far = [], None
     clear_frames(out, "reconstruction", "heldout")
     with (
+        VideoWriter(out / "input.mp4", scene.fps) as original,
         VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
         VideoWriter(out / "mesh.mp4", scene.fps) as mesh,
         VideoWriter(out / "depth.mp4", scene.fps) as depth,
@@ -40,8 +50,9 @@ def reconstruct(
             for writer, rgb in zip(apart, (layers.background.rgb, layers.foreground), strict=False):
                 writer.add(rgb)
             near_far = near_far or depth_range([view.depth])
+            original.add(frames[t])
             color.add(view.rgb)
-            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, t)))
+            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras, t)))
             depth.add(colorize_depth(view.depth, *near_far))
             scores.append(score(view.rgb, frames[t], None if masks is None else masks[t]))
             if save_frames:
@@ -53,10 +64,27 @@ def reconstruct(
 
 def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
     """Writers of the layers' own videos, where there is more than one layer."""
+    paths = [out / "background_only.mp4", out / "foreground_only.mp4"]
     if scene.moving is None:
+        for path in paths:  # an earlier run's
+            path.unlink(missing_ok=True)
         return []
-    names = ("background_only", "foreground_only")
-    return [stack.enter_context(VideoWriter(out / f"{name}.mp4", scene.fps)) for name in names]
+    return [stack.enter_context(VideoWriter(path, scene.fps)) for path in paths]
+
+
+def track_overlay(out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks | None = None) -> None:
+    """Writes tracks.mp4: tracks over the frames with tails, one colour for the background and one for each mover."""
+    layers = [tracks] if movers is None else [tracks, movers]
+    chosen = [np.linspace(0, t.num_tracks - 1, min(MAX_DRAWN, t.num_tracks)).astype(int) for t in layers]
+    xy = np.concatenate([t.xy.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1)
+    visible = np.concatenate([t.visible.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1)
+    groups = [np.full(len(chosen[0]), BACKGROUND_GROUP)]
+    if movers is not None:
+        groups.append(np.ones(len(chosen[1]), int) if movers.label is None else movers.label.numpy()[chosen[1]])
+    drawn = draw_tracks(frames, xy, visible, groups=np.concatenate(groups), max_tracks=2 * MAX_DRAWN)
+    with VideoWriter(out / "tracks.mp4", tracks.fps) as video:
+        for frame in tqdm(drawn, total=len(frames), desc="track overlay", unit="frame"):
+            video.add(frame)
 
 
 def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
@@ -66,6 +94,15 @@ def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[s
         values["psnr_outside_mask"] = psnr(rgb, frame, ~mask)
         values["psnr_inside_mask"] = psnr(rgb, frame, mask)
     return values
+
+
+def heldout_psnr(scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]) -> float:
+    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would take too long."""
+    values = []
+    for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
+        outside = None if masks is None or masks[t].all() else ~masks[t]
+        values.append(psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
+    return float(np.mean(values))
 
 
 def averages(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
@@ -80,14 +117,32 @@ def averages(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
     }
 
 
-def mesh_lines(scene: Scene, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Projected vertices and faces of the mesh that frame t is drawn from."""
+def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Projected vertices (NaN where behind) and faces of the mesh that camera ``index`` of ``view`` sees most of."""
     meshes = scene.background.meshes
-    source = meshes.nearest_frames(scene.cameras, t, 1)[0][0]
-    faces = meshes.faces[source]
-    used, index = torch.unique(faces, return_inverse=True)
-    xy, _ = scene.cameras[[t]].project(meshes.vertices[used].double())
-    return xy[0].numpy(), index.numpy()
+    source = meshes.nearest_frames(view, index, 1)[0][0]
+    used, faces = torch.unique(meshes.faces[source], return_inverse=True)
+    xy, depth = view[[index]].project(meshes.vertices[used].double())
+    return torch.where(depth[..., None] > 0, xy, torch.nan)[0].numpy(), faces.numpy()
+
+
+def picture_function(scene: Scene):
+    """The function that the live viewer draws with; see viewer.RenderFunction."""
+    small = scene.cameras[[len(scene.cameras) // 2]].resized(
+        96, max(1, 96 * scene.cameras.height // scene.cameras.width)
+    )
+    near_far = depth_range([scene.render(small, 0, 0.0).depth])
+
+    def picture(view: Cameras, time: float, mode: str, background: bool, movers: bool) -> np.ndarray:
+        layers = scene.views(view, 0, time)
+        seen = layers.merged if movers else layers.background
+        if not background:
+            return layers.foreground if movers else np.zeros_like(layers.foreground)
+        if mode == "depth":
+            return colorize_depth(seen.depth, *near_far)
+        return draw_mesh(seen.rgb, *mesh_lines(scene, view, 0)) if mode == "mesh" else seen.rgb
+
+    return picture
 
 
 def render_video(
@@ -131,3 +186,12 @@ def write_json(path: Path, content: dict) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(content, indent=1))
     temporary.replace(path)
+
+
+def read_json(path: Path) -> dict:
+    """What write_json wrote; empty where there is no such file or it is damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

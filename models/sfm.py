@@ -4,9 +4,11 @@ Neither of COLMAP's mappers is enough alone, so results are judged and the other
 stands still has its own path. Once geometry is known the tracks are sharpened by it, and both are solved again.
 """
 
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from models.sharpening import sharpen_tracks
 from models.tracking import thin
 from models.triangulation import Points, triangulate
 
+Progress = Callable[[str, int, int], None]
+"""Is told a stage, how many of its steps are done, and of how many."""
 ENOUGH_TRACKS = 150
 """Tracks that a frame keeps when short ones are left out of solving cameras, where it has so many."""
 MIN_TRACKS = 30
@@ -54,6 +58,7 @@ def solve_scene(
     cameras: Cameras | None = None,
     seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda stage, done, total: None,
 ) -> StaticScene:
     """Cameras and 3D points from tracks; with ``cameras`` given only the points are solved.
 
@@ -62,6 +67,7 @@ def solve_scene(
         visible: which of them were seen.
         cameras: known cameras, one for each frame.
         report: is told what was tried and how it went.
+        progress: is told the stage, and how many of its frames are done.
 
     Raises:
         InputError: too few tracks.
@@ -79,7 +85,7 @@ def solve_scene(
     report(f"pure rotation leaves {residual:.2f} px")
     if residual < max(TRACKING_NOISE, ROTATION_LIMIT * max(width, height) / 640):
         return _finish_turning(xy, visible, turning)
-    best = _map(few_xy, few_visible, width, height, seed, report)
+    best = _map(few_xy, few_visible, width, height, seed, report, progress)
     if best is None:
         report("no mapper could place the cameras: taken as a camera that turns")
         return _finish_turning(xy, visible, turning)
@@ -93,6 +99,7 @@ def sharpen_scene(
     scene: StaticScene,
     rounds: int = 2,
     report: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda stage, done, total: None,
 ) -> tuple[Float[np.ndarray, "F N 2"], StaticScene]:
     """Tracks aligned to sub-pixels by the scene's geometry, and the scene solved again from them.
 
@@ -101,8 +108,9 @@ def sharpen_scene(
     if scene.method in ("rotation", "still"):
         return xy, scene
     visible = scene.points.agrees
-    for _ in range(rounds):
-        xy, visible = sharpen_tracks(frames, xy, visible, scene.cameras, scene.points)
+    for round_ in range(rounds):
+        counted = partial(_count, progress, "sharpening", round_ * len(xy), rounds * len(xy))
+        xy, visible = sharpen_tracks(frames, xy, visible, scene.cameras, scene.points, counted)
         cameras = scene.cameras
         if scene.method != "given":
             points = triangulate(xy, visible, cameras)
@@ -111,6 +119,14 @@ def sharpen_scene(
         scene = _finish(xy, visible, cameras, scene.method, scene.registered)
         report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return xy, scene
+
+
+def _next(progress: Progress, placed: Iterator[int], total: int) -> None:
+    progress("mapping", min(next(placed), total - 1), total)
+
+
+def _count(progress: Progress, stage: str, before: int, total: int, done: int) -> None:
+    progress(stage, before + done, total)
 
 
 def _long_and_spread(
@@ -153,7 +169,13 @@ def _finish(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, 
 
 
 def _map(
-    xy: np.ndarray, visible: np.ndarray, width: int, height: int, seed: int, report: Callable[[str], None]
+    xy: np.ndarray,
+    visible: np.ndarray,
+    width: int,
+    height: int,
+    seed: int,
+    report: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[Cameras, np.ndarray, str] | None:
     """The better of incremental and global mapping; the second runs only where the first is not convincing."""
     results = []
@@ -161,7 +183,10 @@ def _map(
         database = Path(folder) / "database.db"
         write_database(database, xy, visible, width, height)
         for method in ("incremental", "global"):
-            model = run_mapper(method, database, Path(folder), seed)
+            placed = itertools.count(3)  # the first two come together; a mapper that starts again counts on
+            told = partial(_next, progress, placed, len(xy))
+            model = run_mapper(method, database, Path(folder), seed, placed=told)
+            progress("mapping", len(xy), len(xy))
             if model is None:
                 report(f"{method} mapping: no model")
                 continue

@@ -4,6 +4,8 @@ Frame-to-frame tracking drifts. With cameras and a local plane known, the middle
 other frame as it should look there, so that a plain alignment of it (gain, bias and shift) does not drift.
 """
 
+from collections.abc import Callable
+
 import cv2
 import numba
 import numpy as np
@@ -29,6 +31,7 @@ def sharpen_tracks(
     visible: Bool[np.ndarray, "F N"],
     cameras: Cameras,
     points: Points,
+    progress: Callable[[int], None] = lambda frames_done: None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Tracks whose sightings lie where the middle frame's patch, warped by the geometry, fits best.
 
@@ -60,6 +63,7 @@ def sharpen_tracks(
         fine = (likeness > SIMILAR) & (np.linalg.norm(moved - sharp[t, n], axis=1) < REACH)
         sharp[t, n[fine]] = moved[fine]
         seen[t, n] &= likeness > UNLIKE
+        progress(t + 1)
     own = anchor[good], good
     sharp[own] = center
     return sharp.astype(np.float32), seen

@@ -1,6 +1,6 @@
 """Rasterised frames -> training pixels, kept compact and drawn without a copy of everything."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -130,11 +130,13 @@ def sample_points(
     exposure: Exposure | None = None,
     limit: int = 40_000_000,
     generator: np.random.Generator | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingPixels:
     """All pixels of the given frames that see their frame's mesh and are not masked.
 
     Args:
         limit: at most so many pixels are kept, the same share of every frame, chosen by ``generator``.
+        progress: is told how many frames are done, of how many.
     """
     times = [t for t in times if t in meshes.faces]
     generator = generator or np.random.default_rng(0)
@@ -143,7 +145,7 @@ def sample_points(
     # The system gives memory only to what is written, so that room for the most there can be costs nothing.
     kept, store = 0, np.empty(min(len(times) * height * width, int(limit + 8 * limit**0.5) + 64), SAMPLE)
     offsets = np.cumsum([0, *(len(meshes.faces[t]) for t in times)])
-    for t, offset in zip(times, offsets, strict=False):
+    for done, (t, offset) in enumerate(zip(times, offsets, strict=False), 1):
         face = meshes.fragments(t, meshes.cameras, t).face.numpy().ravel()
         wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
         if share < 1.0:
@@ -153,6 +155,7 @@ def sample_points(
         own["frame"], own["pixel"], own["face"] = t, pixel, face[pixel] + offset
         own["rgb"] = _scene_colors(frames[t], pixel, exposure, t)
         kept += len(pixel)
+        progress(done, len(times))
     cameras = meshes.cameras
     return TrainingPixels(
         **{name: store[name][:kept] for name in ("frame", "pixel", "face", "rgb")},

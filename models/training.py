@@ -19,6 +19,8 @@ FINAL_RATE = 0.03
 """Learning rate at the end, as a share of that at the start."""
 LEAST_WEIGHT = 1.0
 """Weight of a pixel whose face is hardly trusted: it counts only where nothing else says what is there."""
+SCORED = (0.1, 0.25, 0.5, 0.75)
+"""Shares of the training after which held-out frames are scored; they are at the end too."""
 HOLD_SHARE = 0.2
 """Share of the training in which the learning rate stays at its start."""
 
@@ -40,10 +42,12 @@ class Schedule:
 
 @dataclass
 class History:
-    """Training PSNR over steps, averaged between points."""
+    """Training PSNR over steps, averaged between points, and that of held-out frames."""
 
     steps: list[int] = field(default_factory=list)
     psnr: list[float] = field(default_factory=list)
+    heldout_steps: list[int] = field(default_factory=list)
+    heldout_psnr: list[float] = field(default_factory=list)
     seconds: float = 0.0
     samples: int = 0
 
@@ -55,6 +59,7 @@ def train(
     schedule: Schedule,
     generator: np.random.Generator,
     progress: Callable[[float, str], None] = lambda share, text: None,
+    heldout_psnr: Callable[[], float] | None = None,
 ) -> History:
     """Fits the colour field to the training pixels, at the points where their rays meet the mesh.
 
@@ -62,6 +67,7 @@ def train(
         positions: world positions of the meshes' vertices.
         generator: draws the batches.
         progress: is told the share done (0 to 1) and a line with PSNR and samples per second.
+        heldout_psnr: renders held-out frames as they look so far and scores them; called a few times.
 
     Raises:
         FloatingPointError: the loss is not finite; the step and the likely cause are named.
@@ -69,6 +75,7 @@ def train(
     draw = _sampler(renderer, pixels, positions, schedule.batch_size, generator)
     optimizer = FieldOptimizer(renderer.field)
     history, start, recent, step = History(), time.perf_counter(), [], 0
+    scored_after = list(SCORED) if heldout_psnr else []
     while (share := schedule.share_done(step, len(pixels), time.perf_counter() - start)) < 1:
         optimizer.lr = FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE))
         points, rgb, weight = draw()
@@ -81,8 +88,13 @@ def train(
             _record(history, step, recent)
             rate = step * schedule.batch_size / (time.perf_counter() - start)
             progress(share, f"{history.psnr[-1]:.2f} dB, {rate / 1e6:.2f} M samples/s")
+        if scored_after and share >= scored_after[0]:
+            scored_after = [later for later in scored_after if later > share]
+            _score(history, step, heldout_psnr)
     if recent:
         _record(history, step, recent)
+    if heldout_psnr:
+        _score(history, step, heldout_psnr)
     history.seconds, history.samples = time.perf_counter() - start, step * schedule.batch_size
     return history
 
@@ -123,3 +135,8 @@ def _record(history: History, step: int, recent: list[Tensor]) -> None:
     history.steps.append(step)
     history.psnr.append(-10 * math.log10(max(loss, 1e-12)))
     recent.clear()
+
+
+def _score(history: History, step: int, heldout_psnr: Callable[[], float]) -> None:
+    history.heldout_steps.append(step)
+    history.heldout_psnr.append(heldout_psnr())

@@ -1,9 +1,7 @@
-import cv2
 import numpy as np
 import pytest
 
-from models.errors import InputError
-from models.plots import colorize_depth, depth_range, draw_mesh, draw_tracks, loss_curve, mask_overlay
+from models.plots import colorize_depth, depth_range, draw_mesh, draw_tracks, mask_overlay
 
 BLACK = np.zeros((40, 50, 3), np.uint8)
 
@@ -13,14 +11,6 @@ def brightness_center(image: np.ndarray) -> np.ndarray:
     weight = image.astype(float).sum(2)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
     return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
-
-
-def test_loss_curve_is_a_png_and_leaves_no_temporary_file(tmp_path):
-    loss_curve(tmp_path / "loss_curve.png", [0, 10, 20], [10.0, 20.0, 25.0])
-    assert cv2.imread(str(tmp_path / "loss_curve.png")).shape[2] == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["loss_curve.png"]
-    with pytest.raises(InputError, match="cannot be written"):
-        loss_curve(tmp_path / "missing" / "loss.png", [0], [1.0])
 
 
 @pytest.mark.parametrize("xy", [(20.5, 10.5), (20.0, 10.25), (31.75, 22.0)])

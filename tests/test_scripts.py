@@ -23,8 +23,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 WIDTH, HEIGHT, FRAMES = 161, 97, 10
 HELD_OUT = [2, 7]
-FILES = {"model.pt", "config.json", "loss_curve.png", "metrics.json", "transforms.json"}
-VIDEOS = {"reconstruction.mp4", "novel_view_spiral.mp4", "mesh.mp4", "depth.mp4"}
+FILES = {"model.pt", "config.json", "metrics.json", "transforms.json", "index.html"}
+FILES |= {"loss_curve.png", "psnr_per_frame.png", "reprojection_error.png", "camera_path.png"}
+VIDEOS = {"input.mp4", "tracks.mp4", "reconstruction.mp4", "novel_view_spiral.mp4", "mesh.mp4", "depth.mp4"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,39 @@
+"""The synthetic room's truth as the track files that the scripts exchange."""
+
+import numpy as np
+import torch
+
+from models.canonical import canonical_coordinates
+from models.synthetic import SyntheticScene
+from models.tracks import Tracks
+
+
+def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tracks:
+    """The true tracks of the room's static points, or of those on its one cart."""
+    own = room.track_is_foreground == moving
+    xy, visible, xyz = (np.asarray(a[:, own], t) for a, t in _fields(room))
+    extra = {}
+    if moving:
+        canonical = np.zeros((own.sum(), 3))
+        canonical[:, :2] = canonical_coordinates(xy, visible, room.masks)
+        extra = {"canonical": torch.from_numpy(canonical), "label": torch.ones(len(canonical), dtype=torch.int64)}
+    xyz = torch.from_numpy(xyz)
+    return Tracks(
+        xy=torch.from_numpy(xy),
+        visible=torch.from_numpy(visible),
+        confidence=torch.ones(visible.shape),
+        xyz=xyz if moving else xyz[:1].expand(len(xyz), -1, -1),
+        K=room.cameras.K,
+        world_from_cam=room.cameras.world_from_cam,
+        width=room.cameras.width,
+        height=room.cameras.height,
+        fps=room.fps,
+        frame_indices=torch.arange(len(xyz)),
+        layer="foreground" if moving else "background",
+        video_path=video_path,
+        **extra,
+    )
+
+
+def _fields(room: SyntheticScene) -> list[tuple[np.ndarray, type]]:
+    return [(room.track_xy, np.float32), (room.track_visible, bool), (room.track_xyz, np.float32)]
