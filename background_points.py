@@ -6,10 +6,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must 
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,9 +19,18 @@ from tqdm import tqdm
 
 from models.cameras import save_transforms
 from models.errors import InputError, run_script
+from models.learned_inputs import (
+    LearnedOptions,
+    check_learned_options,
+    depth_maps,
+    forget_depth,
+    open_masks,
+    with_depth,
+)
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
+from models.sam2_masks import MaskModel
 from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
@@ -54,6 +64,8 @@ class Settings:
     """Reduce frames whose longer side is larger, in pixels."""
     cameras_path: Path | None = None
     """Known cameras: a transforms.json or a COLMAP model folder."""
+    learned: Annotated[LearnedOptions, tyro.conf.arg(name="")] = field(default_factory=LearnedOptions)
+    """Depth and masks from learned models or files."""
     seed: int = 0
     """Seed of the mappers."""
 
@@ -61,21 +73,30 @@ class Settings:
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
-    tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     check_spacing(settings.spacing)
+    check_learned_options(settings.learned, settings.mask_path)
+    tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
+    mask_model = open_masks(settings.learned, device)
     start = time.perf_counter()
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
     describe(video)
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
+    forget_depth(settings.learned, output_dir)
+    with steps("depth", len(video)) as progress:
+        maps = depth_maps(settings.learned, video, output_dir, device, progress)
 
     with naming(settings.video_path):
         xy, visible = track(video, settings, masks, tracker)
         tracked = time.perf_counter()
         scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
         if masks is None:
-            masks, scene = without_movers(video, xy, visible, scene)
+            masks, scene = without_movers(video, xy, visible, scene, mask_model)
         xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
+        if maps is not None:
+            with steps("aligning depth", len(video)) as progress:
+                xy, scene = with_depth(maps, xy, scene, masks, settings.spacing, tqdm.write, progress)
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
     tracks = static_tracks(video, scene, xy, settings)
@@ -154,21 +175,32 @@ def track(
 
 
 def without_movers(
-    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene
+    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, mask_model: MaskModel | None
 ) -> tuple[np.ndarray, StaticScene]:
-    """Masks of what moves against the scene, and the scene from the tracks outside them."""
-    with tqdm(desc="motion", unit="step") as bar:
+    """Masks of what moves against the scene, redrawn by a learned model where there is one; the scene without them."""
+    with steps("motion") as progress:
+        motion = motion_masks(video.frames, xy, visible, scene, progress)
+    masks = motion.masks
+    print(f"motion: {int(motion.labels.max())} mover(s), {100 * masks.mean():.1f} % of the pixels")
+    if not masks.any() or motion.scene is None:
+        return masks, scene
+    if mask_model is not None:
+        with steps("learned masks") as progress:
+            masks = mask_model(video.frames, motion.labels, progress) > 0
+        print(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
+    return masks, solve_points(motion.scene, xy, visible & outside(masks, xy))
 
-        def progress(done: int, total: int) -> None:
-            bar.total = total
+
+@contextmanager
+def steps(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar, shown once there is progress; called with (done) or (done, total)."""
+    with tqdm(desc=what, unit="step", total=total, delay=0.1) as bar:
+
+        def progress(done: int, total: int | None = None) -> None:
+            bar.total = total or bar.total
             bar.update(done - bar.n)
 
-        motion = motion_masks(video.frames, xy, visible, scene, progress)
-    share = motion.masks.mean()
-    print(f"motion: {int(motion.labels.max())} mover(s), {100 * share:.1f} % of the pixels")
-    if not motion.masks.any() or motion.scene is None:
-        return motion.masks, scene
-    return motion.masks, solve_points(motion.scene, xy, visible & outside(motion.masks, xy))
+        yield progress
 
 
 def outside(masks: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -5,18 +5,20 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
-from background_points import clip_name, describe, load_masks
+from background_points import clip_name, describe, load_masks, steps
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
 from models.images import write_image
+from models.learned_inputs import DepthOptions, check_depth_options, depth_maps, tracks_depth
 from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
@@ -50,12 +52,16 @@ class Settings:
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
     """Reduce frames whose longer side is larger (as for the background), in pixels."""
+    learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
+    """Depth from learned models or files; what background_points.py made is used again."""
 
 
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     start = time.perf_counter()
-    tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_depth_options(settings.learned)
+    tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
     background_path = settings.background_path or (
         Path("results") / clip_name(settings.video_path) / "background_points.pt"
     )
@@ -71,16 +77,19 @@ def main() -> None:
         print(f"nothing moves in this clip: wrote an empty {out}")
         return
 
+    with steps("depth", len(video)) as progress:
+        maps = depth_maps(settings.learned, video, background_path.parent, device, progress)
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
     xy, visible = track(video, settings, masks, tracker)
     movers = label_of_tracks(xy, visible, labels)
-    depth = depth_of_movers(background, labels)
+    contact = depth_of_movers(background, labels)[:, movers - 1]
+    depth = tracks_depth(maps, background, xy, visible, movers, contact, print)
     canonical = np.zeros((xy.shape[1], 3))
     for mover in np.unique(movers):
         own = movers == mover
         canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], labels == mover)
-    xyz = lifted(background, xy, visible, depth[:, movers - 1])
+    xyz = lifted(background, xy, visible, depth)
     save_tracks(out, moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers))
     overlay = draw_tracks(video.frames, xy, visible, groups=movers)
     write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
