@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from models.cameras import save_transforms
 from models.errors import InputError, run_script
+from models.imported import Imported, fitting_cameras, read_imported
 from models.learned_inputs import (
     LearnedOptions,
     check_learned_options,
@@ -64,6 +65,8 @@ class Settings:
     """Reduce frames whose longer side is larger, in pixels."""
     cameras_path: Path | None = None
     """Known cameras: a transforms.json or a COLMAP model folder."""
+    import_path: Path | None = None
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
     learned: Annotated[LearnedOptions, tyro.conf.arg(name="")] = field(default_factory=LearnedOptions)
     """Depth and masks from learned models or files."""
     seed: int = 0
@@ -83,12 +86,15 @@ def main() -> None:
     describe(video)
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
+    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
+    if imported is not None and known is None:
+        known = fitting_cameras(imported, print)
     forget_depth(settings.learned, output_dir)
     with steps("depth", len(video)) as progress:
         maps = depth_maps(settings.learned, video, output_dir, device, progress)
 
     with naming(settings.video_path):
-        xy, visible = track(video, settings, masks, tracker)
+        xy, visible = track(video, settings, masks, tracker, imported)
         tracked = time.perf_counter()
         scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
         if masks is None:
@@ -161,9 +167,10 @@ def load_cameras(settings: Settings, video: Video):
 
 
 def track(
-    video: Video, settings: Settings, masks: np.ndarray | None, tracker: Tracker
+    video: Video, settings: Settings, masks: np.ndarray | None, tracker: Tracker, imported: Imported | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks over the whole clip that stay off the masks."""
+    """Tracks over the whole clip that stay off the masks: those imported, and our own where they leave room."""
+    begun = None if imported is None else (imported.xy, imported.visible)
     allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
     with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
 
@@ -171,7 +178,7 @@ def track(
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{points} tracks")
 
-        return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress)
+        return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress, begun)
 
 
 def without_movers(

@@ -18,6 +18,7 @@ from background_points import clip_name, describe, load_masks, steps
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
 from models.images import write_image
+from models.imported import Imported, read_imported
 from models.learned_inputs import DepthOptions, check_depth_options, depth_maps, tracks_depth
 from models.lifting import lift_mover
 from models.motion_segments import label_movers
@@ -52,6 +53,8 @@ class Settings:
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
     """Reduce frames whose longer side is larger (as for the background), in pixels."""
+    import_path: Path | None = None
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
     learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
     """Depth from learned models or files; what background_points.py made is used again."""
 
@@ -79,12 +82,13 @@ def main() -> None:
 
     with steps("depth", len(video)) as progress:
         maps = depth_maps(settings.learned, video, background_path.parent, device, progress)
+    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
-    xy, visible = track(video, settings, masks, tracker)
+    xy, visible = track(video, settings, masks, tracker, imported)
     movers = label_of_tracks(xy, visible, labels)
     contact = depth_of_movers(background, labels)[:, movers - 1]
-    depth = tracks_depth(maps, background, xy, visible, movers, contact, print)
+    depth = tracks_depth(maps, imported, background, xy, visible, movers, contact, print)
     canonical = np.zeros((xy.shape[1], 3))
     for mover in np.unique(movers):
         own = movers == mover
@@ -125,15 +129,18 @@ def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
     return *empty, np.zeros((num_frames, 0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
 
 
-def track(video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks that live inside the masks."""
+def track(
+    video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker, imported: Imported | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tracks that live inside the masks: those imported, and our own where they leave room."""
+    begun = None if imported is None else (imported.xy, imported.visible)
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{points} tracks")
 
-        return grow_tracks(video.frames, settings.spacing, tracker, masks, progress)
+        return grow_tracks(video.frames, settings.spacing, tracker, masks, progress, begun)
 
 
 def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Depth of movers from depth maps: the relief of their points, and with the ground they touch their distance."""
+"""Depth of movers from maps or imports: the relief of their points, and with the ground they touch their distance."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter1d, median_filter
 
 from models.depth_prior import AlignedDepth, DepthMaps, align_depth
+from models.imported import SparseDepth
 from models.tracks import Tracks
 
 CONTACT_UNCERTAINTY = 0.1
@@ -28,7 +29,7 @@ def align_to_tracks(maps: DepthMaps, background: Tracks) -> AlignedDepth:
 
 
 def mover_depth(
-    depth: AlignedDepth,
+    depth: AlignedDepth | SparseDepth,
     xy: Float[np.ndarray, "F N 2"],
     visible: Bool[np.ndarray, "F N"],
     movers: Int[np.ndarray, "N"],
@@ -36,8 +37,8 @@ def mover_depth(
 ) -> Float[np.ndarray, "F N"]:
     """z-depth of each moving track in each frame, in world units.
 
-    A mover's distance is the mean, by certainty, of that of the ground it touches and of the maps; its relief is the
-    maps'. Both are smooth over time. Where the maps say nothing the contact depth stays.
+    A mover's distance is the mean, by certainty, of that of the ground it touches and of ``depth``; its relief is
+    ``depth``'s. Both are smooth over time. Where ``depth`` says nothing the contact depth stays.
 
     Args:
         xy: pixels.

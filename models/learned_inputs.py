@@ -11,6 +11,7 @@ from models.depth_movers import align_to_tracks, mover_depth
 from models.depth_points import align_to_scene, fill_gaps, settle_points
 from models.depth_prior import DepthMaps, read_depth
 from models.errors import InputError
+from models.imported import Imported, align_imported
 from models.sam2_masks import MaskModel, check_mask_model, open_mask_model
 from models.sfm import StaticScene
 from models.tracks import Tracks
@@ -116,6 +117,7 @@ def forget_depth(options: DepthOptions, folder: Path) -> None:
 
 def tracks_depth(
     maps: DepthMaps | None,
+    imported: Imported | None,
     background: Tracks,
     xy: np.ndarray,
     visible: np.ndarray,
@@ -123,14 +125,17 @@ def tracks_depth(
     contact: np.ndarray,
     report: Callable[[str], None],
 ) -> np.ndarray:
-    """z-depth (F, N) of moving tracks by depth maps and contact, see ``mover_depth``; by contact where there are none.
+    """z-depth (F, N) of moving tracks by imported depth or depth maps and by contact, see ``mover_depth``.
 
     Args:
-        contact: z-depth (F, N) of the mover of each track by its contact with the ground.
+        contact: z-depth (F, N) of the mover of each track by its contact with the ground; all there is without the two.
     """
-    if maps is None:
+    if imported is not None:
+        depth = align_imported(imported, background)
+    elif maps is not None:
+        depth = align_to_tracks(maps, background)
+    else:
         return contact
-    depth = align_to_tracks(maps, background)
     report(depth.describe())
     return mover_depth(depth, xy, visible, movers, contact) if depth.trusted else contact
 
