@@ -163,7 +163,8 @@ def load_cameras(settings: Settings, video: Video):
 
         paths = image_paths(video.path)
         names = [paths[i].name for i in video.frame_indices]
-    return read_cameras(settings.cameras_path, names, video.frame_indices.tolist(), video.width, video.height)
+    indices, size = video.frame_indices.tolist(), (video.width, video.height)
+    return read_cameras(settings.cameras_path, names, indices, *size, video.original_frames, report=print)
 
 
 def track(
