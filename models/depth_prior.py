@@ -30,7 +30,9 @@ MIN_EXPLAINED = 0.5
 """Share of the points' spread in inverse depth below which maps are not used."""
 OUTLYING = 4.0
 """Standard deviations beyond which what alignment leaves at a point counts no further."""
-ROUNDS = 30
+SHIFT_GAIN = 0.95
+"""A shift must leave less than this share of what a scale alone leaves."""
+ROUNDS = 15
 """Reweighted least-squares steps of a fit."""
 _SUFFIXES = (".npy", ".png")
 _ASPECT_TOLERANCE = 0.03
@@ -250,23 +252,37 @@ def _holds_inverse(samples: list[Float[np.ndarray, "P 4"]]) -> bool:
 
 
 def _fit(value: Float[np.ndarray, "N"], rho: Float[np.ndarray, "N"]) -> tuple[float, float, float] | None:
-    """Scale, shift and robust error of rho ~ scale * value + shift, by least absolute deviations; None if unusable.
+    """Scale, shift and robust error of rho ~ scale * value + shift; None if unusable.
 
-    Without enough spread in the values the shift cannot be told from the scale and stays 0.
+    The shift stays 0 where it explains nothing: without spread in the values it cannot be told from the scale.
     """
     if len(rho) < MIN_POINTS:
         return None
-    middle = np.median(value)
-    spread = np.median(np.abs(value - middle))
-    flat = spread < 0.02 * abs(middle)
-    A = value[:, None] if flat else np.stack([value, np.ones_like(value)], 1)
-    weight = np.ones(len(rho))
+    scale = _least_deviations(value[:, None], rho, np.array([np.median(rho / np.maximum(value, 1e-12))]))[0]
+    shift, left = 0.0, np.abs(rho - scale * value)
+    steeper, moved = _least_deviations(np.stack([value, np.ones_like(value)], 1), rho, _median_line(value, rho))
+    other = np.abs(rho - steeper * value - moved)
+    if steeper > 0 and other.mean() < SHIFT_GAIN * left.mean():
+        scale, shift, left = steeper, moved, other
+    return (float(scale), float(shift), 1.4826 * float(np.median(left))) if scale > 0 else None
+
+
+def _least_deviations(A: Float[np.ndarray, "N P"], b: Float[np.ndarray, "N"], start: np.ndarray) -> np.ndarray:
+    """The x that minimises the sum of |b - A x|, by reweighted least squares."""
+    x = start
     for _ in range(ROUNDS):
-        Aw = A * weight[:, None]
-        solution = np.linalg.lstsq(Aw.T @ A, Aw.T @ rho, rcond=None)[0]
-        residual = np.abs(rho - A @ solution)
-        weight = 1 / np.maximum(residual, 0.1 * np.median(residual) + 1e-9 * np.abs(rho).max())
-        weight /= weight.max()
-    scale, shift = float(solution[0]), 0.0 if flat else float(solution[1])
-    error = 1.4826 * float(np.median(residual))
-    return (scale, shift, error) if scale > 0 else None
+        left = np.abs(b - A @ x)
+        weight = 1 / np.maximum(left, 0.1 * np.median(left) + 1e-9 * np.median(b))
+        Aw = A * (weight / weight.max())[:, None]
+        x = np.linalg.lstsq(Aw.T @ A, Aw.T @ b, rcond=None)[0]
+    return x
+
+
+def _median_line(value: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Scale and shift by medians of pairs, which a quarter of wrong points does not move (after Theil and Sen)."""
+    order = np.argsort(value, kind="stable")
+    half = len(order) // 2
+    rise = value[order[-half:]] - value[order[:half]]
+    slopes = (rho[order[-half:]] - rho[order[:half]])[rise > 0] / rise[rise > 0]
+    slope = np.median(slopes) if len(slopes) else 0.0
+    return np.array([slope, np.median(rho - slope * value)])
