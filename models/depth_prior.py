@@ -43,6 +43,8 @@ class DepthMaps:
     """A depth map for each frame, read from its file when asked for."""
 
     paths: list[Path]
+    inverse: bool | None = None
+    """Whether they hold inverse depth; None where that is not known."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,6 +69,7 @@ def read_depth(
     height: int,
     frame_indices: np.ndarray,
     original_frames: int | None = None,
+    inverse: bool | None = None,
 ) -> DepthMaps:
     """The depth maps in a folder (.npy or 16-bit PNG, in natural name order), one for each frame taken or of the clip.
 
@@ -90,7 +93,7 @@ def read_depth(
             f"{path}: holds {len(files)} depth maps (.npy or .png), expected {len(frame_indices)}, one for each frame "
             "taken, or one for every frame of the clip"
         )
-    maps = DepthMaps(chosen)
+    maps = DepthMaps(chosen, inverse)
     found = maps[0].shape
     if abs(found[1] / found[0] / (width / height) - 1) > _ASPECT_TOLERANCE:
         raise InputError(
@@ -203,10 +206,10 @@ def align_depth(
         value = _sampled(maps[t], image[t, use], cameras.width, cameras.height).astype(np.float64)
         samples.append(np.c_[image[t, use], 1 / depth[t, use], value][np.isfinite(value)])
         progress(t + 1)
-    inverse = _holds_inverse(samples)
+    inverse = _holds_inverse(samples) if maps.inverse is None else maps.inverse
     if not inverse:
         samples = [np.c_[s[:, :3], _inverted(s[:, 3])][s[:, 3] > 0] for s in samples]
-    fits = [_fit(s[:, 3], s[:, 2]) for s in samples]
+    fits = [fit_inverse_depth(s[:, 3], s[:, 2]) for s in samples]
     good = np.array([f is not None for f in fits])
     if not good.any():
         raise InputError(
@@ -225,6 +228,14 @@ def align_depth(
     return AlignedDepth(
         maps, inverse, scale, shift, error, known, farthest, cameras.width, cameras.height, max(0.0, float(explained))
     )
+
+
+def inverse_values(
+    maps: DepthMaps, t: int, xy: Float[np.ndarray, "N 2"], width: int, height: int
+) -> Float[np.ndarray, "N"]:
+    """Inverse depth in the maps' unit at pixels of frame t; maps that do not say what they hold are taken as depth."""
+    values = _sampled(maps[t], xy, width, height).astype(np.float64)
+    return values if maps.inverse else _inverted(values)
 
 
 def _sampled(values: Float[np.ndarray, "h w"], xy: np.ndarray, width: int, height: int) -> Float[np.ndarray, "N"]:
@@ -251,8 +262,8 @@ def _holds_inverse(samples: list[Float[np.ndarray, "P 4"]]) -> bool:
     return vote >= 0
 
 
-def _fit(value: Float[np.ndarray, "N"], rho: Float[np.ndarray, "N"]) -> tuple[float, float, float] | None:
-    """Scale, shift and robust error of rho ~ scale * value + shift; None if unusable.
+def fit_inverse_depth(value: Float[np.ndarray, "N"], rho: Float[np.ndarray, "N"]) -> tuple[float, float, float] | None:
+    """Scale, shift and robust error of inverse depth rho ~ scale * value + shift; None if it cannot be told.
 
     The shift stays 0 where it explains nothing: without spread in the values it cannot be told from the scale.
     """

@@ -9,7 +9,8 @@ import numpy as np
 from models.depth_models import check_depth_model, open_depth_model, remove_depth_maps, write_depth_maps
 from models.depth_movers import align_to_tracks, mover_depth
 from models.depth_points import align_to_scene, fill_gaps, settle_points
-from models.depth_prior import DepthMaps, read_depth
+from models.depth_prior import DepthMaps, align_depth, read_depth
+from models.depth_turning import raise_relief
 from models.errors import InputError
 from models.imported import Imported, align_imported
 from models.sam2_masks import MaskModel, check_mask_model, open_mask_model
@@ -105,7 +106,8 @@ def depth_maps(
         path = kept
     elif path is None:
         return None
-    return read_depth(path, video.width, video.height, video.frame_indices, video.original_frames)
+    inverse = True if path.resolve() == kept.resolve() else None
+    return read_depth(path, video.width, video.height, video.frame_indices, video.original_frames, inverse)
 
 
 def forget_depth(options: DepthOptions, folder: Path) -> None:
@@ -156,13 +158,16 @@ def with_depth(
         masks: where something moves, (F, H, W).
     """
     if scene.method in ("rotation", "still"):
-        report("depth maps: the camera does not move, so that no point tells their scale: not used")
-        return xy, scene
-    depth = align_to_scene(maps, scene, progress)
-    report(depth.describe())
-    if not depth.trusted:
-        return xy, scene
-    scene = settle_points(xy, scene, depth)
+        scene = raise_relief(xy, scene, maps)
+        depth = align_depth(maps, scene.cameras, scene.points.xyz, scene.points.agrees, progress)
+        report("the camera keeps its place, so that depth is that of the maps alone, its median set to 1")
+        report(depth.describe())
+    else:
+        depth = align_to_scene(maps, scene, progress)
+        report(depth.describe())
+        if not depth.trusted:
+            return xy, scene
+        scene = settle_points(xy, scene, depth)
     before = xy.shape[1]
     xy, scene = fill_gaps(xy, scene, depth, ~masks, spacing)
     report(f"depth maps: {xy.shape[1] - before} points added where nothing could be tracked")
