@@ -101,8 +101,10 @@ def main() -> None:
             masks, scene = without_movers(video, xy, visible, scene, mask_model)
         xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
         if maps is not None:
+            told = []
             with steps("aligning depth", len(video)) as progress:
-                xy, scene = with_depth(maps, xy, scene, masks, settings.spacing, tqdm.write, progress)
+                xy, scene = with_depth(maps, xy, scene, masks, settings.spacing, told.append, progress)
+            print(*told, sep="\n")
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
     tracks = static_tracks(video, scene, xy, settings)
