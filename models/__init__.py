@@ -10,7 +10,7 @@ frames of reference: ``world_from_cam`` maps camera axes to world axes. Images a
 Data flows one way: a file imports only files listed above it (``tests/test_layout.py`` reads this list):
 
 errors, images, video, cameras, tracks_import, tracks, masks, optical_flow, lucas_kanade, flow_tracking, third_party,
-pretrained, depth_models, sam2_masks, depth_prior, tracker_windows, tracker_cotracker3, tracker_tapir,
+pretrained, depth_models, sam2_masks, depth_fit, depth_prior, tracker_windows, tracker_cotracker3, tracker_tapir,
 tracker_spatracker2, learned_trackers, tracking, rotation, triangulation, sharpening, colmap, sfm, depth_points,
 depth_turning, imported, depth_movers, learned_inputs, small_motion, motion_evidence, motion_background,
 motion_segments, motion, lifting, exposure, meshing, kernels_threads, kernels_raster, rasterizer, kernels_simd,

@@ -16,11 +16,10 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
+from models.depth_fit import MIN_POINTS, fit_inverse_depth, holds_inverse
 from models.errors import InputError
 from models.images import natural_key
 
-MIN_POINTS = 12
-"""Points in a frame below which it takes scale and shift from the frames nearest in time."""
 FAR_SHELL = 4.0
 """What lies beyond this many times the depth of the farthest points is drawn there: the far shell."""
 NEAR_POINTS, NEAR_PIXELS, NEAR_DEPTH = 16, 0.06, 0.1
@@ -30,10 +29,6 @@ MIN_EXPLAINED = 0.5
 """Share of the points' spread in inverse depth below which maps are not used."""
 OUTLYING = 4.0
 """Standard deviations beyond which what alignment leaves at a point counts no further."""
-SHIFT_GAIN = 0.95
-"""A shift must leave less than this share of what a scale alone leaves."""
-ROUNDS = 15
-"""Reweighted least-squares steps of a fit."""
 _SUFFIXES = (".npy", ".png")
 _ASPECT_TOLERANCE = 0.03
 
@@ -206,7 +201,7 @@ def align_depth(
         value = _sampled(maps[t], image[t, use], cameras.width, cameras.height).astype(np.float64)
         samples.append(np.c_[image[t, use], 1 / depth[t, use], value][np.isfinite(value)])
         progress(t + 1)
-    inverse = _holds_inverse(samples) if maps.inverse is None else maps.inverse
+    inverse = holds_inverse([(s[:, 3], s[:, 2]) for s in samples]) if maps.inverse is None else maps.inverse
     if not inverse:
         samples = [np.c_[s[:, :3], _inverted(s[:, 3])][s[:, 3] > 0] for s in samples]
     fits = [fit_inverse_depth(s[:, 3], s[:, 2]) for s in samples]
@@ -224,10 +219,9 @@ def align_depth(
     ]
     rho, left = (np.concatenate([k[:, c] for k in known]) for c in (2, 3))
     farthest = FAR_SHELL / max(np.quantile(rho, 0.01), 1e-12)
-    explained = 1 - np.abs(left).mean() / max(np.abs(rho - np.median(rho)).mean(), 1e-12)
-    return AlignedDepth(
-        maps, inverse, scale, shift, error, known, farthest, cameras.width, cameras.height, max(0.0, float(explained))
-    )
+    explained = max(0.0, 1 - float(np.abs(left).mean() / max(np.abs(rho - np.median(rho)).mean(), 1e-12)))
+    size = cameras.width, cameras.height
+    return AlignedDepth(maps, inverse, scale, shift, error, known, farthest, *size, explained)
 
 
 def inverse_values(
@@ -249,51 +243,3 @@ def _sampled(values: Float[np.ndarray, "h w"], xy: np.ndarray, width: int, heigh
 def _inverted(depth: np.ndarray) -> np.ndarray:
     """1 / depth; NaN where depth is 0, which means "not known"."""
     return 1 / np.where(depth > 0, depth, np.nan).astype(np.float64)
-
-
-def _holds_inverse(samples: list[Float[np.ndarray, "P 4"]]) -> bool:
-    """Whether values rise with inverse depth, by rank, in most of what the frames say."""
-    vote = 0.0
-    for sample in samples:
-        positive = sample[sample[:, 3] > 0]
-        if len(positive) >= MIN_POINTS:
-            a, b = (np.argsort(np.argsort(v)) - (len(v) - 1) / 2 for v in (positive[:, 3], positive[:, 2]))
-            vote += float((a * b).sum() / max((b * b).sum(), 1))
-    return vote >= 0
-
-
-def fit_inverse_depth(value: Float[np.ndarray, "N"], rho: Float[np.ndarray, "N"]) -> tuple[float, float, float] | None:
-    """Scale, shift and robust error of inverse depth rho ~ scale * value + shift; None if it cannot be told.
-
-    The shift stays 0 where it explains nothing: without spread in the values it cannot be told from the scale.
-    """
-    if len(rho) < MIN_POINTS:
-        return None
-    scale = _least_deviations(value[:, None], rho, np.array([np.median(rho / np.maximum(value, 1e-12))]))[0]
-    shift, left = 0.0, np.abs(rho - scale * value)
-    steeper, moved = _least_deviations(np.stack([value, np.ones_like(value)], 1), rho, _median_line(value, rho))
-    other = np.abs(rho - steeper * value - moved)
-    if steeper > 0 and other.mean() < SHIFT_GAIN * left.mean():
-        scale, shift, left = steeper, moved, other
-    return (float(scale), float(shift), 1.4826 * float(np.median(left))) if scale > 0 else None
-
-
-def _least_deviations(A: Float[np.ndarray, "N P"], b: Float[np.ndarray, "N"], start: np.ndarray) -> np.ndarray:
-    """The x that minimises the sum of |b - A x|, by reweighted least squares."""
-    x = start
-    for _ in range(ROUNDS):
-        left = np.abs(b - A @ x)
-        weight = 1 / np.maximum(left, 0.1 * np.median(left) + 1e-9 * np.median(b))
-        Aw = A * (weight / weight.max())[:, None]
-        x = np.linalg.lstsq(Aw.T @ A, Aw.T @ b, rcond=None)[0]
-    return x
-
-
-def _median_line(value: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Scale and shift by medians of pairs, which a quarter of wrong points does not move (after Theil and Sen)."""
-    order = np.argsort(value, kind="stable")
-    half = len(order) // 2
-    rise = value[order[-half:]] - value[order[:half]]
-    slopes = (rho[order[-half:]] - rho[order[:half]])[rise > 0] / rise[rise > 0]
-    slope = np.median(slopes) if len(slopes) else 0.0
-    return np.array([slope, np.median(rho - slope * value)])

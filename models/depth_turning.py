@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from models.depth_prior import MIN_POINTS, DepthMaps, fit_inverse_depth, inverse_values
+from models.depth_fit import MIN_POINTS, fit_inverse_depth
+from models.depth_prior import DepthMaps, inverse_values
 from models.errors import InputError
 from models.sfm import StaticScene
 
