@@ -50,6 +50,8 @@ def read_imported(path: Path, video: Video) -> Imported:
     Raises:
         InputError: the file cannot be read, or is of another clip.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file; give the .npz or .pt that the other program saved")
     found = load_tracks(path)
     rows = _rows(path, len(found), video)
     if abs(found.width / found.height / (video.width / video.height) - 1) > _ASPECT_TOLERANCE:

@@ -73,7 +73,8 @@ def _model_class(source: Pretrained) -> Any:
     try:
         return getattr(importlib.import_module("transformers"), source.model_class)
     except ModuleNotFoundError as error:
-        raise InputError(f"{source.flag} {source.name} needs the package '{error.name}'; run: {INSTALL}") from error
+        missing = error.name or "transformers"
+        raise InputError(f"{source.flag} {source.name} needs the package '{missing}'; run: {INSTALL}") from error
     except AttributeError as error:
         raise InputError(
             f"{source.flag} {source.name} needs a newer package 'transformers' with {source.model_class}; "

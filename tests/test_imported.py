@@ -96,6 +96,11 @@ def test_the_frames_taken_are_picked_from_a_file_of_the_whole_clip(tmp_path):
         read_imported(path, clip(frames=10, taken=5))
 
 
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.npz: there is no such file; give the \.npz or \.pt"):
+        read_imported(tmp_path / "gone.npz", clip())
+
+
 def test_a_file_of_images_of_another_shape_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"images of 80x45, the frames are 90x160"):
         read_imported(write_npz(tmp_path / "a.npz"), clip(width=HEIGHT, height=WIDTH))
