@@ -15,6 +15,8 @@ from typing import Any
 from models.errors import InputError
 from models.third_party import SUBMODULES
 
+UNUSED = "mask_token"
+"""A weight that encoders need in training only, so that some checkpoints leave it out."""
 INSTALL = "pip install -r requirements-learned.txt"
 
 
@@ -61,6 +63,7 @@ def open_pretrained(source: Pretrained, checkpoint: str | None, allow_download: 
         except Exception as error:  # a damaged folder can fail anywhere in the readers
             raise _explained(source, place, allow_download, error) from error
     lacking = [*report["missing_keys"], *report["mismatched_keys"]]
+    lacking = [key for key in lacking if not str(key).endswith(UNUSED)]
     if lacking:
         raise InputError(
             f"{place}: as a checkpoint of '{source.name}' lacks {len(lacking)} weights ({str(lacking[0])[:60]}); "
