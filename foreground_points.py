@@ -45,6 +45,10 @@ class Settings:
     """Which point tracker: lucas_kanade, dis_flow, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
+    import_path: Path | None = None
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
+    learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
+    """Depth from learned models or files; what background_points.py made is used again."""
     spacing: int = 5
     """Pixels between points."""
     max_frames: int | None = None
@@ -53,10 +57,6 @@ class Settings:
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
     """Reduce frames whose longer side is larger (as for the background), in pixels."""
-    import_path: Path | None = None
-    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
-    learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
-    """Depth from learned models or files; what background_points.py made is used again."""
 
 
 def main() -> None:
@@ -87,13 +87,15 @@ def main() -> None:
     labels[masks & (labels == 0)] = 1
     xy, visible = track(video, settings, masks, tracker, imported)
     movers = label_of_tracks(xy, visible, labels)
-    contact = depth_of_movers(background, labels)[:, movers - 1]
-    depth = tracks_depth(maps, imported, background, xy, visible, movers, contact, print)
+    depth = depth_of_movers(background, labels)
     canonical = np.zeros((xy.shape[1], 3))
     for mover in np.unique(movers):
         own = movers == mover
         canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], labels == mover)
-    xyz = lifted(background, xy, visible, depth)
+    xyz = lifted(background, xy, visible, depth[:, movers - 1])
+    if maps is not None or imported is not None:
+        depth = tracks_depth(maps, imported, background, xy, visible, movers, xyz, print)
+        xyz = lifted(background, xy, visible, depth)
     save_tracks(out, moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers))
     overlay = draw_tracks(video.frames, xy, visible, groups=movers)
     write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)

@@ -1,7 +1,7 @@
 """COLMAP's part: mapping and bundle adjustment of 2D tracks; the only file that imports pycolmap.
 
-Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed. One thread: sums of
-several come in any order, and the same seed must give the same cameras.
+Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed.
+One thread throughout: several add up in any order, and the same seed must give the same cameras.
 """
 
 from collections.abc import Iterator

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from models.depth_models import check_depth_model, open_depth_model, remove_depth_maps, write_depth_maps
 from models.depth_movers import align_to_tracks, mover_depth
@@ -124,22 +125,18 @@ def tracks_depth(
     xy: np.ndarray,
     visible: np.ndarray,
     movers: np.ndarray,
-    contact: np.ndarray,
+    xyz: np.ndarray,
     report: Callable[[str], None],
 ) -> np.ndarray:
-    """z-depth (F, N) of moving tracks by imported depth or depth maps and by contact, see ``mover_depth``.
+    """z-depth (F, N) of moving tracks by imported depth or else depth maps, see ``mover_depth``.
 
     Args:
-        contact: z-depth (F, N) of the mover of each track by its contact with the ground; all there is without the two.
+        xyz: world positions (F, N, 3) that the tracks have so far.
     """
-    if imported is not None:
-        depth = align_imported(imported, background)
-    elif maps is not None:
-        depth = align_to_tracks(maps, background)
-    else:
-        return contact
+    found = background.cameras.to_camera(torch.from_numpy(np.asarray(xyz, np.float64)))[..., 2].numpy()
+    depth = align_imported(imported, background) if imported is not None else align_to_tracks(maps, background)
     report(depth.describe())
-    return mover_depth(depth, xy, visible, movers, contact) if depth.trusted else contact
+    return mover_depth(depth, xy, visible, movers, found) if depth.trusted else found
 
 
 def with_depth(

@@ -22,16 +22,16 @@ from models.sharpening import sharpen_tracks
 from models.tracking import thin
 from models.triangulation import Points, triangulate
 
-ASPECT_TOLERANCE = 0.03
-"""Relative difference in aspect ratio up to which images count as the frames at another size."""
-LENS_LIMIT = 1.0
-"""Pixels by which lens distortion of given cameras may move pixels and be left out."""
 MIN_TRACKS = 30
 """Tracks in a frame below which no camera can be told."""
 ROTATION_LIMIT = 1.0
 """Median residual in pixels under which a model of pure rotation explains the tracks, at 640 pixels width."""
 TRACKING_NOISE = 0.35
 """The same in small images, where the tracks' own noise sets it."""
+ASPECT_TOLERANCE = 0.03
+"""Relative difference in aspect ratio up to which images count as the frames at another size."""
+LENS_LIMIT = 1.0
+"""Pixels by which lens distortion of given cameras may move pixels and be left out."""
 
 
 @dataclass(frozen=True)

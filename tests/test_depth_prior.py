@@ -230,6 +230,17 @@ def test_movers_get_their_relief_and_distance_from_the_maps(tmp_path):
     assert np.isfinite(found).all() and (found > 0).all()
 
 
+def test_a_relief_that_movers_have_stays_and_its_distance_gains(tmp_path):
+    own = room().track_is_foreground & (room().track_visible.sum(0) == FRAMES)
+    xy, visible = room().track_xy[:, own], room().track_visible[:, own]
+    _, truth = (v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own])))
+    depth = align(tmp_path, 1 / room().depth + 0.01 * np.random.default_rng(0).normal(size=room().depth.shape))
+    found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), 1.15 * truth)
+    relief, expected = (z / np.median(z, 1, keepdims=True) for z in (found, truth))
+    assert np.abs(relief / expected - 1).max() < 0.03
+    assert np.median(np.abs(found / truth - 1)) < 0.1
+
+
 def test_movers_keep_their_contact_depth_where_maps_say_nothing(tmp_path):
     own = room().track_is_foreground
     xy, visible = room().track_xy[:, own], room().track_visible[:, own]
