@@ -12,8 +12,8 @@ from models.depth_prior import AlignedDepth, DepthMaps, align_depth
 from models.sfm import StaticScene
 from models.triangulation import UNSURE, DepthGuess, Points, anchors, triangulate
 
-GAP = 4
-"""Spacings from the nearest tracked point beyond which a point is added."""
+GAP, BETWEEN = 3.0, 2.0
+"""Spacings from the nearest tracked point beyond which points are added, and from one added point to the next."""
 AGREEMENT = 3.0
 """Standard deviations by which an added point may differ from the depth map of a frame that shows it."""
 ADDED_RESIDUAL = 1.0
@@ -61,8 +61,9 @@ def fill_gaps(
     """
     added = np.zeros((0, 3))
     for t in range(len(xy)):
-        known = np.concatenate([xy[t, scene.points.agrees[t]], *_seen(added, t, scene, depth, free)])
-        place = _lonely(free[t], known, GAP * spacing)
+        place = _grid(free[t], BETWEEN * spacing)
+        place = _away(place, xy[t, scene.points.agrees[t]], GAP * spacing)
+        place = _away(place, _seen(added, t, scene, depth, free), 0.9 * BETWEEN * spacing)
         z, _ = depth.at(t, place)
         place, z = place[np.isfinite(z)], z[np.isfinite(z)]
         new = scene.cameras[[t]].unproject(torch.from_numpy(place)[None], torch.from_numpy(z)[None])[0].numpy()
@@ -74,22 +75,24 @@ def fill_gaps(
     return np.concatenate([xy, image.numpy()], 1), replace(scene, points=_joined(scene.points, added, visible))
 
 
-def _lonely(free: Bool[np.ndarray, "H W"], known: Float[np.ndarray, "K 2"], gap: int) -> Float[np.ndarray, "Q 2"]:
-    """Free pixels on a grid with no known point within ``gap`` pixels."""
+def _grid(free: Bool[np.ndarray, "H W"], step: float) -> Float[np.ndarray, "Q 2"]:
+    """Free pixels a step apart."""
     height, width = free.shape
-    grid = np.stack(np.meshgrid(np.arange(gap / 2, width, gap), np.arange(gap / 2, height, gap)), -1).reshape(-1, 2)
-    grid = grid[free[grid[:, 1].astype(int), grid[:, 0].astype(int)]]
-    if not len(known) or not len(grid):
-        return grid
-    return grid[cKDTree(known).query(grid)[0] > gap]
+    grid = np.stack(np.meshgrid(np.arange(step / 2, width, step), np.arange(step / 2, height, step)), -1).reshape(-1, 2)
+    return grid[free[grid[:, 1].astype(int), grid[:, 0].astype(int)]]
 
 
-def _seen(added: np.ndarray, t: int, scene: StaticScene, depth: AlignedDepth, free: np.ndarray) -> list[np.ndarray]:
+def _away(place: Float[np.ndarray, "Q 2"], known: Float[np.ndarray, "K 2"], gap: float) -> Float[np.ndarray, "R 2"]:
+    """Those of the pixels that have no known point within ``gap``."""
+    return place[cKDTree(known).query(place)[0] > gap] if len(known) and len(place) else place
+
+
+def _seen(
+    added: np.ndarray, t: int, scene: StaticScene, depth: AlignedDepth, free: np.ndarray
+) -> Float[np.ndarray, "K 2"]:
     """Pixels of the added points that frame t sees."""
-    if not len(added):
-        return []
     image, _ = scene.cameras[[t]].project(torch.from_numpy(added))
-    return [image[0].numpy()[_agrees(added, t, scene, depth, free)]]
+    return image[0].numpy()[_agrees(added, t, scene, depth, free)]
 
 
 def _agrees(added: np.ndarray, t: int, scene: StaticScene, depth: AlignedDepth, free: np.ndarray) -> np.ndarray:
