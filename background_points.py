@@ -8,8 +8,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,10 +19,20 @@ from tqdm import tqdm
 
 from models.cameras import save_transforms
 from models.errors import InputError, run_script
+from models.imported import Imported, fitting_cameras, read_imported
+from models.learned_inputs import (
+    LearnedOptions,
+    check_learned_options,
+    depth_maps,
+    forget_depth,
+    open_masks,
+    with_depth,
+)
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
 from models.run_record import stage_bars
+from models.sam2_masks import MaskModel
 from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
@@ -57,6 +68,10 @@ class Settings:
     """Reduce frames whose longer side is larger, in pixels."""
     cameras_path: Path | None = None
     """Known cameras: a transforms.json or a COLMAP model folder."""
+    import_path: Path | None = None
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
+    learned: Annotated[LearnedOptions, tyro.conf.arg(name="")] = field(default_factory=LearnedOptions)
+    """Depth and masks from learned models or files."""
     seed: int = 0
     """Seed of the mappers."""
 
@@ -64,24 +79,38 @@ class Settings:
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
-    tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     check_spacing(settings.spacing)
+    check_learned_options(settings.learned, settings.mask_path)
+    tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
+    mask_model = open_masks(settings.learned, device)
     start = time.perf_counter()
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
     describe(video)
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
+    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
+    if imported is not None and known is None:
+        known = fitting_cameras(imported, print)
+    forget_depth(settings.learned, output_dir)
+    with steps("depth", len(video)) as progress:
+        maps = depth_maps(settings.learned, video, output_dir, device, progress)
 
     progress = stage_bars()
     with naming(settings.video_path):
-        xy, visible = track(video, settings, masks, tracker)
+        xy, visible = track(video, settings, masks, tracker, imported)
         tracked = time.perf_counter()
         scene = solve_scene(
             xy, visible, video.width, video.height, known, settings.seed, report=tqdm.write, progress=progress
         )
         if masks is None:
-            masks, scene = without_movers(video, xy, visible, scene, settings.seed, progress)
+            masks, scene = without_movers(video, xy, visible, scene, settings.seed, mask_model, progress)
         xy, scene = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
+        if maps is not None:
+            told = []
+            with steps("aligning depth", len(video)) as progress:
+                xy, scene = with_depth(maps, xy, scene, masks, settings.spacing, told.append, progress)
+            print(*told, sep="\n")
     seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
 
     tracks = static_tracks(video, scene, xy, settings)
@@ -143,13 +172,15 @@ def load_cameras(settings: Settings, video: Video):
 
         paths = image_paths(video.path)
         names = [paths[i].name for i in video.frame_indices]
-    return read_cameras(settings.cameras_path, names, video.frame_indices.tolist(), video.width, video.height)
+    indices, size = video.frame_indices.tolist(), (video.width, video.height)
+    return read_cameras(settings.cameras_path, names, indices, *size, video.original_frames, report=print)
 
 
 def track(
-    video: Video, settings: Settings, masks: np.ndarray | None, tracker: Tracker
+    video: Video, settings: Settings, masks: np.ndarray | None, tracker: Tracker, imported: Imported | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks over the whole clip that stay off the masks."""
+    """Tracks over the whole clip that stay off the masks: those imported, and our own where they leave room."""
+    begun = None if imported is None else (imported.xy, imported.visible)
     allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
     with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
 
@@ -157,29 +188,46 @@ def track(
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{points} tracks")
 
-        return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress)
+        return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress, begun)
 
 
 def without_movers(
-    video: Video, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, seed: int, stages: StageProgress
+    video: Video,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    scene: StaticScene,
+    seed: int,
+    mask_model: MaskModel | None,
+    stages: StageProgress,
 ) -> tuple[np.ndarray, StaticScene]:
-    """Masks of what moves against the scene, and the scene from the tracks outside them."""
-    with tqdm(desc="motion", unit="step") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    """Masks of what moves against the scene, redrawn by a learned model where there is one; the scene without them."""
+    with steps("motion") as progress:
         motion = motion_masks(video.frames, xy, visible, scene, progress)
-    share = motion.masks.mean()
-    print(f"motion: {int(motion.labels.max())} mover(s), {100 * share:.1f} % of the pixels")
-    if not motion.masks.any() or motion.scene is None:
-        return motion.masks, scene
-    free = visible & outside(motion.masks, xy)
+    masks = motion.masks
+    print(f"motion: {int(motion.labels.max())} mover(s), {100 * masks.mean():.1f} % of the pixels")
+    if not masks.any() or motion.scene is None:
+        return masks, scene
+    if mask_model is not None:
+        with steps("learned masks") as progress:
+            masks = mask_model(video.frames, motion.labels, progress) > 0
+        print(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
+    free = visible & outside(masks, xy)
     known = solve_points(motion.scene, xy, free)
     if scene.method == "given":
-        return motion.masks, known
-    return motion.masks, better_scene(known, solve_again(xy, free, video, seed, stages))
+        return masks, known
+    return masks, better_scene(known, solve_again(xy, free, video, seed, stages))
+
+
+@contextmanager
+def steps(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar, shown once there is progress; called with (done) or (done, total)."""
+    with tqdm(desc=what, unit="step", total=total, delay=0.1) as bar:
+
+        def progress(done: int, total: int | None = None) -> None:
+            bar.total = total or bar.total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def solve_again(

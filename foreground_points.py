@@ -5,19 +5,22 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
-from background_points import clip_name, describe, load_masks
+from background_points import clip_name, describe, load_masks, steps
 from models.cameras import Cameras
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
 from models.images import write_image
+from models.imported import Imported, read_imported
+from models.learned_inputs import DepthOptions, check_depth_options, depth_maps, tracks_depth
 from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
@@ -44,6 +47,10 @@ class Settings:
     """Which point tracker: lucas_kanade, dis_flow, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
+    import_path: Path | None = None
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
+    learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
+    """Depth from learned models or files; what background_points.py made is used again."""
     spacing: int = 5
     """Pixels between points."""
     max_frames: int | None = None
@@ -59,7 +66,9 @@ class Settings:
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
     start = time.perf_counter()
-    tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_depth_options(settings.learned)
+    tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
     background_path = settings.background_path or (
         Path("results") / clip_name(settings.video_path) / "background_points.pt"
     )
@@ -75,9 +84,12 @@ def main() -> None:
         print(f"nothing moves in this clip: wrote an empty {out}")
         return
 
+    with steps("depth", len(video)) as progress:
+        maps = depth_maps(settings.learned, video, background_path.parent, device, progress)
+    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
-    xy, visible = track(video, settings, masks, tracker)
+    xy, visible = track(video, settings, masks, tracker, imported)
     if not xy.shape[1]:
         save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
         print(f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}")
@@ -93,6 +105,9 @@ def main() -> None:
         )
         print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
     xyz = lifted(background, xy, visible, depth)
+    if maps is not None or imported is not None:
+        depth = tracks_depth(maps, imported, background, xy, visible, movers, xyz, print)
+        xyz = lifted(background, xy, visible, depth)
     save_tracks(out, moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers))
     drawn = draw_tracks(video.frames, xy, visible, groups=movers)
     overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
@@ -129,8 +144,11 @@ def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
     return *empty, np.zeros((num_frames, 0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
 
 
-def track(video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks that live inside the masks; none where nothing in them can be followed."""
+def track(
+    video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker, imported: Imported | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tracks inside the masks: those imported, and our own where they leave room; none if nothing can be followed."""
+    begun = None if imported is None else (imported.xy, imported.visible)
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:
@@ -138,7 +156,7 @@ def track(video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker)
             bar.set_postfix_str(f"{points} tracks")
 
         try:
-            return grow_tracks(video.frames, settings.spacing, tracker, masks, progress)
+            return grow_tracks(video.frames, settings.spacing, tracker, masks, progress, begun)
         except InputError:
             return nothing(len(video))[:2]
 

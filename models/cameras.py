@@ -136,7 +136,7 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path}: holds no frames; a camera path needs at least one entry in 'frames'")
     try:
-        width, height = int(meta["w"]), int(meta["h"])
+        width, height = (int(meta[side] if side in meta else frames[0][side]) for side in ("w", "h"))
         K = torch.stack([_intrinsic_matrix({**meta, **frame}, width, height) for frame in frames])
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
         times = [float(frame.get("time", i)) for i, frame in enumerate(frames)]
@@ -147,11 +147,45 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     rotation = poses[:, :3, :3]
     if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 1e-2:
         raise InputError(f"{path}: a transform_matrix is not a rotation and a shift (scaled or sheared)")
+    if any((int(f.get("w", width)), int(f.get("h", height))) != (width, height) for f in frames):
+        raise InputError(f"{path}: has frames of unlike sizes; give cameras of images of one size")
     if not (0 < width <= 16384 and 0 < height <= 16384):
         raise InputError(f"{path}: image size {width}x{height} is out of range (1 to 16384)")
     world_from_cam = torch.from_numpy(poses) @ OPENGL_FROM_OPENCV
     names = [str(frame.get("file_path", f"{i:05d}.png")) for i, frame in enumerate(frames)]
     return Cameras(K, world_from_cam, width, height), times, names
+
+
+def load_lenses(path: Path) -> list[tuple[str, int, int, list[float]]]:
+    """Lens models of a transforms.json, each once: COLMAP's name of the model, width, height and its parameters.
+
+    Raises:
+        InputError: a camera model or a coefficient that is not known.
+    """
+    meta = json.loads(Path(path).read_text())
+    lenses = []
+    for frame in meta["frames"]:
+        lens = _lens({**meta["frames"][0], **meta, **frame}, path)
+        if lens not in lenses:
+            lenses.append(lens)
+    return lenses
+
+
+def _lens(meta: dict, path: Path) -> tuple[str, int, int, list[float]]:
+    named = str(meta.get("camera_model", "OPENCV")).upper()
+    if named not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "OPENCV_FISHEYE"):
+        raise InputError(f"{path}: camera_model {named} has no straight lines; give images of a pinhole camera")
+    width, height = int(meta["w"]), int(meta["h"])
+    K = _intrinsic_matrix(meta, width, height)
+    straight = [float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])]
+    try:
+        k = [float(meta.get(f"k{i}", 0)) for i in range(1, 7)]
+        p = [float(meta.get(f"p{i}", 0)) for i in (1, 2)]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: a coefficient of lens distortion (k1 to k6, p1, p2) is no number") from error
+    if named == "OPENCV_FISHEYE" or meta.get("is_fisheye"):
+        return "OPENCV_FISHEYE", width, height, [*straight, *k[:4]]
+    return "FULL_OPENCV", width, height, [*straight, *k[:2], *p, *k[2:]]
 
 
 def _intrinsics(K: Float[Tensor, "3 3"]) -> dict[str, float]:

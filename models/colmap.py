@@ -235,11 +235,14 @@ def write_model(
     model.write_text(folder)
 
 
-def read_model(path: Path) -> tuple[Cameras, list[str]]:
-    """Cameras and image names of a COLMAP model folder, in natural name order; lens distortion is left out.
+def read_model(path: Path) -> tuple[Cameras, list[str], float]:
+    """Cameras and image names of a COLMAP model folder, in natural name order, without their lens distortion.
+
+    Returns:
+        Cameras, names, and how far distortion moves a pixel at most, see ``lens_shift``.
 
     Raises:
-        InputError: not such a folder, or no image is registered.
+        InputError: not such a folder, no image is registered, or images are of unlike sizes.
     """
     try:
         model = pycolmap.Reconstruction(path)
@@ -248,8 +251,26 @@ def read_model(path: Path) -> tuple[Cameras, list[str]]:
     images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name))
     if not images:
         raise InputError(f"{path}: the COLMAP model has no registered image")
-    size = images[0].camera
+    used = {image.camera_id: image.camera for image in images}.values()
+    sizes = sorted({(camera.width, camera.height) for camera in used})
+    if len(sizes) > 1:
+        told = ", ".join(f"{w}x{h}" for w, h in sizes)
+        raise InputError(f"{path}: the COLMAP model has images of {told}; give one of images of one size")
     K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
     pose = np.tile(np.eye(4), (len(images), 1, 1))
     pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
-    return Cameras(K, torch.from_numpy(pose), size.width, size.height), [image.name for image in images]
+    shift = max(lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used)
+    return Cameras(K, torch.from_numpy(pose), *sizes[0]), [image.name for image in images], shift
+
+
+def lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
+    """How far lens distortion moves a pixel at most, in pixels; infinite where a pixel has no ray.
+
+    Args:
+        model: COLMAP's name of the camera model, whose order ``params`` have.
+    """
+    camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
+    grid = np.stack(np.meshgrid(np.linspace(0, width, 17), np.linspace(0, height, 17)), -1).reshape(-1, 2)
+    K = camera.calibration_matrix()
+    straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
+    return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())

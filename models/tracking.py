@@ -86,20 +86,22 @@ def grow_tracks(
     tracker: str | Tracker = "lucas_kanade",
     allowed: Bool[np.ndarray, "F H W"] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    begun: tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]] | None = None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Tracks that cover every frame about every ``spacing`` pixels: seed, track, and seed again where thin.
 
     Frames are visited coarse to fine in time (first, last, middles, ...), so that most frames are covered by
     tracks from others before they seed their own. Where ``allowed`` is False no point is seeded, and a track
-    that arrives there ends.
+    that arrives there ends. Tracks that are there already (``begun``) come first; new ones fill in between.
 
     Raises:
         InputError: no frame has a corner that can be tracked.
     """
     if isinstance(tracker, str):
         tracker = open_tracker(tracker)
-    xy = np.zeros((len(frames), 0, 2), np.float32)
-    visible = np.zeros((len(frames), 0), bool)
+    xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
+    if allowed is not None:
+        visible = _ended_at_masks(visible, _on(allowed, xy), visible.argmax(0))
     done = 0
     for batch in seed_rounds(len(frames), FEW_ROUNDS if tracker is dis_flow else None):
         free = [None if allowed is None else allowed[t] for t in batch]

@@ -17,6 +17,9 @@ from models.errors import InputError
 SPATRACKER_KEYS = ("track2d_pred", "vis_pred", "track3d_pred", "intrs", "c2w_traj")
 NPZ_KEYS = ("coords", "visibs", "intrinsics", "extrinsics")
 _DEFAULT_FPS = 30.0
+_IMAGES = ("video", "depths", "conf_depth", "point_map")
+_OFF_CENTRE = 0.3
+_SAME_SCALE = 0.02
 _ROTATION_TOLERANCE = 0.05
 _MAX_VALUES = 1 << 31
 
@@ -37,11 +40,13 @@ def from_spatracker(data: dict, path: Path) -> dict:
     xyz = local.double() @ poses[:, :3, :3].transpose(1, 2) + poses[:, None, :3, 3]
     confidence = _confidence(data, "conf_pred", tensors["vis_pred"], path)
     K = _shifted(tensors["intrs"], path)
-    width, height = _image_size({key: tuple(data[key].shape) for key in _image_keys(data)}, {}, K)
     xy = tensors["track2d_pred"].squeeze(0) if tensors["track2d_pred"].ndim == 4 else tensors["track2d_pred"]
     if xy.ndim != 3 or xy.shape[-1] < 2:
         raise InputError(f"{path}: track2d_pred has shape {tuple(xy.shape)}, expected (frames, points, 2 or 3)")
-    return _fields(xy[..., :2].double() + 0.5, tensors["vis_pred"], confidence, xyz, K, poses, width, height, path)
+    xy = xy[..., :2].double() + 0.5
+    K = _of_the_tracks(K, local.double(), xy)
+    width, height = _image_size({key: tuple(data[key].shape) for key in _image_keys(data)}, {}, K)
+    return _fields(xy, tensors["vis_pred"], confidence, xyz, K, poses, width, height, path)
 
 
 def from_npz(path: Path) -> dict:
@@ -186,18 +191,41 @@ def _shifted(K: Tensor, path: Path) -> Float[Tensor, "F 3 3"]:
     return K
 
 
+def _of_the_tracks(K: Tensor, local: Tensor, xy: Tensor) -> Float[Tensor, "F 3 3"]:
+    """Intrinsics of the images that the 2D tracks are in; scripts shrink the video and leave one of the two behind."""
+    if len(K) != len(local) or xy.shape[:2] != local.shape[:2]:
+        return K
+    image = local @ K.transpose(1, 2)
+    ratio = xy / (image[..., :2] / image[..., 2:])
+    ratio = ratio[(image[..., 2:] > 0).expand_as(ratio) & torch.isfinite(ratio)]
+    if not len(ratio):
+        return K
+    middle = ratio.median()
+    steady = (ratio / middle - 1).abs().median() < _SAME_SCALE
+    if not steady or (middle - 1).abs() < _SAME_SCALE:
+        return K
+    return torch.diag(torch.tensor([middle, middle, 1.0], dtype=K.dtype)) @ K
+
+
 def _image_keys(data: dict) -> list[str]:
-    return [key for key in ("video", "depths", "conf_depth", "point_map") if isinstance(data.get(key), Tensor)]
+    return [key for key in _IMAGES if isinstance(data.get(key), Tensor)]
 
 
 def _image_size(shapes: dict[str, tuple[int, ...]], scalars: dict[str, int], K: Tensor) -> tuple[int, int]:
-    """Width and height from whatever the file holds; at worst the principal point is taken as the middle."""
+    """Width and height from whatever the file holds; at worst the principal point is taken as the middle.
+
+    Of several sizes (the video as it was, depth as it was shrunk) that of the intrinsics is the one.
+    """
     if {"width", "height"} <= scalars.keys():
         return scalars["width"], scalars["height"]
-    for key in ("video", "depths", "conf_depth", "point_map"):
-        shape = shapes.get(key, ())
-        if len(shape) >= 3:
-            height, width = shape[-3:-1] if shape[-1] == 3 and len(shape) >= 4 else shape[-2:]
-            return int(width), int(height)
-    width, height = (2 * (K[0, :2, 2] - 0.5)).round().tolist() if K[0, :2, 2].isfinite().all() else (0, 0)
+    middle = 2 * K[0, :2, 2] if K[0, :2, 2].isfinite().all() else torch.zeros(2)
+    sizes = [_last_two(shapes[key]) for key in _IMAGES if len(shapes.get(key, ())) >= 3]
+    known = [size for size in sizes if (torch.tensor(size) / middle - 1).abs().max() < _OFF_CENTRE]
+    width, height = (known or sizes or [(middle - 1).round().tolist()])[0]
+    return int(width), int(height)
+
+
+def _last_two(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(width, height) of images stacked as (..., H, W, 3) or (..., H, W)."""
+    height, width = shape[-3:-1] if shape[-1] == 3 and len(shape) >= 4 else shape[-2:]
     return int(width), int(height)

@@ -16,6 +16,16 @@ UNSURE = 0.1
 
 
 @dataclass(frozen=True)
+class DepthGuess:
+    """What is known of each track's depth beside its parallax, in the track's middle visible frame (``anchors``)."""
+
+    depth: Float[np.ndarray, "N"]
+    """z-depth in world units; NaN where nothing is known."""
+    uncertainty: Float[np.ndarray, "N"]
+    """Its relative standard deviation."""
+
+
+@dataclass(frozen=True)
 class Points:
     """One static point a track."""
 
@@ -30,13 +40,18 @@ class Points:
 
 
 def triangulate(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], cameras: Cameras, flat: bool = False
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    cameras: Cameras,
+    flat: bool = False,
+    guess: DepthGuess | None = None,
 ) -> Points:
     """Points that minimise the robust reprojection error, in inverse depth along the track's middle ray.
 
     Inverse depth keeps far points and low parallax well-behaved (Civera et al., "Inverse depth parametrization
     for monocular SLAM", 2008). A point with too little parallax to tell its depth is solved again with the
-    median of its sure neighbours as a prior. With ``flat`` all points lie at z-depth 1 of their own frame.
+    median of its sure neighbours as a prior, or with ``guess`` where that is surer than they are.
+    With ``flat`` all points lie at z-depth 1 of their own frame.
     The result scales with the cameras, whatever the unit of their places.
     """
     K = cameras.K.double().numpy()
@@ -49,6 +64,8 @@ def triangulate(
     xyz, rho, sigma = _solve(xy, visible, K, pose, anchor, start, strength)
     if not flat:
         start, strength = _neighbour_prior(xy, anchor, rho, sigma)
+        if guess is not None:
+            start, strength = _with_guess(start, strength, guess, sigma, unit)
         unsure = strength > 0
         few_xy, few_visible = np.ascontiguousarray(xy[:, unsure]), np.ascontiguousarray(visible[:, unsure])
         xyz[unsure], *_ = _solve(few_xy, few_visible, K, pose, anchor[unsure], start[unsure], strength[unsure])
@@ -89,6 +106,16 @@ def _neighbour_prior(
     spread = np.maximum(values.std(1), 0.1 * prior[unsure])
     strength[unsure] = 1.0 / spread**2
     return prior, strength
+
+
+def _with_guess(
+    prior: np.ndarray, strength: np.ndarray, guess: DepthGuess, sigma: np.ndarray, unit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbours' prior of unsure points, or the guess where it holds more strongly."""
+    rho = unit / guess.depth
+    told = 1 / np.maximum(guess.uncertainty * rho, 1e-6 * rho) ** 2
+    better = (sigma >= UNSURE) & np.isfinite(rho) & (told > strength)
+    return np.where(better, rho, prior), np.where(better, told, strength)
 
 
 @numba.njit(cache=True, parallel=True)

@@ -1,4 +1,4 @@
-"""Trackers by name: the windows that learned ones see, their adapters on stand-ins for their code, and what is refused.
+"""Trackers by name: the adapters of learned ones on stand-ins for their code, and what is refused.
 
 The stand-ins have the calls and shapes of the real code; they read a clip's motion from its pixels (red and green hold
 the pan so far), so that an adapter's answers can be compared with the truth.
@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import models
 from models.errors import InputError
 from models.learned_trackers import LEARNED
 from models.lucas_kanade import lucas_kanade
-from models.track_scores import LIMITS, score_tracks
-from models.tracker_windows import both_ways, in_groups, in_windows
-from models.tracking import TRACKERS, open_tracker, seed_rounds, track_points
+from models.tracking import TRACKERS, open_tracker, track_points
 
 WIDTH, HEIGHT = 40, 32
 
@@ -277,11 +273,9 @@ def test_an_unknown_tracker_is_refused_with_all_that_are_known():
 
 
 def test_no_third_party_code_is_imported_before_it_is_chosen():
-    code = (
-        "import sys, models.tracking; print([m for m in sys.modules if m in ('cotracker', 'tapnet', 'transformers')])"
-    )
+    code = "import sys, models.learned_inputs; print({'cotracker', 'tapnet', 'transformers'} & sys.modules.keys())"
     folder = Path(__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -291,113 +285,3 @@ def test_a_built_in_tracker_goes_by_its_name(name):
     for a, b in zip(track_points(frames, queries, name), TRACKERS[name](frames, queries), strict=True):
         np.testing.assert_array_equal(a, b)
     assert open_tracker("lucas_kanade") is lucas_kanade
-
-
-def onwards(pan: np.ndarray, seen: np.ndarray):
-    """A follower that knows the pan and when points are seen, and answers only from the query on."""
-
-    def follow(frames, queries):
-        first = int(frames[0])
-        start = queries[:, 0].astype(int)
-        xy = queries[:, 1:] + pan[first : first + len(frames), None] - pan[first + start]
-        ahead = np.arange(len(frames))[:, None] >= start
-        visible = seen[first : first + len(frames)][:, np.arange(len(queries)) % seen.shape[1]]
-        return np.where(ahead[..., None], xy, -99.0), visible & ahead
-
-    return follow
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(2, 60), st.integers(3, 20), st.integers(1, 8), st.integers(0, 2**31))
-def test_windows_equal_one_pass_for_points_that_stay_in_sight(num_frames, length, overlap, seed):
-    overlap = min(overlap, length - 1)
-    pan = np.random.default_rng(seed).normal(size=(num_frames, 2)).cumsum(0)
-    queries = queries_over(num_frames, 7, seed)
-    follow, frames = onwards(pan, np.ones((num_frames, 1), bool)), np.arange(num_frames)
-    xy, visible = in_windows(follow, length, overlap)(frames, queries)
-    ahead = np.arange(num_frames)[:, None] >= queries[:, 0]
-    np.testing.assert_array_equal(visible, ahead)
-    np.testing.assert_allclose(xy[ahead], true_tracks(pan, queries)[ahead], atol=1e-4)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 60), st.integers(3, 20), st.integers(1, 8))
-def test_no_window_is_longer_than_asked_for(num_frames, length, overlap):
-    overlap, lengths = min(overlap, length - 1), []
-    follow = onwards(np.zeros((num_frames, 2)), np.ones((num_frames, 1), bool))
-
-    def watched(frames, queries):
-        lengths.append(len(frames))
-        return follow(frames, queries)
-
-    in_windows(watched, length, overlap)(np.arange(num_frames), queries_over(num_frames, 5))
-    assert max(lengths, default=0) <= length
-
-
-def test_a_point_that_no_frame_of_the_overlap_sees_is_lost_where_it_was():
-    seen = np.ones((30, 1), bool)
-    seen[6:] = False
-    follow = onwards(np.arange(60.0).reshape(30, 2), seen)
-    xy, visible = in_windows(follow, 10, 3)(np.arange(30), np.array([[0, 5, 5]], np.float32))
-    np.testing.assert_array_equal(visible[:, 0], seen[:, 0])
-    assert (xy[10:] == xy[9]).all()
-
-
-def test_groups_equal_all_at_once():
-    frames, queries = np.arange(12), queries_over(12, 11)
-    follow = onwards(np.random.default_rng(1).normal(size=(12, 2)), np.ones((12, 1), bool))
-    for a, b in zip(in_groups(follow, 4)(frames, queries), follow(frames, queries), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_both_ways_mirrors_what_follows_onwards():
-    frames, pan = panning(9)
-
-    def follow(part, queries):
-        moved = part[:, 0, 0, :2].astype(float)
-        start = queries[:, 0].astype(int)
-        ahead = np.arange(len(part))[:, None] >= start
-        return np.where(ahead[..., None], queries[:, 1:] + moved[:, None] - moved[start], -99), ahead
-
-    queries = queries_over(9, 6)
-    xy, visible = both_ways(follow, frames, queries)
-    assert visible.all()
-    np.testing.assert_allclose(xy, true_tracks(pan, queries), atol=1e-5)
-
-
-@given(st.integers(1, 200), st.sampled_from([None, 1, 2, 3]))
-def test_rounds_of_seeding_visit_each_frame_once(num_frames, at_most):
-    rounds = seed_rounds(num_frames, at_most)
-    assert sorted(t for batch in rounds for t in batch) == list(range(num_frames))
-    assert at_most is None or len(rounds) <= at_most
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**31))
-def test_scores_are_what_counting_gives(seed):
-    random = np.random.default_rng(seed)
-    truth, estimate = random.uniform(0, 64, (6, 5, 2)), random.uniform(0, 64, (6, 5, 2))
-    estimate = truth + (estimate - truth) * random.uniform(0, 0.3, (6, 5, 1))
-    true_seen, seen = random.random((6, 5)) < 0.8, random.random((6, 5)) < 0.7
-    true_seen[5] = True
-    query = random.integers(0, 4, 5)
-    got = score_tracks(estimate, seen, truth, true_seen, query, 64, 32)
-    counted = [(t, n) for n in range(5) for t in range(query[n] + 1, 6)]
-    near, jaccard = [], []
-    for limit in LIMITS:
-        inside = {p for p in counted if np.hypot(*(estimate[p] - truth[p]) * [4, 8]) < limit and true_seen[p]}
-        shown = {p for p in counted if seen[p]}
-        there = {p for p in counted if true_seen[p]}
-        near.append(len(inside) / len(there))
-        jaccard.append(len(inside & shown) / (len(there) + len(shown - inside)))
-    assert got.delta_avg == pytest.approx(100 * np.mean(near))
-    assert got.average_jaccard == pytest.approx(100 * np.mean(jaccard))
-    assert got.occlusion_accuracy == pytest.approx(100 * np.mean([seen[p] == true_seen[p] for p in counted]))
-
-
-def test_the_truth_scores_a_hundred_and_nothing_to_score_is_refused():
-    xy, seen = np.random.default_rng(0).uniform(0, 64, (4, 3, 2)), np.ones((4, 3), bool)
-    got = score_tracks(xy, seen, xy, seen, np.zeros(3, int), 64, 64)
-    assert (got.delta_avg, got.average_jaccard, got.occlusion_accuracy) == (100, 100, 100)
-    with pytest.raises(ValueError, match="nothing to score"):
-        score_tracks(xy, seen, xy, ~seen, np.zeros(3, int), 64, 64)
