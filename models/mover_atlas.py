@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 from scipy.ndimage import map_coordinates
 
 from models.atlas import Atlas, build_atlas
-from models.blending import fill_holes
-from models.rasterizer import interpolate
 from models.scene import MovingLayer, Scene
+from models.texture import fill_borders
 
 MAX_TEXELS = 2_500_000
 """Of the movers' texture, which must be a PNG: some 6 MB."""
@@ -59,9 +58,8 @@ def _bake(
     atlas: Atlas, source: torch.Tensor, part: Int[np.ndarray, "T"], times: list[int], layer: MovingLayer
 ) -> Float[np.ndarray, "h w 4"]:
     """Colour at each texel's canonical place, and alpha at its pixel in its frame."""
-    seen, covered = atlas.texels()
-    place = interpolate(seen, torch.from_numpy(atlas.faces), source)[torch.from_numpy(covered)]
-    own = part[seen.face.numpy()[covered]]
+    place, face, covered = atlas.texels(source.numpy())
+    own = part[face]
     alpha = np.zeros(len(place), np.float32)
     for i, t in enumerate(times):
         column, row = place[own == i, 3:].numpy().T - 0.5  # map_coordinates puts (0, 0) at the top-left pixel's centre
@@ -69,5 +67,5 @@ def _bake(
     texture = np.zeros((atlas.height, atlas.width, 4), np.float32)
     texture[covered, :3] = layer.renderer.colors(place[:, :3]).numpy()
     texture[covered, 3] = alpha
-    texture[..., :3] = fill_holes(np.ascontiguousarray(texture[..., :3]), covered)
+    texture[..., :3] = fill_borders(np.ascontiguousarray(texture[..., :3]), covered)
     return texture
