@@ -43,7 +43,7 @@ def test_depth_is_the_true_one_up_to_one_scale(box):
 
 def test_tracks_that_lead_far_away_get_the_depth_of_their_neighbours(box):
     """Tracks that move as if at infinity agree with a point there: no depth of the mover may follow them."""
-    xyz, xy, visible = box
+    _, xy, visible = box
     stray = np.repeat(xy[12:13, :6], FRAMES, 0)
     motion = solve_rigid(np.concatenate([xy, stray], 1), np.concatenate([visible, visible[:, :6]], 1), still_camera())
     depth = motion.depth[np.isfinite(motion.depth)]
