@@ -29,7 +29,7 @@ from models.learned_inputs import (
     with_depth,
 )
 from models.masks import dilate, read_masks, write_masks
-from models.motion import motion_masks
+from models.motion import background_scene, motion_masks
 from models.plots import draw_tracks, mask_overlay
 from models.run_record import stage_bars
 from models.sam2_masks import MaskModel
@@ -103,6 +103,8 @@ def main() -> None:
         scene = solve_scene(
             xy, visible, video.width, video.height, known, settings.seed, report=tqdm.write, progress=progress
         )
+        if masks is not None and known is None:
+            scene = background_scene(xy, visible, scene, video.width, video.height)
         if masks is None:
             masks, scene = without_movers(video, xy, visible, scene, settings.seed, mask_model, progress)
         xy, scene = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
