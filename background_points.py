@@ -40,6 +40,8 @@ from models.video import Video, check_output_dir, read_video, write_video
 
 StageProgress = Callable[[str, int, int], None]
 
+MOVERS_MATTER = 0.02
+"""Share of all sightings on movers from which cameras are solved anew without them."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
 
@@ -215,7 +217,7 @@ def without_movers(
         print(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
     free = visible & outside(masks, xy)
     known = solve_points(motion.scene, xy, free)
-    if scene.method == "given":
+    if scene.method == "given" or free.sum() > (1 - MOVERS_MATTER) * visible.sum():
         return masks, known
     return masks, better_scene(known, solve_again(xy, free, video, seed, stages))
 
