@@ -4,7 +4,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from models.cameras import save_transforms
 from models.errors import InputError, run_script
+from models.files import write_json
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
@@ -186,12 +186,13 @@ def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Se
         raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
     num_frames = len(video)
     xyz = torch.from_numpy(scene.points.xyz[good]).float()
-    residual = torch.from_numpy(scene.points.residual[:, good]).float()
-    agrees = torch.from_numpy(scene.points.agrees[:, good])
+    agrees = scene.points.agrees[:, good]
+    # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
+    confidence = np.where(agrees, np.exp(-scene.points.residual[:, good]), 0)
     return Tracks(
         xy=torch.from_numpy(xy[:, good]).float(),
-        visible=agrees,
-        confidence=torch.where(agrees, torch.exp(-residual), torch.zeros(())),
+        visible=torch.from_numpy(agrees),
+        confidence=torch.from_numpy(confidence).float(),
         xyz=xyz[None].expand(num_frames, -1, -1),
         K=scene.cameras.K,
         world_from_cam=scene.cameras.world_from_cam,
@@ -217,7 +218,7 @@ def summarise(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks
         "focal_length_px": float(tracks.K[0, 0, 0]),
         "seconds": {key: round(value, 2) for key, value in seconds.items()},
     }
-    (output_dir / "background_metrics.json").write_text(json.dumps(told, indent=1))
+    write_json(output_dir / "background_metrics.json", told)
     print(
         f"cameras ({scene.method}): {told['frames_registered']} of {len(tracks)} frames, "
         f"reprojection {scene.reprojection_error:.2f} px, {tracks.num_tracks} points, {seconds['all']:.0f} s"

@@ -19,11 +19,12 @@ from models.cameras import save_transforms
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
+from models.files import write_json
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.plots import loss_curve
-from models.results import reconstruct, render_video, write_json
+from models.results import reconstruct, render_video
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks

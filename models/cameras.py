@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.errors import InputError
+from models.files import write_json
 
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
@@ -117,9 +117,7 @@ def save_transforms(path: Path, cameras: Cameras, times: list[float], names: lis
         own = {} if own == shared else own
         frames.append({"file_path": name, "transform_matrix": pose, "time": float(times[i]), **own})
     meta = {"w": cameras.width, "h": cameras.height, **shared, "frames": frames}
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(meta, indent=1))
-    os.replace(temporary, path)
+    write_json(path, meta)
 
 
 def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:

@@ -1,6 +1,5 @@
 """Pictures to judge a run by: the loss curve, tracks and meshes over frames, coloured depth, masks."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from models.errors import InputError
+from models.files import replacing
 
 Frame = UInt8[ndarray, "H W 3"]
 _NUM_COLORS = 24
@@ -28,18 +27,13 @@ def loss_curve(path: str | Path, steps: Sequence[int], psnr: Sequence[float]) ->
     Raises:
         InputError: the file cannot be written.
     """
-    path = Path(path)
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")  # no pyplot: it keeps figures in global state
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="step", ylabel="training PSNR (dB)")
     axes.plot(steps, psnr, linewidth=1.2, marker="." if len(steps) < 50 else None)
     axes.grid(alpha=0.3)
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that exists") from error
 
 
 def draw_tracks(

@@ -1,6 +1,5 @@
 """What a results folder holds of a trained scene: rebuilt video, novel views, mesh and depth videos, and scores."""
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from models.cameras import Cameras
+from models.files import subfolder
 from models.metrics import psnr, ssim
 from models.plots import colorize_depth, depth_range, draw_mesh
 from models.scene import Scene
@@ -115,13 +115,5 @@ def clear_frames(output_dir: Path, *names: str) -> None:
 
 def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
     """One PNG of a video."""
-    folder = output_dir / "frames" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = subfolder(output_dir, "frames", name)
     write_image(folder / f"{number:05d}.png", rgb)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes under a temporary name, then renames."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)

@@ -1,6 +1,5 @@
 """The whole trained scene: its layers and the clip's cameras; what model.pt holds."""
 
-import os
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from models.cameras import Cameras
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError
 from models.exposure import Exposure
+from models.files import write_tensors
 from models.moving import MovingMeshPipeline
 from models.pipeline import Canvas, Rendering, TriangleMeshPipeline, WorldSpaceTrianglePipeline, render_view
 
@@ -117,16 +117,7 @@ def save_scene(path: Path, scene: Scene) -> None:
     }
     if scene.moving is not None:
         state["moving"] = {**scene.moving.meshes.state(), **_renderer_state(scene.moving.renderer)}
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error}); free some space or choose another folder") from error
+    write_tensors(path, state)
 
 
 def load_scene(path: Path, device: torch.device) -> Scene:

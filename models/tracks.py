@@ -1,6 +1,5 @@
 """The track file: 2D tracks, their 3D points and the cameras of a clip; the only link between the scripts."""
 
-import os
 import pickle
 import warnings
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.errors import InputError
+from models.files import write_tensors
 from models.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
 
 FORMAT_VERSION = 1
@@ -100,17 +100,7 @@ def save_tracks(path: str | Path, tracks: Tracks) -> None:
     if problem := _problem(data):
         raise ValueError(f"{path}: these tracks cannot be saved: {problem}")
     data = {key: _compact(key, value) if isinstance(value, Tensor) else value for key, value in data.items()}
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save({"format_version": FORMAT_VERSION, **data}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or "the disk may be full"
-        raise InputError(f"{path}: cannot be written ({reason}); give a folder that exists and has space") from error
+    write_tensors(path, {"format_version": FORMAT_VERSION, **data})
 
 
 def load_tracks(path: str | Path) -> Tracks:

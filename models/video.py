@@ -1,6 +1,5 @@
 """Frames in and out: video files through ffmpeg, image folders through models.images; nothing else knows codecs."""
 
-import os
 import re
 import subprocess
 import tempfile
@@ -17,7 +16,8 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from models.errors import InputError
-from models.images import check_output_dir, image_paths, read_image, write_error, write_image, write_images
+from models.files import check_output_dir, take_place, write_error
+from models.images import image_paths, read_image, write_image, write_images
 
 __all__ = [
     "Video",
@@ -236,6 +236,7 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         try:
+            self._temporary.unlink(missing_ok=True)  # it may be a link to elsewhere
             self._temporary.open("wb").close()
         except OSError as error:
             raise write_error(self.path, error.strerror) from error
@@ -287,7 +288,7 @@ class VideoWriter:
         if self._process.wait() != 0:
             raise self._failure()
         try:
-            os.replace(self._temporary, self.path)
+            take_place(self._temporary, self.path)
         except OSError as error:
             raise write_error(self.path, error.strerror) from error
 
