@@ -4,10 +4,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,34 @@ from tqdm import tqdm
 
 from models.cameras import save_transforms
 from models.errors import InputError, run_script
-from models.files import write_json
+from models.files import check_output_dir, subfolder, write_json
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
-from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
+from models.sfm import (
+    StaticScene,
+    read_cameras,
+    scene_of_values,
+    scene_values,
+    sharpen_scene,
+    solve_points,
+    solve_scene,
+)
+from models.stages import Stages, configuration, fingerprint
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
-from models.video import Video, check_output_dir, read_video, write_video
+from models.video import Video, read_video, write_video
 
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
+OUTPUTS = (
+    "background_points.pt",
+    "transforms.json",
+    "masks",
+    "background_tracks.mp4",
+    "background_metrics.json",
+    "background_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -63,29 +80,56 @@ def main() -> None:
     output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
     check_spacing(settings.spacing)
-    start = time.perf_counter()
+    stages, made_from = Stages(output_dir, report=print), fingerprint(__file__, vars(settings), inputs(settings))
+    work = partial(solve, settings, output_dir, tracker, stages, made_from)
+    summarise(output_dir, stages.run("background_points", made_from, OUTPUTS, work))
+    stages.drop_values()
+
+
+def inputs(settings: Settings) -> dict[str, Path | None]:
+    """The files that the result depends on."""
+    files = {"clip": settings.video_path, "masks": settings.mask_path}
+    return files | {"weights": settings.checkpoint_path, "cameras": settings.cameras_path}
+
+
+def solve(settings: Settings, output_dir: Path, tracker: Tracker, stages: Stages, made_from: dict[str, str]) -> dict:
+    """All of the work; what takes long is kept on the way, so that a run that was stopped goes on from there."""
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
     describe(video)
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
 
+    def tracked() -> dict:
+        return dict(zip(("xy", "visible"), track(video, settings, masks, tracker), strict=True))
+
+    def placed() -> dict:
+        size = video.width, video.height
+        return scene_values(solve_scene(xy, visible, *size, known, settings.seed, report=print))
+
+    def parted() -> dict:
+        masks, still = without_movers(video, xy, visible, scene)
+        return {"masks": masks, **scene_values(still)}
+
+    def sharpened() -> dict:
+        sharp, again = sharpen_scene(video.frames, xy, scene, report=print)
+        return {"xy": sharp, **scene_values(again)}
+
     with naming(settings.video_path):
-        xy, visible = track(video, settings, masks, tracker)
-        tracked = time.perf_counter()
-        scene = solve_scene(xy, visible, video.width, video.height, known, settings.seed, report=print)
+        xy, visible = stages.values("tracking", made_from, tracked).values()
+        scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
-            masks, scene = without_movers(video, xy, visible, scene)
-        xy, scene = sharpen_scene(video.frames, xy, scene, report=print)
-    seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
+            values = stages.values("motion", made_from, parted)
+            masks, scene = values["masks"], scene_of_values(values)
+        values = stages.values("sharpening", made_from, sharpened)
+        xy, scene = values["xy"], scene_of_values(values)
 
     tracks = static_tracks(video, scene, xy, settings)
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
-    write_masks(output_dir / "masks", masks)
+    write_masks(subfolder(output_dir, "masks"), masks)
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
     write_video(output_dir / "background_tracks.mp4", draw_tracks(frames, xy, scene.points.agrees), video.fps)
-    seconds["all"] = time.perf_counter() - start
-    summarise(output_dir, video, scene, tracks, seconds)
+    return figures(output_dir, settings, video, scene, tracks, stages)
 
 
 def check_spacing(spacing: int) -> None:
@@ -205,8 +249,10 @@ def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Se
     )
 
 
-def summarise(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, seconds: dict[str, float]) -> None:
-    """Prints and writes how it went."""
+def figures(
+    output_dir: Path, settings: Settings, video: Video, scene: StaticScene, tracks: Tracks, stages: Stages
+) -> dict:
+    """How it went, written too, beside the settings that would repeat it."""
     told = {
         "method": scene.method,
         "frames": len(tracks),
@@ -216,12 +262,19 @@ def summarise(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks
         "reprojection_error_px": scene.reprojection_error,
         "points": tracks.num_tracks,
         "focal_length_px": float(tracks.K[0, 0, 0]),
-        "seconds": {key: round(value, 2) for key, value in seconds.items()},
+        "seconds": stages.seconds(),
+        "peak_memory_gib_of_stages": stages.memory(),
     }
     write_json(output_dir / "background_metrics.json", told)
+    write_json(output_dir / "background_config.json", configuration(settings))
+    return told
+
+
+def summarise(output_dir: Path, told: dict) -> None:
+    """Prints how it went."""
     print(
-        f"cameras ({scene.method}): {told['frames_registered']} of {len(tracks)} frames, "
-        f"reprojection {scene.reprojection_error:.2f} px, {tracks.num_tracks} points, {seconds['all']:.0f} s"
+        f"cameras ({told['method']}): {told['frames_registered']} of {told['frames']} frames, reprojection "
+        f"{told['reprojection_error_px']:.2f} px, {told['points']} points, {sum(told['seconds'].values()):.0f} s"
     )
     print(f"wrote {output_dir}/background_points.pt, transforms.json, background_tracks.mp4, masks/")
 

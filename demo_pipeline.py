@@ -4,10 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
-import platform
-import subprocess
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +13,25 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.cameras import save_transforms
+from models.cameras import Cameras, save_transforms
+from models.checkpoints import Checkpoint
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, run_script
 from models.exposure import estimate_exposure
-from models.files import write_json
+from models.files import check_output_dir, write_json
 from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.plots import loss_curve
+from models.resources import Meter
 from models.results import reconstruct, render_video
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
+from models.stages import Stages, configuration, digest, fingerprint
 from models.tools import sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
 from models.trajectories import check_trajectory, from_file, make_trajectory
-from models.video import check_output_dir, read_video
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+from models.video import read_video
 
 LOG2_ENTRIES = 19
 """Entries of each level of the hash grid, as a power of 2."""
@@ -43,6 +39,12 @@ MOVER_EPOCHS = 30
 """Passes over the movers' pixels, which are few."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background colours are learned."""
+TRAINING = ("holdout_every", "num_epochs", "train_seconds", "seed")
+"""Settings that the model depends on."""
+RENDERING = ("holdout_every", "trajectory", "freeze_time", "save_frames")
+"""Settings that the videos depend on, beside the model."""
+RECONSTRUCTION = ("reconstruction.mp4", "mesh.mp4", "depth.mp4", "background_only.mp4", "foreground_only.mp4")
+RECONSTRUCTION += ("frames/reconstruction", "frames/heldout")
 
 
 @dataclass(frozen=True)
@@ -83,37 +85,36 @@ def main() -> None:
     output_dir = check_output_dir(settings.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = None if settings.camera_path is None else from_file(settings.camera_path)
-    seconds: dict[str, float] = {}
-    metrics: dict = {"seconds": seconds}
-    with timed(seconds, "load"):
+    stages, metrics = Stages(output_dir, report=print), {}
+    with Meter() as loading:
         tracks = load_tracks(settings.background_path)
         frames, masks = load_clip(settings, tracks)
         movers = load_movers(settings, tracks)
-        scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
+    clip = {"clip": clip_path(settings, tracks), "masks": settings.background_path.parent / "masks"}
     held_out = held_out_frames(len(frames), settings.holdout_every)
-    if scene is None:
-        with timed(seconds, "train"):
-            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device)
-        save_scene(output_dir / "model.pt", scene)
-        loss_curve(output_dir / "loss_curve.png", history.steps, history.psnr)
-        metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
-        metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
-    write_json(output_dir / "config.json", configuration(settings, device))
+    if settings.checkpoint is None:
+        files = {**clip, "background": settings.background_path, "foreground": foreground_path(settings)}
+        made_from = fingerprint(__file__, {**chosen(settings, *TRAINING), "device": device}, files)
+        work = partial(train_model, settings, tracks, movers, frames, masks, held_out, device, digest(made_from))
+        metrics |= stages.run("train", made_from, ("model.pt", "loss_curve.png"), work)
+    scene = load_model(settings, tracks, device)
+    write_json(output_dir / "config.json", configuration(settings, str(device)))
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
 
+    files = {**clip, "model": settings.checkpoint or output_dir / "model.pt", "camera path": settings.camera_path}
+    made_from = fingerprint(__file__, chosen(settings, *RENDERING), files)
     if settings.checkpoint is None or path is None:
-        with timed(seconds, "reconstruction"):
-            metrics |= reconstruct(output_dir, scene, frames, masks, held_out, settings.save_frames)
-        with timed(seconds, "novel_view"):
-            views, times = make_trajectory(
-                settings.trajectory, scene.cameras, scene.depth, len(frames), freeze_time=settings.freeze_time
-            )
-            name = f"novel_view_{settings.trajectory}"
-            metrics["novel_view_coverage"] = render_video(output_dir, scene, views, times, name, settings.save_frames)
+        work = partial(reconstruct, output_dir, scene, frames, masks, held_out, settings.save_frames)
+        metrics |= stages.run("reconstruction", made_from, RECONSTRUCTION, work)
+        name = f"novel_view_{settings.trajectory}"
+        work = partial(render_trajectory, settings, scene, name)
+        metrics |= stages.run("novel_view", made_from, (f"{name}.mp4", f"frames/{name}"), work)
     if path is not None:
-        with timed(seconds, "camera_path"):
-            metrics["camera_path_coverage"] = render_video(output_dir, scene, *path, "novel_view", True)
-    metrics["peak_memory_gib"] = peak_memory()
+        work = partial(render_path, settings, scene, path)
+        metrics |= stages.run("camera_path", made_from, ("novel_view.mp4", "frames/novel_view"), work)
+    metrics["seconds"] = {"load": loading.seconds, **stages.seconds()}
+    metrics["peak_memory_gib_of_stages"] = memory = {"load": loading.peak_gib, **stages.memory()}
+    metrics["peak_memory_gib"] = max((peak for peak in memory.values() if peak is not None), default=None)
     write_json(output_dir / "metrics.json", metrics)
     summarise(output_dir, metrics)
 
@@ -128,13 +129,28 @@ def check(settings: Settings) -> None:
     check_trajectory(settings.trajectory)
 
 
+def chosen(settings: Settings, *names: str) -> dict[str, object]:
+    """Some of the settings."""
+    return {name: getattr(settings, name) for name in names}
+
+
+def clip_path(settings: Settings, tracks: Tracks) -> Path:
+    """The clip given, or the one that the track file names."""
+    return settings.video_path or Path(tracks.video_path)
+
+
+def foreground_path(settings: Settings) -> Path:
+    """The movers' file given, or the one beside the background's."""
+    return settings.foreground_path or settings.background_path.parent / "foreground_points.pt"
+
+
 def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarray | None]:
     """The frames that the tracks were made on, and the masks written beside the track file."""
     if tracks.layer != "background":
         raise InputError(f"{settings.background_path}: holds the {tracks.layer} layer; give a background track file")
     if settings.video_path is None and not tracks.video_path:
         raise InputError(f"{settings.background_path}: does not say which clip it was made from; give --video_path")
-    path = settings.video_path or Path(tracks.video_path)
+    path = clip_path(settings, tracks)
     indices = tracks.frame_indices
     stride = int(indices[1] - indices[0]) if len(indices) > 1 else 1
     video = read_video(path, int(indices[-1]) // stride + 1, stride, max(tracks.width, tracks.height))
@@ -149,9 +165,9 @@ def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarra
     return video.frames, read_masks(folder, len(tracks), tracks.width, tracks.height, np.arange(len(tracks)))
 
 
-def load_checkpoint(settings: Settings, tracks: Tracks, device: torch.device) -> Scene:
-    """The scene trained before, if it is one of this clip."""
-    scene = load_scene(settings.checkpoint, device)
+def load_model(settings: Settings, tracks: Tracks, device: torch.device) -> Scene:
+    """The scene trained now or before, if it is one of this clip."""
+    scene = load_scene(settings.checkpoint or settings.output_dir / "model.pt", device)
     cameras = scene.cameras
     if (len(cameras), cameras.width, cameras.height) != (len(tracks), tracks.width, tracks.height):
         raise InputError(
@@ -163,7 +179,7 @@ def load_checkpoint(settings: Settings, tracks: Tracks, device: torch.device) ->
 
 def load_movers(settings: Settings, background: Tracks) -> Tracks | None:
     """The foreground's tracks; None where nothing moves or no file was made."""
-    path = settings.foreground_path or settings.background_path.parent / "foreground_points.pt"
+    path = foreground_path(settings)
     if settings.foreground_path is None and not path.is_file():
         return None
     tracks = load_tracks(path)
@@ -179,6 +195,43 @@ def held_out_frames(num_frames: int, every: int) -> list[int]:
     return [t for t in range(num_frames) if every and t % every == every // 2]
 
 
+def train_model(
+    settings: Settings,
+    tracks: Tracks,
+    movers: Tracks | None,
+    frames: np.ndarray,
+    masks: np.ndarray | None,
+    held_out: list[int],
+    device: torch.device,
+    made_from: str,
+) -> dict:
+    """Trains, with checkpoints on the way, and writes model.pt and the loss curve."""
+    out = settings.output_dir
+    checkpoint = Checkpoint(out / "checkpoint.pt", made_from, report=print)
+    scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device, checkpoint)
+    save_scene(out / "model.pt", scene)
+    loss_curve(out / "loss_curve.png", history.steps, history.psnr)
+    checkpoint.remove()
+    return {
+        "training_psnr": history.psnr[-1] if history.psnr else None,
+        "samples_per_second": history.samples / max(history.seconds, 1e-9),
+    }
+
+
+def render_trajectory(settings: Settings, scene: Scene, name: str) -> dict:
+    """The novel view video."""
+    views, times = make_trajectory(
+        settings.trajectory, scene.cameras, scene.depth, len(scene.cameras), freeze_time=settings.freeze_time
+    )
+    coverage = render_video(settings.output_dir, scene, views, times, name, settings.save_frames)
+    return {"novel_view_coverage": coverage}
+
+
+def render_path(settings: Settings, scene: Scene, path: tuple[Cameras, list[float]]) -> dict:
+    """The video of a camera path that was given."""
+    return {"camera_path_coverage": render_video(settings.output_dir, scene, *path, "novel_view", True)}
+
+
 def train_scene(
     settings: Settings,
     tracks: Tracks,
@@ -187,6 +240,7 @@ def train_scene(
     masks: np.ndarray | None,
     held_out: list[int],
     device: torch.device,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Scene, History]:
     """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
     training = sorted(set(range(len(frames))) - set(held_out))
@@ -196,7 +250,9 @@ def train_scene(
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
     pixels = sample_points(meshes, frames, grown, training, exposure, generator=random)
     to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
-    renderer, history = fit(settings, pixels, meshes.vertices.numpy(), to_box, random, device, "background")
+    renderer, history = fit(
+        settings, pixels, meshes.vertices.numpy(), to_box, random, device, "background", checkpoint=checkpoint
+    )
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
     if movers is None or masks is None:
         return scene, history
@@ -205,7 +261,7 @@ def train_scene(
         return scene, history
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
     to_box, finest = canonical_normalization(moving)
-    renderer, _ = fit(settings, pixels, None, to_box, random, device, "movers", finest)
+    renderer, _ = fit(settings, pixels, None, to_box, random, device, "movers", finest, checkpoint)
     return replace(scene, moving=MovingLayer(moving, renderer)), history
 
 
@@ -218,6 +274,7 @@ def fit(
     device: torch.device,
     name: str,
     finest: int = 2048,
+    checkpoint: Checkpoint | None = None,
 ):
     """A renderer trained on one layer's pixels, and how training went."""
     generator = torch.Generator().manual_seed(settings.seed)
@@ -236,41 +293,8 @@ def fit(
             bar.update(100 * share - bar.n)
             bar.set_postfix_str(text)
 
-        history = train(renderer, pixels, positions, schedule, random, progress)
+        history = train(renderer, pixels, positions, schedule, random, progress, checkpoint, name)
     return renderer, history
-
-
-class timed:
-    """Adds the seconds that a block takes to a table."""
-
-    def __init__(self, table: dict[str, float], name: str):
-        self.table, self.name = table, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table[self.name] = round(time.perf_counter() - self.start, 2)
-
-
-def configuration(settings: Settings, device: torch.device) -> dict:
-    """All settings, versions and the commit: enough to repeat the run."""
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        commit = ""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
-
-
-def peak_memory() -> float | None:
-    """Largest resident size of this process so far, in GiB; None on Windows, where it is not known."""
-    if resource is None:
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def summarise(output_dir: Path, metrics: dict) -> None:

@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must 
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,18 @@ from tqdm import tqdm
 from background_points import clip_name, describe, load_masks
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
+from models.files import check_output_dir, subfolder, write_json
 from models.images import write_image
 from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
 from models.plots import draw_tracks
+from models.stages import Stages, configuration, fingerprint
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
-from models.video import Video, check_output_dir, read_video, write_video
+from models.video import Video, read_video, write_video
+
+OUTPUTS = ("foreground_points.pt", "foreground_tracks.mp4", "labels", "foreground_config.json")
 
 
 @dataclass(frozen=True)
@@ -54,18 +59,35 @@ class Settings:
 
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
-    start = time.perf_counter()
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, "cuda" if torch.cuda.is_available() else "cpu")
-    background_path = settings.background_path or (
-        Path("results") / clip_name(settings.video_path) / "background_points.pt"
-    )
+    background_path = background_path_of(settings)
     output_dir = check_output_dir(settings.output_dir or background_path.parent)
+    stages, made_from = Stages(output_dir, report=print), fingerprint(__file__, vars(settings), inputs(settings))
+    stages.run("foreground_points", made_from, OUTPUTS, partial(solve, settings, tracker, background_path, output_dir))
+
+
+def inputs(settings: Settings) -> dict[str, Path | None]:
+    """The files that the result depends on."""
+    background_path = background_path_of(settings)
+    files = {"clip": settings.video_path, "masks": settings.mask_path or background_path.parent / "masks"}
+    return files | {"background": background_path, "weights": settings.checkpoint_path}
+
+
+def background_path_of(settings: Settings) -> Path:
+    """The background's track file given, or the one that background_points.py writes."""
+    return settings.background_path or Path("results") / clip_name(settings.video_path) / "background_points.pt"
+
+
+def solve(settings: Settings, tracker: Tracker, background_path: Path, output_dir: Path) -> None:
+    """All of the work."""
+    start = time.perf_counter()
     background = load_tracks(background_path)
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
     describe(video)
     check_same_clip(video, background, background_path)
     masks = moving_masks(settings, video, background_path)
     out = output_dir / "foreground_points.pt"
+    write_json(output_dir / "foreground_config.json", configuration(settings))
     if not masks.any():
         save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
         print(f"nothing moves in this clip: wrote an empty {out}")
@@ -188,7 +210,7 @@ def moving_tracks(
 
 def write_labels(output_dir: Path, labels: np.ndarray) -> None:
     """The number of the mover of each pixel, as PNGs."""
-    folder = check_output_dir(output_dir / "labels")
+    folder = subfolder(output_dir, "labels")
     for t, image in enumerate(labels):
         write_image(folder / f"{t:05d}.png", image)
 

@@ -1,5 +1,7 @@
-"""The one error that a user can cause, and how a script ends on it."""
+"""The errors that end a script with one sentence, and how a script ends on them."""
 
+import errno
+import signal
 import sys
 from collections.abc import Callable
 
@@ -8,13 +10,41 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence that names the file and the cure."""
 
 
+class NumericalError(InputError, FloatingPointError):
+    """A value that is not finite came up in the middle of the work; the message says where, and the likely cause."""
+
+
 def run_script(main: Callable[[], None]) -> None:
-    """Runs a script's main(); a refused input ends with its sentence on stderr and exit code 2, no traceback."""
+    """Runs a script's main() and ends with one sentence on stderr, no traceback, where it cannot go on.
+
+    Exit codes: 2 for a refused input, a full disk or too little memory, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    stopped_by = []
+
+    def stop(number: int, _: object) -> None:
+        stopped_by.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"error: {error}", 2)
+    except MemoryError:
+        _end("error: there is not enough memory; give a smaller --max_size, --max_frames, or a larger --stride", 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        _end(f"error: the disk is full{where}; free some space and give the same command again: it goes on", 2)
     except KeyboardInterrupt:
-        print("\nstopped; finished files are kept", file=sys.stderr)
-        sys.exit(130)
+        _end(
+            "\nstopped; what is finished is kept, and the same command goes on from there", 128 + (stopped_by or [2])[0]
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)

@@ -1,6 +1,5 @@
 """Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
 
-import errno
 import json
 import math
 import os
@@ -14,13 +13,14 @@ import torch
 
 from models.errors import InputError
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""System errors that mean that nothing more fits."""
+
+class OutputError(InputError):
+    """A file cannot be written; earlier ones are whole."""
 
 
-def write_error(path: Path, reason: str | None) -> InputError:
+def write_error(path: Path, reason: str | None) -> OutputError:
     """The error for a file that cannot be written; ``reason`` in the words of the system or the codec."""
-    return InputError(
+    return OutputError(
         f"{path}: cannot be written ({reason or 'unknown reason'}); "
         "give a folder that exists, is writable and has space"
     )
