@@ -85,10 +85,7 @@ def test_results_that_were_changed_or_removed_are_made_again(worker, damage):
 
 
 NONSENSE = ["", "[]", "{", '{"stages": 3}', '{"stages": {"work": 3}}', '{"stages": {"work": {"results": 3}}}', "\0"]
-NONSENSE += [
-    "[" * 100_000,
-    '{"stages": {"work": {"results": {}, "made_from": {}, "outputs": {"../x": ""}, "seconds": NaN}}}',
-]
+NONSENSE += ["[" * 100_000, '{"stages": {"work": {"results": {}, "made_from": {}, "outputs": {"../x": ""}}}}']
 
 
 @pytest.mark.parametrize("text", NONSENSE)
