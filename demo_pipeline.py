@@ -126,6 +126,8 @@ def check(settings: Settings) -> None:
     lengths = settings.num_epochs, 1.0 if settings.train_seconds is None else settings.train_seconds
     if not all(0 < length < float("inf") for length in lengths):
         raise InputError("--num_epochs and --train_seconds must be positive numbers")
+    if settings.freeze_time is not None and not abs(settings.freeze_time) < 1e9:
+        raise InputError("--freeze_time must be the number of a frame")
     check_trajectory(settings.trajectory)
 
 

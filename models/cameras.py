@@ -1,6 +1,5 @@
 """Pinhole cameras of a clip: projection and its inverse, similarity alignment, transforms.json in and out."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from models.errors import InputError
 from models.files import write_json
+from models.reading import MAX_PIXELS, MAX_SIDE, read_json
 
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
@@ -126,10 +126,7 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     Raises:
         InputError: the file cannot be read, has no frames, or holds a pose or intrinsics that cannot be used.
     """
-    try:
-        meta = json.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable transforms.json ({type(error).__name__})") from error
+    meta = read_json(path, "a transforms.json")
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path}: holds no frames; a camera path needs at least one entry in 'frames'")
@@ -145,8 +142,8 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     rotation = poses[:, :3, :3]
     if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 1e-2:
         raise InputError(f"{path}: a transform_matrix is not a rotation and a shift (scaled or sheared)")
-    if not (0 < width <= 16384 and 0 < height <= 16384):
-        raise InputError(f"{path}: image size {width}x{height} is out of range (1 to 16384)")
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise InputError(f"{path}: image size {width}x{height} is out of range (sides 1 to {MAX_SIDE}, 67 Mpixel)")
     world_from_cam = torch.from_numpy(poses) @ OPENGL_FROM_OPENCV
     names = [str(frame.get("file_path", f"{i:05d}.png")) for i, frame in enumerate(frames)]
     return Cameras(K, world_from_cam, width, height), times, names

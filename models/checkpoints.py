@@ -1,14 +1,13 @@
 """checkpoint.pt: the state of training, layer by layer, from which the same run, started again, goes on."""
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.files import write_tensors
+from models.reading import is_file, load_tensors
 
 CHECKPOINT_SECONDS = 60.0
 """Training is saved about this often; so much of it an interruption may cost."""
@@ -28,12 +27,10 @@ class Checkpoint:
         self.layers: dict[str, dict] = self._read()
 
     def _read(self) -> dict[str, dict]:
-        if not self.path.is_file():
+        if not is_file(self.path):
             return {}
         try:
-            with warnings.catch_warnings():  # about a foreign pickle, which is refused
-                warnings.simplefilter("ignore")
-                content = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = load_tensors(self.path)
             found, layers = content["made_from"], dict(content["layers"])
         except Exception as error:  # a damaged file can fail anywhere in the decoders
             self.report(f"{self.path}: cannot be read ({type(error).__name__}), training starts anew")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from numpy import ndarray
 
 from models.errors import InputError
 from models.files import check_output_dir, write_bytes
+from models.reading import MAX_PIXELS, MAX_SIDE, claimed_size, read_limited
 
 # A corrupt image is reported by InputError; OpenCV's own lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -46,13 +48,17 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
         InputError: the file cannot be read or decoded, or is cut short.
     """
     try:
-        data = path.read_bytes()
+        data = read_limited(path)
     except OSError as error:
         raise InputError(f"{path}: the image cannot be read ({error.strerror}); check the file") from error
+    width, height = claimed_size(data) or (0, 0)
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(f"{path}: claims {width}x{height} pixels, more than can be worked on; reduce or remove it")
     image = None
-    if data and not _is_cut_short(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None:
+    if width and height and not _is_cut_short(data):
+        with suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)

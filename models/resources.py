@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -37,6 +38,23 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         self.seconds = round(time.perf_counter() - self.start, 2)
         self.peak_gib = peak_memory()
+
+
+@contextmanager
+def bounded_memory(extra: int) -> Iterator[None]:
+    """Lets the block take at most so many bytes more: past that an allocation fails, not the machine (on Linux)."""
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [used + extra, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def machine_memory() -> int | None:

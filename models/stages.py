@@ -18,6 +18,7 @@ import torch
 
 from models.errors import InputError, NumericalError
 from models.files import OutputError, subfolder, write_json, write_tensors
+from models.reading import load_tensors, read_json
 from models.resources import Meter
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "numba", "pycolmap")
@@ -105,9 +106,9 @@ class Stages:
 
     def _read(self) -> dict[str, dict]:
         try:
-            stages = json.loads((self.folder / _TABLE).read_text())["stages"]
+            stages = read_json(self.folder / _TABLE, "a table of stages")["stages"]
             return {name: stage for name, stage in stages.items() if _is_whole(stage)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     def run(
@@ -151,7 +152,7 @@ class Stages:
             write_tensors(subfolder(self.folder, _VALUES) / f"{name}.pt", arrays)
 
         self.run(name, made_from, [path], write)
-        loaded = torch.load(self.folder / path, weights_only=True)
+        loaded = load_tensors(self.folder / path)
         return {key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in loaded.items()}
 
     def drop_values(self) -> None:

@@ -1,7 +1,6 @@
 """The track file: 2D tracks, their 3D points and the cameras of a clip; the only link between the scripts."""
 
 import pickle
-import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from models.cameras import Cameras
 from models.errors import InputError
 from models.files import write_tensors
+from models.reading import is_file, load_tensors
 from models.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
 
 FORMAT_VERSION = 1
@@ -19,6 +19,9 @@ LAYERS = ("background", "foreground")
 _MAX_VALUES = 1 << 31
 _MAX_SIDE = 16384
 _RIGID_TOLERANCE = 1e-3
+_MAX_FRAME = 1 << 31
+LARGEST = 1e12
+"""Coordinates beyond are no scene; products of them would leave the range of single precision."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def load_tracks(path: str | Path) -> Tracks:
         InputError: the file is missing, damaged, holds code, is of another format or breaks the format's rules.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such file; make it with background_points.py or foreground_points.py")
     data = from_npz(path) if path.suffix.lower() == ".npz" else _read_dict(path)
     if "format_version" not in data and any(key in data for key in SPATRACKER_KEYS):
@@ -128,9 +131,7 @@ def load_tracks(path: str | Path) -> Tracks:
 
 def _read_dict(path: Path) -> dict:
     try:
-        with warnings.catch_warnings():  # about a foreign pickle, which is refused below
-            warnings.simplefilter("ignore")
-            data = torch.load(path, map_location="cpu", weights_only=True)
+        data = load_tensors(path)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: is no plain file of tensors, or holds code, which is never run; "
@@ -230,7 +231,16 @@ def _storage_problem(data: dict) -> str | None:
 
 
 def _camera_problem(data: dict) -> str | None:
-    K, poses, indices = data["K"].double(), data["world_from_cam"].double(), data["frame_indices"]
+    indices = data["frame_indices"]
+    if problem := camera_problem(data["K"].double(), data["world_from_cam"].double()):
+        return problem
+    if indices[0] < 0 or (indices.diff() <= 0).any() or indices[-1] > _MAX_FRAME:
+        return "frame_indices do not rise from 0 or above"
+    return None
+
+
+def camera_problem(K: Float[Tensor, "F 3 3"], poses: Float[Tensor, "F 4 4"]) -> str | None:
+    """What is wrong with cameras, as a clause; None if nothing is."""
     if not (torch.isfinite(K).all() and torch.isfinite(poses).all()):
         return "a camera holds NaN or infinity"
     if not (K.diagonal(dim1=1, dim2=2) > 0).all() or (K[:, [1, 2, 2], [0, 0, 1]] != 0).any() or (K[:, 2, 2] != 1).any():
@@ -240,8 +250,8 @@ def _camera_problem(data: dict) -> str | None:
     last = poses[:, 3] - torch.tensor([0, 0, 0, 1.0], dtype=torch.float64)
     if skew > _RIGID_TOLERANCE or last.abs().max() > 1e-6 or (torch.det(rotation) < 0).any():
         return "a pose in world_from_cam is not rigid (a rotation and a shift)"
-    if indices[0] < 0 or (indices.diff() <= 0).any():
-        return "frame_indices do not rise from 0 or above"
+    if max(K.abs().max(), poses.abs().max()) > LARGEST:
+        return f"a camera holds values above {LARGEST:.0e}"
     return None
 
 
@@ -253,6 +263,11 @@ def _value_problem(data: dict) -> str | None:
     seen = torch.isfinite(xyz[0])[visible.any(0)] if xyz.stride(0) == 0 else torch.isfinite(xyz[visible])
     if not seen.all():
         return "xyz holds NaN or infinity at visible points"
+    for key in ("xy", "xyz"):
+        values = data[key][:1] if key == "xyz" and xyz.stride(0) == 0 else data[key]
+        seen = visible.any(0)[None] if len(values) < len(visible) else visible
+        if len(values) and (values[seen].abs() > LARGEST).any():
+            return f"{key} holds values above {LARGEST:.0e}"
     if data.get("canonical") is not None and not torch.isfinite(data["canonical"]).all():
         return "canonical holds NaN or infinity"
     return None

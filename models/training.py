@@ -13,7 +13,7 @@ from torch import Tensor
 from models import checkpoints
 from models.checkpoints import Checkpoint, generator_state, restore_generator
 from models.encoding import FieldOptimizer
-from models.errors import NumericalError
+from models.errors import InputError, NumericalError
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.tools import DevicePixels, TrainingPixels, batch_plain
 
@@ -80,7 +80,10 @@ def train(
     """
     run = _Run(renderer, pixels, positions, schedule.batch_size, generator)
     if checkpoint is not None and (state := checkpoint.load(layer)) is not None:
-        run.restore(state)
+        try:
+            run.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"{checkpoint.path}: is not of this program; remove it to train anew") from error
         checkpoint.report(f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in")
         if state["done"]:
             return run.finished()

@@ -1,5 +1,6 @@
 """Frames in and out: video files through ffmpeg, image folders through models.images; nothing else knows codecs."""
 
+import os
 import re
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from numpy import ndarray
 from models.errors import InputError
 from models.files import check_output_dir, take_place, write_error
 from models.images import image_paths, read_image, write_image, write_images
+from models.reading import MAX_PIXELS, MAX_SIDE, is_file
 
 __all__ = [
     "Video",
@@ -105,8 +107,10 @@ def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
 
 def check_exists(path: Path) -> None:
     """Raises InputError where nothing is at ``path``."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: there is no such file or folder; give a video file or a folder of images")
+    if not is_file(path) and not path.is_dir():
+        raise InputError(f"{path}: is neither a file nor a folder; give a video file or a folder of images")
 
 
 def _check_settings(max_frames: int | None, stride: int, max_size: int) -> None:
@@ -166,9 +170,11 @@ def _read_file(path: Path, max_frames: int | None, stride: int, max_size: int) -
 
 def _decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
     """Frames of a video file; ffmpeg hands them over as PPM images, which say their own size after rotation."""
-    filters = f"select='not(mod(n\\,{stride}))',scale='max(1,round(iw*sar))':ih:{_SCALE_FLAGS},setsar=1,format=rgb24"
+    filters = f"select='not(mod(n\\,{stride}))',scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{_SCALE_FLAGS}"
+    filters += ",setsar=1,format=rgb24"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
-    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-i", f"file:{path.absolute()}"]
+    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-max_pixels", str(MAX_PIXELS)]
+    command += ["-i", f"file:{path.absolute()}"]
     command += ["-map", "0:v:0", "-vf", filters, "-fps_mode", "passthrough"]
     command += ["-frames:v", str(max_frames)] if max_frames else []
     command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]

@@ -1,21 +1,17 @@
-"""The pipeline is killed at random moments, and gives in the end what it gives when left alone, to the byte.
-
-Run as a script this file is a server that imports the pipeline once and then runs each command in a fork of itself.
-"""
+"""The pipeline is killed at random moments, and gives in the end what it gives when left alone, to the byte."""
 
 import hashlib
-import json
 import os
 import random
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import ask, fork_server
 
 ROOT = Path(__file__).parent.parent
 KILLS = {"background": 7, "foreground": 4, "demo": 9}
@@ -23,67 +19,6 @@ KILLS = {"background": 7, "foreground": 4, "demo": 9}
 WIDTH, HEIGHT, FRAMES = 161, 97, 8
 VARYING = {"stages.json", "metrics.json", "background_metrics.json", "config.json"}
 """Files that hold times, or paths that differ from run to run."""
-
-
-def serve() -> None:
-    """Reads commands from stdin, one JSON a line, and answers each with exit code and seconds."""
-    sys.path.insert(0, str(ROOT))
-    import background_points
-    import demo_pipeline
-    import foreground_points
-    from models import checkpoints
-
-    scripts = {"background": background_points, "foreground": foreground_points, "demo": demo_pipeline}
-    checkpoints.CHECKPOINT_SECONDS = 0.05
-    demo_pipeline.LOG2_ENTRIES = 12
-    for line in sys.stdin:
-        job = json.loads(line)
-        start = time.perf_counter()
-        child = os.fork()
-        if child == 0:
-            run_child(scripts[job["script"]].main, job)
-        if job.get("kill_after") is not None:
-            time.sleep(job["kill_after"])
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.perf_counter() - start}
-        print(json.dumps(answer), flush=True)
-
-
-def run_child(main, job: dict) -> None:
-    """One command in a process of its own, which may kill itself when it renames a file."""
-    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1), os.dup2(log, 2)
-    os.chdir(job["folder"])
-    sys.argv = [job["script"], *job["flags"]]
-    if job.get("kill_at_file") is not None:
-        die_at_file(job["kill_at_file"], job["renamed"])
-    from models.errors import run_script
-
-    code = 1
-    try:
-        run_script(main)
-        code = 0
-    except SystemExit as ended:
-        code = ended.code
-    finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-
-
-def die_at_file(number: int, renamed: bool) -> None:
-    """Kills this process at the renaming of its n-th file, just before or just after."""
-    replace, left = os.replace, [number]
-
-    def counted(source, target) -> None:
-        left[0] -= 1
-        if left[0] < 0 and not renamed:
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(source, target)
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = counted
 
 
 class Pipeline:
@@ -103,12 +38,7 @@ class Pipeline:
 
     def run(self, script: str, **kill: object) -> dict:
         """Runs a script; the answer holds exit code, seconds, and what was printed."""
-        flags = [text for key, value in self.commands[script].items() for text in (f"--{key}", str(value))]
-        log = self.folder / "log"
-        job = {"script": script, "flags": flags, "folder": str(self.folder), "log": str(log), **kill}
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline()) | {"log": log.read_text()}
+        return ask(self.server, script, self.commands[script], self.folder, **kill)
 
     def files(self) -> dict[str, str]:
         """Content of each finished result."""
@@ -123,11 +53,8 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def server():
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+    with fork_server() as process:
         yield process
-        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +121,3 @@ def test_a_stopped_script_ends_with_one_sentence_and_no_half_written_file(clip, 
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in errors and "same command" in errors
     assert not list(tmp_path.rglob("*.part"))
-
-
-if __name__ == "__main__":
-    serve()
