@@ -25,6 +25,8 @@ def run_script(main: Callable[[], None]) -> None:
         stopped_by.append(number)
         raise KeyboardInterrupt
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what no encoding has
     before = signal.signal(signal.SIGTERM, stop)
     try:
         main()
@@ -38,13 +40,18 @@ def run_script(main: Callable[[], None]) -> None:
         where = f" ({error.filename})" if error.filename else ""
         _end(f"error: the disk is full{where}; free some space and give the same command again: it goes on", 2)
     except KeyboardInterrupt:
-        _end(
-            "\nstopped; what is finished is kept, and the same command goes on from there", 128 + (stopped_by or [2])[0]
-        )
+        print(file=sys.stderr)  # below a progress bar
+        number = stopped_by[0] if stopped_by else signal.SIGINT
+        _end("stopped; what is finished is kept, and the same command goes on from there", 128 + number)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _end(sentence: str, code: int) -> None:
-    print(sentence, file=sys.stderr)
+    print(printable(sentence), file=sys.stderr)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey or cannot show (as in odd file names) as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -39,7 +39,11 @@ def load_tensors(path: Path) -> object:
         Exception: whatever a decoder raises on a damaged file.
     """
     size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(4)
     if not zipfile.is_zipfile(path):
+        if start in (b"", b"PK\3\4"):
+            raise ValueError("cut short")
         raise pickle.UnpicklingError("not an archive of torch.save")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()

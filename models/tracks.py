@@ -20,6 +20,7 @@ _MAX_VALUES = 1 << 31
 _MAX_SIDE = 16384
 _RIGID_TOLERANCE = 1e-3
 _MAX_FRAME = 1 << 31
+_MAX_NAME = 4096
 LARGEST = 1e12
 """Coordinates beyond are no scene; products of them would leave the range of single precision."""
 
@@ -191,6 +192,8 @@ def _scalar_problem(data: dict) -> str | None:
         return f"layer is {data['layer']!r:.40}, expected background or foreground"
     if not (0 < data["width"] <= _MAX_SIDE and 0 < data["height"] <= _MAX_SIDE):
         return f"image size {data['width']:.0f}x{data['height']:.0f} is out of range (1 to {_MAX_SIDE})"
+    if len(data["video_path"]) > _MAX_NAME:
+        return f"video_path has {len(data['video_path'])} letters"
     return None if 0 < data["fps"] <= 1e4 else f"fps is {data['fps']}, expected a positive number"
 
 
@@ -206,7 +209,8 @@ def _shape_problem(data: dict) -> str | None:
         if value is None and key in _OPTIONAL:
             continue
         expected = tuple(letters[s] if s in letters else int(s) for s in shape)
-        if not isinstance(value, Tensor) or value.layout != torch.strided or tuple(value.shape) != expected:
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or tuple(value.shape) != expected:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             return f"{key} is {found}, expected a dense tensor of shape {expected}"
         kind = _DTYPES.get(key, torch.float32)
