@@ -160,6 +160,8 @@ def describe(video: Video) -> None:
     width, height = video.original_size
     reduced = "" if (width, height) == (video.width, video.height) else f" (reduced from {width}x{height})"
     print(f"{video.path}: {len(video)} frames {video.width}x{video.height}{reduced}, {video.fps:.2f} per second")
+    for note in video.notes:
+        print(f"{video.path}: {note}")
 
 
 def load_masks(settings: Settings, video: Video) -> np.ndarray | None:

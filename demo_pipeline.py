@@ -153,9 +153,9 @@ def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarra
     if settings.video_path is None and not tracks.video_path:
         raise InputError(f"{settings.background_path}: does not say which clip it was made from; give --video_path")
     path = clip_path(settings, tracks)
-    indices = tracks.frame_indices
-    stride = int(indices[1] - indices[0]) if len(indices) > 1 else 1
-    video = read_video(path, int(indices[-1]) // stride + 1, stride, max(tracks.width, tracks.height))
+    indices = tracks.frame_indices.numpy()
+    stride = max(1, int(np.gcd.reduce(indices)))
+    video = read_video(path, int(indices[-1]) // stride + 1, stride, max(tracks.width, tracks.height), keep=indices)
     if len(video) != len(tracks) or (video.width, video.height) != (tracks.width, tracks.height):
         raise InputError(
             f"{path}: gives {len(video)} frames {video.width}x{video.height}, but {settings.background_path} was made "

@@ -1,25 +1,25 @@
 """Frames in and out: video files through ffmpeg, image folders through models.images; nothing else knows codecs."""
 
 import os
-import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
+from models.decoding import DEFAULT_FPS, SCALE_FLAGS, damaged_frames, decode, frame_rate, text_of
 from models.errors import InputError
 from models.files import check_output_dir, take_place, write_error
+from models.frame_checks import SIZE, misleading, named, small_picture
 from models.images import image_paths, read_image, write_image, write_images
-from models.reading import MAX_PIXELS, MAX_SIDE, is_file
+from models.reading import is_file
 
 __all__ = [
     "Video",
@@ -32,14 +32,6 @@ __all__ = [
     "write_images",
     "write_video",
 ]
-
-IMAGE_FOLDER_FPS = 30.0
-"""Frame rate assumed for a folder of images, which carries none."""
-# Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
-_CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,yuv4mpegpipe,mxf,dv"
-)
-_SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 @dataclass(frozen=True)
@@ -58,6 +50,8 @@ class Video:
     """Width and height before reduction."""
     original_frames: int | None = None
     """Number of frames of the whole clip, or None where the rest was not decoded."""
+    notes: tuple[str, ...] = ()
+    """What a user should know: frames left out, and why."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -73,10 +67,20 @@ class Video:
         return self.frames.shape[1]
 
 
-def read_video(path: str | Path, max_frames: int | None = None, stride: int = 1, max_size: int = 960) -> Video:
+def read_video(
+    path: str | Path,
+    max_frames: int | None = None,
+    stride: int = 1,
+    max_size: int = 960,
+    keep: Sequence[int] | None = None,
+) -> Video:
     """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames`` of them.
 
     A frame whose longer side exceeds ``max_size`` pixels is reduced to it. Rotation and pixel-aspect tags are applied.
+    Frames that would mislead (damaged, blank, of another scene; see ``models.frame_checks``) are left out and named.
+
+    Args:
+        keep: leave out all frames but those of these numbers, and none of them.
 
     Raises:
         InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of unlike sizes.
@@ -85,13 +89,36 @@ def read_video(path: str | Path, max_frames: int | None = None, stride: int = 1,
     _check_settings(max_frames, stride, max_size)
     check_exists(path)
     read = _read_folder if path.is_dir() else _read_file
-    video = read(path, max_frames, stride, max_size)
+    video, damaged = read(path, max_frames, stride, max_size)
     if len(video) < 2:
         raise InputError(
             f"{path}: gave one frame at stride {stride}, needs at least 2; "
             "give a longer clip, a smaller stride or a larger max_frames"
         )
-    return video
+    return _sound(video, damaged) if keep is None else _taken(video, np.isin(video.frame_indices, keep), ())
+
+
+def _sound(video: Video, damaged: set[int]) -> Video:
+    """The video without frames that would mislead."""
+    pictures = None
+    if video.width >= SIZE[0] and video.height >= SIZE[1]:
+        pictures = np.stack([small_picture(frame) for frame in video.frames])
+    places = {int(index): place for place, index in enumerate(video.frame_indices)}
+    damaged = {places[t] for t in damaged if t in places}
+    wrong = misleading(pictures, damaged) if pictures is not None else {}
+    numbers = {int(video.frame_indices[place]): reason for place, reason in wrong.items()}
+    notes = [f"frames left out: {named(numbers)}"] if numbers else []
+    same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
+    if 0 < len(same) <= len(video) / 2:
+        notes.append(f"frames that repeat the one before: {named({int(video.frame_indices[k]): 'kept' for k in same})}")
+    kept = np.array([place not in wrong for place in range(len(video))])
+    return _taken(video, kept, tuple(notes))
+
+
+def _taken(video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...]) -> Video:
+    if kept.all():
+        return replace(video, notes=notes)
+    return replace(video, frames=video.frames[kept], frame_indices=video.frame_indices[kept], notes=notes)
 
 
 def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
@@ -102,7 +129,7 @@ def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
     """
     check_exists(Path(path))
     with tempfile.TemporaryFile() as log:
-        yield from _decode(Path(path), None, 1, log)
+        yield from decode(Path(path), None, 1, log)
 
 
 def check_exists(path: Path) -> None:
@@ -139,7 +166,7 @@ def _stacked(frames: list[ndarray]) -> ndarray:
     return stack
 
 
-def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int) -> Video:
+def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int) -> tuple[Video, set[int]]:
     paths = image_paths(path)
     indices = np.arange(len(paths))[::stride][:max_frames]
     frames, first = [], None
@@ -153,73 +180,20 @@ def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int)
                 "give images of one size"
             )
         frames.append(_reduced(image, max_size))
-    return Video(_stacked(frames), IMAGE_FOLDER_FPS / stride, path, indices, first, len(paths))
+    return Video(_stacked(frames), DEFAULT_FPS / stride, path, indices, first, len(paths)), set()
 
 
-def _read_file(path: Path, max_frames: int | None, stride: int, max_size: int) -> Video:
+def _read_file(path: Path, max_frames: int | None, stride: int, max_size: int) -> tuple[Video, set[int]]:
     frames, size = [], (0, 0)
     with tempfile.TemporaryFile() as log:
-        for image in _decode(path, max_frames, stride, log):
+        for image in decode(path, max_frames, stride, log):
             size = image.shape[1], image.shape[0]
             frames.append(_reduced(image, max_size))
-        fps = _frame_rate(_text(log)) / stride
+        said = text_of(log)
     indices = np.arange(len(frames)) * stride
     known = len(frames) if stride == 1 and len(frames) != max_frames else None
-    return Video(_stacked(frames), fps, path, indices, size, known)
-
-
-def _decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
-    """Frames of a video file; ffmpeg hands them over as PPM images, which say their own size after rotation."""
-    filters = f"select='not(mod(n\\,{stride}))',scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{_SCALE_FLAGS}"
-    filters += ",setsar=1,format=rgb24"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
-    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-max_pixels", str(MAX_PIXELS)]
-    command += ["-i", f"file:{path.absolute()}"]
-    command += ["-map", "0:v:0", "-vf", filters, "-fps_mode", "passthrough"]
-    command += ["-frames:v", str(max_frames)] if max_frames else []
-    command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    shape = None
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process:
-        try:
-            while (image := _read_ppm(process.stdout)) is not None:
-                shape = shape or image.shape
-                if image.shape != shape:
-                    raise InputError(f"{path}: the frame size changes within the video; re-encode it at one size")
-                yield image
-        finally:
-            process.kill()  # after the last frame it has ended already; an early stop must not wait for the rest
-    if shape is None:
-        raise InputError(f"{path}: {_decode_failure(path, _text(log))}; give a video that plays, or a folder of images")
-
-
-def _text(log: IO[bytes]) -> str:
-    log.seek(0)
-    return log.read().decode(errors="replace")
-
-
-def _read_ppm(stream: IO[bytes]) -> ndarray | None:
-    if stream.readline() != b"P6\n":
-        return None
-    width, height = map(int, stream.readline().split())
-    stream.readline()  # the maximum, 255
-    data = stream.read(width * height * 3)
-    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == width * height * 3 else None
-
-
-def _decode_failure(path: Path, log: str) -> str:
-    if path.stat().st_size == 0:
-        return "the file is empty"
-    if "matches no streams" in log:
-        return "holds no video stream"
-    if "Invalid data found" in log or "not on whitelist" in log:
-        return "is no video, or it is corrupt or cut short"
-    return "no frame of it can be decoded, it may be corrupt or cut short"
-
-
-def _frame_rate(log: str) -> float:
-    match = re.search(r"Video: .*?([\d.]+)(k?) (?:fps|tbr)", log)
-    rate = float(match[1]) * (1000 if match[2] else 1) if match else 0.0
-    return rate if 0.1 <= rate <= 1000 else IMAGE_FOLDER_FPS
+    video = Video(_stacked(frames), frame_rate(said) / stride, path, indices, size, known)
+    return video, damaged_frames(said)
 
 
 class VideoWriter:
@@ -270,7 +244,7 @@ class VideoWriter:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo"]
         command += ["-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:.6f}", "-i", "pipe:0"]
         # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.
-        command += ["-vf", f"scale=out_color_matrix=bt601:out_range=tv:{_SCALE_FLAGS},format=yuv420p"]
+        command += ["-vf", f"scale=out_color_matrix=bt601:out_range=tv:{SCALE_FLAGS},format=yuv420p"]
         command += ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
         command += ["-c:v", "libx264", "-crf", str(self._crf), "-preset", "fast", "-movflags", "+faststart"]
         command += ["-f", "mp4", f"file:{self._temporary.absolute()}"]
@@ -309,7 +283,7 @@ class VideoWriter:
 
     def _failure(self) -> InputError:
         self._process.wait()
-        lines = _text(self._log).strip().splitlines()
+        lines = text_of(self._log).strip().splitlines()
         return write_error(self.path, lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}")
 
 
