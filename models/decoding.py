@@ -21,10 +21,10 @@ SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,yuv4mpegpipe,mxf,dv"
 )
-# Light to 1 at 100 cd/m2, colours of BT.709, and bright parts bent (John Hable's curve) instead of clipped.
+# Light to 1 at 203 cd/m2 (ITU-R BT.2408), colours of BT.709; the brighter half is bent instead of clipped.
 _TONE_MAP = (
-    "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
-    "zscale=t=bt709:m=bt709:r=tv,format=yuv444p"
+    "zscale=tin={transfer}:pin=bt2020:min=bt2020nc:t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,"
+    "tonemap=mobius:param=0.5:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv444p"
 )
 
 
@@ -78,8 +78,8 @@ def _repairs(header: str) -> list[str]:
     filters = []
     if re.search(r"\b(top|bottom) (coded )?first", header):
         filters.append("bwdif=mode=send_frame")
-    if re.search(r"smpte2084|arib-std-b67", header) and _has_tone_map():
-        filters.append(_TONE_MAP)
+    if (transfer := re.search(r"smpte2084|arib-std-b67", header)) and _has_tone_map():
+        filters.append(_TONE_MAP.format(transfer=transfer[0]))
     return filters
 
 
