@@ -21,6 +21,7 @@ from models.files import check_output_dir, subfolder, write_json
 from models.masks import dilate, read_masks, write_masks
 from models.motion import motion_masks
 from models.plots import draw_tracks, mask_overlay
+from models.resources import memory_limit, warn_of_need, watched_memory
 from models.sfm import (
     StaticScene,
     read_cameras,
@@ -37,6 +38,10 @@ from models.video import Video, read_video, write_video
 
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
+BASE_MEMORY = 6 << 27
+"""Bytes that the program takes whatever the clip."""
+FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 36
+"""For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
 OUTPUTS = (
     "background_points.pt",
     "transforms.json",
@@ -73,6 +78,8 @@ class Settings:
     """Known cameras: a transforms.json or a COLMAP model folder."""
     seed: int = 0
     """Seed of the mappers."""
+    max_memory: float | None = None
+    """GiB to stay within; most of the machine's if not given."""
 
 
 def main() -> None:
@@ -82,7 +89,8 @@ def main() -> None:
     check_spacing(settings.spacing)
     stages, made_from = Stages(output_dir, report=print), fingerprint(__file__, vars(settings), inputs(settings))
     work = partial(solve, settings, output_dir, tracker, stages, made_from)
-    summarise(output_dir, stages.run("background_points", made_from, OUTPUTS, work))
+    with watched_memory(memory_limit(settings.max_memory)):
+        summarise(output_dir, stages.run("background_points", made_from, OUTPUTS, work))
     stages.drop_values()
 
 
@@ -94,8 +102,10 @@ def inputs(settings: Settings) -> dict[str, Path | None]:
 
 def solve(settings: Settings, output_dir: Path, tracker: Tracker, stages: Stages, made_from: dict[str, str]) -> dict:
     """All of the work; what takes long is kept on the way, so that a run that was stopped goes on from there."""
-    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
+    memory = memory_limit(settings.max_memory)
+    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
     describe(video)
+    warn_of_need(needed_memory(video, settings.spacing), memory, print)
     masks = load_masks(settings, video)
     known = None if settings.cameras_path is None else load_cameras(settings, video)
 
@@ -130,6 +140,12 @@ def solve(settings: Settings, output_dir: Path, tracker: Tracker, stages: Stages
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
     write_video(output_dir / "background_tracks.mp4", draw_tracks(frames, xy, scene.points.agrees), video.fps)
     return figures(output_dir, settings, video, scene, tracks, stages)
+
+
+def needed_memory(video: Video, spacing: int) -> int:
+    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame."""
+    tracks = video.width * video.height / spacing**2 * max(1, len(video) / FRAMES_OF_A_TRACK)
+    return int(BASE_MEMORY + 4 * video.frames[0, ..., 0].size * len(video) + BYTES_OF_AN_ENTRY * tracks * len(video))
 
 
 def check_spacing(spacing: int) -> None:

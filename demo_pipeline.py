@@ -23,11 +23,11 @@ from models.masks import dilate, read_masks
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.plots import loss_curve
-from models.resources import Meter
+from models.resources import Meter, memory_limit, warn_of_need, watched_memory
 from models.results import reconstruct, render_video
 from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
 from models.stages import Stages, configuration, digest, fingerprint
-from models.tools import sample_points
+from models.tools import MOST_SAMPLES, SAMPLE, sample_points
 from models.tracks import Tracks, load_tracks
 from models.training import History, Schedule, train
 from models.trajectories import check_trajectory, from_file, make_trajectory
@@ -39,6 +39,8 @@ MOVER_EPOCHS = 30
 """Passes over the movers' pixels, which are few."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background colours are learned."""
+BASE_MEMORY = 5 << 28
+"""Bytes that the program takes whatever the clip."""
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "seed")
 """Settings that the model depends on."""
 RENDERING = ("holdout_every", "trajectory", "freeze_time", "save_frames")
@@ -77,11 +79,19 @@ class Settings:
     """Hold the movers at this frame in the novel view video."""
     seed: int = 0
     """Seed of training."""
+    max_memory: float | None = None
+    """GiB to stay within; most of the machine's if not given."""
 
 
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings())
     check(settings)
+    with watched_memory(memory_limit(settings.max_memory)):
+        run(settings)
+
+
+def run(settings: Settings) -> None:
+    """All stages, each used again where it was finished before."""
     output_dir = check_output_dir(settings.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = None if settings.camera_path is None else from_file(settings.camera_path)
@@ -90,6 +100,7 @@ def main() -> None:
         tracks = load_tracks(settings.background_path)
         frames, masks = load_clip(settings, tracks)
         movers = load_movers(settings, tracks)
+    warn_of_need(needed_memory(frames), memory_limit(settings.max_memory), print)
     clip = {"clip": clip_path(settings, tracks), "masks": settings.background_path.parent / "masks"}
     held_out = held_out_frames(len(frames), settings.holdout_every)
     if settings.checkpoint is None:
@@ -117,6 +128,12 @@ def main() -> None:
     metrics["peak_memory_gib"] = max((peak for peak in memory.values() if peak is not None), default=None)
     write_json(output_dir / "metrics.json", metrics)
     summarise(output_dir, metrics)
+
+
+def needed_memory(frames: np.ndarray) -> int:
+    """About how many bytes a run holds: the program and the fields, frames and masks, and the training pixels."""
+    pixels = frames[..., 0].size
+    return BASE_MEMORY + 4 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)
 
 
 def check(settings: Settings) -> None:
@@ -155,7 +172,14 @@ def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarra
     path = clip_path(settings, tracks)
     indices = tracks.frame_indices.numpy()
     stride = max(1, int(np.gcd.reduce(indices)))
-    video = read_video(path, int(indices[-1]) // stride + 1, stride, max(tracks.width, tracks.height), keep=indices)
+    video = read_video(
+        path,
+        int(indices[-1]) // stride + 1,
+        stride,
+        max(tracks.width, tracks.height),
+        keep=indices,
+        memory=memory_limit(settings.max_memory),
+    )
     if len(video) != len(tracks) or (video.width, video.height) != (tracks.width, tracks.height):
         raise InputError(
             f"{path}: gives {len(video)} frames {video.width}x{video.height}, but {settings.background_path} was made "

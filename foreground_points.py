@@ -23,6 +23,7 @@ from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
 from models.plots import draw_tracks
+from models.resources import memory_limit, watched_memory
 from models.stages import Stages, configuration, fingerprint
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
@@ -55,6 +56,8 @@ class Settings:
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
     """Reduce frames whose longer side is larger (as for the background), in pixels."""
+    max_memory: float | None = None
+    """GiB to stay within; most of the machine's if not given."""
 
 
 def main() -> None:
@@ -63,7 +66,9 @@ def main() -> None:
     background_path = background_path_of(settings)
     output_dir = check_output_dir(settings.output_dir or background_path.parent)
     stages, made_from = Stages(output_dir, report=print), fingerprint(__file__, vars(settings), inputs(settings))
-    stages.run("foreground_points", made_from, OUTPUTS, partial(solve, settings, tracker, background_path, output_dir))
+    work = partial(solve, settings, tracker, background_path, output_dir)
+    with watched_memory(memory_limit(settings.max_memory)):
+        stages.run("foreground_points", made_from, OUTPUTS, work)
 
 
 def inputs(settings: Settings) -> dict[str, Path | None]:
@@ -82,7 +87,8 @@ def solve(settings: Settings, tracker: Tracker, background_path: Path, output_di
     """All of the work."""
     start = time.perf_counter()
     background = load_tracks(background_path)
-    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
+    memory = memory_limit(settings.max_memory)
+    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
     describe(video)
     check_same_clip(video, background, background_path)
     masks = moving_masks(settings, video, background_path)

@@ -126,7 +126,7 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     Raises:
         InputError: the file cannot be read, has no frames, or holds a pose or intrinsics that cannot be used.
     """
-    meta = read_json(path, "a transforms.json")
+    meta = read_json(path, "transforms.json")
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path}: holds no frames; a camera path needs at least one entry in 'frames'")

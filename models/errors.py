@@ -32,10 +32,12 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         _end(f"error: {error}", 2)
-    except MemoryError:
-        _end("error: there is not enough memory; give a smaller --max_size, --max_frames, or a larger --stride", 2)
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        cure = "give a smaller --max_size or --max_frames, or a larger --stride; what is finished is kept"
+        _end(f"error: there is not enough memory{why}; {cure}", 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         where = f" ({error.filename})" if error.filename else ""
         _end(f"error: the disk is full{where}; free some space and give the same command again: it goes on", 2)

@@ -85,14 +85,14 @@ def read_json(path: str | Path, what: str) -> object:
         InputError: no such file, or not JSON.
     """
     if not is_file(path):
-        raise InputError(f"{path}: there is no such file; give {what}")
+        raise InputError(f"{path}: not a readable {what} (there is no such file)")
     try:
         if os.path.getsize(path) > MAX_JSON:
             raise ValueError(f"it is larger than {MAX_JSON >> 20} MiB")
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{path}: not {what} that can be read ({type(error).__name__}: {reason})") from error
+        raise InputError(f"{path}: not a readable {what} ({type(error).__name__}: {reason})") from error
 
 
 def _refuse_constant(text: str) -> float:

@@ -1,11 +1,15 @@
 """Memory and time of a stage, and what the machine has."""
 
+import _thread
 import os
 import platform
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from models.errors import InputError
 
 try:
     import resource
@@ -13,6 +17,10 @@ except ImportError:  # Windows
     resource = None
 
 GIB = 2**30
+DEFAULT_SHARE = 0.8
+"""Share of the machine's memory that a run may take."""
+WATCH_SECONDS = 0.5
+"""Time between looks at the memory held."""
 
 
 def peak_memory() -> float | None:
@@ -55,6 +63,69 @@ def bounded_memory(extra: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+class MemoryLimitError(MemoryError):
+    """The process has grown past what it was allowed."""
+
+
+@contextmanager
+def watched_memory(limit: int | None) -> Iterator[None]:
+    """Ends the block with MemoryLimitError soon after the process holds more bytes than ``limit`` (on Linux).
+
+    Pages of files do not count: the system takes those back by itself.
+    """
+    if limit is None or held_memory() is None:
+        yield
+        return
+    done, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_SECONDS):
+            if held_memory() > limit:
+                over.set()
+                _thread.interrupt_main()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not over.is_set():
+            raise
+        raise MemoryLimitError(f"more than the {limit / GIB:.1f} GiB allowed") from None
+    finally:
+        done.set()
+
+
+def held_memory() -> int | None:
+    """Bytes that this process holds, files' pages left out; None where the system does not tell."""
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
+    return None
+
+
+def memory_limit(max_memory: float | None) -> int | None:
+    """Bytes to stay within: so many GiB, or most of the machine's where nothing is given.
+
+    Raises:
+        InputError: not a positive number.
+    """
+    if max_memory is not None:
+        if not 0 < max_memory < float("inf"):
+            raise InputError(f"--max_memory is {max_memory}; give a positive number of GiB")
+        return int(max_memory * GIB)
+    total = machine_memory()
+    return None if total is None else int(DEFAULT_SHARE * total)
+
+
+def warn_of_need(need: int, limit: int | None, report: Callable[[str], None]) -> None:
+    """Says so where a run will hardly fit."""
+    if limit is not None and need > limit:
+        report(
+            f"warning: this run needs about {need / GIB:.1f} GiB, more than the {limit / GIB:.1f} GiB allowed; "
+            "give a smaller --max_size or --max_frames, a larger --stride, or more by --max_memory"
+        )
 
 
 def machine_memory() -> int | None:

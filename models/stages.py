@@ -23,6 +23,7 @@ from models.resources import Meter
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "numba", "pycolmap")
 """Packages whose version may change a result."""
+_NO_MATTER = {"output_dir", "max_memory"}
 _TABLE = "stages.json"
 _VALUES = "stages"
 
@@ -77,7 +78,7 @@ def fingerprint(
     script: str | Path, settings: Mapping[str, object], files: Mapping[str, str | Path | None]
 ) -> dict[str, str]:
     """What a stage is made from: settings as they are, files by content, and the program."""
-    made_from = {f"--{name}": str(value) for name, value in settings.items()}
+    made_from = {f"--{name}": str(value) for name, value in settings.items() if name not in _NO_MATTER}
     made_from |= {name: content_of(path) for name, path in files.items()}
     return made_from | {"the program": program(script)}
 
@@ -106,7 +107,7 @@ class Stages:
 
     def _read(self) -> dict[str, dict]:
         try:
-            stages = read_json(self.folder / _TABLE, "a table of stages")["stages"]
+            stages = read_json(self.folder / _TABLE, "table of stages")["stages"]
             return {name: stage for name, stage in stages.items() if _is_whole(stage)}
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}

@@ -18,6 +18,7 @@ from models.decoding import DEFAULT_FPS, SCALE_FLAGS, damaged_frames, decode, fr
 from models.errors import InputError
 from models.files import check_output_dir, take_place, write_error
 from models.frame_checks import SIZE, misleading, named, small_picture
+from models.frame_store import FrameStore
 from models.images import image_paths, read_image, write_image, write_images
 from models.reading import is_file
 
@@ -32,6 +33,10 @@ __all__ = [
     "write_images",
     "write_video",
 ]
+
+
+FRAMES_SHARE = 0.25
+"""Share of the memory that frames may take before they are kept in a file."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def read_video(
     stride: int = 1,
     max_size: int = 960,
     keep: Sequence[int] | None = None,
+    memory: int | None = None,
 ) -> Video:
     """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames`` of them.
 
@@ -81,6 +87,7 @@ def read_video(
 
     Args:
         keep: leave out all frames but those of these numbers, and none of them.
+        memory: bytes that a run may take; where the frames need much of them they are kept in a temporary file.
 
     Raises:
         InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of unlike sizes.
@@ -89,16 +96,19 @@ def read_video(
     _check_settings(max_frames, stride, max_size)
     check_exists(path)
     read = _read_folder if path.is_dir() else _read_file
-    video, damaged = read(path, max_frames, stride, max_size)
+    share = None if memory is None else int(FRAMES_SHARE * memory)
+    video, damaged = read(path, max_frames, stride, max_size, share)
     if len(video) < 2:
         raise InputError(
             f"{path}: gave one frame at stride {stride}, needs at least 2; "
             "give a longer clip, a smaller stride or a larger max_frames"
         )
-    return _sound(video, damaged) if keep is None else _taken(video, np.isin(video.frame_indices, keep), ())
+    if keep is not None:
+        return _taken(video, np.isin(video.frame_indices, keep), (), share)
+    return _sound(video, damaged, share)
 
 
-def _sound(video: Video, damaged: set[int]) -> Video:
+def _sound(video: Video, damaged: set[int], share: int | None) -> Video:
     """The video without frames that would mislead."""
     pictures = None
     if video.width >= SIZE[0] and video.height >= SIZE[1]:
@@ -112,13 +122,16 @@ def _sound(video: Video, damaged: set[int]) -> Video:
     if 0 < len(same) <= len(video) / 2:
         notes.append(f"frames that repeat the one before: {named({int(video.frame_indices[k]): 'kept' for k in same})}")
     kept = np.array([place not in wrong for place in range(len(video))])
-    return _taken(video, kept, tuple(notes))
+    return _taken(video, kept, tuple(notes), share)
 
 
-def _taken(video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...]) -> Video:
+def _taken(video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...], share: int | None) -> Video:
     if kept.all():
         return replace(video, notes=notes)
-    return replace(video, frames=video.frames[kept], frame_indices=video.frame_indices[kept], notes=notes)
+    store = FrameStore(share)
+    for place in np.flatnonzero(kept):
+        store.add(video.frames[place])
+    return replace(video, frames=store.array(), frame_indices=video.frame_indices[kept], notes=notes)
 
 
 def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
@@ -158,18 +171,12 @@ def _reduced(image: ndarray, max_size: int) -> ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _stacked(frames: list[ndarray]) -> ndarray:
-    """np.stack that frees each frame once copied, so that a long clip is not held twice."""
-    stack = np.empty((len(frames), *frames[0].shape), np.uint8)
-    for i in range(len(frames)):
-        stack[i], frames[i] = frames[i], None
-    return stack
-
-
-def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int) -> tuple[Video, set[int]]:
+def _read_folder(
+    path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
+) -> tuple[Video, set[int]]:
     paths = image_paths(path)
     indices = np.arange(len(paths))[::stride][:max_frames]
-    frames, first = [], None
+    frames, first = FrameStore(share), None
     for i in indices:
         image = read_image(paths[i])
         height, width = image.shape[:2]
@@ -179,20 +186,22 @@ def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int)
                 f"{paths[i]}: is {width}x{height} but {paths[indices[0]].name} is {first[0]}x{first[1]}; "
                 "give images of one size"
             )
-        frames.append(_reduced(image, max_size))
-    return Video(_stacked(frames), DEFAULT_FPS / stride, path, indices, first, len(paths)), set()
+        frames.add(_reduced(image, max_size))
+    return Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths)), set()
 
 
-def _read_file(path: Path, max_frames: int | None, stride: int, max_size: int) -> tuple[Video, set[int]]:
-    frames, size = [], (0, 0)
+def _read_file(
+    path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
+) -> tuple[Video, set[int]]:
+    frames, size = FrameStore(share), (0, 0)
     with tempfile.TemporaryFile() as log:
         for image in decode(path, max_frames, stride, log):
             size = image.shape[1], image.shape[0]
-            frames.append(_reduced(image, max_size))
+            frames.add(_reduced(image, max_size))
         said = text_of(log)
-    indices = np.arange(len(frames)) * stride
-    known = len(frames) if stride == 1 and len(frames) != max_frames else None
-    video = Video(_stacked(frames), frame_rate(said) / stride, path, indices, size, known)
+    indices = np.arange(frames.count) * stride
+    known = frames.count if stride == 1 and frames.count != max_frames else None
+    video = Video(frames.array(), frame_rate(said) / stride, path, indices, size, known)
     return video, damaged_frames(said)
 
 

@@ -13,6 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -31,7 +36,8 @@ def ask(server: subprocess.Popen, script: str, flags: dict[str, object], folder:
 
     Args:
         script: background, foreground or demo.
-        job: kill_after (seconds), or kill_at_file (a number) and renamed (before or after its renaming).
+        job: kill_after (seconds); kill_at_file (a number) and renamed (before or after its renaming); largest_file
+            (bytes), past which writing fails as on a full disk; limit (seconds) until an alarm ends it.
     """
     texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
     log = folder / "log"
@@ -74,6 +80,8 @@ def run_child(main, job: dict) -> None:
     os.dup2(log, 1), os.dup2(log, 2)
     os.chdir(job["folder"])
     sys.argv = [job["script"], *job["flags"]]
+    if job.get("largest_file") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job.get("kill_at_file") is not None:
         die_at_file(job["kill_at_file"], job["renamed"])
     from models.errors import run_script
