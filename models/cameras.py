@@ -135,7 +135,7 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
         K = torch.stack([_intrinsic_matrix({**meta, **frame}, width, height) for frame in frames])
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
         times = [float(frame.get("time", i)) for i, frame in enumerate(frames)]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: needs w, h, fl_x and a 4x4 transform_matrix for each frame ({error})") from error
     if poses.shape[1:] != (4, 4) or not np.isfinite(poses).all() or not all(map(math.isfinite, times)):
         raise InputError(f"{path}: every transform_matrix must be 4x4 and finite, and every time finite")
