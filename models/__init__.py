@@ -9,7 +9,7 @@ frames of reference: ``world_from_cam`` maps camera axes to world axes. Images a
 
 Data flows one way: a file imports only files listed above it (``tests/test_layout.py`` reads this list):
 
-errors, files, resources, reading, stages, images, frame_checks, frame_store, decoding, video,
+errors, files, resources, reading, stages, images, frame_checks, frame_store, decoding, video_writer, video,
 cameras, tracks_import, tracks, masks, optical_flow, lucas_kanade, flow_tracking, third_party, tracker_windows,
 tracker_cotracker3, tracker_tapir, tracker_spatracker2, learned_trackers, tracking, rotation,
 triangulation, sharpening, colmap, sfm, small_motion, motion_evidence, motion_background, motion_segments, motion,
