@@ -12,7 +12,8 @@ from numpy import ndarray
 
 from models.errors import InputError
 from models.files import check_output_dir, write_bytes
-from models.reading import MAX_PIXELS, MAX_SIDE, claimed_size, read_limited
+from models.reading import HEADROOM, MAX_PIXELS, MAX_SIDE, claimed_size, read_limited
+from models.resources import bounded_memory
 
 # A corrupt image is reported by InputError; OpenCV's own lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -56,7 +57,7 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
         raise InputError(f"{path}: claims {width}x{height} pixels, more than can be worked on; reduce or remove it")
     image = None
     if width and height and not _is_cut_short(data):
-        with suppress(cv2.error):
+        with suppress(cv2.error, MemoryError), bounded_memory(16 * width * height + HEADROOM):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")

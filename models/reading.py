@@ -116,7 +116,7 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
     """Width and height that the header of a PNG, JPEG, WebP or BMP states; None for any other content."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            return struct.unpack(">II", data[16:24])
+            return struct.unpack(">II", data[16:24]) if _chunks_fit(data) else None
         if data.startswith(b"BM"):
             width, height = struct.unpack("<ii", data[18:26])
             return abs(width), abs(height)
@@ -127,6 +127,17 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
     except (struct.error, IndexError):
         pass
     return None
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """False where a chunk claims to go on past the end: a decoder would ask for that much memory."""
+    at = 8
+    while at + 12 <= len(png):
+        length, kind = struct.unpack(">I4s", png[at : at + 8])
+        at += 12 + length
+        if kind == b"IEND":
+            break
+    return at <= len(png)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

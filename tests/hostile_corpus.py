@@ -337,6 +337,9 @@ IMAGES: dict[str, Case] = {
     "a PNG of 100,000 x 100,000": frame_of(png(100_000, 100_000)),
     "a PNG of 2^31 x 2^31": frame_of(png((1 << 31) - 1, (1 << 31) - 1)),
     "a PNG of 16000 x 16000": frame_of(png(16000, 16000)),
+    "a PNG with a chunk of 4 GiB": frame_of(
+        png(96, 64).replace(struct.pack(">I", 21) + b"IDAT", b"\xff\xff\xff\xf0IDAT")
+    ),
     "a PNG without a pixel": frame_of(png(0, 0)),
     "a JPEG of 65500 x 65500": frame_of(jpeg(65500, 65500), "00002.jpg"),
     "a BMP of 40000 x 40000": frame_of(b"BM" + bytes(16) + struct.pack("<ii", 40000, -40000) + bytes(60), "00002.bmp"),
