@@ -16,7 +16,7 @@ from forks import ask, fork_server
 ROOT = Path(__file__).parent.parent
 KILLS = {"background": 7, "foreground": 4, "demo": 9}
 """How often each script is killed."""
-WIDTH, HEIGHT, FRAMES = 161, 97, 8
+WIDTH, HEIGHT, FRAMES = 129, 81, 7
 VARYING = {"stages.json", "metrics.json", "background_metrics.json", "config.json"}
 """Files that hold times, or paths that differ from run to run."""
 
@@ -33,7 +33,7 @@ class Pipeline:
         self.commands = {
             "background": masked,
             "foreground": masked | background,
-            "demo": background | {"output_dir": "demo", "num_epochs": 12, "holdout_every": 4},
+            "demo": background | {"output_dir": "demo", "num_epochs": 6, "holdout_every": 4},
         }
 
     def run(self, script: str, **kill: object) -> dict:
