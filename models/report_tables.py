@@ -1,6 +1,5 @@
 """The tables and headline figures of a results page, as HTML; every text that comes from outside is escaped."""
 
-import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -61,7 +60,7 @@ def tiles(metrics: Mapping, background: Mapping) -> str:
             found.append(("Training SSIM", f"{training['ssim']:.3f}", ""))
     if "frames_registered" in background:
         found.append(("Cameras placed", str(background["frames_registered"]), f"of {background['frames']}"))
-    if math.isfinite(error := float(background.get("reprojection_error_px", math.nan))):
+    if (error := background.get("reprojection_error_px")) is not None:
         found.append(("Reprojection error", f"{error:.2f}", "px"))
     if seconds := _all_seconds(metrics, background):
         found.append(("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))
