@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
 from models.cameras import Cameras
-from models.rasterizer import Fragments, rasterize
+from models.rasterizer import interpolate, rasterize
 from models.world_mesh import WorldMesh
 
 PADDING = 2
@@ -36,12 +37,16 @@ class Atlas:
     """Of the texture, in texels."""
     height: int
 
-    def texels(self) -> tuple[Fragments, Bool[np.ndarray, "h w"]]:
-        """Which face each texel's centre lies on and where on it, and which texels are on any."""
+    def texels(
+        self, attributes: Float[np.ndarray, "V C"]
+    ) -> tuple[Float[Tensor, "S C"], Int[np.ndarray, "S"], Bool[np.ndarray, "h w"]]:
+        """Vertices' attributes at each texel whose centre is on a face, row by row; which face; and which texels."""
         flat = np.concatenate([self.uv, np.ones((len(self.uv), 1), np.float32)], 1)
-        faces, K = torch.from_numpy(self.faces), torch.eye(3)
-        seen = rasterize(torch.from_numpy(flat), faces, K, self.width, self.height)
-        return seen, seen.face.numpy() >= 0
+        faces = torch.from_numpy(self.faces)
+        seen = rasterize(torch.from_numpy(flat), faces, torch.eye(3), self.width, self.height)
+        covered = seen.face >= 0
+        values = interpolate(seen, faces, torch.from_numpy(attributes))[covered]
+        return values, seen.face[covered].numpy(), covered.numpy()
 
 
 def world_atlas(mesh: WorldMesh, cameras: Cameras) -> Atlas:
@@ -73,12 +78,10 @@ def build_atlas(
     low, high = (np.full((chart.max() + 1, 2), value) for value in (np.inf, -np.inf))
     np.minimum.at(low, chart, xy)
     np.maximum.at(high, chart, xy)
-    scale = 1.0
-    while True:
+    for scale in 0.9 ** np.arange(50):
         place, width, height = _pack(np.ceil(scale * (high - low)).astype(np.int64) + 2 * PADDING + 1)
-        if max(width, height) <= MAX_SIZE and width * height <= max(max_texels, len(low) * (2 * PADDING + 2) ** 2):
+        if max(width, height) <= MAX_SIZE and width * height <= max_texels:
             break
-        scale *= 0.9
     uv = scale * (xy - low[chart]) + place[chart] + PADDING + 0.5
     return Atlas(vertices.astype(np.float32), uv.astype(np.float32), faces, width, height)
 

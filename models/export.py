@@ -109,7 +109,7 @@ def export_and_score(
 def _write_glbs(output_dir: Path, scene: Scene, world: TexturedMesh) -> list[Path]:
     still, animated = output_dir / "scene.glb", output_dir / "scene_animated.glb"
     write_glb(still, world, scene.cameras)
-    movers = mover_meshes(scene)
+    movers = mover_meshes(scene, world)
     if movers is None:
         animated.unlink(missing_ok=True)  # an earlier run's
         return [still]

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
 from models.export_gltf import GltfWriter, camera_motion, encode_image, to_bytes
 from models.files import write_bytes
 from models.mover_atlas import MoverMeshes
-from models.rasterizer import interpolate
 from models.texture import TexturedMesh
 from models.trajectories import middle_frame
 
@@ -75,12 +73,11 @@ def write_obj(path: Path, world: TexturedMesh) -> list[Path]:
 
 def write_point_cloud(path: Path, world: TexturedMesh) -> None:
     """PLY of points spread over the static mesh, one a texel or fewer, in the scene's own world."""
-    seen, covered = world.atlas.texels()
-    points = interpolate(seen, torch.from_numpy(world.atlas.faces), torch.from_numpy(world.atlas.vertices)).numpy()
-    index = np.flatnonzero(covered)
+    points, _, covered = world.atlas.texels(world.atlas.vertices)
+    index = np.arange(len(points))
     if len(index) > MAX_POINTS:
         index = np.sort(np.random.default_rng(0).choice(index, MAX_POINTS, replace=False))
-    write_ply(path, points.reshape(-1, 3)[index], to_bytes(world.texture.reshape(1, -1, 3)[:, index])[0])
+    write_ply(path, points.numpy()[index], to_bytes(world.texture[covered][None, index])[0])
 
 
 def write_ply(path: Path, xyz: Float[np.ndarray, "N 3"], rgb: UInt8[np.ndarray, "N 3"]) -> None:

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter1d, map_coordinates, maximum_filter1d
 
 from models.atlas import Atlas, build_atlas
-from models.blending import fill_holes
-from models.rasterizer import interpolate
-from models.scene import MovingLayer, Scene
+from models.rasterizer import rasterize
+from models.scene import DEPTH_TOLERANCE, MovingLayer, Scene
+from models.texture import TexturedMesh, fill_borders
 
 MAX_TEXELS = 2_500_000
 """Of the movers' texture, which must be a PNG: some 6 MB."""
-PULL = 0.08
-"""Share of its distance by which a mover comes nearer to the camera that saw it, or the ground would cut its feet."""
+LEAST_PULL, MOST_PULL = 0.02, 1 - 1 / (1 + DEPTH_TOLERANCE)
+"""Range of how much nearer a mover comes to the camera that saw it, as a share of its distance: else the ground that it
+stands on would cut its feet. The renderer lets it show through as much."""
+FREE_SHARE = 0.98
+"""Share of a mover's pixels that nothing may hide in its own frame, if a pull within the range does it."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,16 @@ class MoverMeshes:
     """Colours as TexturedMesh has them, and alpha: 0 outside the mover's outline."""
 
 
-def mover_meshes(scene: Scene) -> MoverMeshes | None:
+def mover_meshes(scene: Scene, world: TexturedMesh) -> MoverMeshes | None:
     """The movers of each frame as its own camera saw them; None where there are none."""
     layer = scene.moving
     if layer is None or not layer.meshes.meshes:
         return None
     times = sorted(layer.meshes.meshes)
     parts = [layer.meshes.meshes[t] for t in times]
+    pull = _pulls(scene, world, times)
     eyes = scene.cameras.centers[times].float()
-    xyz = torch.cat([mesh.xyz + PULL * (eye - mesh.xyz) for mesh, eye in zip(parts, eyes, strict=True)]).numpy()
+    xyz = torch.cat([m.xyz + p * (eye - m.xyz) for m, eye, p in zip(parts, eyes, pull, strict=True)]).numpy()
     source = torch.cat([mesh.source for mesh in parts])
     offsets = np.cumsum([0, *(len(mesh.xyz) for mesh in parts)])
     faces = np.concatenate([mesh.faces.numpy() + offset for mesh, offset in zip(parts, offsets, strict=False)])
@@ -45,6 +49,21 @@ def mover_meshes(scene: Scene) -> MoverMeshes | None:
     atlas = build_atlas(xyz, source[:, 3:].double().numpy(), faces, chart, MAX_TEXELS)
     texture = _bake(atlas, source, np.repeat(np.arange(len(parts)), [len(m.faces) for m in parts]), times, layer)
     return MoverMeshes(times, _apart(atlas, parts, offsets), texture)
+
+
+def _pulls(scene: Scene, world: TexturedMesh, times: list[int]) -> list[float]:
+    """How much nearer each frame's mover comes, changing slowly from frame to frame."""
+    pulls = []
+    for t in times:
+        mesh, cameras = scene.moving.meshes.meshes[t], scene.cameras
+        local = cameras[[t]].to_camera(mesh.xyz.double())[0]
+        near = 1e-3 * float(local[:, 2].abs().median())
+        depth = rasterize(local, mesh.faces, cameras.K[t], cameras.width, cameras.height, near=near).depth.numpy()
+        shown = np.isfinite(depth) & (scene.moving.meshes.alpha[t].numpy() > 127)
+        ratio = depth[shown] / world.coordinates(cameras, t)[1][shown]
+        pulls.append(1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0)
+    wide = maximum_filter1d(np.clip(np.array(pulls) + LEAST_PULL, LEAST_PULL, MOST_PULL), 9)
+    return gaussian_filter1d(wide, 2.0).tolist()
 
 
 def _apart(atlas: Atlas, parts: list, offsets: Int[np.ndarray, "n"]) -> list[Atlas]:
@@ -59,9 +78,8 @@ def _bake(
     atlas: Atlas, source: torch.Tensor, part: Int[np.ndarray, "T"], times: list[int], layer: MovingLayer
 ) -> Float[np.ndarray, "h w 4"]:
     """Colour at each texel's canonical place, and alpha at its pixel in its frame."""
-    seen, covered = atlas.texels()
-    place = interpolate(seen, torch.from_numpy(atlas.faces), source)[torch.from_numpy(covered)]
-    own = part[seen.face.numpy()[covered]]
+    place, face, covered = atlas.texels(source.numpy())
+    own = part[face]
     alpha = np.zeros(len(place), np.float32)
     for i, t in enumerate(times):
         column, row = place[own == i, 3:].numpy().T - 0.5  # map_coordinates puts (0, 0) at the top-left pixel's centre
@@ -69,5 +87,5 @@ def _bake(
     texture = np.zeros((atlas.height, atlas.width, 4), np.float32)
     texture[covered, :3] = layer.renderer.colors(place[:, :3]).numpy()
     texture[covered, 3] = alpha
-    texture[..., :3] = fill_holes(np.ascontiguousarray(texture[..., :3]), covered)
+    texture[..., :3] = fill_borders(np.ascontiguousarray(texture[..., :3]), covered)
     return texture

@@ -118,14 +118,24 @@ def _depths(xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Camera
     """Depth of each track's point; where a track has none, or slipped off it, that of points seen next to it."""
     known = np.isfinite(points.xyz).all(1)
     depth = cameras.project(torch.from_numpy(np.where(known[:, None], points.xyz, 0.0)))[1].numpy()
-    out = np.where(placed[:, None] & known & (depth > 0), depth, np.nan)
+    out = np.full(depth.shape, np.nan)
     for t in np.flatnonzero(placed):
-        lost = visible[t] & ~points.agrees[t]
-        sure = points.agrees[t]
+        sure = points.agrees[t].copy()
+        low, high = _range(depth[t, sure]) if sure.any() else (0.0, 0.0)
+        inside = known & (depth[t] > low) & (depth[t] < high)
+        out[t, inside] = depth[t, inside]
+        sure &= inside
+        lost = visible[t] & ~sure
         if lost.any() and sure.any():
             _, near = cKDTree(xy[t, sure]).query(xy[t, lost], min(NEIGHBOURS, sure.sum()))
             out[t, lost] = 1 / np.median(1 / depth[t, sure][near.reshape(lost.sum(), -1)], 1)
     return out
+
+
+def _range(depth: Float[np.ndarray, "n"]) -> tuple[float, float]:
+    """Depths that a mover's points may have: those of nearly all, and half as much beyond."""
+    low, high = np.quantile(depth, [0.02, 0.98])
+    return max(low - (high - low) / 2, 0.5 * low), high + (high - low) / 2
 
 
 def _believable(xy: np.ndarray, visible: np.ndarray, depth: np.ndarray, focal: float) -> bool:

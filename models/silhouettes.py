@@ -1,8 +1,9 @@
 """Rims of near surfaces, where tracks end before the surface does: small faces, kept where the clip's frames show them.
 
 Between the last point of a near surface and the first one of what lies behind it, a frame's mesh has faces that are no
-surface. Here their near corners' depth is carried outwards over them, in small faces painted with the key frame's
-pixels. Each stays if the frames that would see it look more like the scene with it than without.
+surface. Here their near corners' depth is carried outwards over them, and their far corners' depth inwards, in small
+faces painted with the key frame's pixels. Each stays if the frames that would see it look more like the scene with it
+than without.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ def find_rims(
     meshes: TriangleMeshPipeline, footage: Footage, keyframes: Iterable[int], witnesses: list[int], picture: Picture
 ) -> dict[int, Float[np.ndarray, "T 3 3"]]:
     """World corners of the small faces to add, by the key frame that paints them."""
-    candidates = {k: _unmasked(_split(_fronts(meshes, k)), footage, k) for k in keyframes}
+    candidates = {k: _unmasked(_split(_sides(meshes, k)), footage, k) for k in keyframes}
     candidates = {k: corners for k, corners in candidates.items() if len(corners)}
     images = {k: footage.colors(k) for k in candidates}
     gain = {k: np.zeros(len(corners)) for k, corners in candidates.items()}
@@ -56,17 +57,20 @@ def pixels_of(
     return image[row.clip(0, len(image) - 1), column.clip(0, image.shape[1] - 1)]
 
 
-def _fronts(meshes: TriangleMeshPipeline, k: int) -> Float[np.ndarray, "T 3 3"]:
-    """Corners of frame k's faces over depth jumps, at the depth of their near corners."""
+def _sides(meshes: TriangleMeshPipeline, k: int) -> Float[np.ndarray, "T 3 3"]:
+    """Corners of frame k's faces over depth jumps, at their near corners' depth, then at their far ones'."""
     faces = meshes.faces[k][meshes.trust[k] == np.float32(JUMP_TRUST)].numpy()
     if not len(faces):
         return np.zeros((0, 3, 3))
     used, local = np.unique(faces, return_inverse=True)
     local = local.reshape(-1, 3)
     xy, depth = meshes.cameras[[k]].project(meshes.vertices[torch.from_numpy(used)].double())
-    near = depth[0].numpy().copy()
-    np.minimum.at(near, local, near[local].min(1, keepdims=True).repeat(3, 1))
-    return meshes.cameras[[k]].unproject(xy, torch.from_numpy(near)[None])[0].numpy()[local]
+    sides = []
+    for extreme in (np.minimum, np.maximum):
+        side = depth[0].numpy().copy()
+        extreme.at(side, local, extreme.reduce(side[local], 1, keepdims=True).repeat(3, 1))
+        sides.append(meshes.cameras[[k]].unproject(xy, torch.from_numpy(side)[None])[0].numpy()[local])
+    return np.concatenate(sides)
 
 
 def _split(corners: Float[np.ndarray, "T 3 3"]) -> Float[np.ndarray, "S 3 3"]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numba import njit
 from tqdm import tqdm
 
-from models.atlas import Atlas, world_atlas
+from models.atlas import PADDING, Atlas, world_atlas
 from models.blending import fill_holes
 from models.cameras import Cameras
 from models.footage import Footage, spread
@@ -23,6 +23,8 @@ MAX_FITTED = 48
 """Frames, evenly spread, that a texture is fitted to."""
 MAX_WITNESSES = 24
 """Frames that vote on the rims of near surfaces."""
+BAND = 512
+"""Rows of texels handled at a time."""
 OUTLIER = 0.2
 """Error in colour (0 to 1) at which a pixel counts half: another surface may have been seen there."""
 PRIOR = 0.3
@@ -78,17 +80,24 @@ def bake(
     atlas: Atlas, mesh: WorldMesh, renderer: WorldSpaceTrianglePipeline, footage: Footage
 ) -> Float[np.ndarray, "h w 3"]:
     """The field's colour at each texel's world point, 0 to 1, or its key frame's; carried on past charts' borders."""
-    seen, covered = atlas.texels()
-    face = seen.face.numpy()[covered]
-    points = interpolate(seen, torch.from_numpy(atlas.faces), torch.from_numpy(atlas.vertices))
-    points = points[torch.from_numpy(covered)]
+    points, face, covered = atlas.texels(atlas.vertices)
     colors = renderer.colors(points).numpy()
-    for k in np.unique(mesh.keyframe[mesh.painted]):
+    for k in np.unique(mesh.keyframe[mesh.painted]).tolist():
         own = mesh.painted[face] & (mesh.keyframe[face] == k)
-        colors[own] = pixels_of(footage.colors(int(k)), footage.cameras, int(k), points.numpy()[own])
+        colors[own] = pixels_of(footage.colors(k), footage.cameras, k, points.numpy()[own])
     texture = np.zeros((atlas.height, atlas.width, 3), np.float32)
     texture[covered] = colors
-    return fill_holes(texture, covered)
+    return fill_borders(texture, covered)
+
+
+def fill_borders(texture: Float[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
+    """Colours carried on past the charts' borders, a band of rows at a time to spare memory."""
+    filled, reach = np.empty_like(texture), 4 * PADDING
+    for top in range(0, len(texture), BAND):
+        begin, end = max(0, top - reach), min(len(texture), top + BAND + reach)
+        rows = fill_holes(texture[begin:end], covered[begin:end])
+        filled[top : top + BAND] = rows[top - begin : top - begin + BAND]
+    return filled
 
 
 def refine(world: TexturedMesh, footage: Footage) -> TexturedMesh:

@@ -21,7 +21,7 @@ MARGIN = 0.2
 """How far past the image the test of coverage looks, as a share of the longer side: as far as meshes reach."""
 MAX_KEYFRAMES = 12
 """Frames, evenly spread, that may become key frames; also the witnesses of what a face hides."""
-LEAST_GAIN = 0.004
+LEAST_GAIN = 0.001
 """A key frame must add so much of its view, as a share of the image."""
 AGREEMENT = 0.02
 """Depths within this ratio of each other are one surface."""
@@ -167,9 +167,9 @@ def _close(
     spare: dict[int, np.ndarray],
     chosen: dict[int, np.ndarray],
 ) -> dict[int, Int[np.ndarray, "n"]]:
-    """Adds spare faces of the key frames in turn where they see nothing at all."""
-    chosen = dict(chosen)
-    for t in list(chosen):
+    """Adds spare faces of the frames in turn where they see nothing at all."""
+    chosen = {t: chosen.get(t, np.zeros(0, np.int64)) for t in [*chosen, *(own.keys() - chosen.keys())]}
+    for t in chosen:
         added, _ = _additions(meshes, chosen, views, t, own[t], spare[t], any_surface=True)
         chosen[t] = np.union1d(chosen[t], added)
     return chosen

@@ -41,6 +41,16 @@ def test_depth_is_the_true_one_up_to_one_scale(box):
     assert np.ptp(np.quantile(ratio, [0.05, 0.95])) < 0.03 * np.median(ratio)
 
 
+def test_tracks_that_lead_far_away_get_the_depth_of_their_neighbours(box):
+    """Tracks that move as if at infinity agree with a point there: no depth of the mover may follow them."""
+    _, xy, visible = box
+    stray = np.repeat(xy[12:13, :6], FRAMES, 0)
+    motion = solve_rigid(np.concatenate([xy, stray], 1), np.concatenate([visible, visible[:, :6]], 1), still_camera())
+    depth = motion.depth[np.isfinite(motion.depth)]
+    assert depth.max() < 2 * np.median(depth)
+    assert depth.min() > 0.4 * np.median(depth)
+
+
 def test_unrelated_points_are_no_rigid_mover():
     random = np.random.default_rng(4)
     start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
