@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 KILLS = {"background": 7, "foreground": 4, "demo": 9}
 """How often each script is killed."""
 WIDTH, HEIGHT, FRAMES = 129, 81, 7
-VARYING = {"stages.json", "metrics.json", "background_metrics.json", "config.json"}
+VARYING = {"stages.json", "metrics.json", "background_metrics.json", "config.json", "index.html"}
 """Files that hold times, or paths that differ from run to run."""
 
 
@@ -98,6 +98,7 @@ def test_a_pipeline_killed_at_random_moments_loses_nothing(server, clip, tmp_pat
                 found = pipeline.files()
                 assert found == {name: expected.get(name) for name in found}, "a file is not whole"
         assert pipeline.files() == expected
+        assert (pipeline.folder / "demo" / "index.html").is_file()
         assert not list(pipeline.folder.rglob("*.part"))
     assert len(again) >= 3
 
