@@ -15,6 +15,8 @@ _GROUPS = {"training_frames": "training frames", "heldout_frames": "held-out fra
 _STAGES = {
     "tracking": "2D tracks",
     "cameras": "cameras and points",
+    "depth": "depth maps",
+    "motion": "what moves",
     "load": "loading",
     "train": "training",
     "reconstruction": "rebuilding the video",
@@ -26,6 +28,7 @@ _STAGES = {
 _FILES = {
     "model.pt": "the trained scene",
     "config.json": "settings, seed, versions",
+    "stages.json": "what each stage was made from",
     "metrics.json": "every figure of this page",
     "transforms.json": "cameras, as instant-ngp and nerfstudio read them",
     "camera_path.json": "camera path made in the viewer",

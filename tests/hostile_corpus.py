@@ -419,8 +419,77 @@ NAMES["masks that link to themselves"] = lambda folder: (
 )
 NAMES["masks of another kind"] = lambda folder: background("frames", mask_path="t.pt")
 
-CORPUS = {
-    f"{kind}: {name}": case
-    for kind, cases in (("pt", STATES), ("npz", ARCHIVES), ("json", PATHS), ("image", IMAGES), ("name", NAMES))
-    for name, case in cases.items()
+# Depth maps, tracks to import, known cameras, texts of camera paths, folders to export to.
+
+
+def depth_map(data: bytes = b"", name: str = "2.npy", link: str | None = None) -> Case:
+    """Good depth maps but for the third."""
+
+    def case(folder: Path) -> tuple[str, dict]:
+        (folder / "maps").mkdir()
+        for t in range(FRAMES):
+            np.save(folder / "maps" / f"{t}.npy", np.ones((HEIGHT, WIDTH), np.float32))
+        (folder / "maps" / "2.npy").unlink()
+        if link is None:
+            (folder / "maps" / name).write_bytes(data)
+        else:
+            (folder / "maps" / name).symlink_to(link)
+        return background("frames", mask_path="given", spacing=6, depth_path="maps")
+
+    return case
+
+
+def imported(change: dict) -> Case:
+    def case(folder: Path) -> tuple[str, dict]:
+        np.savez(folder / "bad.npz", **arrays(**change))
+        return background("frames", mask_path="given", spacing=6, import_path="bad.npz")
+
+    return case
+
+
+def cameras_with(change: Callable[[dict], None]) -> Case:
+    case = path_with(change)
+    return lambda folder: case(folder) and background("frames", mask_path="given", spacing=6, cameras_path="bad.json")
+
+
+def trajectory(text: str) -> Case:
+    return lambda folder: demo("t.pt", checkpoint="model.pt", trajectory=text)
+
+
+def pickled(value: object) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, value, allow_pickle=True)
+    return stream.getvalue()
+
+
+def linked_export(folder: Path) -> tuple[str, dict]:
+    (folder / "out").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "out" / "colmap").symlink_to("../elsewhere")
+    return demo("t.pt", checkpoint="model.pt", export="colmap")
+
+
+OTHERS: dict[str, Case] = {
+    "a depth map of 10^12 numbers": depth_map(npy("(1000000, 1000000)")),
+    "a depth map of 10^9 numbers": depth_map(npy("(33000, 33000)")),
+    "a depth map of objects": depth_map(pickled(np.array([[Bomb()]], object))),
+    "a depth map of words": depth_map(pickled(np.array([["near", "far"]]))),
+    "a depth map of infinities": depth_map(pickled(np.full((HEIGHT, WIDTH), np.inf, np.float32))),
+    "a depth map of 100,000 x 100,000": depth_map(png(100_000, 100_000), "2.png"),
+    "a depth map that is a device": depth_map(link="/dev/zero"),
+    "a depth image that is a device": depth_map(link="/dev/zero", name="2.png"),
+    "imported tracks of objects": imported({"coords": np.array([[Bomb()]], object)}),
+    "imported tracks of NaN": imported({"coords": np.full((FRAMES, 50, 3), np.nan)}),
+    "a lens of words": cameras_with(put("k1", "strong")),
+    "a lens of 1e300": cameras_with(put("k1", 1e300)),
+    "a lens of a list": cameras_with(put("camera_model", ["OPENCV"])),
+    "frames of a size of lists": cameras_with(lambda m: m["frames"][1].update(w=[1])),
+    "a path of 10^9 frames": trajectory("spiral frames=1000000000"),
+    "a path that holds for 1e300": trajectory("spiral; freeze 1e300"),
+    "a path of another folder": trajectory("../../escaped"),
+    "a path at NaN": trajectory("bullet_time nan"),
+    "out/colmap is a link": linked_export,
 }
+
+KINDS = {"pt": STATES, "npz": ARCHIVES, "json": PATHS, "image": IMAGES, "name": NAMES, "other": OTHERS}
+CORPUS = {f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()}

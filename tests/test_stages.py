@@ -213,7 +213,10 @@ class Training:
             renderer = WorldSpaceTrianglePipeline(field, torch.eye(4))
             stop = partial(self.progress, layer_number, stop_at)
             given = (pixels or own, positions, self.schedule, random, stop, checkpoint, layer)
-            histories.append(train(renderer, *given))
+            score = (
+                (lambda own=field: float(own.state_dict()["grid.tables"].abs().mean())) if not layer_number else None
+            )
+            histories.append(train(renderer, *given, score))
             weights += [parameter.detach().clone() for parameter in field.parameters()]
         return weights, histories
 
@@ -232,6 +235,8 @@ def test_training_that_was_interrupted_gives_the_same_model_to_the_bit(tmp_path,
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     for a, b in zip(histories, again, strict=True):
         assert (a.steps, a.psnr, a.samples) == (b.steps, b.psnr, b.samples)
+        assert (a.heldout_steps, a.heldout_psnr) == (b.heldout_steps, b.heldout_psnr)
+    assert [len(history.heldout_steps) for history in again] == [5, 0]
 
 
 def test_a_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path):
