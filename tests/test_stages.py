@@ -1,6 +1,7 @@
 """A stage is used again only where nothing that it was made from has changed; training goes on where it stopped."""
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,21 @@ from models.checkpoints import Checkpoint
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError, NumericalError
 from models.files import replacing, subfolder, write_bytes, write_json, write_tensors
+from models.learned_inputs import DepthOptions
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.stages import Stages, content_of, digest, fingerprint
+from models.stages import Stages, content_of, digest, fingerprint, own_settings
 from models.tools import TrainingPixels
 from models.training import Schedule, train
 
 SCRIPT = Path(__file__)
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Settings as the scripts have them."""
+
+    learned: DepthOptions
+    output_dir: Path | None = None
 
 
 class Worker:
@@ -53,6 +63,15 @@ def test_a_stage_is_used_again_where_nothing_has_changed(worker, tmp_path):
     assert worker.run(fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in", "masks": None})) == first
     assert worker.count == 1
     assert "reused" in worker.said[0]
+
+
+def test_settings_within_settings_are_noticed_and_some_do_not_matter(worker):
+    for options in (DepthOptions(), DepthOptions(depth_path=Path("maps"))):
+        worker.run(fingerprint(SCRIPT, own_settings(Nested(options)), {}))
+    assert worker.count == 2 and worker.said == ["work: done again, as --depth_path has changed"]
+    options = DepthOptions(depth_path=Path("maps"), allow_download=True)
+    worker.run(fingerprint(SCRIPT, own_settings(Nested(options, output_dir=Path("x"))), {}))
+    assert worker.count == 2
 
 
 def test_changed_inputs_and_settings_are_noticed_named_and_done_again(worker, tmp_path):
@@ -199,6 +218,10 @@ class Training:
         if layer_number + share > stop_at:
             raise KeyboardInterrupt
 
+    @staticmethod
+    def score(field: ColorField) -> float:
+        return float(field.grid.tables.detach().abs().mean())
+
     def run(self, stop_at: float = 2.0, made_from: str = "this", pixels: TrainingPixels | None = None):
         """Trains two layers one after the other with one random generator; returns weights and history."""
 
@@ -213,9 +236,7 @@ class Training:
             renderer = WorldSpaceTrianglePipeline(field, torch.eye(4))
             stop = partial(self.progress, layer_number, stop_at)
             given = (pixels or own, positions, self.schedule, random, stop, checkpoint, layer)
-            score = (
-                (lambda own=field: float(own.state_dict()["grid.tables"].abs().mean())) if not layer_number else None
-            )
+            score = partial(self.score, field) if layer == "background" else None
             histories.append(train(renderer, *given, score))
             weights += [parameter.detach().clone() for parameter in field.parameters()]
         return weights, histories
