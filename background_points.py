@@ -31,7 +31,7 @@ from models.learned_inputs import (
     with_depth,
 )
 from models.masks import dilate, read_masks, write_masks
-from models.motion import motion_masks
+from models.motion import background_scene, motion_masks
 from models.plots import draw_tracks, mask_overlay
 from models.resources import memory_limit, warn_of_need, watched_memory
 from models.run_record import configuration, stage_bars
@@ -152,7 +152,10 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
     def placed() -> dict:
         size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
-        return scene_values(solve_scene(xy, visible, *size, known, settings.seed, **told))
+        solved = solve_scene(xy, visible, *size, known, settings.seed, **told)
+        if masks is not None and known is None:
+            solved = background_scene(xy, visible, solved, *size)
+        return scene_values(solved)
 
     def parted() -> dict:
         masks, still = without_movers(video, xy, visible, scene, settings.seed, learned.masks, progress)

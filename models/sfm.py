@@ -134,7 +134,7 @@ def sharpen_scene(
         cameras = scene.cameras
         if scene.method != "given":
             points = triangulate(xy, visible, cameras)
-            subset = _long_and_spread(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 32))
+            subset = _long_and_spread(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 48))
             cameras = bundle_adjust(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
         scene = _finish(xy, visible, cameras, scene.method, scene.registered)
         report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
