@@ -26,7 +26,7 @@ from models.viewer import Viewer
 
 LOG2_ENTRIES = 19
 """Entries of each level of the hash grid, as a power of 2."""
-MOVER_EPOCHS = 30
+MOVER_EPOCHS = 40
 """Passes over the movers' pixels, which are few."""
 MOVER_SHARE = 0.3
 """Seconds of training for the movers as a share of those given."""
