@@ -4,11 +4,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
-import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +16,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.cameras import save_transforms
+from models.cameras import Cameras, save_transforms
+from models.depth_prior import DepthMaps
 from models.errors import InputError, run_script
+from models.files import check_output_dir, subfolder, write_json
 from models.imported import Imported, fitting_cameras, read_imported
 from models.learned_inputs import (
     LearnedOptions,
@@ -26,17 +27,28 @@ from models.learned_inputs import (
     depth_maps,
     forget_depth,
     open_masks,
+    weights_and_maps,
     with_depth,
 )
 from models.masks import dilate, read_masks, write_masks
 from models.motion import background_scene, motion_masks
 from models.plots import draw_tracks, mask_overlay
-from models.run_record import stage_bars
+from models.resources import memory_limit, warn_of_need, watched_memory
+from models.run_record import configuration, stage_bars
 from models.sam2_masks import MaskModel
-from models.sfm import StaticScene, read_cameras, sharpen_scene, solve_points, solve_scene
+from models.sfm import (
+    StaticScene,
+    read_cameras,
+    scene_of_values,
+    scene_values,
+    sharpen_scene,
+    solve_points,
+    solve_scene,
+)
+from models.stages import Stages, fingerprint, own_settings
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
-from models.video import Video, check_output_dir, read_video, write_video
+from models.video import Video, read_video, write_video
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -44,6 +56,18 @@ MOVERS_MATTER = 0.02
 """Share of all sightings on movers from which cameras are solved anew without them."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
+BASE_MEMORY = 6 << 27
+"""Bytes that the program takes whatever the clip."""
+FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 36
+"""For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
+OUTPUTS = (
+    "background_points.pt",
+    "transforms.json",
+    "masks",
+    "background_tracks.mp4",
+    "background_metrics.json",
+    "background_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,17 @@ class Settings:
     """Depth and masks from learned models or files."""
     seed: int = 0
     """Seed of the mappers."""
+    max_memory: float | None = None
+    """GiB to stay within; most of the machine's if not given."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is opened once, before any work: so what is missing is told at once."""
+
+    tracker: Tracker
+    masks: MaskModel | None
+    device: str
 
 
 def main() -> None:
@@ -85,47 +120,113 @@ def main() -> None:
     check_spacing(settings.spacing)
     check_learned_options(settings.learned, settings.mask_path)
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
-    mask_model = open_masks(settings.learned, device)
-    start = time.perf_counter()
-    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
-    describe(video)
-    masks = load_masks(settings, video)
-    known = None if settings.cameras_path is None else load_cameras(settings, video)
-    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
-    if imported is not None and known is None:
-        known = fitting_cameras(imported, print)
-    forget_depth(settings.learned, output_dir)
-    with steps("depth", len(video)) as progress:
-        maps = depth_maps(settings.learned, video, output_dir, device, progress)
+    learned = Learned(tracker, open_masks(settings.learned, device), device)
+    stages = Stages(output_dir, report=print)
+    made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
+    work = partial(solve, settings, output_dir, learned, stages, made_from)
+    outputs = OUTPUTS if settings.learned.depth is None else (*OUTPUTS, "depth")
+    with watched_memory(memory_limit(settings.max_memory)):
+        summarise(output_dir, stages.run("background_points", made_from, outputs, work))
+    stages.drop_values()
 
+
+def inputs(settings: Settings) -> dict[str, Path | None]:
+    """The files that the result depends on."""
+    files = {"clip": settings.video_path, "masks": settings.mask_path, "weights": settings.checkpoint_path}
+    files |= {"cameras": settings.cameras_path, "imported tracks": settings.import_path}
+    return files | weights_and_maps(settings.learned)
+
+
+def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages, made_from: dict[str, str]) -> dict:
+    """All of the work; what takes long is kept on the way, so that a run that was stopped goes on from there."""
+    memory = memory_limit(settings.max_memory)
+    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
+    describe(video)
+    warn_of_need(needed_memory(video, settings.spacing), memory, print)
+    masks = load_masks(settings, video)
+    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
+    known = known_cameras(settings, video, imported)
+    maps = open_depth(settings.learned, video, output_dir, learned.device, stages, made_from)
     progress = stage_bars()
-    with naming(settings.video_path):
-        xy, visible = track(video, settings, masks, tracker, imported)
-        tracked = time.perf_counter()
-        scene = solve_scene(
-            xy, visible, video.width, video.height, known, settings.seed, report=tqdm.write, progress=progress
-        )
+
+    def tracked() -> dict:
+        return dict(zip(("xy", "visible"), track(video, settings, masks, learned.tracker, imported), strict=True))
+
+    def placed() -> dict:
+        size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
+        solved = solve_scene(xy, visible, *size, known, settings.seed, **told)
         if masks is not None and known is None:
-            scene = background_scene(xy, visible, scene, video.width, video.height)
+            solved = background_scene(xy, visible, solved, *size)
+        return scene_values(solved)
+
+    def parted() -> dict:
+        masks, still = without_movers(video, xy, visible, scene, settings.seed, learned.masks, progress)
+        return {"masks": masks, **scene_values(still)}
+
+    def sharpened() -> dict:
+        sharp, again = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
+        return {"xy": sharp, **scene_values(again)}
+
+    with naming(settings.video_path):
+        xy, visible = stages.values("tracking", made_from, tracked).values()
+        scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
-            masks, scene = without_movers(video, xy, visible, scene, settings.seed, mask_model, progress)
-        xy, scene = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
+            values = stages.values("motion", made_from, parted)
+            masks, scene = values["masks"], scene_of_values(values)
+        values = stages.values("sharpening", made_from, sharpened)
+        xy, scene = values["xy"], scene_of_values(values)
         if maps is not None:
-            told = []
-            with steps("aligning depth", len(video)) as progress:
-                xy, scene = with_depth(maps, xy, scene, masks, settings.spacing, told.append, progress)
-            print(*told, sep="\n")
-    seconds = {"tracking": tracked - start, "cameras": time.perf_counter() - tracked}
+            xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
     tracks = static_tracks(video, scene, xy, settings)
+    write_json(output_dir / "background_config.json", configuration(settings, learned.device))
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
-    write_masks(output_dir / "masks", masks)
+    write_masks(subfolder(output_dir, "masks"), masks)
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
     drawn = tqdm(draw_tracks(frames, xy, scene.points.agrees), total=len(video), desc="track overlay", unit="frame")
     write_video(output_dir / "background_tracks.mp4", drawn, video.fps)
-    seconds["all"] = time.perf_counter() - start
-    summarise(output_dir, video, scene, tracks, seconds)
+    return figures(output_dir, video, scene, tracks, stages)
+
+
+def known_cameras(settings: Settings, video: Video, imported: Imported | None) -> Cameras | None:
+    """The cameras given, or else those of imported tracks that they fit; None where they must be solved."""
+    if settings.cameras_path is not None:
+        return load_cameras(settings, video)
+    return None if imported is None else fitting_cameras(imported, print)
+
+
+def open_depth(
+    options: LearnedOptions, video: Video, output_dir: Path, device: str, stages: Stages, made_from: dict[str, str]
+) -> DepthMaps | None:
+    """The depth maps given, or those that a model makes now; None where there are neither."""
+
+    def make() -> None:
+        with steps("depth", len(video)) as progress:
+            depth_maps(options, video, output_dir, device, progress)
+
+    forget_depth(options, output_dir)
+    if options.depth is not None:
+        stages.run("depth", made_from, ["depth"], make)
+        options = replace(options, depth=None)  # they are there now
+    return depth_maps(options, video, output_dir, device, lambda done: None)
+
+
+def with_maps(
+    maps: DepthMaps, xy: np.ndarray, scene: StaticScene, masks: np.ndarray, spacing: int
+) -> tuple[np.ndarray, StaticScene]:
+    """Tracks and scene with depth maps put to use, see ``with_depth``."""
+    told = []
+    with steps("aligning depth", len(maps)) as progress:
+        xy, scene = with_depth(maps, xy, scene, masks, spacing, told.append, progress)
+    print(*told, sep="\n")
+    return xy, scene
+
+
+def needed_memory(video: Video, spacing: int) -> int:
+    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame."""
+    tracks = video.width * video.height / spacing**2 * max(1, len(video) / FRAMES_OF_A_TRACK)
+    return int(BASE_MEMORY + 4 * video.frames[0, ..., 0].size * len(video) + BYTES_OF_AN_ENTRY * tracks * len(video))
 
 
 def check_spacing(spacing: int) -> None:
@@ -156,6 +257,8 @@ def describe(video: Video) -> None:
     width, height = video.original_size
     reduced = "" if (width, height) == (video.width, video.height) else f" (reduced from {width}x{height})"
     print(f"{video.path}: {len(video)} frames {video.width}x{video.height}{reduced}, {video.fps:.2f} per second")
+    for note in video.notes:
+        print(f"{video.path}: {note}")
 
 
 def load_masks(settings: Settings, video: Video) -> np.ndarray | None:
@@ -266,12 +369,13 @@ def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Se
         raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
     num_frames = len(video)
     xyz = torch.from_numpy(scene.points.xyz[good]).float()
-    residual = torch.from_numpy(scene.points.residual[:, good]).float()
-    agrees = torch.from_numpy(scene.points.agrees[:, good])
+    agrees = scene.points.agrees[:, good]
+    # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
+    confidence = np.where(agrees, np.exp(-scene.points.residual[:, good]), 0)
     return Tracks(
         xy=torch.from_numpy(xy[:, good]).float(),
-        visible=agrees,
-        confidence=torch.where(agrees, torch.exp(-residual), torch.zeros(())),
+        visible=torch.from_numpy(agrees),
+        confidence=torch.from_numpy(confidence).float(),
         xyz=xyz[None].expand(num_frames, -1, -1),
         K=scene.cameras.K,
         world_from_cam=scene.cameras.world_from_cam,
@@ -284,8 +388,8 @@ def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Se
     )
 
 
-def summarise(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, seconds: dict[str, float]) -> None:
-    """Prints and writes how it went."""
+def figures(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, stages: Stages) -> dict:
+    """How it went, written too."""
     told = {
         "method": scene.method,
         "frames": len(tracks),
@@ -295,12 +399,18 @@ def summarise(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks
         "reprojection_error_px": scene.reprojection_error,
         "points": tracks.num_tracks,
         "focal_length_px": float(tracks.K[0, 0, 0]),
-        "seconds": {key: round(value, 2) for key, value in seconds.items()},
+        "seconds": stages.seconds(),
+        "peak_memory_gib_of_stages": stages.memory(),
     }
-    (output_dir / "background_metrics.json").write_text(json.dumps(told, indent=1))
+    write_json(output_dir / "background_metrics.json", told)
+    return told
+
+
+def summarise(output_dir: Path, told: dict) -> None:
+    """Prints how it went."""
     print(
-        f"cameras ({scene.method}): {told['frames_registered']} of {len(tracks)} frames, "
-        f"reprojection {scene.reprojection_error:.2f} px, {tracks.num_tracks} points, {seconds['all']:.0f} s"
+        f"cameras ({told['method']}): {told['frames_registered']} of {told['frames']} frames, reprojection "
+        f"{told['reprojection_error_px']:.2f} px, {told['points']} points, {sum(told['seconds'].values()):.0f} s"
     )
     print(f"wrote {output_dir}/background_points.pt, transforms.json, background_tracks.mp4, masks/")
 

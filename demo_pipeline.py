@@ -1,57 +1,42 @@
-"""Track files + video -> trained scene, rebuilt video, novel views and figures, in results/pipeline_demo."""
+"""Track files + video -> trained scene, rebuilt video, novel views, figures and a page, in results/pipeline_demo."""
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 from models.cameras import save_transforms
-from models.encoding import ColorField, HashGrid
+from models.checkpoints import Checkpoint
+from models.clip_inputs import ClipInputs, check_same_clip, load_inputs, needed_memory
 from models.errors import InputError, run_script
-from models.export import export_and_score, footage_of, parse_formats
-from models.exposure import estimate_exposure
+from models.export import EXPORTED, export_and_score, footage_of, parse_formats
 from models.figures import write_charts
-from models.masks import dilate, read_masks
-from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
-from models.path_script import parse_path
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.files import check_output_dir, write_json
+from models.fitting import MASK_MARGIN, train_scene
+from models.masks import dilate
+from models.path_script import PathScript, parse_path
 from models.report import Report, write_report
 from models.report_world import gather_world
-from models.results import (
-    heldout_psnr,
-    picture_function,
-    read_json,
-    reconstruct,
-    render_video,
-    track_overlay,
-    write_json,
-)
-from models.run_record import configuration, peak_memory, stage_bars, summary, timed
-from models.scene import Layer, MovingLayer, Scene, load_scene, save_scene
-from models.tools import sample_points
-from models.tracks import Tracks, load_tracks
-from models.training import History, Schedule, train
-from models.trajectories import Clip, from_file
-from models.video import check_output_dir, read_video
+from models.resources import Meter, memory_limit, warn_of_need, watched_memory
+from models.results import picture_function, reconstruct, render_video, track_overlay
+from models.run_record import configuration, summary, told_by
+from models.scene import Scene, load_scene, save_scene
+from models.stages import Stages, digest, fingerprint
+from models.training import History, Schedule
+from models.trajectories import CameraPath, Clip, from_file
 from models.viewer import Viewer
 
-LOG2_ENTRIES = 19
-"""Entries of each level of the hash grid, as a power of 2."""
-MOVER_EPOCHS = 40
-"""Passes over the movers' pixels, which are few."""
-MOVER_SHARE = 0.3
-"""Seconds of training for the movers as a share of train_seconds."""
-MASK_MARGIN = 3
-"""Pixels by which masks are grown before background colours are learned."""
+TRAINING = ("holdout_every", "num_epochs", "train_seconds", "seed")
+"""Settings that the model depends on."""
+RECONSTRUCTION = ("input.mp4", "reconstruction.mp4", "mesh.mp4", "depth.mp4", "background_only.mp4")
+RECONSTRUCTION += ("foreground_only.mp4", "frames/reconstruction", "frames/heldout")
 
 
 @dataclass(frozen=True)
@@ -92,65 +77,48 @@ class Settings:
     """Address of the viewer; 127.0.0.1 is reached from this machine only, 0.0.0.0 from any."""
     view_port: int = 8080
     """Port of the viewer; the next free one if taken."""
+    max_memory: float | None = None
+    """GiB to stay within; most of the machine's if not given."""
 
 
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings())
     check(settings)
+    with watched_memory(memory_limit(settings.max_memory)):
+        run(settings)
+
+
+def run(settings: Settings) -> None:
+    """All stages, each used again where it was finished before."""
     output_dir = check_output_dir(settings.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = None if settings.camera_path is None else from_file(settings.camera_path)
-    seconds: dict[str, float] = {}
-    metrics: dict = {"seconds": seconds}
-    with timed(seconds, "load"):
-        tracks = load_tracks(settings.background_path)
-        frames, masks = load_clip(settings, tracks)
-        movers = load_movers(settings, tracks)
-        scene = None if settings.checkpoint is None else load_checkpoint(settings, tracks, device)
-        history = None
-    script = parse_path(settings.trajectory)
-    script.check(len(frames))
-    held_out = held_out_frames(len(frames), settings.holdout_every)
-    viewer = open_viewer(settings, tracks, movers) if settings.view else None
+    stages, script, memory = Stages(output_dir, report=print), parse_path(settings.trajectory), settings.max_memory
+    with Meter() as loading:
+        paths = settings.background_path, settings.foreground_path, settings.video_path
+        inputs = load_inputs(*paths, settings.holdout_every, memory_limit(memory))
+        scene = None if settings.checkpoint is None else load_model(settings, inputs, device)
+    script.check(len(inputs.frames))
+    warn_of_need(needed_memory(inputs.frames), memory_limit(memory), print)
+    viewer = open_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and path is None:
         viewer.render = picture_function(scene)
         return viewer.run()
+    metrics, history = {}, None
     if scene is None:
-        with timed(seconds, "train"):
-            scene, history = train_scene(settings, tracks, movers, frames, masks, held_out, device, viewer)
-        save_scene(output_dir / "model.pt", scene)
-        metrics["training_psnr"] = history.psnr[-1] if history.psnr else None
-        metrics["samples_per_second"] = history.samples / max(history.seconds, 1e-9)
+        metrics, history = trained(settings, inputs, device, stages, viewer)
+        scene = load_model(settings, inputs, device)
+    if viewer is not None:
+        viewer.render = picture_function(scene)
     config = configuration(settings, device)
     write_json(output_dir / "config.json", config)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
-
-    if settings.checkpoint is None or path is None:
-        with timed(seconds, "reconstruction"):
-            metrics |= reconstruct(output_dir, scene, frames, masks, held_out, settings.save_frames)
-        with timed(seconds, "novel_view"):
-            clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
-            views = script.build(clip, settings.freeze_time)
-            name = f"novel_view_{script.name}"
-            coverage = render_video(output_dir, scene, *views, name, settings.save_frames, script.fps)
-            metrics["novel_view_coverage"] = coverage
-    if path is not None:
-        with timed(seconds, "camera_path"):
-            metrics["camera_path_coverage"] = render_video(output_dir, scene, *path, "novel_view", True)
-    if settings.checkpoint is None or path is None:
-        with timed(seconds, "export"):
-            footage = footage_of(scene, frames, None if masks is None else dilate(masks, MASK_MARGIN))
-            metrics |= export_and_score(scene, output_dir, parse_formats(settings.export), footage, tracks, held_out)
-    with timed(seconds, "tracks"):
-        track_overlay(output_dir, frames, tracks, movers)
-    metrics["peak_memory_gib"] = peak_memory()
+    metrics |= shown(settings, inputs, scene, script, path, stages)
+    metrics["seconds"] = {"load": loading.seconds, **stages.seconds()}
+    metrics["peak_memory_gib_of_stages"] = held = {"load": loading.peak_gib, **stages.memory()}
+    metrics["peak_memory_gib"] = max((peak for peak in held.values() if peak is not None), default=None)
     write_json(output_dir / "metrics.json", metrics)
-    world = gather_world(tracks, movers, frames)
-    charts = write_charts(output_dir, tracks, world, metrics.get("frames", []), held_out, history)
-    told = read_json(settings.background_path.with_name("background_metrics.json"))
-    title = settings.background_path.resolve().parent.name
-    page = write_report(output_dir, Report(title, world, scene.depth, metrics, config, told, held_out, charts))
-    print(summary(output_dir, metrics, page))
+    print(summary(output_dir, metrics, page(settings, inputs, scene, metrics, config, history)))
     if viewer is not None:
         print(f"the viewer goes on at {viewer.url} until Ctrl-C")
         viewer.run()
@@ -163,142 +131,110 @@ def check(settings: Settings) -> None:
     lengths = settings.num_epochs, 1.0 if settings.train_seconds is None else settings.train_seconds
     if not all(0 < length < float("inf") for length in lengths):
         raise InputError("--num_epochs and --train_seconds must be positive numbers")
+    if settings.freeze_time is not None and not abs(settings.freeze_time) < 1e9:
+        raise InputError("--freeze_time must be the number of a frame")
     parse_path(settings.trajectory)
     parse_formats(settings.export)
 
 
-def load_clip(settings: Settings, tracks: Tracks) -> tuple[np.ndarray, np.ndarray | None]:
-    """The frames that the tracks were made on, and the masks written beside the track file."""
-    if tracks.layer != "background":
-        raise InputError(f"{settings.background_path}: holds the {tracks.layer} layer; give a background track file")
-    if settings.video_path is None and not tracks.video_path:
-        raise InputError(f"{settings.background_path}: does not say which clip it was made from; give --video_path")
-    path = settings.video_path or Path(tracks.video_path)
-    indices = tracks.frame_indices
-    stride = int(indices[1] - indices[0]) if len(indices) > 1 else 1
-    video = read_video(path, int(indices[-1]) // stride + 1, stride, max(tracks.width, tracks.height))
-    if len(video) != len(tracks) or (video.width, video.height) != (tracks.width, tracks.height):
-        raise InputError(
-            f"{path}: gives {len(video)} frames {video.width}x{video.height}, but {settings.background_path} was made "
-            f"from {len(tracks)} frames {tracks.width}x{tracks.height}; give the same clip by --video_path"
-        )
-    folder = settings.background_path.parent / "masks"
-    if not folder.is_dir():
-        return video.frames, None
-    return video.frames, read_masks(folder, len(tracks), tracks.width, tracks.height, np.arange(len(tracks)))
+def chosen(settings: Settings, *names: str) -> dict[str, str]:
+    """Some of the settings, as a stage's fingerprint holds them."""
+    return {f"--{name}": str(getattr(settings, name)) for name in names}
 
 
-def load_checkpoint(settings: Settings, tracks: Tracks, device: torch.device) -> Scene:
-    """The scene trained before, if it is one of this clip."""
-    scene = load_scene(settings.checkpoint, device)
-    cameras = scene.cameras
-    if (len(cameras), cameras.width, cameras.height) != (len(tracks), tracks.width, tracks.height):
-        raise InputError(
-            f"{settings.checkpoint}: was trained on {len(cameras)} frames {cameras.width}x{cameras.height}, but "
-            f"{settings.background_path} has {len(tracks)} frames {tracks.width}x{tracks.height}; give two of one clip"
-        )
+def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
+    """The scene trained now or before, if it is one of this clip."""
+    path = settings.checkpoint or settings.output_dir / "model.pt"
+    scene = load_scene(path, device)
+    check_same_clip(scene, path, inputs.tracks, settings.background_path)
     return scene
 
 
-def load_movers(settings: Settings, background: Tracks) -> Tracks | None:
-    """The foreground's tracks; None where nothing moves or no file was made."""
-    path = settings.foreground_path or settings.background_path.parent / "foreground_points.pt"
-    if settings.foreground_path is None and not path.is_file():
-        return None
-    tracks = load_tracks(path)
-    if len(tracks) != len(background) or (tracks.width, tracks.height) != (background.width, background.height):
-        raise InputError(f"{path}: was made from another clip than {settings.background_path}; make both again")
-    if tracks.num_tracks and (tracks.canonical is None or tracks.label is None):
-        raise InputError(f"{path}: has no canonical coordinates and labels; make it with foreground_points.py")
-    return tracks if tracks.num_tracks else None
-
-
-def held_out_frames(num_frames: int, every: int) -> list[int]:
-    """Frames kept out of training: the middle one of every ``every``."""
-    return [t for t in range(num_frames) if every and t % every == every // 2]
-
-
-def open_viewer(settings: Settings, tracks: Tracks, movers: Tracks | None) -> Viewer:
+def open_viewer(settings: Settings, inputs: ClipInputs) -> Viewer:
     """The live viewer, which shows nothing until it is given a scene; says where it is."""
-    address = {"host": settings.view_host, "port": settings.view_port, "has_movers": movers is not None}
-    viewer = Viewer(tracks.cameras, tracks.xyz[0], tracks.fps, settings.output_dir, **address)
+    tracks, own = inputs.tracks, settings.output_dir
+    address = {"host": settings.view_host, "port": settings.view_port, "has_movers": inputs.movers is not None}
+    viewer = Viewer(tracks.cameras, tracks.xyz[0], tracks.fps, own, **address)
     reach = "this machine only" if settings.view_host in ("127.0.0.1", "localhost") else "other machines too"
     print(f"viewer: open {viewer.url} in a browser (it is reached from {reach})", flush=True)
     return viewer
 
 
-def train_scene(
-    settings: Settings,
-    tracks: Tracks,
-    movers: Tracks | None,
-    frames: np.ndarray,
-    masks: np.ndarray | None,
-    held_out: list[int],
-    device: torch.device,
-    viewer: Viewer | None = None,
-) -> tuple[Scene, History]:
-    """Meshes of the training frames, their pixels, and a colour field fitted to those of each layer."""
-    training = sorted(set(range(len(frames))) - set(held_out))
-    meshes = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="meshes", unit="frame"), masks)
-    grown = None if masks is None else dilate(masks, MASK_MARGIN)
-    random = np.random.default_rng(settings.seed)
-    exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
-    pixels = sample_points(
-        meshes, frames, grown, training, exposure, generator=random, progress=partial(stage_bars(), "pixels")
-    )
-    renderer = new_renderer(settings, normalization(tracks.cameras, meshes.vertices[meshes.used]), device=device)
-    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
-    scored = partial(heldout_psnr, scene, frames, masks, held_out) if held_out else None
-    schedule = Schedule(settings.num_epochs, settings.train_seconds)
-    history = fit(renderer, pixels, meshes.vertices.numpy(), schedule, random, "background", scored, viewer, scene)
-    if movers is None or masks is None:
-        return scene, history
-    moving = MovingMeshPipeline.from_tracks(movers, masks, training)
-    if not moving.meshes:
-        return scene, history
-    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
-    renderer = new_renderer(settings, *canonical_normalization(moving), device=device)
-    seconds = None if settings.train_seconds is None else MOVER_SHARE * settings.train_seconds
-    scene = replace(scene, moving=MovingLayer(moving, renderer))
-    schedule = Schedule(max(settings.num_epochs, MOVER_EPOCHS), seconds)
-    fit(renderer, pixels, None, schedule, random, "movers", None, viewer, scene)
-    return scene, history
+def trained(
+    settings: Settings, inputs: ClipInputs, device: torch.device, stages: Stages, viewer: Viewer | None
+) -> tuple[dict, History]:
+    """Writes model.pt, with checkpoints on the way; returns figures and how training went, now or in an earlier run."""
+    out = settings.output_dir
+    made_from = fingerprint(__file__, {"device": device}, inputs.files) | chosen(settings, *TRAINING)
+
+    def work() -> dict:
+        checkpoint = Checkpoint(out / "checkpoint.pt", digest(made_from), report=print)
+        schedule = Schedule(settings.num_epochs, settings.train_seconds)
+        scene, history = train_scene(inputs, schedule, settings.seed, device, checkpoint, viewer)
+        save_scene(out / "model.pt", scene)
+        checkpoint.remove()
+        return asdict(history)
+
+    history = History(**stages.run("train", made_from, ("model.pt",), work))
+    rate = history.samples / max(history.seconds, 1e-9)
+    return {"training_psnr": history.psnr[-1] if history.psnr else None, "samples_per_second": rate}, history
 
 
-def new_renderer(
-    settings: Settings, to_box: torch.Tensor, finest: int = 2048, *, device: torch.device
-) -> WorldSpaceTrianglePipeline:
-    """An untrained colour field over the box that ``to_box`` maps to."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    grid = HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator)
-    return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(device)
+def shown(
+    settings: Settings, inputs: ClipInputs, scene: Scene, script: PathScript, path: CameraPath | None, stages: Stages
+) -> dict:
+    """Writes videos and exports of a scene, each a stage; returns the figures."""
+    out, model = settings.output_dir, settings.checkpoint or settings.output_dir / "model.pt"
+    made_from = fingerprint(__file__, {}, {**inputs.files, "model": model})
+    frames, masks, metrics = inputs.frames, inputs.masks, {}
+
+    def stage(name: str, outputs: tuple[str, ...], work: Callable[[], dict | None], own: dict[str, str]) -> None:
+        metrics.update(stages.run(name, made_from | own, outputs, work))
+
+    def exported() -> dict:
+        footage = footage_of(scene, frames, None if masks is None else dilate(masks, MASK_MARGIN))
+        return export_and_score(scene, out, parse_formats(settings.export), footage, inputs.tracks, inputs.held_out)
+
+    if settings.checkpoint is None or path is None:
+        work = partial(reconstruct, out, scene, frames, masks, inputs.held_out, settings.save_frames)
+        stage("reconstruction", RECONSTRUCTION, work, chosen(settings, "holdout_every", "save_frames"))
+        name = f"novel_view_{script.name}"
+        work = partial(render_script, settings, scene, script, name)
+        own = chosen(settings, "trajectory", "freeze_time", "save_frames")
+        stage("novel_view", (f"{name}.mp4", f"frames/{name}"), work, own)
+    if path is not None:
+        own = fingerprint(__file__, {}, {"camera path": settings.camera_path})
+        work = partial(render_path, settings, scene, path)
+        stage("camera_path", ("novel_view.mp4", "frames/novel_view"), work, own)
+    if settings.checkpoint is None or path is None:
+        stage("export", EXPORTED, exported, chosen(settings, "holdout_every", "export"))
+    stage("tracks", ("tracks.mp4",), partial(track_overlay, out, frames, inputs.tracks, inputs.movers), {})
+    return metrics
 
 
-def fit(
-    renderer: WorldSpaceTrianglePipeline,
-    pixels,
-    positions,
-    schedule: Schedule,
-    random,
-    name: str,
-    scored: Callable[[], float] | None,
-    viewer: Viewer | None,
-    scene: Scene,
-) -> History:
-    """Trains one layer's renderer on its pixels under a progress bar, and before the viewer's eyes."""
-    bar_format = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-    if viewer is not None:
-        viewer.render = picture_function(scene)
-    with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=bar_format) as bar:
+def render_script(settings: Settings, scene: Scene, script: PathScript, name: str) -> dict:
+    """The novel view video."""
+    clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
+    views = script.build(clip, settings.freeze_time)
+    coverage = render_video(settings.output_dir, scene, *views, name, settings.save_frames, script.fps)
+    return {"novel_view_coverage": coverage}
 
-        def progress(share: float, text: str) -> None:
-            bar.update(100 * share - bar.n)
-            bar.set_postfix_str(text)
-            if viewer is not None:
-                viewer.panel.tell(f"training {name}: {100 * share:.0f} %, {text}")
-                viewer.step(refresh=True)
 
-        return train(renderer, pixels, positions, schedule, random, progress, scored)
+def render_path(settings: Settings, scene: Scene, path: CameraPath) -> dict:
+    """The video of a camera path that was given."""
+    return {"camera_path_coverage": render_video(settings.output_dir, scene, *path, "novel_view", True)}
+
+
+def page(
+    settings: Settings, inputs: ClipInputs, scene: Scene, metrics: dict, config: dict, history: History | None
+) -> Path:
+    """Writes charts and index.html; returns its path."""
+    out, tracks, held_out = settings.output_dir, inputs.tracks, inputs.held_out
+    world = gather_world(tracks, inputs.movers, inputs.frames)
+    charts = write_charts(out, tracks, world, metrics.get("frames", []), held_out, history)
+    told = told_by(settings.background_path.with_name("background_metrics.json"))
+    title = settings.background_path.resolve().parent.name
+    return write_report(out, Report(title, world, scene.depth, metrics, config, told, held_out, charts))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must 
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,17 +19,30 @@ from background_points import clip_name, describe, load_masks, steps
 from models.cameras import Cameras
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
+from models.files import check_output_dir, subfolder, write_json
 from models.images import write_image
 from models.imported import Imported, read_imported
-from models.learned_inputs import DepthOptions, check_depth_options, depth_maps, tracks_depth
+from models.learned_inputs import (
+    DEPTH_FOLDER,
+    DepthOptions,
+    check_depth_options,
+    depth_maps,
+    tracks_depth,
+    weights_and_maps,
+)
 from models.lifting import lift_mover
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
 from models.plots import draw_tracks
+from models.resources import memory_limit, watched_memory
 from models.rigid import metric_depth, solve_rigid
+from models.run_record import configuration
+from models.stages import Stages, fingerprint, own_settings
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
-from models.video import Video, check_output_dir, read_video, write_video
+from models.video import Video, read_video, write_video
+
+OUTPUTS = ("foreground_points.pt", "foreground_tracks.mp4", "labels", "foreground_config.json")
 
 
 @dataclass(frozen=True)
@@ -61,24 +75,49 @@ class Settings:
     """Reduce frames whose longer side is larger (as for the background), in pixels."""
     seed: int = 0
     """Seed of structure from motion on the movers."""
+    max_memory: float | None = None
+    """GiB to stay within; most of the machine's if not given."""
 
 
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
-    start = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     check_depth_options(settings.learned)
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
-    background_path = settings.background_path or (
-        Path("results") / clip_name(settings.video_path) / "background_points.pt"
-    )
+    background_path = background_path_of(settings)
     output_dir = check_output_dir(settings.output_dir or background_path.parent)
+    made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
+    work = partial(solve, settings, tracker, background_path, output_dir, device)
+    with watched_memory(memory_limit(settings.max_memory)):
+        Stages(output_dir, report=print).run("foreground_points", made_from, OUTPUTS, work)
+
+
+def inputs(settings: Settings) -> dict[str, Path | None]:
+    """The files that the result depends on."""
+    background_path = background_path_of(settings)
+    files = {"clip": settings.video_path, "masks": settings.mask_path or background_path.parent / "masks"}
+    files |= {"background": background_path, "weights": settings.checkpoint_path}
+    kept = background_path.parent / DEPTH_FOLDER if settings.learned.depth is None else None
+    learned = weights_and_maps(settings.learned)
+    return files | learned | {"imported tracks": settings.import_path, "depth": learned["depth"] or kept}
+
+
+def background_path_of(settings: Settings) -> Path:
+    """The background's track file given, or the one that background_points.py writes."""
+    return settings.background_path or Path("results") / clip_name(settings.video_path) / "background_points.pt"
+
+
+def solve(settings: Settings, tracker: Tracker, background_path: Path, output_dir: Path, device: str) -> None:
+    """All of the work."""
+    start = time.perf_counter()
     background = load_tracks(background_path)
-    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size)
+    memory = memory_limit(settings.max_memory)
+    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
     describe(video)
     check_same_clip(video, background, background_path)
     masks = moving_masks(settings, video, background_path)
     out = output_dir / "foreground_points.pt"
+    write_json(output_dir / "foreground_config.json", configuration(settings, device))
     if not masks.any():
         save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
         print(f"nothing moves in this clip: wrote an empty {out}")
@@ -234,7 +273,7 @@ def moving_tracks(
 
 def write_labels(output_dir: Path, labels: np.ndarray) -> None:
     """The number of the mover of each pixel, as PNGs."""
-    folder = check_output_dir(output_dir / "labels")
+    folder = subfolder(output_dir, "labels")
     for t, image in enumerate(labels):
         write_image(folder / f"{t:05d}.png", image)
 

@@ -1,8 +1,6 @@
 """Pinhole cameras of a clip: projection and its inverse, similarity alignment, transforms.json in and out."""
 
-import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.errors import InputError
+from models.files import write_json
+from models.reading import MAX_PIXELS, MAX_SIDE, read_json
 
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
@@ -117,9 +117,7 @@ def save_transforms(path: Path, cameras: Cameras, times: list[float], names: lis
         own = {} if own == shared else own
         frames.append({"file_path": name, "transform_matrix": pose, "time": float(times[i]), **own})
     meta = {"w": cameras.width, "h": cameras.height, **shared, "frames": frames}
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(meta, indent=1))
-    os.replace(temporary, path)
+    write_json(path, meta)
 
 
 def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
@@ -128,29 +126,27 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     Raises:
         InputError: the file cannot be read, has no frames, or holds a pose or intrinsics that cannot be used.
     """
-    try:
-        meta = json.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable transforms.json ({type(error).__name__})") from error
+    meta = read_json(path, "transforms.json")
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path}: holds no frames; a camera path needs at least one entry in 'frames'")
     try:
         width, height = (int(meta[side] if side in meta else frames[0][side]) for side in ("w", "h"))
+        sizes = [(int(frame.get("w", width)), int(frame.get("h", height))) for frame in frames]
         K = torch.stack([_intrinsic_matrix({**meta, **frame}, width, height) for frame in frames])
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
         times = [float(frame.get("time", i)) for i, frame in enumerate(frames)]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: needs w, h, fl_x and a 4x4 transform_matrix for each frame ({error})") from error
     if poses.shape[1:] != (4, 4) or not np.isfinite(poses).all() or not all(map(math.isfinite, times)):
         raise InputError(f"{path}: every transform_matrix must be 4x4 and finite, and every time finite")
     rotation = poses[:, :3, :3]
     if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 1e-2:
         raise InputError(f"{path}: a transform_matrix is not a rotation and a shift (scaled or sheared)")
-    if any((int(f.get("w", width)), int(f.get("h", height))) != (width, height) for f in frames):
+    if any(size != (width, height) for size in sizes):
         raise InputError(f"{path}: has frames of unlike sizes; give cameras of images of one size")
-    if not (0 < width <= 16384 and 0 < height <= 16384):
-        raise InputError(f"{path}: image size {width}x{height} is out of range (1 to 16384)")
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise InputError(f"{path}: image size {width}x{height} is out of range (sides 1 to {MAX_SIDE}, 67 Mpixel)")
     world_from_cam = torch.from_numpy(poses) @ OPENGL_FROM_OPENCV
     names = [str(frame.get("file_path", f"{i:05d}.png")) for i, frame in enumerate(frames)]
     return Cameras(K, world_from_cam, width, height), times, names
@@ -162,7 +158,7 @@ def load_lenses(path: Path) -> list[tuple[str, int, int, list[float]]]:
     Raises:
         InputError: a camera model or a coefficient that is not known.
     """
-    meta = json.loads(Path(path).read_text())
+    meta = read_json(path, "transforms.json")
     lenses = []
     for frame in meta["frames"]:
         lens = _lens({**meta["frames"][0], **meta, **frame}, path)

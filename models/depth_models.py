@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.errors import InputError
-from models.images import check_output_dir, write_error
+from models.files import check_output_dir, replacing
 from models.pretrained import Pretrained, open_pretrained
 
 DepthModel = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "H W"]]
@@ -74,11 +74,9 @@ def write_depth_maps(
     """
     remove_depth_maps(check_output_dir(folder))
     for t, frame in enumerate(frames):
-        path = folder / f"{t:05d}.npy"
-        try:
-            np.save(path, np.minimum(model(frame), np.finfo(np.float16).max).astype(np.float16))
-        except OSError as error:
-            raise write_error(path, error.strerror) from error
+        values = np.minimum(model(frame), np.finfo(np.float16).max).astype(np.float16)
+        with replacing(folder / f"{t:05d}.npy") as temporary, temporary.open("wb") as stream:
+            np.save(stream, values)
         progress(t + 1)
 
 

@@ -6,6 +6,7 @@ scale and shift of inverse depth of its own, since what a monocular model return
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from models.cameras import Cameras
 from models.depth_fit import MIN_POINTS, fit_inverse_depth, holds_inverse
 from models.errors import InputError
 from models.images import natural_key
+from models.reading import HEADROOM, MAX_PIXELS, MAX_SIDE, claimed_size, is_file, read_limited
+from models.resources import bounded_memory
 
 FAR_SHELL = 4.0
 """What lies beyond this many times the depth of the farthest points is drawn there: the far shell."""
@@ -100,13 +103,21 @@ def read_depth(
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
+        if not is_file(path):
+            raise FileNotFoundError
         return np.load(path, allow_pickle=False)
     except Exception as error:  # a damaged file can fail anywhere in the decoder
         raise InputError(f"{path}: is no readable array ({type(error).__name__}); save it by numpy.save") from error
 
 
 def _read_png(path: Path) -> np.ndarray:
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    image = None
+    with suppress(cv2.error, MemoryError, OSError):
+        data = read_limited(path)
+        width, height = claimed_size(data) or (0, 0)
+        if 0 < width * height <= MAX_PIXELS and max(width, height) <= MAX_SIDE:
+            with bounded_memory(16 * width * height + HEADROOM):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: the image is corrupt or cut short; replace it")
     if image.dtype != np.uint16 or image.ndim != 2:

@@ -10,15 +10,18 @@ from models.errors import InputError
 from models.export_cameras import write_colmap, write_nerfstudio
 from models.export_gltf import decode_image, encode_image, to_bytes
 from models.export_mesh import write_animated_glb, write_glb, write_obj, write_point_cloud
+from models.files import check_output_dir, subfolder
 from models.footage import Footage
-from models.images import check_output_dir
-from models.metrics import psnr, ssim
+from models.metrics import finite_psnr, ssim
 from models.mover_atlas import mover_meshes
 from models.scene import Scene
 from models.texture import TexturedMesh, textured_world
 from models.tracks import Tracks
 
 FORMATS = ("glb", "ply", "obj", "colmap", "nerfstudio")
+EXPORTED = ("scene.glb", "scene_animated.glb", "points.ply", "scene.obj", "scene.mtl", "scene.jpg", "colmap")
+EXPORTED += ("nerfstudio",)
+"""Files and folders that exporting may write."""
 MESH_FORMATS = frozenset({"glb", "ply", "obj"})
 
 
@@ -78,10 +81,10 @@ def export_scene(
     if "obj" in formats:
         paths += write_obj(output_dir / "scene.obj", world)
     if "colmap" in formats:
-        paths.append(output_dir / "colmap")
+        paths.append(subfolder(output_dir, "colmap"))
         write_colmap(paths[-1], footage, tracks)
     if "nerfstudio" in formats:
-        paths.append(output_dir / "nerfstudio")
+        paths.append(subfolder(output_dir, "nerfstudio"))
         write_nerfstudio(paths[-1], footage, tracks)
     return paths
 
@@ -128,7 +131,6 @@ def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> 
         picture = (255 * rgb * footage.exposure.factor(t) + 0.5).clip(0, 255).astype(np.uint8)
         truth = footage.frames[t]
         still = footage.still(t)
-        scores.append(
-            (psnr(picture, truth, still if still.any() else None), ssim(picture, truth), np.isfinite(depth).mean())
-        )
+        quality = finite_psnr(picture, truth, still if still.any() else None)
+        scores.append((quality, ssim(picture, truth), np.isfinite(depth).mean()))
     return dict(zip(("psnr", "ssim", "coverage"), np.mean(scores, 0).tolist(), strict=True))

@@ -9,26 +9,30 @@ from jaxtyping import Float, UInt8
 
 from models.cameras import save_transforms
 from models.colmap import write_model
-from models.export_gltf import write_bytes
 from models.export_mesh import write_ply
+from models.files import subfolder, take_place, write_json
 from models.footage import Footage
-from models.images import check_output_dir, write_images
+from models.images import write_images
 from models.tracks import Tracks
 
 
 def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
     """``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's frames."""
-    write_images(folder / "images", (footage.frames[t] for t in footage.times), footage.times)
+    write_images(subfolder(folder, "images"), (footage.frames[t] for t in footage.times), footage.times)
     xyz, rgb = track_points(footage, tracks)
-    model = check_output_dir(folder / "sparse" / "0")
+    model = subfolder(folder, "sparse", "0")
+    unfinished = subfolder(model, "model.part")
     xy, visible = tracks.xy.double().numpy(), tracks.visible.numpy() & np.isfinite(xyz).all(1)
-    write_model(model, footage.cameras, footage.times, xyz, rgb, xy, visible)
+    write_model(unfinished, footage.cameras, footage.times, xyz, rgb, xy, visible)
+    for path in sorted(unfinished.iterdir()):
+        take_place(path, model / path.name)
+    unfinished.rmdir()
 
 
 def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
     """``transforms.json``, ``images``, ``points.ply``, and ``masks`` (white = still) where something moves."""
     times = footage.times
-    write_images(folder / "images", (footage.frames[t] for t in times), times)
+    write_images(subfolder(folder, "images"), (footage.frames[t] for t in times), times)
     names = [f"images/{t:05d}.png" for t in times]
     save_transforms(folder / "transforms.json", footage.cameras[times], times, names)
     xyz, rgb = track_points(footage, tracks)
@@ -37,10 +41,10 @@ def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
     meta = json.loads((folder / "transforms.json").read_text())
     meta |= {"camera_model": "PINHOLE", "ply_file_path": "points.ply"}
     if footage.masks is not None:
-        write_images(folder / "masks", (footage.still(t).astype(np.uint8) * 255 for t in times), times)
+        write_images(subfolder(folder, "masks"), (footage.still(t).astype(np.uint8) * 255 for t in times), times)
         for frame in meta["frames"]:
             frame["mask_path"] = frame["file_path"].replace("images/", "masks/")
-    write_bytes(folder / "transforms.json", json.dumps(meta, indent=1).encode())
+    write_json(folder / "transforms.json", meta)
 
 
 def track_points(footage: Footage, tracks: Tracks) -> tuple[Float[np.ndarray, "N 3"], UInt8[np.ndarray, "N 3"]]:

@@ -5,7 +5,6 @@ The vertices stand in the scene's own world; the root node turns that (y down) t
 """
 
 import json
-import os
 import struct
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from models.atlas import Atlas
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
-from models.images import write_error
+from models.files import write_bytes
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -145,17 +144,3 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
 def to_bytes(texture: Float[np.ndarray, "h w C"]) -> UInt8[np.ndarray, "h w C"]:
     """0 to 1 -> 0 to 255."""
     return (texture * 255 + np.float32(0.5)).clip(0, 255).astype(np.uint8)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name and renames it.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise write_error(path, error.strerror) from error

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
-from models.export_gltf import GltfWriter, camera_motion, encode_image, to_bytes, write_bytes
+from models.export_gltf import GltfWriter, camera_motion, encode_image, to_bytes
+from models.files import write_bytes
 from models.mover_atlas import MoverMeshes
 from models.texture import TexturedMesh
 from models.trajectories import middle_frame

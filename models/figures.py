@@ -1,7 +1,6 @@
 """Charts to judge a run by, each as a PNG and as an SVG that takes on the colours of the page around it."""
 
 import io
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from models.cameras import Cameras
-from models.errors import InputError
+from models.files import replacing
 from models.report_world import World
 from models.tracks import Tracks
 from models.training import History
@@ -192,14 +191,8 @@ def save_png(path: str | Path, figure: Figure) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with matplotlib.rc_context(_STYLE):
-            figure.savefig(temporary, format="png", dpi=180)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that exists") from error
+    with replacing(path) as temporary, matplotlib.rc_context(_STYLE):
+        figure.savefig(temporary, format="png", dpi=180)
 
 
 def svg(figure: Figure) -> str:

@@ -1,10 +1,8 @@
 """Image files and the folders that hold them: natural order, 8-bit RGB in, PNG out under a temporary name."""
 
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,6 +11,20 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from models.errors import InputError
+from models.files import check_output_dir, write_bytes, write_error
+from models.reading import HEADROOM, MAX_PIXELS, MAX_SIDE, claimed_size, read_limited
+from models.resources import bounded_memory
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_output_dir",
+    "image_paths",
+    "natural_key",
+    "read_image",
+    "write_error",
+    "write_image",
+    "write_images",
+]
 
 # A corrupt image is reported by InputError; OpenCV's own lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -48,13 +60,17 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
         InputError: the file cannot be read or decoded, or is cut short.
     """
     try:
-        data = path.read_bytes()
+        data = read_limited(path)
     except OSError as error:
         raise InputError(f"{path}: the image cannot be read ({error.strerror}); check the file") from error
+    width, height = claimed_size(data) or (0, 0)
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(f"{path}: claims {width}x{height} pixels, more than can be worked on; reduce or remove it")
     image = None
-    if data and not _is_cut_short(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None:
+    if width and height and not _is_cut_short(data):
+        with suppress(cv2.error, MemoryError), bounded_memory(16 * width * height + HEADROOM):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -68,14 +84,6 @@ def _is_cut_short(data: bytes) -> bool:
     return data.startswith(b"\x89PNG") and b"IEND" not in data
 
 
-def write_error(path: Path, reason: str | None) -> InputError:
-    """The error for a file that cannot be written; ``reason`` in the words of the system or the codec."""
-    return InputError(
-        f"{path}: cannot be written ({reason or 'unknown reason'}); "
-        "give a folder that exists, is writable and has space"
-    )
-
-
 def write_image(path: Path, image: UInt8[ndarray, "H W *C"]) -> None:
     """Writes one RGB (H, W, 3) or grey (H, W) image as PNG under a temporary name and renames it.
 
@@ -84,12 +92,7 @@ def write_image(path: Path, image: UInt8[ndarray, "H W *C"]) -> None:
     """
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     encoded = cv2.imencode(".png", bgr)[1]
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(encoded.tobytes())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise write_error(path, error.strerror) from error
+    write_bytes(path, encoded.tobytes())
 
 
 def write_images(folder: str | Path, frames: Iterable[UInt8[ndarray, "H W *C"]], indices: Iterable[int]) -> None:
@@ -108,23 +111,3 @@ def write_images(folder: str | Path, frames: Iterable[UInt8[ndarray, "H W *C"]],
     for stale in folder.iterdir():
         if re.fullmatch(r"\d{5}\.png", stale.name) and stale.name not in written:
             stale.unlink()
-
-
-def check_output_dir(path: str | Path) -> Path:
-    """Creates a folder and proves that it can be written, before any work is spent; returns it.
-
-    Raises:
-        InputError: it cannot be created or written, or its disk is full.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".write_test") as probe:
-            probe.write(b"\0" * 4096)
-            probe.flush()
-    except OSError as error:
-        reason = "a file of that name is in the way" if isinstance(error, FileExistsError) else error.strerror
-        raise InputError(f"{path}: is no folder that can be written ({reason}); choose another output_dir") from error
-    if shutil.disk_usage(path).free < 1 << 20:
-        raise InputError(f"{path}: the disk is full; free some space or choose another output_dir")
-    return path

@@ -13,7 +13,9 @@ from models.depth_points import align_to_scene, fill_gaps, settle_points
 from models.depth_prior import DepthMaps, align_depth, read_depth
 from models.depth_turning import raise_relief
 from models.errors import InputError
+from models.files import subfolder
 from models.imported import Imported, align_imported
+from models.pretrained import SUBMODULES
 from models.sam2_masks import MaskModel, check_mask_model, open_mask_model
 from models.sfm import StaticScene
 from models.tracks import Tracks
@@ -101,7 +103,7 @@ def depth_maps(
     path = options.depth_path
     if options.depth is not None:
         model = open_depth_model(options.depth, options.depth_checkpoint, options.allow_download, device)
-        write_depth_maps(kept, video.frames, model, progress)
+        write_depth_maps(subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
         path = kept
     elif path is None and kept.is_dir() and any(kept.iterdir()):
         path = kept
@@ -109,6 +111,18 @@ def depth_maps(
         return None
     inverse = True if path.resolve() == kept.resolve() else None
     return read_depth(path, video.width, video.height, video.frame_indices, video.original_frames, inverse)
+
+
+def weights_and_maps(options: DepthOptions) -> dict[str, str | Path | None]:
+    """The files and folders that these options stand for, by what is in them; None where an option is not given."""
+
+    def weights(name: str | None, checkpoint: str | None) -> str | Path | None:
+        return checkpoint or (None if name is None else SUBMODULES / name)
+
+    files = {"depth": options.depth_path, "depth weights": weights(options.depth, options.depth_checkpoint)}
+    if isinstance(options, LearnedOptions):
+        files["mask weights"] = weights(options.masks, options.masks_checkpoint)
+    return files
 
 
 def forget_depth(options: DepthOptions, folder: Path) -> None:

@@ -30,6 +30,13 @@ def psnr(
     return float("inf") if mean == 0 else float(10 * np.log10(255**2 / mean))
 
 
+def finite_psnr(
+    estimate: UInt8[ndarray, "H W 3"], truth: UInt8[ndarray, "H W 3"], mask: Bool[ndarray, "H W"] | None = None
+) -> float:
+    """The same, at most 99 dB, so that means over frames are numbers too."""
+    return min(psnr(estimate, truth, mask), 99.0)
+
+
 def ssim(
     estimate: UInt8[ndarray, "H W 3"], truth: UInt8[ndarray, "H W 3"], mask: Bool[ndarray, "H W"] | None = None
 ) -> float:

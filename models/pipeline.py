@@ -192,7 +192,8 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
     inverse = 1 / local[:, 2]
     low = torch.cat([image.min(0).values, inverse.min()[None]])
     high = torch.cat([image.max(0).values, inverse.max()[None]])
-    center, half = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
+    least = 1e-6 * torch.stack([torch.ones_like(high[2]), torch.ones_like(high[2]), high[2].abs()])  # in any unit
+    center, half = (low + high) / 2, torch.maximum((high - low) / 2, least)
     half[:2] = half[:2].max()
     cam_from_world = torch.linalg.inv(pose)
     project = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float64)

@@ -18,8 +18,8 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 from trimesh import resources, util
 
-from models.errors import InputError
 from models.figures import svg
+from models.files import write_bytes
 from models.report_tables import files_table, metrics_table, seconds_table, settings_table, tiles
 from models.report_world import World, world_json
 
@@ -90,13 +90,7 @@ def write_report(out: Path, report: Report) -> Path:
         three_revision=re.search(r'const e="(\d+)"', three)[1],
         script=_asset("report.js") + _asset("scene3d.js"),
     )
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that exists") from error
+    write_bytes(path, page.encode(errors="replace"))
     return path
 
 

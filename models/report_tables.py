@@ -1,6 +1,5 @@
 """The tables and headline figures of a results page, as HTML; every text that comes from outside is escaped."""
 
-import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -16,6 +15,8 @@ _GROUPS = {"training_frames": "training frames", "heldout_frames": "held-out fra
 _STAGES = {
     "tracking": "2D tracks",
     "cameras": "cameras and points",
+    "depth": "depth maps",
+    "motion": "what moves",
     "load": "loading",
     "train": "training",
     "reconstruction": "rebuilding the video",
@@ -27,6 +28,7 @@ _STAGES = {
 _FILES = {
     "model.pt": "the trained scene",
     "config.json": "settings, seed, versions",
+    "stages.json": "what each stage was made from",
     "metrics.json": "every figure of this page",
     "transforms.json": "cameras, as instant-ngp and nerfstudio read them",
     "camera_path.json": "camera path made in the viewer",
@@ -61,7 +63,7 @@ def tiles(metrics: Mapping, background: Mapping) -> str:
             found.append(("Training SSIM", f"{training['ssim']:.3f}", ""))
     if "frames_registered" in background:
         found.append(("Cameras placed", str(background["frames_registered"]), f"of {background['frames']}"))
-    if math.isfinite(error := float(background.get("reprojection_error_px", math.nan))):
+    if (error := background.get("reprojection_error_px")) is not None:
         found.append(("Reprojection error", f"{error:.2f}", "px"))
     if seconds := _all_seconds(metrics, background):
         found.append(("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))

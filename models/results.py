@@ -1,6 +1,5 @@
 """What a results folder holds of a trained scene: rebuilt video, novel views, mesh and depth videos, and scores."""
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from models.cameras import Cameras
-from models.metrics import psnr, ssim
+from models.files import subfolder
+from models.metrics import finite_psnr, ssim
 from models.plots import colorize_depth, depth_range, draw_mesh, draw_tracks
 from models.scene import Scene
 from models.tracks import Tracks
@@ -89,10 +89,10 @@ def track_overlay(out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks 
 
 def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
     """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
-    values = {"psnr": psnr(rgb, frame), "ssim": ssim(rgb, frame)}
+    values = {"psnr": finite_psnr(rgb, frame), "ssim": ssim(rgb, frame)}
     if mask is not None and mask.any() and not mask.all():
-        values["psnr_outside_mask"] = psnr(rgb, frame, ~mask)
-        values["psnr_inside_mask"] = psnr(rgb, frame, mask)
+        values["psnr_outside_mask"] = finite_psnr(rgb, frame, ~mask)
+        values["psnr_inside_mask"] = finite_psnr(rgb, frame, mask)
     return values
 
 
@@ -101,7 +101,7 @@ def heldout_psnr(scene: Scene, frames: np.ndarray, masks: np.ndarray | None, hel
     values = []
     for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
         outside = None if masks is None or masks[t].all() else ~masks[t]
-        values.append(psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
+        values.append(finite_psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
     return float(np.mean(values))
 
 
@@ -176,22 +176,5 @@ def clear_frames(output_dir: Path, *names: str) -> None:
 
 def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
     """One PNG of a video."""
-    folder = output_dir / "frames" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = subfolder(output_dir, "frames", name)
     write_image(folder / f"{number:05d}.png", rgb)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes under a temporary name, then renames."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> dict:
-    """What write_json wrote; empty where there is no such file or it is damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

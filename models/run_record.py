@@ -1,32 +1,17 @@
-"""What a run tells of itself: progress, seconds of its stages, peak memory, settings, versions, a summary."""
+"""What a run tells of itself: progress, settings, versions, a summary."""
 
 import platform
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
+from models.errors import InputError
+from models.reading import read_json
+from models.stages import own_settings, packages
 
 _EXPORTED = (".glb", ".ply", ".obj")
-
-
-@contextmanager
-def timed(table: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the seconds that a block takes to a table."""
-    start = time.perf_counter()
-    yield
-    table[name] = round(time.perf_counter() - start, 2)
 
 
 def stage_bars() -> Callable[[str, int, int], None]:
@@ -44,24 +29,25 @@ def stage_bars() -> Callable[[str, int, int], None]:
     return progress
 
 
-def configuration(settings: object, device: torch.device) -> dict:
+def configuration(settings: object, device: object = "cpu") -> dict:
     """All settings (a dataclass), versions and the commit: enough to repeat the run."""
     try:
         here = Path(__file__).parent
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
     except OSError:
         commit = ""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in own_settings(settings).items()}
+    versions = {"python": platform.python_version(), **packages()}
     return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
 
 
-def peak_memory() -> float | None:
-    """Largest resident size of this process so far, in GiB; None on Windows, where it is not known."""
-    if resource is None:
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+def told_by(path: Path) -> dict:
+    """The figures that another script wrote; empty where there is no such file or it is damaged."""
+    try:
+        content = read_json(path, "table of figures")
+    except InputError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def summary(output_dir: Path, metrics: dict, page: Path) -> str:

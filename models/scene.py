@@ -1,7 +1,5 @@
 """The whole trained scene: its layers and the clip's cameras; what model.pt holds."""
 
-import os
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,8 +12,11 @@ from models.cameras import Cameras
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError
 from models.exposure import Exposure
+from models.files import write_tensors
 from models.moving import MovingMeshPipeline
 from models.pipeline import Canvas, Rendering, TriangleMeshPipeline, WorldSpaceTrianglePipeline, render_view
+from models.reading import MAX_PIXELS, MAX_SIDE, check_storage, is_file, load_tensors
+from models.tracks import camera_problem
 
 MODEL_VERSION = 1
 DEPTH_TOLERANCE = 0.15
@@ -117,16 +118,7 @@ def save_scene(path: Path, scene: Scene) -> None:
     }
     if scene.moving is not None:
         state["moving"] = {**scene.moving.meshes.state(), **_renderer_state(scene.moving.renderer)}
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error}); free some space or choose another folder") from error
+    write_tensors(path, state)
 
 
 def load_scene(path: Path, device: torch.device) -> Scene:
@@ -135,12 +127,11 @@ def load_scene(path: Path, device: torch.device) -> Scene:
     Raises:
         InputError: the file is missing, damaged, holds code or is of another version.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such model file; train one with demo_pipeline.py")
     try:
-        with warnings.catch_warnings():  # about a foreign pickle, which is refused below
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(Path(path))
+        check_storage(state)
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
         raise InputError(f"{path}: is no model file that can be read ({type(error).__name__}); train again") from error
     if not isinstance(state, dict) or state.get("model_version") != MODEL_VERSION:
@@ -149,6 +140,8 @@ def load_scene(path: Path, device: torch.device) -> Scene:
         cameras = _camera_from(state["cameras"])
         gain = _checked(state["exposure"]["gain"], len(cameras), 3).numpy()
         shading = _checked(state["exposure"]["shading"], len(cameras), None, None, 3).numpy()
+        if not (len(shading) and min(shading.shape[1:3]) > 0 and 0 < float(state["fps"]) <= 1e4):
+            raise ValueError("the exposure or the frame rate is empty")
         exposure = Exposure(gain, shading, cameras.width, cameras.height)
         background = _layer_from(state["background"], cameras, device)
         moving = None
@@ -175,9 +168,14 @@ def _camera_state(cameras: Cameras) -> dict:
 
 
 def _camera_from(state: dict) -> Cameras:
-    K = _checked(state["K"], None, 3, 3)
-    poses = _checked(state["world_from_cam"], len(K), 4, 4)
-    return Cameras(K, poses, int(state["width"]), int(state["height"]))
+    K = _checked(state["K"], None, 3, 3).double()
+    poses = _checked(state["world_from_cam"], len(K), 4, 4).double()
+    width, height = int(state["width"]), int(state["height"])
+    if problem := camera_problem(K, poses):
+        raise ValueError(problem)
+    if not (len(K) and 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise ValueError(f"{len(K)} images of {width}x{height} are out of range")
+    return Cameras(K, poses, width, height)
 
 
 def _layer_state(layer: Layer) -> dict:
@@ -199,6 +197,8 @@ def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
 
 def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
     levels, entries, features = state["field"]["grid.tables"].shape
+    if not (0 < levels <= 64 and 0 < int(state["finest"]) <= 1 << 24):
+        raise ValueError(f"a grid of {levels} levels up to {state['finest']} is out of range")
     field = ColorField(
         HashGrid(levels, features, int(entries).bit_length() - 1, finest_resolution=int(state["finest"]))
     )
@@ -207,8 +207,12 @@ def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipel
 
 
 def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
-    vertices: Tensor = state["vertices"]
+    vertices: Tensor = state["vertices"].float()
+    if not state["faces"]:
+        raise ValueError("no frame has a mesh")
     for t, faces in state["faces"].items():
+        if not 0 <= t < len(cameras):
+            raise ValueError(f"there is a mesh for frame {t} of {len(cameras)}")
         _checked(state["trust"][t], len(_checked(faces, None, 3)))
         if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
             raise ValueError("a face names a vertex that does not exist")

@@ -54,6 +54,22 @@ class StaticScene:
     """Mean over the observations that agree, in pixels."""
 
 
+def scene_values(scene: StaticScene) -> dict:
+    """A scene as a plain dict of arrays, numbers and strings, from which ``scene_of_values`` makes the same again."""
+    cameras, points = scene.cameras, scene.points
+    own = {name: getattr(scene, name) for name in ("method", "registered", "reprojection_error")}
+    size = {"width": cameras.width, "height": cameras.height}
+    return {"K": cameras.K.numpy(), "world_from_cam": cameras.world_from_cam.numpy(), **size, **vars(points), **own}
+
+
+def scene_of_values(values: dict) -> StaticScene:
+    """The scene that ``scene_values`` took apart."""
+    K, poses = torch.from_numpy(values["K"]), torch.from_numpy(values["world_from_cam"])
+    cameras = Cameras(K, poses, values["width"], values["height"])
+    points = Points(*(values[name] for name in ("xyz", "agrees", "residual", "uncertainty")))
+    return StaticScene(cameras, points, values["method"], values["registered"], values["reprojection_error"])
+
+
 def solve_scene(
     xy: Float[np.ndarray, "F N 2"],
     visible: Bool[np.ndarray, "F N"],

@@ -51,7 +51,7 @@ def sharpen_tracks(
     for t in range(len(frames)):
         rows = np.flatnonzero(anchor[good] == t)
         template[rows] = _patches(greys[t].astype(np.float32), center[rows])
-    sharp, seen = xy.astype(np.float64), visible.copy()
+    sharp, seen = xy.astype(np.float32), visible.copy()
     for t in range(len(frames)):
         rows = np.flatnonzero(visible[t, good])
         rows = rows[anchor[good[rows]] != t]
@@ -59,14 +59,15 @@ def sharpen_tracks(
         warp = _warps(K, pose, anchor[n], t, center[rows], rho[rows], slope[rows])
         image = greys[t].astype(np.float32)
         gx, gy = cv2.Scharr(image, -1, 1, 0) / 32, cv2.Scharr(image, -1, 0, 1) / 32
-        moved, likeness = _align(image, gx, gy, template[rows], warp, sharp[t, n])
-        fine = (likeness > SIMILAR) & (np.linalg.norm(moved - sharp[t, n], axis=1) < REACH)
+        start = sharp[t, n].astype(np.float64)
+        moved, likeness = _align(image, gx, gy, template[rows], warp, start)
+        fine = (likeness > SIMILAR) & (np.linalg.norm(moved - start, axis=1) < REACH)
         sharp[t, n[fine]] = moved[fine]
         seen[t, n] &= likeness > UNLIKE
         progress(t + 1)
     own = anchor[good], good
     sharp[own] = center
-    return sharp.astype(np.float32), seen
+    return sharp, seen
 
 
 def _local_planes(points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray):

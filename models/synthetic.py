@@ -4,7 +4,6 @@
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from models.cameras import Cameras
 from models.errors import InputError, run_script
+from models.files import replacing
 from models.synthetic_rays import trace, unoccluded
 from models.synthetic_room import Room, camera_path
 from models.synthetic_textures import shade
@@ -235,13 +235,8 @@ def _as_images(masks: Bool[np.ndarray, "F H W"]) -> UInt8[np.ndarray, "F H W"]:
 
 
 def _write_npz(path: Path, **arrays: np.ndarray | np.float64) -> None:
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that is writable") from error
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 @dataclass(frozen=True)

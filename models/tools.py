@@ -22,6 +22,8 @@ SAMPLE = np.dtype(
     }
 )
 """A training pixel, side by side in memory: to draw one at random is then one wait for memory, not four."""
+MOST_SAMPLES = 40_000_000
+"""Training pixels that are kept at most."""
 GATHERED = 256
 """Samples of a batch whose memory is asked for ahead of their arithmetic."""
 
@@ -128,7 +130,7 @@ def sample_points(
     masks: Bool[np.ndarray, "F H W"] | None,
     times: Iterable[int],
     exposure: Exposure | None = None,
-    limit: int = 40_000_000,
+    limit: int = MOST_SAMPLES,
     generator: np.random.Generator | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingPixels:

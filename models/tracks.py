@@ -1,8 +1,6 @@
 """The track file: 2D tracks, their 3D points and the cameras of a clip; the only link between the scripts."""
 
-import os
 import pickle
-import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,6 +10,8 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.errors import InputError
+from models.files import write_tensors
+from models.reading import is_file, load_tensors
 from models.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
 
 FORMAT_VERSION = 1
@@ -19,6 +19,10 @@ LAYERS = ("background", "foreground")
 _MAX_VALUES = 1 << 31
 _MAX_SIDE = 16384
 _RIGID_TOLERANCE = 1e-3
+_MAX_FRAME = 1 << 31
+_MAX_NAME = 4096
+LARGEST = 1e12
+"""Coordinates beyond are no scene; products of them would leave the range of single precision."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,7 @@ def save_tracks(path: str | Path, tracks: Tracks) -> None:
     if problem := _problem(data):
         raise ValueError(f"{path}: these tracks cannot be saved: {problem}")
     data = {key: _compact(key, value) if isinstance(value, Tensor) else value for key, value in data.items()}
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save({"format_version": FORMAT_VERSION, **data}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or "the disk may be full"
-        raise InputError(f"{path}: cannot be written ({reason}); give a folder that exists and has space") from error
+    write_tensors(path, {"format_version": FORMAT_VERSION, **data})
 
 
 def load_tracks(path: str | Path) -> Tracks:
@@ -122,7 +116,7 @@ def load_tracks(path: str | Path) -> Tracks:
         InputError: the file is missing, damaged, holds code, is of another format or breaks the format's rules.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such file; make it with background_points.py or foreground_points.py")
     data = from_npz(path) if path.suffix.lower() == ".npz" else _read_dict(path)
     if "format_version" not in data and any(key in data for key in SPATRACKER_KEYS):
@@ -138,9 +132,7 @@ def load_tracks(path: str | Path) -> Tracks:
 
 def _read_dict(path: Path) -> dict:
     try:
-        with warnings.catch_warnings():  # about a foreign pickle, which is refused below
-            warnings.simplefilter("ignore")
-            data = torch.load(path, map_location="cpu", weights_only=True)
+        data = load_tensors(path)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: is no plain file of tensors, or holds code, which is never run; "
@@ -200,6 +192,8 @@ def _scalar_problem(data: dict) -> str | None:
         return f"layer is {data['layer']!r:.40}, expected background or foreground"
     if not (0 < data["width"] <= _MAX_SIDE and 0 < data["height"] <= _MAX_SIDE):
         return f"image size {data['width']:.0f}x{data['height']:.0f} is out of range (1 to {_MAX_SIDE})"
+    if len(data["video_path"]) > _MAX_NAME:
+        return f"video_path has {len(data['video_path'])} letters"
     return None if 0 < data["fps"] <= 1e4 else f"fps is {data['fps']}, expected a positive number"
 
 
@@ -215,7 +209,8 @@ def _shape_problem(data: dict) -> str | None:
         if value is None and key in _OPTIONAL:
             continue
         expected = tuple(letters[s] if s in letters else int(s) for s in shape)
-        if not isinstance(value, Tensor) or value.layout != torch.strided or tuple(value.shape) != expected:
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or tuple(value.shape) != expected:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             return f"{key} is {found}, expected a dense tensor of shape {expected}"
         kind = _DTYPES.get(key, torch.float32)
@@ -240,7 +235,16 @@ def _storage_problem(data: dict) -> str | None:
 
 
 def _camera_problem(data: dict) -> str | None:
-    K, poses, indices = data["K"].double(), data["world_from_cam"].double(), data["frame_indices"]
+    indices = data["frame_indices"]
+    if problem := camera_problem(data["K"].double(), data["world_from_cam"].double()):
+        return problem
+    if indices[0] < 0 or (indices.diff() <= 0).any() or indices[-1] > _MAX_FRAME:
+        return "frame_indices do not rise from 0 or above"
+    return None
+
+
+def camera_problem(K: Float[Tensor, "F 3 3"], poses: Float[Tensor, "F 4 4"]) -> str | None:
+    """What is wrong with cameras, as a clause; None if nothing is."""
     if not (torch.isfinite(K).all() and torch.isfinite(poses).all()):
         return "a camera holds NaN or infinity"
     if not (K.diagonal(dim1=1, dim2=2) > 0).all() or (K[:, [1, 2, 2], [0, 0, 1]] != 0).any() or (K[:, 2, 2] != 1).any():
@@ -250,8 +254,8 @@ def _camera_problem(data: dict) -> str | None:
     last = poses[:, 3] - torch.tensor([0, 0, 0, 1.0], dtype=torch.float64)
     if skew > _RIGID_TOLERANCE or last.abs().max() > 1e-6 or (torch.det(rotation) < 0).any():
         return "a pose in world_from_cam is not rigid (a rotation and a shift)"
-    if indices[0] < 0 or (indices.diff() <= 0).any():
-        return "frame_indices do not rise from 0 or above"
+    if max(K.abs().max(), poses.abs().max()) > LARGEST:
+        return f"a camera holds values above {LARGEST:.0e}"
     return None
 
 
@@ -263,6 +267,11 @@ def _value_problem(data: dict) -> str | None:
     seen = torch.isfinite(xyz[0])[visible.any(0)] if xyz.stride(0) == 0 else torch.isfinite(xyz[visible])
     if not seen.all():
         return "xyz holds NaN or infinity at visible points"
+    for key in ("xy", "xyz"):
+        values = data[key][:1] if key == "xyz" and xyz.stride(0) == 0 else data[key]
+        seen = visible.any(0)[None] if len(values) < len(visible) else visible
+        if len(values) and (values[seen].abs() > LARGEST).any():
+            return f"{key} holds values above {LARGEST:.0e}"
     if data.get("canonical") is not None and not torch.isfinite(data["canonical"]).all():
         return "canonical holds NaN or infinity"
     return None

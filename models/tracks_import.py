@@ -4,6 +4,7 @@ Both layouts come from 3D point trackers: the tensors that scripts around SpaTra
 and SpaTrackerV2 share. Their pixel origin is the centre of the top-left pixel, half a pixel off ours.
 """
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.errors import InputError
+from models.reading import HEADROOM
+from models.resources import bounded_memory
 
 SPATRACKER_KEYS = ("track2d_pred", "vis_pred", "track3d_pred", "intrs", "c2w_traj")
 NPZ_KEYS = ("coords", "visibs", "intrinsics", "extrinsics")
@@ -22,6 +25,10 @@ _OFF_CENTRE = 0.3
 _SAME_SCALE = 0.02
 _ROTATION_TOLERANCE = 0.05
 _MAX_VALUES = 1 << 31
+_HEADER = 1 << 14
+"""Bytes in which the header of an array must end."""
+_PACKED_LEAST, _PACKED_MOST = 1 << 28, 50
+"""An archive that unpacks to more bytes than the first, and to more than so many times its size, is a bomb."""
 
 
 def from_spatracker(data: dict, path: Path) -> dict:
@@ -110,9 +117,12 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, .
         with zipfile.ZipFile(path) as archive:
             names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
             shapes = {name: _npy_shape(archive, name) for name in names}
-        if sum(int(np.prod(shapes[n], dtype=object)) for n in names if n in wanted) > _MAX_VALUES:
+            sizes = {name: archive.getinfo(f"{name}.npy").file_size for name in names if name in wanted}
+        if sum(int(np.prod(shapes[n], dtype=object)) for n in sizes) > _MAX_VALUES:
             raise InputError(f"{path}: claims more values than can be worked on; save fewer frames or points")
-        with np.load(path, allow_pickle=False) as data:
+        if sum(sizes.values()) > max(_PACKED_LEAST, _PACKED_MOST * path.stat().st_size):
+            raise InputError(f"{path}: unpacks to far more than tracks ever would; save it again, uncompressed")
+        with bounded_memory(2 * sum(sizes.values()) + HEADROOM), np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in names if name in wanted}
             scalars = {n: int(data[n]) for n in ("width", "height") if shapes.get(n) == ()}
     except InputError:
@@ -123,7 +133,8 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, .
 
 
 def _npy_shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-    with archive.open(f"{name}.npy") as stream:
+    with archive.open(f"{name}.npy") as start:
+        stream = io.BytesIO(start.read(_HEADER))  # a header may claim to be of any length
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         return read(stream)[0]

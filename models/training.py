@@ -4,14 +4,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models import checkpoints
+from models.checkpoints import Checkpoint, generator_state, restore_generator
 from models.encoding import FieldOptimizer
+from models.errors import InputError, NumericalError
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.tools import DevicePixels, TrainingPixels, batch_plain
 
@@ -23,6 +25,8 @@ SCORED = (0.1, 0.25, 0.5, 0.75)
 """Shares of the training after which held-out frames are scored; they are at the end too."""
 HOLD_SHARE = 0.2
 """Share of the training in which the learning rate stays at its start."""
+RECORD_STEPS = 20
+"""Steps between points of the training curve."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class History:
     samples: int = 0
 
 
+CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
+"""What of the history a checkpoint keeps."""
+
+
 def train(
     renderer: WorldSpaceTrianglePipeline,
     pixels: TrainingPixels,
@@ -59,84 +67,172 @@ def train(
     schedule: Schedule,
     generator: np.random.Generator,
     progress: Callable[[float, str], None] = lambda share, text: None,
+    checkpoint: Checkpoint | None = None,
+    layer: str = "background",
     heldout_psnr: Callable[[], float] | None = None,
 ) -> History:
     """Fits the colour field to the training pixels, at the points where their rays meet the mesh.
+
+    With a checkpoint, training that was interrupted goes on from there; on the CPU, and with epochs for a schedule,
+    the result is to the bit that of training without interruption.
 
     Args:
         positions: world positions of the meshes' vertices.
         generator: draws the batches.
         progress: is told the share done (0 to 1) and a line with PSNR and samples per second.
+        checkpoint: where the state is kept, under the name ``layer``.
         heldout_psnr: renders held-out frames as they look so far and scores them; called a few times.
 
     Raises:
-        FloatingPointError: the loss is not finite; the step and the likely cause are named.
+        NumericalError: the loss is not finite; the step and the likely cause are named.
     """
-    draw = _sampler(renderer, pixels, positions, schedule.batch_size, generator)
-    optimizer = FieldOptimizer(renderer.field)
-    history, start, recent, step = History(), time.perf_counter(), [], 0
-    scored_after = list(SCORED) if heldout_psnr else []
-    while (share := schedule.share_done(step, len(pixels), time.perf_counter() - start)) < 1:
-        optimizer.lr = FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE))
-        points, rgb, weight = draw()
-        with torch.autocast(points.device.type, torch.float16, enabled=points.device.type == "cuda"):
-            loss, _ = renderer.field.loss_and_grad(points, rgb, weight)
-        optimizer.step()
-        recent.append(loss)
-        step += 1
-        if step % 20 == 0:
-            _record(history, step, recent)
-            rate = step * schedule.batch_size / (time.perf_counter() - start)
-            progress(share, f"{history.psnr[-1]:.2f} dB, {rate / 1e6:.2f} M samples/s")
-        if scored_after and share >= scored_after[0]:
-            scored_after = [later for later in scored_after if later > share]
-            _score(history, step, heldout_psnr)
-    if recent:
-        _record(history, step, recent)
+    run = _Run(renderer, pixels, positions, schedule.batch_size, generator)
+    if checkpoint is not None and (state := checkpoint.load(layer)) is not None:
+        try:
+            run.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"{checkpoint.path}: is not of this program; remove it to train anew") from error
+        checkpoint.report(f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in")
+        if state["done"]:
+            return run.finished()
+    start, saved = time.perf_counter() - run.seconds, time.perf_counter()
+    while (share := schedule.share_done(run.step, len(pixels), time.perf_counter() - start)) < 1:
+        run.advance(FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)))
+        run.seconds = time.perf_counter() - start
+        if run.step % RECORD_STEPS == 0:
+            run.record()
+            progress(share, f"{run.history.psnr[-1]:.2f} dB, {run.samples / run.seconds / 1e6:.2f} M samples/s")
+        if heldout_psnr and run.unscored and share >= run.unscored[0]:
+            run.unscored = [later for later in run.unscored if later > share]
+            run.score(heldout_psnr)
+        if checkpoint is not None and time.perf_counter() - saved > checkpoints.CHECKPOINT_SECONDS:
+            checkpoint.save(layer, run.state(done=False))
+            saved = time.perf_counter()
+    run.record()
     if heldout_psnr:
-        _score(history, step, heldout_psnr)
-    history.seconds, history.samples = time.perf_counter() - start, step * schedule.batch_size
-    return history
+        run.score(heldout_psnr)
+    run.seconds = time.perf_counter() - start
+    if checkpoint is not None:
+        checkpoint.save(layer, run.state(done=True))
+    return run.finished()
 
 
-def _sampler(
-    renderer: WorldSpaceTrianglePipeline,
-    pixels: TrainingPixels,
-    positions: Float[np.ndarray, "V 3"],
-    batch_size: int,
-    generator: np.random.Generator,
-) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
-    """Draws batches (points, rgb, weight) on the renderer's device."""
-    matrix = renderer.normalized_from_world
-    if matrix.device.type != "cpu" and isinstance(pixels, TrainingPixels):
-        store = DevicePixels(pixels, positions, matrix.device)
-        random = torch.Generator(matrix.device).manual_seed(int(generator.integers(1 << 62)))
+class _Run:
+    """Training under way: all that a checkpoint must hold."""
 
-        def draw_there() -> tuple[Tensor, Tensor, Tensor]:
-            index = torch.randint(len(store), (batch_size,), generator=random, device=matrix.device)
-            return store.batch(index, matrix, LEAST_WEIGHT)
+    def __init__(
+        self,
+        renderer: WorldSpaceTrianglePipeline,
+        pixels: TrainingPixels,
+        positions: Float[np.ndarray, "V 3"],
+        batch_size: int,
+        generator: np.random.Generator,
+    ):
+        self.field, self.pixels, self.positions, self.generator = renderer.field, pixels, positions, generator
+        self.matrix, self.batch_size = renderer.normalized_from_world, batch_size
+        self.optimizer = FieldOptimizer(renderer.field)
+        self.step, self.seconds, self.history, self.recent = 0, 0.0, History(), []
+        self.unscored = list(SCORED)
+        self.store = self.random = None
+        if self.matrix.device.type != "cpu" and isinstance(pixels, TrainingPixels):
+            self.store = DevicePixels(pixels, positions, self.matrix.device)
+            self.random = torch.Generator(self.matrix.device).manual_seed(int(generator.integers(1 << 62)))
 
-        return draw_there
-    batch_of = pixels.batch if isinstance(pixels, TrainingPixels) else partial(batch_plain, pixels)
+    @property
+    def samples(self) -> int:
+        """Samples seen so far."""
+        return self.step * self.batch_size
 
-    def draw() -> tuple[Tensor, Tensor, Tensor]:
-        index = generator.integers(0, len(pixels), batch_size)
-        batch = batch_of(index, positions, matrix.cpu().numpy(), LEAST_WEIGHT)
-        return tuple(torch.from_numpy(x).to(matrix.device) for x in (batch.points, batch.rgb, batch.weight))
+    def advance(self, rate: float) -> None:
+        """One step at a share of the learning rates."""
+        self.optimizer.lr = rate
+        points, rgb, weight = self._batch()
+        with torch.autocast(points.device.type, torch.float16, enabled=points.device.type == "cuda"):
+            loss, _ = self.field.loss_and_grad(points, rgb, weight)
+        self.step += 1
+        self.recent.append(loss)
+        if loss.device.type == "cpu":  # elsewhere the host would have to wait: there record() looks
+            self._check(self.recent[-1:])
+        self.optimizer.step()
 
-    return draw
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, rgb and weight on the renderer's device."""
+        device = self.matrix.device
+        if self.store is not None:
+            index = torch.randint(len(self.store), (self.batch_size,), generator=self.random, device=device)
+            return self.store.batch(index, self.matrix, LEAST_WEIGHT)
+        index, matrix = self.generator.integers(0, len(self.pixels), self.batch_size), self.matrix.cpu().numpy()
+        if isinstance(self.pixels, TrainingPixels):
+            batch = self.pixels.batch(index, self.positions, matrix, LEAST_WEIGHT)
+        else:
+            batch = batch_plain(self.pixels, index, self.positions, matrix, LEAST_WEIGHT)
+        return tuple(torch.from_numpy(x).to(device) for x in (batch.points, batch.rgb, batch.weight))
 
+    def record(self) -> None:
+        """Adds the mean of recent losses to the history; on a device the host waits for it here only."""
+        if not self.recent:
+            return
+        self._check(self.recent)
+        self.history.steps.append(self.step)
+        self.history.psnr.append(-10 * math.log10(max(float(torch.stack(self.recent).mean()), 1e-12)))
+        self.recent.clear()
 
-def _record(history: History, step: int, recent: list[Tensor]) -> None:
-    """Adds the mean of recent losses; only here does the host wait for the device."""
-    loss = float(torch.stack(recent).mean())
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} before step {step}: the mesh or the tracks hold bad values")
-    history.steps.append(step)
-    history.psnr.append(-10 * math.log10(max(loss, 1e-12)))
-    recent.clear()
+    def score(self, heldout_psnr: Callable[[], float]) -> None:
+        """Adds the PSNR of held-out frames to the history."""
+        self.history.heldout_steps.append(self.step)
+        self.history.heldout_psnr.append(heldout_psnr())
 
+    def _check(self, losses: list[Tensor]) -> None:
+        values = torch.stack(losses).tolist() if losses else []
+        for i, loss in enumerate(values):
+            if not math.isfinite(loss):
+                step = self.step - len(values) + i + 1
+                raise NumericalError(f"training stopped at step {step}: the loss is {loss}, {self._cause()}")
 
-def _score(history: History, step: int, heldout_psnr: Callable[[], float]) -> None:
-    history.heldout_steps.append(step)
-    history.heldout_psnr.append(heldout_psnr())
+    def _cause(self) -> str:
+        """What is likely to have made the loss bad."""
+        if not np.isfinite(self.pixels.rgb).all():
+            return "the colours of the training pixels hold bad values; look at the video and its exposure"
+        if self.step > 1 and np.isfinite(self.positions if self.positions is not None else 0.0).all():
+            return "though it began well: training has diverged; give another --seed and report the clip"
+        return "the mesh or the tracks hold bad values; make the track files again"
+
+    def finished(self) -> History:
+        """The history once training is over."""
+        self.history.seconds, self.history.samples = self.seconds, self.samples
+        return self.history
+
+    def state(self, done: bool) -> dict:
+        """Tensors, numbers and strings from which ``restore`` goes on; what is over needs no optimizer.
+
+        Raises:
+            NumericalError: a weight is not finite, and the earlier checkpoint must stay.
+        """
+        self._check(self.recent)
+        if not all(torch.isfinite(p).all() for p in self.field.parameters()):
+            raise NumericalError(f"training stopped at step {self.step}: a weight is not finite, {self._cause()}")
+        return {
+            "done": done,
+            "step": self.step,
+            "seconds": self.seconds,
+            "field": {key: value.cpu() for key, value in self.field.state_dict().items()},
+            "optimizer": None if done else self.optimizer.state_dict(),
+            "generator": generator_state(self.generator),
+            "device_generator": None if self.random is None else self.random.get_state(),
+            "unscored": self.unscored,
+            **{name: getattr(self.history, name) for name in CURVES},
+            "recent": [float(loss) for loss in self.recent],
+        }
+
+    def restore(self, state: dict) -> None:
+        """Takes over what ``state`` gave."""
+        self.field.load_state_dict(state["field"])
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        restore_generator(self.generator, state["generator"])
+        if self.random is not None:
+            self.random.set_state(state["device_generator"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.unscored = list(state["unscored"])
+        self.history = History(**{name: list(state[name]) for name in CURVES})
+        self.recent = [torch.tensor(loss, device=self.matrix.device) for loss in state["recent"]]

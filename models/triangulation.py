@@ -34,7 +34,7 @@ class Points:
     agrees: Bool[np.ndarray, "F N"]
     """Observations that are visible and lie near the projection of their point."""
     residual: Float[np.ndarray, "F N"]
-    """Distance of observation and projection in pixels, where visible."""
+    """Distance of observation and projection in pixels, where visible and before the camera; else infinite."""
     uncertainty: Float[np.ndarray, "N"]
     """Relative standard deviation of depth for one pixel of noise, before neighbours were asked."""
 
@@ -69,8 +69,8 @@ def triangulate(
         unsure = strength > 0
         few_xy, few_visible = np.ascontiguousarray(xy[:, unsure]), np.ascontiguousarray(visible[:, unsure])
         xyz[unsure], *_ = _solve(few_xy, few_visible, K, pose, anchor[unsure], start[unsure], strength[unsure])
-    residual, depth = _residuals(xy, visible, K, pose, xyz)
-    agrees = visible & (residual < OUTLIER_LIMIT) & (depth > 0)
+    residual = _residuals(xy, visible, K, pose, xyz)
+    agrees = visible & (residual < OUTLIER_LIMIT)
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     xyz[~enough] = np.nan
     return Points(unit * xyz, agrees & enough, residual, sigma)
@@ -229,15 +229,13 @@ def _project(point, K, pose):
 @numba.njit(cache=True, parallel=True)
 def _residuals(xy, visible, K, pose, xyz):
     num_frames, num_tracks = visible.shape
-    residual = np.full((num_frames, num_tracks), np.inf)
-    depth = np.zeros((num_frames, num_tracks))
+    residual = np.full((num_frames, num_tracks), np.float32(np.inf), np.float32)
     for t in numba.prange(num_frames):
         for n in range(num_tracks):
             if visible[t, n]:
                 x, y, z = _project(xyz[n], K, pose[t])
-                depth[t, n] = z
                 if z > 1e-9:
                     ex = K[t, 0, 0] * x / z + K[t, 0, 2] - xy[t, n, 0]
                     ey = K[t, 1, 1] * y / z + K[t, 1, 2] - xy[t, n, 1]
                     residual[t, n] = np.sqrt(ex * ex + ey * ey)
-    return residual, depth
+    return residual

@@ -1,23 +1,24 @@
-"""Frames in and out: video files through ffmpeg, image folders through models.images; nothing else knows codecs."""
+"""Frames in and out: video files through ffmpeg, image folders through models.images."""
 
 import os
-import re
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
+from models.decoding import DEFAULT_FPS, damaged_frames, decode, frame_rate, text_of
 from models.errors import InputError
-from models.images import check_output_dir, image_paths, read_image, write_error, write_image, write_images
+from models.files import check_output_dir
+from models.frame_checks import SIZE, misleading, named, small_picture
+from models.frame_store import FrameStore
+from models.images import image_paths, read_image, write_image, write_images
+from models.reading import is_file
+from models.video_writer import VideoWriter, write_video
 
 __all__ = [
     "Video",
@@ -31,18 +32,14 @@ __all__ = [
     "write_video",
 ]
 
-IMAGE_FOLDER_FPS = 30.0
-"""Frame rate assumed for a folder of images, which carries none."""
-# Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
-_CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,yuv4mpegpipe,mxf,dv"
-)
-_SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+
+FRAMES_SHARE = 0.25
+"""Share of the memory that frames may take before they are kept in a file."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """The frames taken from a clip, all in memory and of one size."""
+    """The frames taken from a clip, of one size; in memory, or in a file that the system pages in."""
 
     frames: UInt8[ndarray, "F H W 3"]
     """RGB, upright, reduced to ``max_size``."""
@@ -56,6 +53,8 @@ class Video:
     """Width and height before reduction."""
     original_frames: int | None = None
     """Number of frames of the whole clip, or None where the rest was not decoded."""
+    notes: tuple[str, ...] = ()
+    """What a user should know: frames left out, and why."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -71,10 +70,22 @@ class Video:
         return self.frames.shape[1]
 
 
-def read_video(path: str | Path, max_frames: int | None = None, stride: int = 1, max_size: int = 960) -> Video:
+def read_video(
+    path: str | Path,
+    max_frames: int | None = None,
+    stride: int = 1,
+    max_size: int = 960,
+    keep: Sequence[int] | None = None,
+    memory: int | None = None,
+) -> Video:
     """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames`` of them.
 
     A frame whose longer side exceeds ``max_size`` pixels is reduced to it. Rotation and pixel-aspect tags are applied.
+    Frames that would mislead (damaged, blank, of another scene; see ``models.frame_checks``) are left out and named.
+
+    Args:
+        keep: leave out all frames but those of these numbers, and none of them.
+        memory: bytes that a run may take; where the frames need much of them they are kept in a temporary file.
 
     Raises:
         InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of unlike sizes.
@@ -83,13 +94,42 @@ def read_video(path: str | Path, max_frames: int | None = None, stride: int = 1,
     _check_settings(max_frames, stride, max_size)
     check_exists(path)
     read = _read_folder if path.is_dir() else _read_file
-    video = read(path, max_frames, stride, max_size)
+    share = None if memory is None else int(FRAMES_SHARE * memory)
+    video, damaged = read(path, max_frames, stride, max_size, share)
     if len(video) < 2:
         raise InputError(
             f"{path}: gave one frame at stride {stride}, needs at least 2; "
             "give a longer clip, a smaller stride or a larger max_frames"
         )
-    return video
+    if keep is not None:
+        return _taken(video, np.isin(video.frame_indices, keep), (), share)
+    return _sound(video, damaged, share)
+
+
+def _sound(video: Video, damaged: set[int], share: int | None) -> Video:
+    """The video without frames that would mislead."""
+    pictures = None
+    if video.width >= SIZE[0] and video.height >= SIZE[1]:
+        pictures = np.stack([small_picture(frame) for frame in video.frames])
+    places = {int(index): place for place, index in enumerate(video.frame_indices)}
+    damaged = {places[t] for t in damaged if t in places}
+    wrong = misleading(pictures, damaged) if pictures is not None else {}
+    numbers = {int(video.frame_indices[place]): reason for place, reason in wrong.items()}
+    notes = [f"frames left out: {named(numbers)}"] if numbers else []
+    same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
+    if 0 < len(same) <= len(video) / 2:
+        notes.append(f"frames that repeat the one before: {named({int(video.frame_indices[k]): 'kept' for k in same})}")
+    kept = np.array([place not in wrong for place in range(len(video))])
+    return _taken(video, kept, tuple(notes), share)
+
+
+def _taken(video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...], share: int | None) -> Video:
+    if kept.all():
+        return replace(video, notes=notes)
+    store = FrameStore(share)
+    for place in np.flatnonzero(kept):
+        store.add(video.frames[place])
+    return replace(video, frames=store.array(), frame_indices=video.frame_indices[kept], notes=notes)
 
 
 def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
@@ -100,13 +140,15 @@ def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
     """
     check_exists(Path(path))
     with tempfile.TemporaryFile() as log:
-        yield from _decode(Path(path), None, 1, log)
+        yield from decode(Path(path), None, 1, log)
 
 
 def check_exists(path: Path) -> None:
     """Raises InputError where nothing is at ``path``."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: there is no such file or folder; give a video file or a folder of images")
+    if not is_file(path) and not path.is_dir():
+        raise InputError(f"{path}: is neither a file nor a folder; give a video file or a folder of images")
 
 
 def _check_settings(max_frames: int | None, stride: int, max_size: int) -> None:
@@ -127,18 +169,12 @@ def _reduced(image: ndarray, max_size: int) -> ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _stacked(frames: list[ndarray]) -> ndarray:
-    """np.stack that frees each frame once copied, so that a long clip is not held twice."""
-    stack = np.empty((len(frames), *frames[0].shape), np.uint8)
-    for i in range(len(frames)):
-        stack[i], frames[i] = frames[i], None
-    return stack
-
-
-def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int) -> Video:
+def _read_folder(
+    path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
+) -> tuple[Video, set[int]]:
     paths = image_paths(path)
     indices = np.arange(len(paths))[::stride][:max_frames]
-    frames, first = [], None
+    frames, first = FrameStore(share), None
     for i in indices:
         image = read_image(paths[i])
         height, width = image.shape[:2]
@@ -148,170 +184,20 @@ def _read_folder(path: Path, max_frames: int | None, stride: int, max_size: int)
                 f"{paths[i]}: is {width}x{height} but {paths[indices[0]].name} is {first[0]}x{first[1]}; "
                 "give images of one size"
             )
-        frames.append(_reduced(image, max_size))
-    return Video(_stacked(frames), IMAGE_FOLDER_FPS / stride, path, indices, first, len(paths))
+        frames.add(_reduced(image, max_size))
+    return Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths)), set()
 
 
-def _read_file(path: Path, max_frames: int | None, stride: int, max_size: int) -> Video:
-    frames, size = [], (0, 0)
+def _read_file(
+    path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
+) -> tuple[Video, set[int]]:
+    frames, size = FrameStore(share), (0, 0)
     with tempfile.TemporaryFile() as log:
-        for image in _decode(path, max_frames, stride, log):
+        for image in decode(path, max_frames, stride, log):
             size = image.shape[1], image.shape[0]
-            frames.append(_reduced(image, max_size))
-        fps = _frame_rate(_text(log)) / stride
-    indices = np.arange(len(frames)) * stride
-    known = len(frames) if stride == 1 and len(frames) != max_frames else None
-    return Video(_stacked(frames), fps, path, indices, size, known)
-
-
-def _decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
-    """Frames of a video file; ffmpeg hands them over as PPM images, which say their own size after rotation."""
-    filters = f"select='not(mod(n\\,{stride}))',scale='max(1,round(iw*sar))':ih:{_SCALE_FLAGS},setsar=1,format=rgb24"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
-    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-i", f"file:{path.absolute()}"]
-    command += ["-map", "0:v:0", "-vf", filters, "-fps_mode", "passthrough"]
-    command += ["-frames:v", str(max_frames)] if max_frames else []
-    command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    shape = None
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process:
-        try:
-            while (image := _read_ppm(process.stdout)) is not None:
-                shape = shape or image.shape
-                if image.shape != shape:
-                    raise InputError(f"{path}: the frame size changes within the video; re-encode it at one size")
-                yield image
-        finally:
-            process.kill()  # after the last frame it has ended already; an early stop must not wait for the rest
-    if shape is None:
-        raise InputError(f"{path}: {_decode_failure(path, _text(log))}; give a video that plays, or a folder of images")
-
-
-def _text(log: IO[bytes]) -> str:
-    log.seek(0)
-    return log.read().decode(errors="replace")
-
-
-def _read_ppm(stream: IO[bytes]) -> ndarray | None:
-    if stream.readline() != b"P6\n":
-        return None
-    width, height = map(int, stream.readline().split())
-    stream.readline()  # the maximum, 255
-    data = stream.read(width * height * 3)
-    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == width * height * 3 else None
-
-
-def _decode_failure(path: Path, log: str) -> str:
-    if path.stat().st_size == 0:
-        return "the file is empty"
-    if "matches no streams" in log:
-        return "holds no video stream"
-    if "Invalid data found" in log or "not on whitelist" in log:
-        return "is no video, or it is corrupt or cut short"
-    return "no frame of it can be decoded, it may be corrupt or cut short"
-
-
-def _frame_rate(log: str) -> float:
-    match = re.search(r"Video: .*?([\d.]+)(k?) (?:fps|tbr)", log)
-    rate = float(match[1]) * (1000 if match[2] else 1) if match else 0.0
-    return rate if 0.1 <= rate <= 1000 else IMAGE_FOLDER_FPS
-
-
-class VideoWriter:
-    """Writes frames as they come to an H.264 MP4 that browsers play; a context manager.
-
-    The file appears under its name only when the block ends without an error. Odd sizes are padded to even ones by
-    repeating the last column or row, since yuv420p stores colour at half resolution.
-
-    Raises:
-        InputError: the folder is missing or cannot be written, or the disk is full.
-    """
-
-    def __init__(self, path: str | Path, fps: float, crf: int = 16):
-        """``crf``: quality of x264, 0 lossless, 16 near-visually-lossless, 23 its default."""
-        self.path = Path(path)
-        self._temporary = self.path.with_name(self.path.name + ".part")
-        self._fps, self._crf = fps, crf
-        self._process: subprocess.Popen | None = None
-        self._shape: tuple[int, ...] | None = None
-
-    def __enter__(self) -> "VideoWriter":
-        try:
-            self._temporary.open("wb").close()
-        except OSError as error:
-            raise write_error(self.path, error.strerror) from error
-        self._log = tempfile.TemporaryFile()
-        return self
-
-    def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
-        """Appends one RGB frame; all must have the size of the first."""
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
-        if self._process is None:
-            self._start(frame.shape)
-        if frame.shape != self._shape:
-            raise ValueError(f"frame is {frame.shape}, the first was {self._shape}")
-        height, width = frame.shape[:2]
-        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        try:
-            self._process.stdin.write(np.ascontiguousarray(frame).data)
-        except OSError as error:  # ffmpeg has ended: its log says why
-            raise self._failure() from error
-
-    def _start(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo"]
-        command += ["-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:.6f}", "-i", "pipe:0"]
-        # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.
-        command += ["-vf", f"scale=out_color_matrix=bt601:out_range=tv:{_SCALE_FLAGS},format=yuv420p"]
-        command += ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
-        command += ["-c:v", "libx264", "-crf", str(self._crf), "-preset", "fast", "-movflags", "+faststart"]
-        command += ["-f", "mp4", f"file:{self._temporary.absolute()}"]
-        pipe, null = subprocess.PIPE, subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=self._log)
-
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._release()
-
-    def _finish(self) -> None:
-        if self._process is None:
-            raise ValueError(f"{self.path}: no frame was given to write")
-        try:
-            self._process.stdin.close()
-        except OSError as error:
-            raise self._failure() from error
-        if self._process.wait() != 0:
-            raise self._failure()
-        try:
-            os.replace(self._temporary, self.path)
-        except OSError as error:
-            raise write_error(self.path, error.strerror) from error
-
-    def _release(self) -> None:
-        """Ends ffmpeg if it still runs and removes what was not finished."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdin.raw.close() if hasattr(self._process.stdin, "raw") else self._process.stdin.close()
-        self._log.close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _failure(self) -> InputError:
-        self._process.wait()
-        lines = _text(self._log).strip().splitlines()
-        return write_error(self.path, lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}")
-
-
-def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:
-    """Writes RGB frames (an array or any iterable, consumed one by one) to an H.264 MP4; see :class:`VideoWriter`.
-
-    Raises:
-        InputError: the folder is missing or cannot be written, or the disk is full.
-    """
-    with VideoWriter(path, fps) as writer:
-        for frame in frames:
-            writer.add(frame)
+            frames.add(_reduced(image, max_size))
+        said = text_of(log)
+    indices = np.arange(frames.count) * stride
+    known = frames.count if stride == 1 and frames.count != max_frames else None
+    video = Video(frames.array(), frame_rate(said) / stride, path, indices, size, known)
+    return video, damaged_frames(said)

@@ -199,7 +199,7 @@ def test_the_colmap_model_agrees_with_its_images(folder, scene):
     assert model.num_reg_images() == len(TRAINING)
     model.update_point_3d_errors()
     assert model.compute_mean_reprojection_error() < 0.5
-    cameras, names = read_model(folder / "colmap" / "sparse" / "0")
+    cameras, names, _ = read_model(folder / "colmap" / "sparse" / "0")
     assert names == [f"{t:05d}.png" for t in TRAINING]
     torch.testing.assert_close(
         cameras.world_from_cam, scene.cameras.world_from_cam[TRAINING].double(), atol=1e-6, rtol=0

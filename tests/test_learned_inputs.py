@@ -140,12 +140,16 @@ def test_the_scripts_take_learned_depth_and_masks(checkpoints, tmp_path):
         return ended.stdout + ended.stderr
 
     flags = ["--depth", "depth_anything", "--depth_checkpoint", checkpoints["depth_anything"]]
-    told = run("background_points.py", *flags, "--masks", "sam2", "--masks_checkpoint", checkpoints["sam2"])
+    flags += ["--masks", "sam2", "--masks_checkpoint", checkpoints["sam2"]]
+    told = run("background_points.py", *flags)
     assert "learned masks:" in told and "maps of " in told
     results = tmp_path / "results" / "clip"
     assert len(list((results / "depth").glob("*.npy"))) == 8
+    assert "background_points: reused" in run("background_points.py", *flags)
     for t in range(8):  # random weights tell nothing; what a trained model would
         np.save(results / "depth" / f"{t:05d}.npy", (2 / room.depth[t] + 0.1).astype(np.float16))
     told = run("foreground_points.py")
     assert "aligned to" in told and "not used" not in told
+    (results / "depth" / "00000.npy").touch()
+    assert "foreground_points: reused" in run("foreground_points.py")
     assert load_tracks(results / "foreground_points.pt").num_tracks > 0

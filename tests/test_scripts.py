@@ -142,6 +142,7 @@ def flat(state: dict, prefix: str = "") -> dict[str, object]:
 def train_here(folder: Path, patch: pytest.MonkeyPatch, seed: int, holdout_every: int) -> dict:
     """Runs demo_pipeline.py in this process, always into the same folder; returns its model."""
     tracks, out = folder / "results" / "clip" / "background_points.pt", folder / "again"
+    (out / "stages.json").unlink(missing_ok=True)  # nothing may be used again
     flags = [
         "--background_path",
         tracks,

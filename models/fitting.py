@@ -1,0 +1,115 @@
+"""A clip with its tracks -> a trained scene: meshes, training pixels, and a colour field fitted to each layer."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from models.checkpoints import Checkpoint
+from models.clip_inputs import ClipInputs
+from models.encoding import ColorField, HashGrid
+from models.exposure import estimate_exposure
+from models.masks import dilate
+from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.results import heldout_psnr, picture_function
+from models.run_record import stage_bars
+from models.scene import Layer, MovingLayer, Scene
+from models.tools import TrainingPixels, sample_points
+from models.training import History, Schedule, train
+from models.viewer import Viewer
+
+LOG2_ENTRIES = 19
+"""Entries of each level of the hash grid, as a power of 2."""
+MOVER_EPOCHS = 40
+"""Passes over the movers' pixels, which are few."""
+MOVER_SHARE = 0.3
+"""Seconds of training for the movers as a share of those given."""
+MASK_MARGIN = 3
+"""Pixels by which masks are grown before background colours are learned."""
+_BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+
+
+def train_scene(
+    inputs: ClipInputs,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    viewer: Viewer | None = None,
+) -> tuple[Scene, History]:
+    """The scene, and how training of its background went.
+
+    Args:
+        checkpoint: where training that was stopped goes on from.
+        viewer: shows the scene while it is trained.
+    """
+    tracks, frames, masks, movers = inputs.tracks, inputs.frames, inputs.masks, inputs.movers
+    training = sorted(set(range(len(frames))) - set(inputs.held_out))
+    fitting = _Fitting(seed, device, checkpoint, viewer)
+    meshes = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="meshes", unit="frame"), masks)
+    grown = None if masks is None else dilate(masks, MASK_MARGIN)
+    exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
+    bars = partial(stage_bars(), "pixels")
+    pixels = sample_points(meshes, frames, grown, training, exposure, generator=fitting.random, progress=bars)
+    renderer = fitting.renderer(normalization(tracks.cameras, meshes.vertices[meshes.used]))
+    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
+    scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
+    history = fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
+    if movers is None or masks is None:
+        return scene, history
+    moving = MovingMeshPipeline.from_tracks(movers, masks, training)
+    if not moving.meshes:
+        return scene, history
+    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
+    renderer = fitting.renderer(*canonical_normalization(moving))
+    scene = replace(scene, moving=MovingLayer(moving, renderer))
+    seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds
+    schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
+    fitting.fit("movers", scene, renderer, pixels, None, schedule)
+    return scene, history
+
+
+class _Fitting:
+    """What training of all layers shares."""
+
+    def __init__(self, seed: int, device: torch.device, checkpoint: Checkpoint | None, viewer: Viewer | None):
+        self.seed, self.device, self.checkpoint, self.viewer = seed, device, checkpoint, viewer
+        self.random = np.random.default_rng(seed)
+
+    def renderer(self, to_box: Float[Tensor, "4 4"], finest: int = 2048) -> WorldSpaceTrianglePipeline:
+        """An untrained colour field over the box that ``to_box`` maps to."""
+        generator = torch.Generator().manual_seed(self.seed)
+        grid = HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator)
+        return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(self.device)
+
+    def fit(
+        self,
+        name: str,
+        scene: Scene,
+        renderer: WorldSpaceTrianglePipeline,
+        pixels: TrainingPixels,
+        positions: Float[np.ndarray, "V 3"] | None,
+        schedule: Schedule,
+        scored: Callable[[], float] | None = None,
+    ) -> History:
+        """Trains one layer's renderer on its pixels under a progress bar, and before the viewer's eyes."""
+        viewer = self.viewer
+        if viewer is not None:
+            viewer.render = picture_function(scene)
+        with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=_BAR) as bar:
+
+            def progress(share: float, text: str) -> None:
+                bar.update(100 * share - bar.n)
+                bar.set_postfix_str(text)
+                if viewer is not None:
+                    viewer.panel.tell(f"training {name}: {100 * share:.0f} %, {text}")
+                    viewer.step(refresh=True)
+
+            given = renderer, pixels, positions, schedule, self.random, progress
+            return train(*given, self.checkpoint, name, scored)

@@ -1,0 +1,116 @@
+"""A server that imports the scripts once and runs each command in a fork of itself: start-up costs seconds.
+
+Used by tests that run scripts many times; a child may be killed, and its memory is measured.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+ROOT = Path(__file__).parent.parent
+
+
+@contextmanager
+def fork_server() -> Iterator[subprocess.Popen]:
+    """The server's process; speak to it with ``ask``."""
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        yield process
+        process.stdin.close()
+
+
+def ask(server: subprocess.Popen, script: str, flags: dict[str, object], folder: Path, **job: object) -> dict:
+    """Runs a script in a folder; the answer holds exit code, seconds, peak memory in GiB, and what was printed.
+
+    Args:
+        script: background, foreground or demo.
+        job: kill_after (seconds); kill_at_file (a number) and renamed (before or after its renaming); largest_file
+            (bytes), past which writing fails as on a full disk; limit (seconds) until an alarm ends it.
+    """
+    texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
+    log = folder / "log"
+    job |= {"script": script, "flags": texts, "folder": str(folder), "log": str(log)}
+    server.stdin.write(json.dumps(job) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline()) | {"log": log.read_text(errors="replace")}
+
+
+def serve() -> None:
+    """Reads commands from stdin, one JSON a line, and answers each with exit code and seconds."""
+    sys.path.insert(0, str(ROOT))
+    import background_points
+    import demo_pipeline
+    import foreground_points
+    from models import checkpoints, fitting
+
+    scripts = {"background": background_points, "foreground": foreground_points, "demo": demo_pipeline}
+    checkpoints.CHECKPOINT_SECONDS = 0.05
+    fitting.LOG2_ENTRIES = 12
+    for line in sys.stdin:
+        job = json.loads(line)
+        start = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(job.get("limit", 120))
+            run_child(scripts[job["script"]].main, job)
+        if job.get("kill_after") is not None:
+            time.sleep(job["kill_after"])
+            os.kill(child, signal.SIGKILL)
+        _, status, usage = os.wait4(child, 0)
+        answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.perf_counter() - start}
+        answer["gib"] = usage.ru_maxrss / 2**20
+        print(json.dumps(answer), flush=True)
+
+
+def run_child(main, job: dict) -> None:
+    """One command in a process of its own, which may kill itself when it renames a file."""
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.chdir(job["folder"])
+    sys.argv = [job["script"], *job["flags"]]
+    if job.get("largest_file") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
+    if job.get("kill_at_file") is not None:
+        die_at_file(job["kill_at_file"], job["renamed"])
+    from models.errors import run_script
+
+    code = 1
+    try:
+        run_script(main)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+
+def die_at_file(number: int, renamed: bool) -> None:
+    """Kills this process at the renaming of its n-th file, just before or just after."""
+    replace, left = os.replace, [number]
+
+    def counted(source, target) -> None:
+        left[0] -= 1
+        if left[0] < 0 and not renamed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = counted
+
+
+if __name__ == "__main__":
+    serve()

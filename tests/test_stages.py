@@ -1,0 +1,309 @@
+"""A stage is used again only where nothing that it was made from has changed; training goes on where it stopped."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import checkpoints
+from models.checkpoints import Checkpoint
+from models.encoding import ColorField, HashGrid
+from models.errors import InputError, NumericalError
+from models.files import replacing, subfolder, write_bytes, write_json, write_tensors
+from models.learned_inputs import DepthOptions
+from models.pipeline import WorldSpaceTrianglePipeline
+from models.stages import Stages, content_of, digest, fingerprint, own_settings
+from models.tools import TrainingPixels
+from models.training import Schedule, train
+
+SCRIPT = Path(__file__)
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Settings as the scripts have them."""
+
+    learned: DepthOptions
+    output_dir: Path | None = None
+
+
+class Worker:
+    """Counts how often the work of a stage is done, and what is said."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.count, self.said = folder, 0, []
+
+    def work(self) -> dict:
+        self.count += 1
+        write_bytes(self.folder / "out.bin", b"result")
+        (self.folder / "out").mkdir(exist_ok=True)
+        write_bytes(self.folder / "out" / "0.png", b"picture")
+        return {"figure": 1.5}
+
+    def run(self, made_from: dict[str, str]) -> dict:
+        self.said.clear()
+        return Stages(self.folder, self.said.append).run("work", made_from, ("out.bin", "out", "absent"), self.work)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    (tmp_path / "results").mkdir()
+    return Worker(tmp_path / "results")
+
+
+def test_a_stage_is_used_again_where_nothing_has_changed(worker, tmp_path):
+    (tmp_path / "in").write_text("clip")
+    made_from = fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in", "masks": None})
+    first = worker.run(made_from)
+    (tmp_path / "in").touch()
+    assert worker.run(fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in", "masks": None})) == first
+    assert worker.count == 1
+    assert "reused" in worker.said[0]
+
+
+def test_settings_within_settings_are_noticed_and_some_do_not_matter(worker):
+    for options in (DepthOptions(), DepthOptions(depth_path=Path("maps"))):
+        worker.run(fingerprint(SCRIPT, own_settings(Nested(options)), {}))
+    assert worker.count == 2 and worker.said == ["work: done again, as --depth_path has changed"]
+    options = DepthOptions(depth_path=Path("maps"), allow_download=True)
+    worker.run(fingerprint(SCRIPT, own_settings(Nested(options, output_dir=Path("x"))), {}))
+    assert worker.count == 2
+
+
+def test_changed_inputs_and_settings_are_noticed_named_and_done_again(worker, tmp_path):
+    (tmp_path / "in").write_text("clip")
+    worker.run(fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in"}))
+    worker.run(fingerprint(SCRIPT, {"spacing": 6}, {"clip": tmp_path / "in"}))
+    assert worker.count == 2 and "--spacing" in worker.said[0] and "clip" not in worker.said[0]
+    (tmp_path / "in").write_text("clap")
+    worker.run(fingerprint(SCRIPT, {"spacing": 6}, {"clip": tmp_path / "in"}))
+    assert worker.count == 3 and "clip" in worker.said[0]
+    other = tmp_path / "other.py"
+    other.write_text("changed")
+    worker.run(fingerprint(other, {"spacing": 6}, {"clip": tmp_path / "in"}))
+    assert worker.count == 4 and "program" in worker.said[0]
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "remove one of a folder", "add one to a folder"])
+def test_results_that_were_changed_or_removed_are_made_again(worker, damage):
+    worker.run({})
+    if damage == "change":
+        (worker.folder / "out.bin").write_bytes(b"half")
+    elif damage == "remove":
+        (worker.folder / "out.bin").unlink()
+    elif damage == "remove one of a folder":
+        (worker.folder / "out" / "0.png").unlink()
+    else:
+        (worker.folder / "out" / "1.png").write_bytes(b"more")
+    worker.run({})
+    assert worker.count == 2 and "out" in worker.said[0]
+
+
+NONSENSE = ["", "[]", "{", '{"stages": 3}', '{"stages": {"work": 3}}', '{"stages": {"work": {"results": 3}}}', "\0"]
+NONSENSE += ["[" * 100_000, '{"stages": {"work": {"results": {}, "made_from": {}, "outputs": {"../x": ""}}}}']
+
+
+@pytest.mark.parametrize("text", NONSENSE)
+def test_a_table_of_stages_that_makes_no_sense_is_not_used(worker, text):
+    (worker.folder / "stages.json").write_text(text)
+    assert worker.run({"a": "b"}) == {"figure": 1.5}
+    assert worker.count == 1
+
+
+def test_values_on_the_way_come_back_to_the_bit_and_go_when_they_have_served(tmp_path):
+    random = np.random.default_rng(0)
+    given = {"a": random.standard_normal((3, 4)), "seen": random.random(5) > 0.5, "error": 0.1, "method": "global"}
+    values = Stages(tmp_path).values("step", {}, lambda: given)
+    stages = Stages(tmp_path)
+    again = stages.values("step", {}, pytest.fail)
+    for found in (values, again):
+        assert all(np.array_equal(found[key], given[key]) for key in given)
+        assert found["a"].dtype == np.float64 and found["seen"].dtype == bool
+    stages.drop_values()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_refused_input_leaves_no_values_behind_but_a_stopped_run_does(tmp_path):
+    def stop() -> dict:
+        raise KeyboardInterrupt
+
+    def refuse() -> dict:
+        raise InputError("no")
+
+    for work, left in ((stop, True), (refuse, False)):
+        stages = Stages(tmp_path)
+        stages.values("first", {}, lambda: {"a": 1})
+        with pytest.raises((KeyboardInterrupt, InputError)):
+            stages.run("second", {}, (), work)
+        assert any(tmp_path.iterdir()) == left
+
+
+def test_the_content_of_a_folder_is_that_of_its_names_and_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_text("x")
+    assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
+    (tmp_path / "b" / "0.png").rename(tmp_path / "b" / "1.png")
+    assert content_of(tmp_path / "a") != content_of(tmp_path / "b")
+    assert content_of(None) == content_of(tmp_path / "absent") == "none"
+    assert digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"}) != digest({"a": "1", "b": "3"})
+
+
+def test_a_file_being_written_is_never_seen_and_a_failure_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert path.read_bytes() == b"old"
+        1 / 0  # noqa: B018
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match="absent"):
+        write_bytes(tmp_path / "absent" / "file", b"")
+
+
+def test_writing_does_not_follow_links_out_of_the_folder(tmp_path):
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir(), inside.mkdir()
+    (outside / "file").write_text("mine")
+    for name in ("file", "file.part"):
+        (inside / name).symlink_to(outside / "file")
+    write_bytes(inside / "file", b"new")
+    assert (outside / "file").read_text() == "mine" and (inside / "file").read_bytes() == b"new"
+    (inside / "masks").symlink_to(outside)
+    with pytest.raises(InputError, match="link"):
+        subfolder(inside, "masks")
+
+
+def test_json_holds_null_for_what_is_not_finite(tmp_path):
+    write_json(tmp_path / "x.json", {"a": [float("nan"), 1.0, (float("inf"),)], "b": {"c": "d"}})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.0, [None]], "b": {"c": "d"}}
+
+
+# Training that is interrupted.
+
+SIDE = 40
+SCHEDULE = Schedule(num_epochs=40, batch_size=1 << 10)
+
+
+def wall(colors: np.ndarray | None = None) -> tuple[TrainingPixels, np.ndarray]:
+    """Pixels of one camera before a wall of two triangles."""
+    positions = np.array([[-2, -2, 1], [2, -2, 1], [2, 2, 1], [-2, 2, 1]], np.float32)
+    rows, columns = np.divmod(np.arange(SIDE**2), SIDE)
+    pixels = TrainingPixels(
+        frame=np.zeros(SIDE**2, np.int32),
+        pixel=np.arange(SIDE**2, dtype=np.int32),
+        vertices=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
+        face=(rows > columns).astype(np.int32),
+        trust=np.ones(2, np.float32),
+        rgb=(np.random.default_rng(1).random((SIDE**2, 3)) if colors is None else colors).astype(np.float16),
+        inverse_K=np.linalg.inv(np.array([[[SIDE, 0, SIDE / 2], [0, SIDE, SIDE / 2], [0, 0, 1.0]]])),
+        world_from_cam=np.eye(4)[None],
+        width=SIDE,
+    )
+    return pixels, positions
+
+
+class Training:
+    """A run of training that can be stopped."""
+
+    def __init__(self, folder: Path, schedule: Schedule = SCHEDULE):
+        self.folder, self.schedule, self.said = folder, schedule, []
+
+    @staticmethod
+    def progress(layer_number: int, stop_at: float, share: float, _: str) -> None:
+        if layer_number + share > stop_at:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def score(field: ColorField) -> float:
+        return float(field.grid.tables.detach().abs().mean())
+
+    def run(self, stop_at: float = 2.0, made_from: str = "this", pixels: TrainingPixels | None = None):
+        """Trains two layers one after the other with one random generator; returns weights and history."""
+
+        random, weights, histories = np.random.default_rng(3), [], []
+        checkpoint = Checkpoint(self.folder / "checkpoint.pt", made_from, self.said.append)
+        own, positions = wall()
+        for layer_number, layer in enumerate(("background", "movers")):
+            generator = torch.Generator().manual_seed(0)
+            field = ColorField(
+                HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator), generator=generator
+            )
+            renderer = WorldSpaceTrianglePipeline(field, torch.eye(4))
+            stop = partial(self.progress, layer_number, stop_at)
+            given = (pixels or own, positions, self.schedule, random, stop, checkpoint, layer)
+            score = partial(self.score, field) if layer == "background" else None
+            histories.append(train(renderer, *given, score))
+            weights += [parameter.detach().clone() for parameter in field.parameters()]
+        return weights, histories
+
+
+@pytest.mark.parametrize("stops", [(0.4,), (0.31, 0.72), (1.2,), (0.5, 0.9, 1.3, 1.8)])
+def test_training_that_was_interrupted_gives_the_same_model_to_the_bit(tmp_path, monkeypatch, stops):
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.003)
+    (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
+    whole, histories = Training(tmp_path / "whole").run()
+    training = Training(tmp_path / "parts")
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            training.run(stop)
+    parts, again = training.run()
+    assert any("goes on from step" in line for line in training.said)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    for a, b in zip(histories, again, strict=True):
+        assert (a.steps, a.psnr, a.samples) == (b.steps, b.psnr, b.samples)
+        assert (a.heldout_steps, a.heldout_psnr) == (b.heldout_steps, b.heldout_psnr)
+    assert [len(history.heldout_steps) for history in again] == [5, 0]
+
+
+def test_a_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path):
+    training = Training(tmp_path)
+    first, _ = training.run()
+    path = tmp_path / "checkpoint.pt"
+    training.run(made_from="another")
+    assert "other inputs or settings" in training.said[-1]
+    path.write_bytes(path.read_bytes()[:1000])
+    again, _ = training.run()
+    assert "cannot be read" in training.said[-1]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.003)
+    training = Training(tmp_path, Schedule(train_seconds=0.5, batch_size=1 << 10))
+    with pytest.raises(KeyboardInterrupt):
+        training.run(stop_at=0.6)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["layers"]["background"]
+    assert 0 < saved["seconds"] < 0.5
+    _, histories = training.run()
+    assert histories[0].samples > saved["step"] * (1 << 10)
+
+
+def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.0)
+    training = Training(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(0.5)
+    colors = np.random.default_rng(1).random((SIDE**2, 3))
+    colors[7] = np.nan
+    with pytest.raises(NumericalError, match=r"step \d+: the loss is nan, the colours"):
+        training.run(pixels=wall(colors)[0])
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["layers"]["background"]
+    assert all(value.isfinite().all() for value in saved["field"].values())
+
+
+def test_writing_tensors_to_a_full_disk_names_it(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_tensors(tmp_path / "x.pt", {"a": torch.zeros(3)})
+    monkeypatch.setattr("models.files.os.fsync", full)
+    with pytest.raises(InputError, match=r"x.pt.*No space left"):
+        write_tensors(tmp_path / "x.pt", {"a": torch.ones(3)})
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "x.pt", weights_only=True)["a"].sum() == 0
+    assert len(list(tmp_path.iterdir())) == 1
