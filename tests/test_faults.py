@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,9 @@ def moment(chance: random.Random, seconds: float) -> dict:
 def test_a_stopped_script_ends_with_one_sentence_and_no_half_written_file(clip, tmp_path, number, code):
     command = [sys.executable, str(ROOT / "background_points.py"), "--video_path", str(clip / "frames")]
     command += ["--output_dir", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a suite started in the background ignores Ctrl-C, and its children with it
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert "frames" in process.stdout.readline()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

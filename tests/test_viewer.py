@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,9 @@ def script(folder: Path, *flags: str) -> subprocess.Popen:
     command = [sys.executable, "-u", str(ROOT / "demo_pipeline.py"), "--output_dir=out"]
     command += ["--background_path=background_points.pt", *flags]
     log = (folder / "stderr.txt").open("w")
-    return Interrupted(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)
+    # a suite started in the background ignores Ctrl-C, and its children with it
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return Interrupted(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=heeding)
 
 
 class Interrupted(subprocess.Popen):
