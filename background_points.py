@@ -52,6 +52,8 @@ from models.video import Video, read_video, write_video
 
 StageProgress = Callable[[str, int, int], None]
 
+MUCH_MORE = 1.1
+"""Times as many sightings must agree with cameras found from a rotation for them to replace mapped ones."""
 MOVERS_MATTER = 0.02
 """Share of all sightings on movers from which cameras are solved anew without them."""
 MASK_MARGIN = 3
@@ -156,7 +158,9 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
         size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
         solved = solve_scene(xy, visible, *size, known, settings.seed, **told)
         if masks is not None and known is None:
-            solved = background_scene(xy, visible, solved, *size)
+            other = background_scene(xy, visible, solved, *size)
+            much_more = other.points.agrees.sum() > MUCH_MORE * solved.points.agrees.sum()
+            solved = other if much_more else solved
         return scene_values(solved)
 
     def parted() -> dict:
