@@ -3,6 +3,7 @@
 import _thread
 import os
 import platform
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -84,18 +85,28 @@ def watched_memory(limit: int | None) -> Iterator[None]:
         while not done.wait(WATCH_SECONDS):
             if held_memory() > limit:
                 over.set()
-                _thread.interrupt_main()
+                _thread.interrupt_main(signal.SIGUSR1)
                 return
 
+    before = signal.signal(signal.SIGUSR1, _over_limit)  # not SIGINT: a script in the background may ignore that
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
+    except _OverLimit:
         if not over.is_set():
             raise
         raise MemoryLimitError(f"more than the {limit / GIB:.1f} GiB allowed") from None
     finally:
         done.set()
+        signal.signal(signal.SIGUSR1, before)
+
+
+class _OverLimit(BaseException):
+    """Raised in the main thread by the one that watches memory; not an Exception, so that nothing else catches it."""
+
+
+def _over_limit(*_: object) -> None:
+    raise _OverLimit
 
 
 def held_memory() -> int | None:
