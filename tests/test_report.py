@@ -11,7 +11,7 @@ import trimesh
 from browser import open_browser, watch
 from clips import true_tracks
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from models.errors import InputError
 from models.figures import loss_curve, save_png, svg, write_charts
@@ -140,7 +140,7 @@ def test_the_divider_follows_the_mouse_and_the_videos_stay_in_step(page: Page):
     assert page.locator("#compare .divider").get_attribute("aria-valuenow") == "25"
     for slider, told in (("#compare [type=range]", "#compare output"), ("#world [type=range]", "#world output")):
         page.locator(slider).fill("7")
-        page.wait_for_function(f"document.querySelector('{told}').textContent.startsWith('frame 8 of')")
+        expect(page.locator(told)).to_contain_text("frame 8 of")
     assert "37.0 dB" in page.locator("#compare output").text_content()
     times = page.evaluate("[...document.querySelectorAll('#compare video')].map(v => v.currentTime)")
     assert times[0] == pytest.approx(times[1], abs=1e-3)
