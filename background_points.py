@@ -30,7 +30,7 @@ from models.learned_inputs import (
     weights_and_maps,
     with_depth,
 )
-from models.masks import dilate, read_masks, write_masks
+from models.masks import at_points, dilate, read_masks, write_masks
 from models.motion import background_scene, motion_masks
 from models.plots import draw_tracks, mask_overlay
 from models.resources import memory_limit, warn_of_need, watched_memory
@@ -360,10 +360,7 @@ def better_scene(known: StaticScene, again: StaticScene | None) -> StaticScene:
 
 def outside(masks: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """Which sightings lie off the (grown) masks."""
-    free = ~dilate(masks, MASK_MARGIN)
-    height, width = free.shape[1:]
-    x, y = xy[..., 0].astype(np.int64).clip(0, width - 1), xy[..., 1].astype(np.int64).clip(0, height - 1)
-    return free[np.arange(len(free))[:, None], y, x]
+    return at_points(~dilate(masks, MASK_MARGIN), xy)
 
 
 def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Settings) -> Tracks:

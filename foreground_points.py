@@ -31,6 +31,7 @@ from models.learned_inputs import (
     weights_and_maps,
 )
 from models.lifting import lift_mover
+from models.masks import at_points
 from models.motion_segments import label_movers
 from models.pipeline import TriangleMeshPipeline
 from models.plots import draw_tracks
@@ -202,9 +203,7 @@ def track(
 
 def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The mover that each track lies on most of the time, 1, 2, ..."""
-    height, width = labels.shape[1:]
-    x, y = xy[..., 0].astype(np.int64).clip(0, width - 1), xy[..., 1].astype(np.int64).clip(0, height - 1)
-    at = labels[np.arange(len(labels))[:, None], y, x]
+    at = at_points(labels, xy)
     votes = np.stack([((at == mover) & visible).sum(0) for mover in range(1, int(labels.max()) + 1)])
     return votes.argmax(0) + 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
 from models.errors import InputError
@@ -70,6 +70,14 @@ def _mask(image: ndarray, path: Path, sizes: set[tuple[int, int]], width: int, h
     if found != (width, height):
         white = cv2.resize(white, (width, height), interpolation=cv2.INTER_AREA)
     return white > _WHITE
+
+
+def at_points(images: Shaped[ndarray, "F H W"], xy: Float[ndarray, "F N 2"]) -> Shaped[ndarray, "F N"]:
+    """Values of each frame's mask or label image at its points, in pixels; beyond the border those of the border."""
+    height, width = images.shape[1:]
+    x = np.clip(xy[..., 0].astype(np.int64), 0, width - 1)
+    y = np.clip(xy[..., 1].astype(np.int64), 0, height - 1)
+    return images[np.arange(len(images))[:, None], y, x]
 
 
 def dilate(masks: Bool[ndarray, "F H W"], pixels: int) -> Bool[ndarray, "F H W"]:

@@ -63,12 +63,12 @@ def segment(
     odds += _moving_tracks(votes * evidence.texture, moving, motion < -0.5)
     probability = 1 / (1 + np.exp(-odds))
     for i, reach in enumerate(REACHES):
-        colour = _colour_odds(evidence.images, probability)
+        near = _near(probability, REACHES[0])
+        colour = _colour_odds(evidence.images, probability, near)
         behind, shadow = background_odds(evidence, cameras, _near(probability, reach) & (votes > -0.5))
         shadow *= SHADOW_SHARE
         total = (1 - shadow) * (np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind)
         total += np.minimum(odds, 0) - SHADOW_WEIGHT * shadow
-        near = _near(probability, REACHES[0])
         total[~near] = -4.0
         probability = _smoothed(evidence, total, probability, near)
         progress(i + 1, len(REACHES))
@@ -128,10 +128,11 @@ def _near(probability: Float[np.ndarray, "F h w"], reach: float) -> Bool[np.ndar
     return np.stack([cv2.dilate((p > 0.5).astype(np.uint8), disc) > 0 for p in probability])
 
 
-def _colour_odds(images: UInt8[np.ndarray, "F h w 3"], probability: Float[np.ndarray, "F h w"]) -> np.ndarray:
+def _colour_odds(
+    images: UInt8[np.ndarray, "F h w 3"], probability: Float[np.ndarray, "F h w"], near: Bool[np.ndarray, "F h w"]
+) -> np.ndarray:
     """Log-odds of each pixel's colour: movers of the frames around against what surrounds them."""
     bins = _bins(images)
-    near = _near(probability, REACHES[0])
     size = COLOUR_LEVELS**3
     inside = np.stack([np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)])
     outside = np.stack([np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)])

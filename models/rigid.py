@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
 from models.colmap import MIN_SHARED, bundle_adjust, poses_of, run_mapper, write_database
-from models.tracking import thin
+from models.tracking import half_life, thin
 from models.triangulation import Points, triangulate
 
 REGISTERED_SHARE = 0.8
@@ -62,8 +62,7 @@ def solve_rigid(
     depth = _depths(xy, visible, points, own_cameras, placed)
     if not _believable(xy, visible, depth, float(cameras.K[0, 0, 0])):
         return None
-    length = points.agrees.sum(0)
-    long = length >= np.median(np.repeat(length, length)) / 2
+    long = points.agrees.sum(0) >= half_life(points.agrees)
     return RigidMotion(depth, points.agrees & long, placed)
 
 

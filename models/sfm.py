@@ -21,7 +21,7 @@ from models.colmap import bundle_adjust, lens_shift, poses_of, read_model, run_m
 from models.errors import InputError
 from models.rotation import solve_rotation
 from models.sharpening import sharpen_tracks
-from models.tracking import thin
+from models.tracking import half_life, thin
 from models.triangulation import Points, triangulate
 
 Progress = Callable[[str, int, int], None]
@@ -157,10 +157,9 @@ def _long_and_spread(
     A track that slips along an edge or a shadow agrees with some point for a few frames and bends the cameras; over
     many frames it agrees with none. "Long" is half of what a sighting's track lasts (their median), or less.
     """
-    length = visible.sum(0)
     subset = thin(xy, visible, spacing, min_length=3)
     enough = np.minimum(ENOUGH_TRACKS, visible[:, subset].sum(1) / 2)
-    least = int(np.median(np.repeat(length, length))) // 2
+    least = int(half_life(visible))
     while least > 3:
         long = thin(xy, visible, spacing, min_length=least)
         if (visible[:, long].sum(1) >= enough).all():

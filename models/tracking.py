@@ -15,6 +15,7 @@ from models.errors import InputError
 from models.flow_tracking import dis_flow
 from models.learned_trackers import LEARNED, Tracker, open_learned
 from models.lucas_kanade import lucas_kanade
+from models.masks import at_points
 
 TRACKERS: dict[str, Tracker] = {"lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
 """Trackers that need nothing but this package."""
@@ -101,7 +102,7 @@ def grow_tracks(
         tracker = open_tracker(tracker)
     xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
     if allowed is not None:
-        visible = _ended_at_masks(visible, _on(allowed, xy), visible.argmax(0))
+        visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))
     done = 0
     for batch in seed_rounds(len(frames), FEW_ROUNDS if tracker is dis_flow else None):
         free = [None if allowed is None else allowed[t] for t in batch]
@@ -109,7 +110,7 @@ def grow_tracks(
         new_xy, new_visible = track_points(frames, np.concatenate(queries), tracker)
         if allowed is not None:
             start = np.concatenate(queries)[:, 0]
-            new_visible = _ended_at_masks(new_visible, _on(allowed, new_xy), start)
+            new_visible = _ended_at_masks(new_visible, at_points(allowed, new_xy), start)
         xy = np.concatenate([xy, new_xy], 1)
         visible = np.concatenate([visible, new_visible], 1)
         kept = thin(xy, visible, spacing)
@@ -132,6 +133,12 @@ def thin(
     if len(order) == 0:
         return order
     return order[_greedy(xy, visible, order, max(2.0, 0.6 * spacing))]
+
+
+def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
+    """Half the frames that a sighting's track lasts (their median); 0 without any sighting."""
+    length = visible.sum(0)
+    return float(np.median(np.repeat(length, length))) / 2 if length.any() else 0.0
 
 
 @numba.njit(cache=True)
@@ -212,10 +219,3 @@ def _ended_at_masks(visible: np.ndarray, free: np.ndarray, start: np.ndarray) ->
     after = np.logical_or.accumulate(blocked & (t >= start), 0)
     before = np.logical_or.accumulate((blocked & (t <= start))[::-1], 0)[::-1]
     return visible & ~after & ~before
-
-
-def _on(allowed: np.ndarray, xy: np.ndarray) -> Bool[np.ndarray, "F N"]:
-    height, width = allowed.shape[1:]
-    x = np.clip(xy[..., 0].astype(np.int64), 0, width - 1)
-    y = np.clip(xy[..., 1].astype(np.int64), 0, height - 1)
-    return allowed[np.arange(len(allowed))[:, None], y, x]
