@@ -11,20 +11,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from models.errors import InputError
-from models.files import check_output_dir, write_bytes, write_error
+from models.files import check_output_dir, write_bytes
 from models.reading import HEADROOM, MAX_PIXELS, MAX_SIDE, claimed_size, read_limited
 from models.resources import bounded_memory
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "check_output_dir",
-    "image_paths",
-    "natural_key",
-    "read_image",
-    "write_error",
-    "write_image",
-    "write_images",
-]
 
 # A corrupt image is reported by InputError; OpenCV's own lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

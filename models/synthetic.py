@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from models.cameras import Cameras
 from models.errors import InputError, run_script
-from models.files import replacing
+from models.files import check_output_dir, replacing
 from models.synthetic_rays import trace, unoccluded
 from models.synthetic_room import Room, camera_path
 from models.synthetic_textures import shade
-from models.video import check_output_dir, write_images, write_video
+from models.video import write_images, write_video
 
 Times = Real[np.ndarray, "F"] | Sequence[int | float]
 NOVEL_VIEWS = {"n1": "right", "n2": "up", "n3": "spiral"}

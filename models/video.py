@@ -13,7 +13,6 @@ from numpy import ndarray
 
 from models.decoding import DEFAULT_FPS, damaged_frames, decode, frame_rate, text_of
 from models.errors import InputError
-from models.files import check_output_dir
 from models.frame_checks import SIZE, misleading, named, small_picture
 from models.frame_store import FrameStore
 from models.images import image_paths, read_image, write_image, write_images
@@ -24,7 +23,6 @@ __all__ = [
     "Video",
     "VideoWriter",
     "check_exists",
-    "check_output_dir",
     "iterate_frames",
     "read_video",
     "write_image",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from models.errors import InputError
+from models.files import check_output_dir
 from models.images import natural_key, read_image
-from models.video import VideoWriter, check_output_dir, read_video, write_images, write_video
+from models.video import VideoWriter, read_video, write_images, write_video
 
 
 def clip(num: int = 6, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
