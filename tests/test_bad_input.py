@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from clips import true_tracks
 
 import background_points
 import demo_pipeline
 from models.cameras import save_transforms
 from models.errors import run_script
 from models.synthetic import SyntheticScene, render_room
-from models.tracks import Tracks, save_tracks
+from models.tracks import save_tracks
 from models.video import write_images
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,7 @@ def clip(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("clip")
     write_images(folder / "frames", room.frames, range(FRAMES))
     write_images(folder / "given_masks", room.masks.astype(np.uint8) * 255, range(FRAMES))
-    save_tracks(folder / "background_points.pt", true_tracks(room, folder / "frames"))
+    save_tracks(folder / "background_points.pt", true_tracks(room, False, str(folder / "frames")))
     save_transforms(folder / "path.json", room.cameras, list(range(FRAMES)))
     return folder
 
@@ -48,25 +49,6 @@ def model(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", ["demo_pipeline.py", *map(str, flags)])
         demo_pipeline.main()
     return out / "model.pt"
-
-
-def true_tracks(room: SyntheticScene, video_path: Path) -> Tracks:
-    still = ~room.track_is_foreground
-    visible = torch.from_numpy(room.track_visible[:, still])
-    return Tracks(
-        xy=torch.from_numpy(room.track_xy[:, still]).float(),
-        visible=visible,
-        confidence=visible.float(),
-        xyz=torch.from_numpy(room.track_xyz[0, still]).float()[None].expand(FRAMES, -1, -1),
-        K=room.cameras.K,
-        world_from_cam=room.cameras.world_from_cam,
-        width=96,
-        height=64,
-        fps=24.0,
-        frame_indices=torch.arange(FRAMES),
-        layer="background",
-        video_path=str(video_path),
-    )
 
 
 class Refusal:
@@ -271,7 +253,7 @@ def test_another_clip_than_that_of_the_tracks_is_refused(room, clip, tmp_path, r
 
 
 def test_masks_beside_the_tracks_that_do_not_fit_are_refused(room, clip, tmp_path, refuse_demo):
-    save_tracks(tmp_path / "t.pt", true_tracks(room, clip / "frames"))
+    save_tracks(tmp_path / "t.pt", true_tracks(room, False, str(clip / "frames")))
     masks = folder_of(tmp_path / "masks", *[np.zeros((64, 96), np.uint8)] * (FRAMES - 1))
     refuse_demo("--background_path", tmp_path / "t.pt", names=masks, says=f"{FRAMES - 1} masks")
 

@@ -9,10 +9,10 @@ import pycolmap
 import pytest
 import torch
 import trimesh
+from clips import true_tracks
 
 from models.atlas import Atlas
 from models.cameras import load_transforms
-from models.canonical import canonical_coordinates
 from models.colmap import read_model
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError
@@ -28,7 +28,6 @@ from models.scene import Layer, MovingLayer, Scene
 from models.synthetic import SyntheticScene, render_room
 from models.texture import TexturedMesh
 from models.tools import sample_points
-from models.tracks import Tracks
 from models.training import Schedule, train
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 10
@@ -41,24 +40,6 @@ def room() -> SyntheticScene:
     return render_room(FRAMES, WIDTH, HEIGHT, num_tracks=4000)
 
 
-def true_tracks(room: SyntheticScene, layer: str) -> Tracks:
-    """The room's own tracks of one layer, as a track file would hold them."""
-    own = room.track_is_foreground == (layer == "foreground")
-    xy, visible, xyz = room.track_xy[:, own], room.track_visible[:, own], room.track_xyz[:, own]
-    extra = {}
-    if layer == "foreground":
-        place = canonical_coordinates(xy, visible, room.masks)
-        seen = np.isfinite(place).all(1)
-        xy, visible, xyz = xy[:, seen], visible[:, seen], xyz[:, seen]
-        canonical = torch.from_numpy(np.pad(place[seen], ((0, 0), (0, 1)))).float()
-        extra = {"canonical": canonical, "label": torch.ones(len(canonical), dtype=torch.int64)}
-    visible = torch.from_numpy(visible)
-    poses = {"K": room.cameras.K, "world_from_cam": room.cameras.world_from_cam, "width": WIDTH, "height": HEIGHT}
-    points = {"xy": torch.from_numpy(xy).float(), "xyz": torch.from_numpy(xyz).float()}
-    rest = {"fps": 10.0, "frame_indices": torch.arange(FRAMES), "layer": layer, "video_path": ""}
-    return Tracks(visible=visible, confidence=visible.float(), **points, **poses, **rest, **extra)
-
-
 def small_field(seed: int) -> ColorField:
     generator = torch.Generator().manual_seed(seed)
     return ColorField(HashGrid(log2_entries=14, finest_resolution=512, generator=generator), generator=generator)
@@ -66,13 +47,13 @@ def small_field(seed: int) -> ColorField:
 
 @pytest.fixture(scope="module")
 def scene(room) -> Scene:
-    tracks = true_tracks(room, "background")
+    tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, TRAINING, room.masks)
     exposure = Exposure.neutral(FRAMES, WIDTH, HEIGHT)
     renderer = WorldSpaceTrianglePipeline(small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used]))
     pixels = sample_points(meshes, room.frames, dilate(room.masks, 1), TRAINING, exposure)
     train(renderer, pixels, meshes.vertices.numpy(), Schedule(12, batch_size=1 << 13), np.random.default_rng(0))
-    moving = MovingMeshPipeline.from_tracks(true_tracks(room, "foreground"), room.masks, TRAINING)
+    moving = MovingMeshPipeline.from_tracks(true_tracks(room, True), room.masks, TRAINING)
     colors = WorldSpaceTrianglePipeline(small_field(1), canonical_normalization(moving)[0])
     return Scene(tracks.cameras, 10.0, exposure, Layer(meshes, renderer), MovingLayer(moving, colors))
 
@@ -90,7 +71,7 @@ def world(scene, footage) -> TexturedMesh:
 @pytest.fixture(scope="module")
 def folder(scene, footage, world, room, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    paths = export_scene(scene, folder, FORMATS, footage, true_tracks(room, "background"), world)
+    paths = export_scene(scene, folder, FORMATS, footage, true_tracks(room, False), world)
     assert all(path.exists() for path in paths)
     assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     return folder
@@ -220,7 +201,7 @@ def test_the_nerfstudio_folder_holds_what_its_transforms_name(folder, scene):
 def test_a_scene_without_movers_has_no_animated_file(scene, footage, world, room, tmp_path):
     still = Scene(scene.cameras, scene.fps, scene.exposure, scene.background)
     (tmp_path / "scene_animated.glb").write_bytes(b"of an earlier run")
-    paths = export_scene(still, tmp_path, ["glb"], footage, true_tracks(room, "background"), world)
+    paths = export_scene(still, tmp_path, ["glb"], footage, true_tracks(room, False), world)
     assert paths == [tmp_path / "scene.glb"]
     assert [path.name for path in tmp_path.iterdir()] == ["scene.glb"]
 

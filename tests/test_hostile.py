@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from clips import true_tracks
 from forks import ask, fork_server
 from hostile_corpus import CORPUS, FRAMES, HEIGHT, WIDTH
 
 from models.cameras import save_transforms
-from models.synthetic import SyntheticScene, render_room
-from models.tracks import Tracks, save_tracks
+from models.synthetic import render_room
+from models.tracks import save_tracks
 from models.video import write_images, write_video
 
 pytestmark = [
@@ -20,25 +20,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="runs each case in a fork"),
 ]
 SECONDS, MEMORY_GIB = 30, 2.0
-
-
-def tracks_of(room: SyntheticScene, video_path: str) -> Tracks:
-    still = ~room.track_is_foreground
-    visible = torch.from_numpy(room.track_visible[:, still])
-    return Tracks(
-        xy=torch.from_numpy(room.track_xy[:, still]).float(),
-        visible=visible,
-        confidence=visible.float(),
-        xyz=torch.from_numpy(room.track_xyz[0, still]).float()[None].expand(FRAMES, -1, -1),
-        K=room.cameras.K,
-        world_from_cam=room.cameras.world_from_cam,
-        width=WIDTH,
-        height=HEIGHT,
-        fps=24.0,
-        frame_indices=torch.arange(FRAMES),
-        layer="background",
-        video_path=video_path,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +36,7 @@ def good(server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "frames", room.frames, range(FRAMES))
     write_video(folder / "video.mp4", room.frames, 24)
     write_images(folder / "given", room.masks.astype(np.uint8) * 255, range(FRAMES))
-    save_tracks(folder / "t.pt", tracks_of(room, "frames"))
+    save_tracks(folder / "t.pt", true_tracks(room, False, "frames"))
     save_transforms(folder / "path.json", room.cameras, list(range(FRAMES)))
     answer = ask(server, "demo", {"background_path": "t.pt", "output_dir": "trained", "num_epochs": 0.1}, folder)
     assert answer["code"] == 0, answer["log"]

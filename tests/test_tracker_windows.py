@@ -3,29 +3,10 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pans import panned, panning, queries_over
 
 from models.tracker_windows import both_ways, in_groups, in_windows
 from models.tracking import seed_rounds
-
-WIDTH, HEIGHT = 40, 32
-
-
-def panning(num_frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Frames whose red and green are the pan so far, and the pan (F, 2)."""
-    pan = np.random.default_rng(seed).integers(-1, 2, (num_frames, 2)).cumsum(0) + 120
-    frames = np.zeros((num_frames, HEIGHT, WIDTH, 3), np.uint8)
-    frames[..., :2] = pan[:, None, None]
-    return frames, pan.astype(np.float64)
-
-
-def queries_over(num_frames: int, count: int, seed: int = 0) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    at = random.integers(0, num_frames, count)
-    return np.c_[at, random.uniform(1, 30, (count, 2))].astype(np.float32)
-
-
-def true_tracks(pan: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    return queries[:, 1:] + pan[:, None] - pan[queries[:, 0].astype(int)]
 
 
 def onwards(pan: np.ndarray, seen: np.ndarray):
@@ -52,7 +33,7 @@ def test_windows_equal_one_pass_for_points_that_stay_in_sight(num_frames, length
     xy, visible = in_windows(follow, length, overlap)(frames, queries)
     ahead = np.arange(num_frames)[:, None] >= queries[:, 0]
     np.testing.assert_array_equal(visible, ahead)
-    np.testing.assert_allclose(xy[ahead], true_tracks(pan, queries)[ahead], atol=1e-4)
+    np.testing.assert_allclose(xy[ahead], panned(pan, queries)[ahead], atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
@@ -97,7 +78,7 @@ def test_both_ways_mirrors_what_follows_onwards():
     queries = queries_over(9, 6)
     xy, visible = both_ways(follow, frames, queries)
     assert visible.all()
-    np.testing.assert_allclose(xy, true_tracks(pan, queries), atol=1e-5)
+    np.testing.assert_allclose(xy, panned(pan, queries), atol=1e-5)
 
 
 @given(st.integers(1, 200), st.sampled_from([None, 1, 2, 3]))

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pans import panned, panning, queries_over
 
 import models
 from models.errors import InputError
 from models.learned_trackers import LEARNED
 from models.lucas_kanade import lucas_kanade
 from models.tracking import TRACKERS, open_tracker, track_points
-
-WIDTH, HEIGHT = 40, 32
 
 COTRACKER = """
 import torch
@@ -169,24 +168,6 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def panning(num_frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Frames whose red and green are the pan so far, and the pan (F, 2)."""
-    pan = np.random.default_rng(seed).integers(-1, 2, (num_frames, 2)).cumsum(0) + 120
-    frames = np.zeros((num_frames, HEIGHT, WIDTH, 3), np.uint8)
-    frames[..., :2] = pan[:, None, None]
-    return frames, pan.astype(np.float64)
-
-
-def queries_over(num_frames: int, count: int, seed: int = 0) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    at = random.integers(0, num_frames, count)
-    return np.c_[at, random.uniform(1, 30, (count, 2))].astype(np.float32)
-
-
-def true_tracks(pan: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    return queries[:, 1:] + pan[:, None] - pan[queries[:, 0].astype(int)]
-
-
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("num_frames", [1, 5, 16, 17, 71])
 def test_an_adapter_follows_each_query_both_ways_at_any_length(submodules, name, num_frames):
@@ -194,7 +175,7 @@ def test_an_adapter_follows_each_query_both_ways_at_any_length(submodules, name,
     queries = queries_over(num_frames, 13)
     xy, visible = open_tracker(name)(frames, queries)
     assert xy.shape == (num_frames, 13, 2) and visible.shape == (num_frames, 13) and visible.dtype == bool
-    np.testing.assert_allclose(xy, true_tracks(pan, queries), atol=2e-3)
+    np.testing.assert_allclose(xy, panned(pan, queries), atol=2e-3)
     own = queries[:, 0].astype(int), np.arange(13)
     assert visible[own].all() and (visible.all() or name == "tapir")
     np.testing.assert_array_equal(xy[own], queries[:, 1:])
