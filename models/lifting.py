@@ -29,7 +29,7 @@ def contact_depth(mask: Bool[np.ndarray, "H W"], background_depth: Float[np.ndar
     return float(np.median(found)) if len(found) else float("nan")
 
 
-def smooth_depth(depth: Float[np.ndarray, "F"], present: Bool[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
+def smooth_depth(depth: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
     """Depths over time without jumps: outliers removed, gaps bridged, in the logarithm; NaN only if all are."""
     known = np.flatnonzero(np.isfinite(depth) & (depth > 0))
     if not len(known):
@@ -48,12 +48,11 @@ def lift_mover(
     Args:
         background_depth: the background's depth map in each frame, also behind the mover; inf where there is none.
     """
-    present = masks.any((1, 2))
     contact = np.array([contact_depth(m, d) for m, d in zip(masks, background_depth, strict=True)])
-    depth = smooth_depth(contact, present)
+    depth = smooth_depth(contact)
     behind = np.array([_behind(m, d) for m, d in zip(masks, background_depth, strict=True)])
     if np.isnan(depth).all():
-        depth = smooth_depth(0.9 * behind, present)
+        depth = smooth_depth(0.9 * behind)
     if np.isnan(depth).all():
         depth = np.ones(len(masks))
     return depth

@@ -90,7 +90,7 @@ def test_smooth_depth_bridges_gaps_and_drops_outliers():
     depth = np.linspace(4, 5, 30)
     broken = depth.copy()
     broken[[7, 8]], broken[20] = np.nan, 50.0
-    np.testing.assert_allclose(smooth_depth(broken, np.ones(30, bool)), depth, rtol=0.02)
+    np.testing.assert_allclose(smooth_depth(broken), depth, rtol=0.02)
 
 
 def test_a_mover_with_no_contact_at_all_still_has_a_positive_depth():
