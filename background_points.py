@@ -21,6 +21,7 @@ from models.depth_prior import DepthMaps
 from models.errors import InputError, run_script
 from models.files import check_output_dir, subfolder, write_json
 from models.imported import Imported, fitting_cameras, read_imported
+from models.known_cameras import cameras_of_clip
 from models.learned_inputs import (
     LearnedOptions,
     check_learned_options,
@@ -38,7 +39,6 @@ from models.run_record import configuration, stage_bars
 from models.sam2_masks import MaskModel
 from models.sfm import (
     StaticScene,
-    read_cameras,
     scene_of_values,
     scene_values,
     sharpen_scene,
@@ -196,7 +196,7 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 def known_cameras(settings: Settings, video: Video, imported: Imported | None) -> Cameras | None:
     """The cameras given, or else those of imported tracks that they fit; None where they must be solved."""
     if settings.cameras_path is not None:
-        return load_cameras(settings, video)
+        return cameras_of_clip(settings.cameras_path, video, print)
     return None if imported is None else fitting_cameras(imported, print)
 
 
@@ -273,18 +273,6 @@ def load_masks(settings: Settings, video: Video) -> np.ndarray | None:
         settings.mask_path, len(video), video.width, video.height,
         video.frame_indices, video.original_size, video.original_frames,
     )  # fmt: skip
-
-
-def load_cameras(settings: Settings, video: Video):
-    """The cameras given, one for each frame taken."""
-    names = [str(i) for i in video.frame_indices]
-    if video.path.is_dir():
-        from models.images import image_paths
-
-        paths = image_paths(video.path)
-        names = [paths[i].name for i in video.frame_indices]
-    indices, size = video.frame_indices.tolist(), (video.width, video.height)
-    return read_cameras(settings.cameras_path, names, indices, *size, video.original_frames, report=print)
 
 
 def track(

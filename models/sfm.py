@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.spatial.transform import Rotation, Slerp
 
-from models.cameras import Cameras, load_lenses, load_transforms
-from models.colmap import bundle_adjust, lens_shift, poses_of, read_model, run_mapper, write_database
+from models.cameras import Cameras
+from models.colmap import bundle_adjust, poses_of, run_mapper, write_database
 from models.errors import InputError
 from models.rotation import solve_rotation
 from models.sharpening import sharpen_tracks
@@ -34,10 +34,6 @@ ROTATION_LIMIT = 1.0
 """Median residual in pixels under which a model of pure rotation explains the tracks, at 640 pixels width."""
 TRACKING_NOISE = 0.35
 """The same in small images, where the tracks' own noise sets it."""
-ASPECT_TOLERANCE = 0.03
-"""Relative difference in aspect ratio up to which images count as the frames at another size."""
-LENS_LIMIT = 1.0
-"""Pixels by which lens distortion of given cameras may move pixels and be left out."""
 
 
 @dataclass(frozen=True)
@@ -250,78 +246,3 @@ def _interpolated(poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray
         filled[:, axis, 3] = np.interp(times, known, poses[known, axis, 3])
     filled[registered] = poses[registered]
     return filled
-
-
-def read_cameras(
-    path: Path,
-    names: list[str],
-    indices: list[int],
-    width: int,
-    height: int,
-    original_frames: int | None = None,
-    report: Callable[[str], None] = lambda text: None,
-) -> Cameras:
-    """Known cameras from a transforms.json or a COLMAP model folder, one for each frame, at the frames' size.
-
-    Frames are found by file name. Where no name fits, the file must have one camera for each frame taken, or one for
-    each frame of the clip, in order.
-
-    Args:
-        names: file names of the frames taken.
-        indices: their numbers in the clip.
-        original_frames: how many frames the whole clip has, if known.
-        report: is told of lens distortion too small to matter, which is left out.
-
-    Raises:
-        InputError: not such a file, a frame has no camera, images of another shape, or lens distortion that matters.
-    """
-    path = Path(path)
-    if path.is_dir():
-        cameras, known_names, shift = read_model(path)
-    else:
-        cameras, _, known_names = load_transforms(path)
-        shift = max(lens_shift(*lens) for lens in load_lenses(path))
-    rows = _match_frames(known_names, names, indices, original_frames, path)
-    if abs(cameras.width / cameras.height / (width / height) - 1) > ASPECT_TOLERANCE:
-        raise InputError(
-            f"{path}: its images are {cameras.width}x{cameras.height}, the frames are {width}x{height}; "
-            "give cameras of this clip, neither cropped nor turned"
-        )
-    _check_lens(path, shift * width / cameras.width, report)
-    return cameras[rows].resized(width, height)
-
-
-def _check_lens(path: Path, shift: float, report: Callable[[str], None]) -> None:
-    """Says how much lens distortion is left out, and refuses what would show."""
-    if shift > LENS_LIMIT:
-        raise InputError(
-            f"{path}: its lens distortion moves pixels by up to {shift:.0f}, and cameras here have none; undistort the "
-            "images first (colmap image_undistorter --image_path IMAGES --input_path MODEL --output_path OUT) and give "
-            "OUT/images and OUT/sparse"
-        )
-    if shift > 0.01:
-        report(f"{path}: lens distortion of up to {shift:.2f} px is left out")
-
-
-def _match_frames(
-    known: list[str], names: list[str], indices: list[int], original_frames: int | None, path: Path
-) -> list[int]:
-    """Row of the file for each frame, by name or else by number."""
-    by_stem = {Path(name).stem: i for i, name in enumerate(known)}
-    stems = [Path(name).stem for name in names]
-    lacking = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
-    if not lacking:
-        return [by_stem[stem] for stem in stems]
-    if len(lacking) < len(names):
-        raise InputError(
-            f"{path}: has no camera for {len(lacking)} of the {len(names)} frames, first {lacking[0]}; "
-            "give one camera for each frame, or leave those frames out"
-        )
-    if len(known) == len(names):
-        return list(range(len(names)))
-    if len(known) == original_frames or (original_frames is None and len(known) > max(indices)):
-        return list(indices)
-    raise InputError(
-        f"{path}: has {len(known)} cameras, none under a frame's name ({Path(known[0]).name}, but {names[0]}), and "
-        f"there are {len(names)} frames; give one camera for each frame"
-    )

@@ -8,8 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, save_transforms, similarity_between
 from models.errors import InputError
+from models.known_cameras import read_cameras
 from models.rotation import solve_rotation
-from models.sfm import _interpolated, read_cameras, solve_scene
+from models.sfm import _interpolated, solve_scene
 from models.synthetic import render_room
 from models.tracking import grow_tracks
 
