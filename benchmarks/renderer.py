@@ -26,8 +26,8 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.clip import Clip, make_clip
 from models.encoding import ColorField, FieldOptimizer
-from models.pipeline import render_view
 from models.rasterizer import Fragments, rasterize
+from models.rendering import render_view
 from models.tools import sample_points
 from models.training import Schedule, train
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from models.cameras import Cameras, look_at
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization, render_view
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
 from models.rasterizer import rasterize
+from models.rendering import render_view
 from models.sfm import solve_scene
 from models.tools import sample_points
 from models.tracks import Tracks

@@ -13,9 +13,9 @@ from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
     normalization,
-    render_view,
     transform_points,
 )
+from models.rendering import render_view
 from models.sfm import solve_scene
 from models.synthetic import novel_cameras, render_room, render_views
 from models.tools import DevicePixels, batch_plain, sample_points
