@@ -16,6 +16,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from models.background import MASK_MARGIN, masked_scene, needed_memory, static_tracks, without_movers
 from models.cameras import Cameras, save_transforms
 from models.depth_prior import DepthMaps
 from models.errors import InputError, run_script
@@ -31,37 +32,17 @@ from models.learned_inputs import (
     weights_and_maps,
     with_depth,
 )
-from models.masks import at_points, dilate, read_masks, write_masks
-from models.motion import background_scene, motion_masks
+from models.masks import dilate, read_masks, write_masks
 from models.plots import draw_tracks, mask_overlay
 from models.resources import memory_limit, warn_of_need, watched_memory
 from models.run_record import configuration, stage_bars
 from models.sam2_masks import MaskModel
-from models.sfm import (
-    StaticScene,
-    scene_of_values,
-    scene_values,
-    sharpen_scene,
-    solve_points,
-    solve_scene,
-)
+from models.sfm import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_scene
 from models.stages import Stages, fingerprint, own_settings
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, read_video, write_video
 
-StageProgress = Callable[[str, int, int], None]
-
-MUCH_MORE = 1.1
-"""Times as many sightings must agree with cameras found from a rotation for them to replace mapped ones."""
-MOVERS_MATTER = 0.02
-"""Share of all sightings on movers from which cameras are solved anew without them."""
-MASK_MARGIN = 3
-"""Pixels by which masks are grown before background points are sought."""
-BASE_MEMORY = 6 << 27
-"""Bytes that the program takes whatever the clip."""
-FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 36
-"""For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
 OUTPUTS = (
     "background_points.pt",
     "transforms.json",
@@ -156,15 +137,14 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
     def placed() -> dict:
         size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
-        solved = solve_scene(xy, visible, *size, known, settings.seed, **told)
         if masks is not None and known is None:
-            other = background_scene(xy, visible, solved, *size)
-            much_more = other.points.agrees.sum() > MUCH_MORE * solved.points.agrees.sum()
-            solved = other if much_more else solved
-        return scene_values(solved)
+            return scene_values(masked_scene(xy, visible, *size, settings.seed, **told))
+        return scene_values(solve_scene(xy, visible, *size, known, settings.seed, **told))
 
     def parted() -> dict:
-        masks, still = without_movers(video, xy, visible, scene, settings.seed, learned.masks, progress)
+        masks, still = without_movers(
+            video.frames, xy, visible, scene, settings.seed, learned.masks, tqdm.write, progress
+        )
         return {"masks": masks, **scene_values(still)}
 
     def sharpened() -> dict:
@@ -182,7 +162,7 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
         if maps is not None:
             xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
-    tracks = static_tracks(video, scene, xy, settings)
+    tracks = static_tracks(video, scene, xy, settings.video_path)
     write_json(output_dir / "background_config.json", configuration(settings, learned.device))
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
@@ -225,12 +205,6 @@ def with_maps(
         xy, scene = with_depth(maps, xy, scene, masks, spacing, told.append, progress)
     print(*told, sep="\n")
     return xy, scene
-
-
-def needed_memory(video: Video, spacing: int) -> int:
-    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame."""
-    tracks = video.width * video.height / spacing**2 * max(1, len(video) / FRAMES_OF_A_TRACK)
-    return int(BASE_MEMORY + 4 * video.frames[0, ..., 0].size * len(video) + BYTES_OF_AN_ENTRY * tracks * len(video))
 
 
 def check_spacing(spacing: int) -> None:
@@ -290,33 +264,6 @@ def track(
         return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress, begun)
 
 
-def without_movers(
-    video: Video,
-    xy: np.ndarray,
-    visible: np.ndarray,
-    scene: StaticScene,
-    seed: int,
-    mask_model: MaskModel | None,
-    stages: StageProgress,
-) -> tuple[np.ndarray, StaticScene]:
-    """Masks of what moves against the scene, redrawn by a learned model where there is one; the scene without them."""
-    with steps("motion") as progress:
-        motion = motion_masks(video.frames, xy, visible, scene, progress)
-    masks = motion.masks
-    print(f"motion: {int(motion.labels.max())} mover(s), {100 * masks.mean():.1f} % of the pixels")
-    if not masks.any() or motion.scene is None:
-        return masks, scene
-    if mask_model is not None:
-        with steps("learned masks") as progress:
-            masks = mask_model(video.frames, motion.labels, progress) > 0
-        print(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
-    free = visible & outside(masks, xy)
-    known = solve_points(motion.scene, xy, free)
-    if scene.method == "given" or free.sum() > (1 - MOVERS_MATTER) * visible.sum():
-        return masks, known
-    return masks, better_scene(known, solve_again(xy, free, video, seed, stages))
-
-
 @contextmanager
 def steps(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A progress bar, shown once there is progress; called with (done) or (done, total)."""
@@ -327,54 +274,6 @@ def steps(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
             bar.update(done - bar.n)
 
         yield progress
-
-
-def solve_again(
-    xy: np.ndarray, visible: np.ndarray, video: Video, seed: int, stages: StageProgress
-) -> StaticScene | None:
-    """The scene from the tracks outside the masks alone; None where they are too few."""
-    try:
-        return solve_scene(xy, visible, video.width, video.height, None, seed, report=tqdm.write, progress=stages)
-    except InputError:
-        return None
-
-
-def better_scene(known: StaticScene, again: StaticScene | None) -> StaticScene:
-    """The scene that more frames and about as many sightings agree with; the one without movers if in doubt."""
-    if again is None or again.registered.sum() < known.registered.sum():
-        return known
-    return again if again.points.agrees.sum() > 0.95 * known.points.agrees.sum() else known
-
-
-def outside(masks: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Which sightings lie off the (grown) masks."""
-    return at_points(~dilate(masks, MASK_MARGIN), xy)
-
-
-def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Settings) -> Tracks:
-    """The track file's content: tracks that have a 3D point."""
-    good = np.isfinite(scene.points.xyz).all(1)
-    if not good.any():
-        raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
-    num_frames = len(video)
-    xyz = torch.from_numpy(scene.points.xyz[good]).float()
-    agrees = scene.points.agrees[:, good]
-    # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
-    confidence = np.where(agrees, np.exp(-scene.points.residual[:, good]), 0)
-    return Tracks(
-        xy=torch.from_numpy(xy[:, good]).float(),
-        visible=torch.from_numpy(agrees),
-        confidence=torch.from_numpy(confidence).float(),
-        xyz=xyz[None].expand(num_frames, -1, -1),
-        K=scene.cameras.K,
-        world_from_cam=scene.cameras.world_from_cam,
-        width=video.width,
-        height=video.height,
-        fps=video.fps,
-        frame_indices=torch.as_tensor(video.frame_indices),
-        layer="background",
-        video_path=str(settings.video_path),
-    )
 
 
 def figures(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, stages: Stages) -> dict:

@@ -58,6 +58,7 @@ def segment(
     motion = motion_odds(evidence) + TRACK_WEIGHT * np.minimum(votes, 0)
     moving = _significant(motion)
     if not moving.any():
+        progress(len(REACHES), len(REACHES))
         return np.zeros(motion.shape, np.float32)
     odds = np.where(moving, motion, np.minimum(motion, -0.5))
     odds += _moving_tracks(votes * evidence.texture, moving, motion < -0.5)

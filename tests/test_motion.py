@@ -85,8 +85,9 @@ def test_without_a_scene_the_background_is_found_all_the_same():
     assert angle < 0.2 * whole
 
 
-def test_progress_ends_at_its_total():
-    scene, xy, visible = room(1, "still")
+@pytest.mark.parametrize("num_movers", [0, 1])
+def test_progress_ends_at_its_total(num_movers):
+    scene, xy, visible = room(num_movers, "still")
     calls = []
     motion_masks(scene.frames[:4], xy[:4], visible[:4], None, lambda done, total: calls.append((done, total)))
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)

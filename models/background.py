@@ -1,0 +1,141 @@
+"""From tracks to the background layer: its scene where things move, and the content of its track file."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+
+from models.errors import InputError
+from models.masks import at_points, dilate
+from models.motion import background_scene, motion_masks
+from models.sam2_masks import MaskModel
+from models.sfm import Progress, StaticScene, solve_points, solve_scene
+from models.tracks import Tracks
+from models.video import Video
+
+MUCH_MORE = 1.1
+"""Times as many sightings must agree with cameras found from a rotation for them to replace mapped ones."""
+ABOUT_AS_MANY = 0.95
+"""Share of the sightings that agree with the former cameras that must agree with those solved without movers."""
+MOVERS_MATTER = 0.02
+"""Share of all sightings on movers from which cameras are solved anew without them."""
+MASK_MARGIN = 3
+"""Pixels by which masks are grown before background points are sought."""
+BASE_MEMORY = 6 << 27
+"""Bytes that the program takes whatever the clip."""
+FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 36
+"""For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
+
+
+def masked_scene(
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    width: int,
+    height: int,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda stage, done, total: None,
+) -> StaticScene:
+    """The scene from tracks off given masks: as mapped, or from a rotation where far more sightings agree with that.
+
+    Raises:
+        InputError: too few tracks.
+    """
+    solved = solve_scene(xy, visible, width, height, None, seed, report, progress)
+    other = background_scene(xy, visible, solved, width, height)
+    much_more = other.points.agrees.sum() > MUCH_MORE * solved.points.agrees.sum()
+    return other if much_more else solved
+
+
+def without_movers(
+    frames: UInt8[np.ndarray, "F H W 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    scene: StaticScene,
+    seed: int = 0,
+    mask_model: MaskModel | None = None,
+    report: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[Bool[np.ndarray, "F H W"], StaticScene]:
+    """Masks of what moves against the scene, redrawn by a learned model where there is one; the scene without them.
+
+    Args:
+        xy: 2D tracks of the whole image in pixels, movers included.
+        visible: which of them were seen.
+        scene: cameras and points of those tracks.
+        report: is told how much moves, and how cameras were solved anew.
+        progress: is told the stage, and how many of its steps are done.
+    """
+    motion = motion_masks(frames, xy, visible, scene, partial(progress, "motion"))
+    masks = motion.masks
+    report(f"motion: {int(motion.labels.max())} mover(s), {100 * masks.mean():.1f} % of the pixels")
+    if not masks.any() or motion.scene is None:
+        return masks, scene
+    if mask_model is not None:
+        masks = mask_model(frames, motion.labels, partial(progress, "learned masks")) > 0
+        report(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
+    free = visible & at_points(~dilate(masks, MASK_MARGIN), xy)
+    known = solve_points(motion.scene, xy, free)
+    if scene.method == "given" or free.sum() > (1 - MOVERS_MATTER) * visible.sum():
+        return masks, known
+    return masks, _better(known, _solved_again(known, xy, free, seed, report, progress))
+
+
+def _solved_again(
+    known: StaticScene,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    seed: int,
+    report: Callable[[str], None],
+    progress: Progress,
+) -> StaticScene | None:
+    """The scene from the tracks outside the masks alone; None where they are too few."""
+    try:
+        return solve_scene(xy, visible, known.cameras.width, known.cameras.height, None, seed, report, progress)
+    except InputError:
+        return None
+
+
+def _better(known: StaticScene, again: StaticScene | None) -> StaticScene:
+    """The scene that more frames and about as many sightings agree with; the one without movers if in doubt."""
+    if again is None or again.registered.sum() < known.registered.sum():
+        return known
+    return again if again.points.agrees.sum() > ABOUT_AS_MANY * known.points.agrees.sum() else known
+
+
+def static_tracks(video: Video, scene: StaticScene, xy: Float[np.ndarray, "F N 2"], video_path: Path) -> Tracks:
+    """The track file's content: tracks that have a 3D point.
+
+    Raises:
+        InputError: none has.
+    """
+    good = np.isfinite(scene.points.xyz).all(1)
+    if not good.any():
+        raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
+    xyz = torch.from_numpy(scene.points.xyz[good]).float()
+    agrees = scene.points.agrees[:, good]
+    # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
+    confidence = np.where(agrees, np.exp(-scene.points.residual[:, good]), 0)
+    return Tracks(
+        xy=torch.from_numpy(xy[:, good]).float(),
+        visible=torch.from_numpy(agrees),
+        confidence=torch.from_numpy(confidence).float(),
+        xyz=xyz[None].expand(len(video), -1, -1),
+        K=scene.cameras.K,
+        world_from_cam=scene.cameras.world_from_cam,
+        width=video.width,
+        height=video.height,
+        fps=video.fps,
+        frame_indices=torch.as_tensor(video.frame_indices),
+        layer="background",
+        video_path=str(video_path),
+    )
+
+
+def needed_memory(video: Video, spacing: int) -> int:
+    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame."""
+    tracks = video.width * video.height / spacing**2 * max(1, len(video) / FRAMES_OF_A_TRACK)
+    return int(BASE_MEMORY + 4 * video.frames[0, ..., 0].size * len(video) + BYTES_OF_AN_ENTRY * tracks * len(video))
