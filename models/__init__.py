@@ -15,6 +15,7 @@ sam2_masks, depth_fit, depth_prior, tracker_windows, tracker_cotracker3, tracker
 learned_trackers, tracking, rotation, triangulation, sharpening, colmap, known_cameras, sfm, depth_points,
 depth_turning, imported, depth_movers, learned_inputs, small_motion, motion_evidence, motion_background,
 motion_segments, motion, background, lifting, rigid, exposure, meshing, kernels_threads, kernels_raster, rasterizer,
+kernels_stereo, stereo,
 kernels_simd, kernels_tile, kernels_reference, kernels_cpu, kernels_adam, kernels_mlp, kernels_cuda, encoding,
 kernels_view, blending, tiles, canonical, pipeline, rendering, moving, scene, tools, checkpoints, training,
 stabilization, trajectories, path_script, metrics, track_scores, plots, results, footage, world_mesh, silhouettes,

@@ -20,7 +20,9 @@ from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, no
 from models.results import heldout_psnr, picture_function
 from models.run_record import stage_bars
 from models.scene import Layer, MovingLayer, Scene
+from models.stereo import Surface, find_surfaces, matched_size
 from models.tools import TrainingPixels, sample_points
+from models.tracks import Tracks
 from models.training import History, Schedule, train
 from models.viewer import Viewer
 
@@ -52,8 +54,8 @@ def train_scene(
     tracks, frames, masks, movers = inputs.tracks, inputs.frames, inputs.masks, inputs.movers
     training = sorted(set(range(len(frames))) - set(inputs.held_out))
     fitting = _Fitting(seed, device, checkpoint, viewer)
-    meshes = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="meshes", unit="frame"), masks)
     grown = None if masks is None else dilate(masks, MASK_MARGIN)
+    meshes = _meshes(tracks, frames, masks, grown, training)
     exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
     bars = partial(stage_bars(), "pixels")
     pixels = sample_points(meshes, frames, grown, training, exposure, generator=fitting.random, progress=bars)
@@ -73,6 +75,31 @@ def train_scene(
     schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
     fitting.fit("movers", scene, renderer, pixels, None, schedule)
     return scene, history
+
+
+def _meshes(
+    tracks: Tracks, frames: np.ndarray, masks: np.ndarray | None, grown: np.ndarray | None, training: list[int]
+) -> TriangleMeshPipeline:
+    """Meshes of the tracks, and with them as a start those whose outlines the frames themselves tell."""
+    coarse = TriangleMeshPipeline.from_tracks(tracks, training, masks)
+    starts, visible = _start_of(coarse), tracks.visible.numpy()
+    with tqdm(total=2 * len(coarse.faces), desc="meshes", unit="frame") as bar:
+
+        def progress(done: int) -> None:
+            bar.update(done - bar.n)
+
+        surface_of = find_surfaces(frames, tracks.cameras, visible, starts, list(coarse.faces), grown, progress)
+
+        def counted(t: int) -> Surface:
+            bar.update()
+            return surface_of(t)
+
+        return TriangleMeshPipeline.from_tracks(tracks, list(coarse.faces), masks, counted)
+
+
+def _start_of(meshes: TriangleMeshPipeline) -> Callable[[int], Float[np.ndarray, "h w"]]:
+    width, height = matched_size(meshes.cameras)
+    return lambda t: meshes.inverse_depth(t, width, height)
 
 
 class _Fitting:

@@ -8,6 +8,8 @@ from scipy.spatial import Delaunay, cKDTree
 
 JUMP_RATIO = 1.12
 """Farthest over nearest depth of a face from which it may span two surfaces."""
+FINE_JUMP_RATIO = 1.05
+"""The same where vertices are dense, so that a surface cannot change so much from one to the next."""
 JUMP_TRUST = 1e-3
 """Weight of a face that may span a depth jump: it closes a gap, but is no surface."""
 BORDER_TRUST = 0.03
@@ -35,7 +37,11 @@ class FrameMesh:
     trust: Float[np.ndarray, "T"]
     """How far to believe a face: 1 for a surface, BORDER_TRUST past the points, JUMP_TRUST over a depth jump."""
     point: Int[np.ndarray, "V"]
-    """Which track each vertex belongs to; -1 for vertices of the border."""
+    """Which track each vertex belongs to; BORDER or FINE for the mesh's own vertices."""
+
+
+BORDER, FINE = -1, -2
+"""Vertices that are no track's: past the image border, and along outlines."""
 
 
 NEAR_PERCENTILE, NEAR_RATIO = 6, 0.4
@@ -45,12 +51,23 @@ WIDE, WIDE_RATIO = 25, 1.3
 
 
 def build_mesh(
-    xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], point: Int[np.ndarray, "N"], width: int, height: int
+    xy: Float[np.ndarray, "N 2"],
+    depth: Float[np.ndarray, "N"],
+    point: Int[np.ndarray, "N"],
+    width: int,
+    height: int,
+    fine: tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, "E"]] | None = None,
 ) -> FrameMesh | None:
     """Delaunay mesh of projected points with positive depth, carried on past the image border.
 
+    Args:
+        fine: pixels and depths of further vertices, this frame's own, dense along outlines.
+
     Returns None where fewer than three points are left to tell a depth.
     """
+    if fine is not None:
+        xy, depth = np.concatenate([xy, fine[0]]), np.concatenate([depth, fine[1]])
+        point = np.concatenate([point, np.full(len(fine[0]), FINE, point.dtype)])
     margin = BORDER_SHARE * max(width, height)
     near = (np.abs(xy - [width / 2, height / 2]) < [width / 2 + margin, height / 2 + margin]).all(1)
     keep = near & (depth > 0) & np.isfinite(depth)
@@ -67,11 +84,12 @@ def build_mesh(
     ring = _ring(width, height, margin)
     ring_depth = extrapolate_depth(xy, depth, ring)
     xy, depth = np.concatenate([xy, ring]), np.concatenate([depth, ring_depth])
-    point = np.concatenate([point, np.full(len(ring), -1, point.dtype)])
+    point = np.concatenate([point, np.full(len(ring), BORDER, point.dtype)])
     faces = Delaunay(xy).simplices.astype(np.int32)
     corner = depth[faces]
-    trust = np.where((point[faces] < 0).any(1), BORDER_TRUST, 1.0)
-    trust[corner.max(1) > JUMP_RATIO * corner.min(1)] = JUMP_TRUST
+    trust = np.where((point[faces] == BORDER).any(1), BORDER_TRUST, 1.0)
+    limit = np.where((point[faces] == FINE).any(1), FINE_JUMP_RATIO, JUMP_RATIO)
+    trust[corner.max(1) > limit * corner.min(1)] = JUMP_TRUST
     return FrameMesh(xy, depth, faces, trust.astype(np.float32), point)
 
 

@@ -4,7 +4,7 @@
 ``WorldSpaceTrianglePipeline``: fragments -> world points -> hash-grid features -> MLP -> rgb.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from models.encoding import ColorField
 from models.errors import InputError
 from models.meshing import build_mesh, hidden_points
 from models.rasterizer import Fragments, rasterize, used_vertices
+from models.stereo import Surface
 from models.tracks import Tracks
 
 NUM_BLENDED = 4
@@ -68,12 +69,15 @@ class TriangleMeshPipeline:
 
     @staticmethod
     def from_tracks(
-        tracks: Tracks, frames: Iterable[int], masks: Bool[np.ndarray, "F H W"] | None = None
+        tracks: Tracks,
+        frames: Iterable[int],
+        masks: Bool[np.ndarray, "F H W"] | None = None,
+        surface_of: Callable[[int], Surface] | None = None,
     ) -> "TriangleMeshPipeline":
         """The mesh of each of ``frames`` from the points visible in it, drawn at their projections.
 
         Points that other frames saw take part where the frame itself cannot see the scene: past its border, and
-        behind the movers of ``masks``.
+        behind the movers of ``masks``. With ``surface_of`` dense depth replaces points that it does not confirm.
 
         Raises:
             InputError: no frame has enough points for a mesh.
@@ -97,8 +101,13 @@ class TriangleMeshPipeline:
                 tracks.width,
                 tracks.height,
             )
+            fine, image = None, (tracks.width, tracks.height)
+            if surface_of is not None:
+                surface = surface_of(t)
+                fine = surface.vertices(*image)
+                seen = seen[surface.confirms(xy[t, seen].numpy(), depth[t, seen].numpy(), *image)]
             seen = np.concatenate([seen, unseen])
-            mesh = build_mesh(xy[t, seen].numpy(), depth[t, seen].numpy(), seen, tracks.width, tracks.height)
+            mesh = build_mesh(xy[t, seen].numpy(), depth[t, seen].numpy(), seen, *image, fine)
             if mesh is None:
                 continue
             border = mesh.point < 0
@@ -144,6 +153,10 @@ class TriangleMeshPipeline:
         trusted = [faces[self.trust[t] == 1].flatten() for t, faces in self.faces.items()]
         vertices = self.vertices[torch.unique(torch.cat(trusted))].double()
         return float((vertices - point.double()).norm(dim=1).min()) if len(vertices) else self.depth_scale
+
+    def inverse_depth(self, t: int, width: int, height: int) -> Float[np.ndarray, "h w"]:
+        """1 / z-depth, in world units, of each pixel of frame t's own view of its mesh, scaled; 0 where none is."""
+        return 1 / self.fragments(t, self.cameras.resized(width, height), t).depth.double().numpy()
 
     def nearest_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
         """Frames that have a mesh and whose cameras are nearest in place and direction, with weights that sum to 1."""

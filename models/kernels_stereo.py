@@ -1,0 +1,217 @@
+"""numba kernels of dense stereo: how unlike a slanted patch is in other views, PatchMatch, agreement, cleaning."""
+
+import numba
+import numpy as np
+
+RADIUS = 3
+"""Half the side of the patch compared, in pixels."""
+SIDE = 2 * RADIUS + 1
+COLOR_SIGMA = np.float32(15.0)
+"""Grey levels of difference from the middle pixel at which a pixel of the patch hardly counts."""
+BEST = 2
+"""Views counted, of those compared: in the others the surface may be hidden."""
+NOISE = np.float32(4.0)
+"""Variance in squared grey levels below which a patch has no texture to compare."""
+UNSEEN = np.float32(1.2)
+"""Unlikeness of a view that does not see the patch."""
+HOLD, HOLD_REACH = np.float32(0.3), np.float32(0.1)
+"""Cost of leaving the start, for each part of inverse depth, up to a part."""
+_TIE = np.float32(2e-4)
+_MIDDLE = np.float32(0.5)
+
+
+@numba.njit(cache=True, nogil=True)
+def patch_weights(image, y, x, weights, values):
+    """Weights (P,) of a patch's pixels by how they resemble the middle one, the same times grey - mean; variance."""
+    height, width = image.shape
+    total, mean = np.float32(0), np.float32(0)
+    k = 0
+    for j in range(y - RADIUS, y + RADIUS + 1):
+        for i in range(x - RADIUS, x + RADIUS + 1):
+            grey = image[min(max(j, 0), height - 1), min(max(i, 0), width - 1)]
+            apart = (grey - image[y, x]) / COLOR_SIGMA
+            weights[k], values[k] = np.exp(-apart * apart), grey
+            total += weights[k]
+            mean += weights[k] * grey
+            k += 1
+    mean /= total
+    variance = np.float32(0)
+    for k in range(SIDE * SIDE):
+        weights[k] /= total
+        apart = values[k] - mean
+        values[k] = weights[k] * apart
+        variance += values[k] * apart
+    return variance
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def unlikeness(source, A, T, weights, values, variance, x, y, rho, slope_x, slope_y):
+    """1 - weighted correlation of the patch round pixel (x, y) with ``source``, on the plane of inverse depth ``rho``.
+
+    Inverse depth changes by ``slope`` a pixel. A pixel p is seen in the source at A p + T rho(p) (homogeneous); round
+    the middle that map is taken as affine.
+    """
+    height, width = source.shape
+    X = A[0, 0] * x + A[0, 1] * y + A[0, 2] + T[0] * rho
+    Y = A[1, 0] * x + A[1, 1] * y + A[1, 2] + T[1] * rho
+    Z = A[2, 0] * x + A[2, 1] * y + A[2, 2] + T[2] * rho
+    if not Z > 0:
+        return UNSEEN
+    u, v = X / Z, Y / Z
+    if not (u >= 1 and v >= 1 and u <= width - 1 and v <= height - 1):
+        return UNSEEN
+    zx, zy = A[2, 0] + T[2] * slope_x, A[2, 1] + T[2] * slope_y
+    ux, uy = (A[0, 0] + T[0] * slope_x - u * zx) / Z, (A[0, 1] + T[0] * slope_y - u * zy) / Z
+    vx, vy = (A[1, 0] + T[1] * slope_x - v * zx) / Z, (A[1, 1] + T[1] * slope_y - v * zy) / Z
+    right, bottom = np.float32(width - 1.001), np.float32(height - 1.001)
+    mean, square, product = np.float32(0), np.float32(0), np.float32(0)
+    k = 0
+    for j in range(SIDE):
+        dy = np.float32(j - RADIUS)
+        row_x, row_y = u + uy * dy - _MIDDLE, v + vy * dy - _MIDDLE
+        for i in range(SIDE):
+            dx = np.float32(i - RADIUS)
+            px = min(max(row_x + ux * dx, np.float32(0)), right)
+            py = min(max(row_y + vx * dx, np.float32(0)), bottom)
+            column, row = np.int32(px), np.int32(py)
+            a, b = px - np.float32(column), py - np.float32(row)
+            top = source[row, column] + a * (source[row, column + 1] - source[row, column])
+            low = source[row + 1, column] + a * (source[row + 1, column + 1] - source[row + 1, column])
+            grey = top + b * (low - top)
+            mean += weights[k] * grey
+            square += weights[k] * grey * grey
+            product += values[k] * grey
+            k += 1
+    spread = max(square - mean * mean, np.float32(0)) + NOISE
+    return min(np.float32(1) - product / np.sqrt(spread * (variance + NOISE)), UNSEEN)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _cost(sources, A, T, weights, values, variance, x, y, rho, slope_x, slope_y, start):
+    """Mean unlikeness of the best views, and what leaving the start costs."""
+    best, second = np.float32(9), np.float32(9)
+    for s in range(len(A)):
+        c = unlikeness(sources[s], A[s], T[s], weights, values, variance, x, y, rho, slope_x, slope_y)
+        if c < best:
+            best, second = c, best
+        elif c < second:
+            second = c
+    views = best if len(A) == 1 else (best + second) / BEST
+    return views + HOLD * min(abs(rho / start - np.float32(1)), HOLD_REACH)
+
+
+@numba.njit(cache=True, nogil=True)
+def _random(seed, count):
+    """A number in [-0.5, 0.5) from a counter (splitmix64)."""
+    a = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(count) * np.uint64(0xD1B54A32D192ED03)
+    a = (a ^ (a >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    a = (a ^ (a >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    a = a ^ (a >> np.uint64(31))
+    return np.float32(np.float64(a >> np.uint64(40)) / 16777216.0 - 0.5)
+
+
+@numba.njit(cache=True, nogil=True)
+def begin(image, sources, A, T, rho, slope, cost, start, region, top, bottom):
+    """Costs (H, W) of the planes that the search starts from, in rows [top, bottom)."""
+    weights, values = np.empty(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
+    for y in range(top, bottom):
+        for x in range(image.shape[1]):
+            if region[y, x]:
+                variance = patch_weights(image, y, x, weights, values)
+                patch = weights, values, variance, np.float32(x + 0.5), np.float32(y + 0.5)
+                plane = rho[y, x], slope[y, x, 0], slope[y, x, 1], start[y, x]
+                cost[y, x] = _cost(sources, A, T, *patch, *plane)
+
+
+@numba.njit(cache=True, nogil=True)
+def sweep(image, sources, A, T, rho, slope, cost, start, region, colour, reach, spread, seed, top, bottom):
+    """Tries the planes of 8 neighbours and 2 random ones at every second pixel (a checkerboard) of the region.
+
+    Only pixels of the other colour are read, so rows can be shared out among threads.
+    Source: Galliani, Lasinger, Schindler, "Massively parallel multiview stereopsis by surface normal diffusion", 2015.
+    """
+    height, width = image.shape
+    weights, values = np.empty(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
+    away = np.array([(0, -1), (0, 1), (-1, 0), (1, 0), (0, -reach), (0, reach), (-reach, 0), (reach, 0)])
+    for y in range(top, bottom):
+        for x in range((y + colour) % 2, width, 2):
+            if not region[y, x]:
+                continue
+            variance = patch_weights(image, y, x, weights, values)
+            patch = weights, values, variance, np.float32(x + 0.5), np.float32(y + 0.5)
+            best, r, sx, sy = cost[y, x], rho[y, x], slope[y, x, 0], slope[y, x, 1]
+            for n in range(10):
+                if n < 8:
+                    j, i = y + away[n, 0], x + away[n, 1]
+                    if j < 0 or i < 0 or j >= height or i >= width:
+                        continue
+                    new_sx, new_sy = slope[j, i, 0], slope[j, i, 1]
+                    new = rho[j, i] + new_sx * np.float32(x - i) + new_sy * np.float32(y - j)
+                    if abs(new - r) + np.float32(4) * (abs(new_sx - sx) + abs(new_sy - sy)) < _TIE * r:
+                        continue
+                else:
+                    far = spread if n == 8 else np.float32(0.2) * spread
+                    count = 3 * (2 * (y * width + x) + n)
+                    new = r * (np.float32(1) + np.float32(2) * far * _random(seed, count))
+                    new_sx = sx + np.float32(0.2) * far * r * _random(seed, count + 1)
+                    new_sy = sy + np.float32(0.2) * far * r * _random(seed, count + 2)
+                if not new > 0:
+                    continue
+                c = _cost(sources, A, T, *patch, new, new_sx, new_sy, start[y, x])
+                if c < best:
+                    best, r, sx, sy = c, new, new_sx, new_sy
+            cost[y, x], rho[y, x], slope[y, x, 0], slope[y, x, 1] = best, r, sx, sy
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def agreement(rho, others, A, T, region, tolerance, top, bottom, out):
+    """In how many other views' maps (S, H, W) each pixel's surface is found, in rows [top, bottom)."""
+    height, width = rho.shape
+    for y in range(top, bottom):
+        for x in range(width):
+            out[y, x] = 0
+            if not region[y, x]:
+                continue
+            px, py, r = x + 0.5, y + 0.5, rho[y, x]
+            for s in range(len(A)):
+                X = A[s, 0, 0] * px + A[s, 0, 1] * py + A[s, 0, 2] + T[s, 0] * r
+                Y = A[s, 1, 0] * px + A[s, 1, 1] * py + A[s, 1, 2] + T[s, 1] * r
+                Z = A[s, 2, 0] * px + A[s, 2, 1] * py + A[s, 2, 2] + T[s, 2] * r
+                if Z > 0 and 0 <= X < Z * width and 0 <= Y < Z * height:
+                    # a point of z-depth 1 / r lies at Z / r in the other view, whose map says 1 / z
+                    out[y, x] += abs(others[s, int(Y / Z), int(X / Z)] * Z / r - 1) < tolerance
+
+
+@numba.njit(cache=True, nogil=True)
+def weighted_median(rho, sure, rgb, region, radius, sigma, top, bottom, out):
+    """Median (H, W) of the sure values around, weighted by likeness of colour and nearness, in rows [top, bottom).
+
+    Source: Ma et al., "Constant time weighted median filtering for stereo matching and beyond", 2013.
+    """
+    height, width = rho.shape
+    size = (2 * radius + 1) ** 2
+    value, weight = np.empty(size, np.float32), np.empty(size, np.float32)
+    for y in range(top, bottom):
+        for x in range(width):
+            out[y, x] = rho[y, x]
+            if not region[y, x]:
+                continue
+            n, total = 0, np.float32(0)
+            for j in range(max(0, y - radius), min(height, y + radius + 1)):
+                for i in range(max(0, x - radius), min(width, x + radius + 1)):
+                    if sure[j, i]:
+                        apart = np.float32(0)
+                        for c in range(3):
+                            apart += (rgb[j, i, c] - rgb[y, x, c]) ** 2
+                        away = ((j - y) ** 2 + (i - x) ** 2) / np.float32(radius * radius)
+                        value[n], weight[n] = rho[j, i], np.exp(-apart / (sigma * sigma) - away)
+                        total += weight[n]
+                        n += 1
+            if not total > 1e-3:
+                continue
+            below = np.float32(0)
+            for k in np.argsort(value[:n]):
+                below += weight[k]
+                if below >= total / 2:
+                    out[y, x] = value[k]
+                    break
