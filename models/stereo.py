@@ -27,7 +27,7 @@ LONGEST_SPAN = 60
 """Frames compared lie at most so far away in time."""
 LEAST_SHARED = 0.3
 """Share of a frame's points that a frame compared must see."""
-BEND, BEND_STEP = 0.02, 6
+BEND, BEND_STEP = 0.04, 6
 """Share of inverse depth by which the mesh must bend within so many pixels for its depth to be doubted."""
 DOUBT = 4
 """Pixels by which doubt reaches farther."""
@@ -131,6 +131,10 @@ class _Images:
     def grey(self, t: int) -> Float[np.ndarray, "h w"]:
         return cv2.cvtColor(self.rgb(t), cv2.COLOR_RGB2GRAY)
 
+    def enlarged(self, t: int) -> Float[np.ndarray, "pixels"]:
+        size = tuple(kernels_stereo.ZOOM * side for side in self.size)
+        return cv2.resize(self.grey(t), size, interpolation=cv2.INTER_CUBIC).ravel()
+
     def mask(self, t: int) -> Bool[np.ndarray, "h w"]:
         if self.masks is None:
             return np.zeros(self.size[::-1], bool)
@@ -186,7 +190,7 @@ def _matched(
 ) -> Float[np.ndarray, "h w"]:
     """Inverse depth of frame t by PatchMatch, where it is in doubt."""
     A, T = _relative(cameras, t, others)
-    sources = np.stack([small.grey(s) for s in others])
+    sources = np.stack([small.enlarged(s) for s in others])
     rho = start.copy()
     slope = np.stack(np.gradient(rho)[::-1], -1).astype(np.float32)
     slope = np.clip(slope, -0.05 * rho[..., None], 0.05 * rho[..., None])
