@@ -68,9 +68,9 @@ def differences(new: Iterable[dict], old: Iterable[dict]) -> list[dict]:
 
 
 def unpaired(rows: Iterable[dict], others: Iterable[dict]) -> list[str]:
-    """Names of the rows that the others lack."""
+    """Scene, system and views of the rows that the others lack, each once."""
     there = {_key(row) for row in others}
-    return [" ".join(filter(None, _key(row))) for row in rows if _key(row) not in there]
+    return list(dict.fromkeys(" ".join(filter(None, _key(row)[:3])) for row in rows if _key(row) not in there))
 
 
 def _key(row: dict) -> tuple:
