@@ -1,17 +1,23 @@
 """The scripts on one scene, each a process of its own, and the pictures that they leave."""
 
+import io
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
 
+import background_points
+import demo_pipeline
+import foreground_points
 from benchmarks.quality_scenes import HELD_OUT, Scene
 from benchmarks.quality_scores import Similarity, similarity
 from models.cameras import Cameras, load_transforms, save_transforms
@@ -22,6 +28,12 @@ from models.images import image_paths, read_image
 from models.tracks import Tracks, load_tracks
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {
+    "background": background_points.Settings(Path()),
+    "foreground": foreground_points.Settings(Path()),
+    "demo": demo_pipeline.Settings(),
+}
+"""The option that hands flags on to each script, and the script's settings."""
 OWN_FLAGS = ("--video_path", "--mask_path", "--background_path", "--foreground_path", "--output_dir", "--camera_path")
 OWN_FLAGS += ("--checkpoint", "--holdout_every", "--view")
 """Flags of the scripts that the benchmark sets itself."""
@@ -44,7 +56,7 @@ def split_flags(text: str, option: str) -> list[str]:
     """Flags given as one text.
 
     Raises:
-        InputError: quotes that do not end, or a flag that the benchmark sets itself.
+        InputError: quotes that do not end, or a flag that the script does not have or the benchmark sets itself.
     """
     try:
         flags = shlex.split(text)
@@ -53,6 +65,11 @@ def split_flags(text: str, option: str) -> list[str]:
     for flag in flags:
         if (name := flag.split("=")[0].replace("-", "_").replace("__", "--", 1)) in OWN_FLAGS:
             raise InputError(f"--{option}: {name} is set by the benchmark itself; leave it out")
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            tyro.cli(type(SCRIPTS[option]), default=SCRIPTS[option], args=flags)
+    except SystemExit as ended:
+        raise InputError(f'--{option}: "{text}" is not understood by that script; see its --help') from ended
     return flags
 
 

@@ -197,7 +197,7 @@ def test_two_scenes_of_one_name_are_refused(folders: Path):
 
 def test_flags_are_handed_on_but_not_those_that_the_benchmark_sets():
     assert split_flags('--train_seconds 60 --trajectory "spiral turns=3; orbit"', "demo")[-1] == "spiral turns=3; orbit"
-    for text in ("--output_dir x", "--output-dir=x", "--checkpoint m.pt", '--trajectory "spiral'):
+    for text in ("--output_dir x", "--output-dir=x", "--checkpoint m.pt", "--sed 1", '--trajectory "spiral'):
         with pytest.raises(InputError, match="--demo"):
             split_flags(text, "demo")
     assert joined(["a", "--demo", "--seed 1", "--demo"]) == ["a", "--demo=--seed 1", "--demo"]
