@@ -1,0 +1,64 @@
+"""What a run tells of itself, and its cameras and depth against the truth."""
+
+import torch
+
+from benchmarks.quality_runs import Run
+from benchmarks.quality_scenes import HELD_OUT
+from benchmarks.quality_scores import camera_errors, rendered_depth_error, track_depth_error
+from models.footage import spread
+from models.reading import read_json
+from models.scene import load_scene
+
+DEPTH_FRAMES = 8
+"""Frames whose rendered depth is looked at."""
+
+
+def figures(run: Run) -> dict:
+    """Of the whole run: least coverage of the novel view video, seconds, memory, errors of cameras and depth.
+
+    Seconds and memory are those of the stages when they were done: without Python's start, in an earlier run or now.
+    """
+    background = read_json(run.folder / "tracks" / "background_metrics.json", "table of figures")
+    demo = read_json(run.demo / "metrics.json", "table of figures")
+    stages = read_json(run.folder / "tracks" / "stages.json", "table of stages")["stages"]
+    has_movers = (run.folder / "tracks" / "foreground_points.pt").is_file()
+    seconds = {
+        "seconds_background": stages["background_points"]["seconds"],
+        "seconds_foreground": stages["foreground_points"]["seconds"] if has_movers else 0.0,
+        "seconds_demo": sum(demo["seconds"].values()),
+    }
+    held = [stage["peak_memory_gib"] for stage in stages.values()]
+    held += [*background["peak_memory_gib_of_stages"].values(), demo["peak_memory_gib"]]
+    return {
+        "spiral_coverage": demo.get("novel_view_coverage"),
+        "seconds": sum(seconds.values()),
+        **seconds,
+        "seconds_of_stages": {"background": background["seconds"], "demo": demo["seconds"]},
+        "peak_memory_gib": max((gib for gib in held if gib is not None), default=None),
+        "frames_registered": background["frames_registered"] / background["frames"],
+        "reprojection_error_px": background["reprojection_error_px"],
+        **errors_against_truth(run),
+    }
+
+
+def errors_against_truth(run: Run) -> dict[str, float]:
+    """Of cameras and depth, as far as the scene has their truth."""
+    if not run.scene.truth:
+        return {}
+    estimate, tracks = run.cameras.world_from_cam.numpy(), run.tracks
+    errors = camera_errors(estimate, run.scene.truth["world_from_cam"][run.numbers])
+    if not run.scene.has_depth:
+        return errors
+    depth, scale = run.scene.depth()[run.numbers], run.similarity.scale
+    errors["track_depth_error"] = track_depth_error(run.cameras, tracks.xyz, tracks.xy, tracks.visible, depth, scale)
+    scene = load_scene(run.demo / "model.pt", torch.device("cpu"))
+    some = spread(range(len(scene.cameras)), DEPTH_FRAMES)
+    pictures = {t: scene.render(scene.cameras, t, t).depth for t in some}
+    return errors | {"rendered_depth_error": rendered_depth_error(pictures, depth, scale)}
+
+
+def coverage_of(run: Run, views: str) -> float | None:
+    """Least share of a picture of these views that some mesh covers; not told for frames held out."""
+    if views == HELD_OUT:
+        return None
+    return read_json(run.folder / f"novel_{views}" / "metrics.json", "table of figures")["camera_path_coverage"]
