@@ -83,17 +83,17 @@ class TriangleMeshPipeline:
         """
         cameras = tracks.cameras
         points = tracks.xyz[0].double()
-        xy, depth = cameras.project(points)
         pool, faces, trust, meshes = [points.numpy()], {}, {}, []
         size = len(points)
         first, last = _lifetime(tracks.visible)
         for t in frames:
             seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
+            xy, depth = (of_frame[0].numpy() for of_frame in cameras[[t]].project(points))  # all at once fill memory
             gap = (first - t).clamp_min(0) + (t - last).clamp_min(0)
             mask = None if masks is None else masks[t]
             unseen = hidden_points(
-                xy[t].numpy(),
-                depth[t].numpy(),
+                xy,
+                depth,
                 gap.numpy(),
                 tracks.visible[t].numpy(),
                 mask,
@@ -101,7 +101,7 @@ class TriangleMeshPipeline:
                 tracks.height,
             )
             seen = np.concatenate([seen, unseen])
-            mesh = build_mesh(xy[t, seen].numpy(), depth[t, seen].numpy(), seen, tracks.width, tracks.height)
+            mesh = build_mesh(xy[seen], depth[seen], seen, tracks.width, tracks.height)
             if mesh is None:
                 continue
             border = mesh.point < 0
@@ -165,9 +165,12 @@ class TriangleMeshPipeline:
 
 def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
     """First and last frame in which each track is seen."""
-    times = torch.arange(len(visible))[:, None]
     far = len(visible)
-    return torch.where(visible, times, far).min(0).values, torch.where(visible, times, -far).max(0).values
+    first, last = torch.full(visible.shape[1:], far), torch.full(visible.shape[1:], -far)
+    for t, seen in enumerate(visible):
+        first[seen & (first == far)] = t
+        last[seen] = t
+    return first, last
 
 
 def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "4 4"]:

@@ -46,18 +46,17 @@ def sharpen_tracks(
     good = np.flatnonzero(np.isfinite(points.xyz).all(1) & points.agrees.any(0))
     anchor = anchors(points.agrees)
     center, rho, slope = _local_planes(points, K, pose, anchor, good)
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     template = np.zeros((len(good), (2 * RADIUS + 1) ** 2), np.float32)
     for t in range(len(frames)):
         rows = np.flatnonzero(anchor[good] == t)
-        template[rows] = _patches(greys[t].astype(np.float32), center[rows])
+        template[rows] = _patches(_grey(frames[t]), center[rows])
     sharp, seen = xy.astype(np.float32), visible.copy()
     for t in range(len(frames)):
         rows = np.flatnonzero(visible[t, good])
         rows = rows[anchor[good[rows]] != t]
         n = good[rows]
         warp = _warps(K, pose, anchor[n], t, center[rows], rho[rows], slope[rows])
-        image = greys[t].astype(np.float32)
+        image = _grey(frames[t])
         gx, gy = cv2.Scharr(image, -1, 1, 0) / 32, cv2.Scharr(image, -1, 0, 1) / 32
         start = sharp[t, n].astype(np.float64)
         moved, likeness = _align(image, gx, gy, template[rows], warp, start)
@@ -68,6 +67,10 @@ def sharpen_tracks(
     own = anchor[good], good
     sharp[own] = center
     return sharp, seen
+
+
+def _grey(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def _local_planes(points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray):
