@@ -155,6 +155,7 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
         return dict(zip(("xy", "visible"), track(video, settings, masks, learned.tracker, imported), strict=True))
 
     def placed() -> dict:
+        xy, visible = tracks["xy"], tracks["visible"]
         size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
         solved = solve_scene(xy, visible, *size, known, settings.seed, **told)
         if masks is not None and known is None:
@@ -164,32 +165,37 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
         return scene_values(solved)
 
     def parted() -> dict:
-        masks, still = without_movers(video, xy, visible, scene, settings.seed, learned.masks, progress)
+        masks, still = without_movers(video, *tracks.values(), scene, settings.seed, learned.masks, progress)
         return {"masks": masks, **scene_values(still)}
 
     def sharpened() -> dict:
+        xy = tracks.pop("xy")  # is overwritten; nothing else needs it
         sharp, again = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
         return {"xy": sharp, **scene_values(again)}
 
     with naming(settings.video_path):
-        xy, visible = stages.values("tracking", made_from, tracked).values()
+        tracks = stages.values("tracking", made_from, tracked)
         scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
             values = stages.values("motion", made_from, parted)
             masks, scene = values["masks"], scene_of_values(values)
         values = stages.values("sharpening", made_from, sharpened)
-        xy, scene = values["xy"], scene_of_values(values)
+        tracks.clear()
+        xy, scene = values.pop("xy"), scene_of_values(values)
         if maps is not None:
             xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
-    tracks = static_tracks(video, scene, xy, settings)
-    write_json(output_dir / "background_config.json", configuration(settings, learned.device))
+    frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
+    drawn = draw_tracks(frames, xy, scene.points.agrees)
+    good = with_points(scene, video)
+    xy = xy[:, good]
+    tracks = static_tracks(video, scene, xy, good, settings)
+    write_json(output_dir / "background_config.json", configuration(settings, learned.device, made_from))
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(subfolder(output_dir, "masks"), masks)
-    frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
-    drawn = tqdm(draw_tracks(frames, xy, scene.points.agrees), total=len(video), desc="track overlay", unit="frame")
-    write_video(output_dir / "background_tracks.mp4", drawn, video.fps)
+    overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
+    write_video(output_dir / "background_tracks.mp4", overlay, video.fps)
     return figures(output_dir, video, scene, tracks, stages)
 
 
@@ -360,21 +366,30 @@ def better_scene(known: StaticScene, again: StaticScene | None) -> StaticScene:
 
 def outside(masks: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """Which sightings lie off the (grown) masks."""
-    return at_points(~dilate(masks, MASK_MARGIN), xy)
+    free = np.empty(xy.shape[:2], bool)
+    for t in range(len(masks)):
+        free[[t]] = at_points(~dilate(masks[[t]], MASK_MARGIN), xy[[t]])
+    return free
 
 
-def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, settings: Settings) -> Tracks:
-    """The track file's content: tracks that have a 3D point."""
+def with_points(scene: StaticScene, video: Video) -> np.ndarray:
+    """Which tracks have a 3D point; refuses a clip where none has."""
     good = np.isfinite(scene.points.xyz).all(1)
     if not good.any():
         raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
+    return good
+
+
+def static_tracks(video: Video, scene: StaticScene, xy: np.ndarray, good: np.ndarray, settings: Settings) -> Tracks:
+    """The track file's content: tracks that have a 3D point (``good``), and their 2D positions."""
     num_frames = len(video)
     xyz = torch.from_numpy(scene.points.xyz[good]).float()
     agrees = scene.points.agrees[:, good]
+    confidence = np.zeros(agrees.shape, np.float32)
     # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
-    confidence = np.where(agrees, np.exp(-scene.points.residual[:, good]), 0)
+    confidence[agrees] = np.exp(-scene.points.residual)
     return Tracks(
-        xy=torch.from_numpy(xy[:, good]).float(),
+        xy=torch.from_numpy(xy).float(),
         visible=torch.from_numpy(agrees),
         confidence=torch.from_numpy(confidence).float(),
         xyz=xyz[None].expand(num_frames, -1, -1),

@@ -1,4 +1,4 @@
-"""Blobs in space and time of a clip's masks, found frame by frame: labels of all frames at once would fill the memory."""
+"""Blobs in space and time of a clip's masks, found frame by frame: all labels at once would fill the memory."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ class Blobs:
         for patches in self._patches():
             areas.append(np.bincount(patches.ravel())[1:])
             if before is not None:
-                pairs.append(_touching(before, patches) + [count - len(areas[-2]), count])
+                pairs.append(_touching(before, patches) + np.array([count - len(areas[-2]), count]))
             count += len(areas[-1])
             before = patches
         self.area = np.concatenate([np.zeros(0, np.int64), *areas])

@@ -5,6 +5,7 @@ an average of exposures. What is smooth over a frame is taken out; texture stays
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -120,7 +121,7 @@ def _colors(
 def _chained_gains(sightings: list[_Sightings]) -> Float[np.ndarray, "K 3"]:
     """A start: median change of colour from each frame to the next, added up."""
     steps = [np.zeros(3)]
-    for a, b in zip(sightings[:-1], sightings[1:], strict=True):
+    for a, b in pairwise(sightings):
         shared, of_a, of_b = np.intersect1d(a.track, b.track, assume_unique=True, return_indices=True)
         steps.append(np.median(b.value[of_b] - a.value[of_a], 0) if len(shared) >= 8 else np.zeros(3))
     gain = np.cumsum(steps, 0)

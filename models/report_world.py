@@ -48,7 +48,7 @@ def gather_world(tracks: Tracks, movers: Tracks | None, frames: UInt8[ndarray, "
     visible = tracks.visible.numpy()
     seen = np.flatnonzero(visible.any(0))
     seen = seen[_evenly(len(seen), MAX_POINTS)]
-    rgb = point_colors(frames, tracks.xy.numpy()[:, seen], visible[:, seen])
+    rgb = point_colors(frames, tracks.xy.numpy(), visible)[seen]
     mover_tracks, labels = np.zeros((len(tracks), 0, 3), np.float32), np.zeros(0, np.int64)
     if movers is not None and movers.num_tracks:
         chosen = _evenly(movers.num_tracks, MAX_MOVER_TRACKS)

@@ -1,6 +1,7 @@
 """Rigid movers: structure from motion on a mover's own tracks, as if it stood still and the camera went round it."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def solve_rigid(
 
 
 def metric_depth(
-    motion: RigidMotion, xy: Float[np.ndarray, "F N 2"], surface: list[Float[np.ndarray, "H W"]]
+    motion: RigidMotion, xy: Float[np.ndarray, "F N 2"], surface: Sequence[Float[np.ndarray, "H W"]]
 ) -> Float[np.ndarray, "F N"] | None:
     """World z-depths of the tracks: the largest scale at which the mover does not sink into what lies behind it.
 

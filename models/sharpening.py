@@ -32,12 +32,14 @@ def sharpen_tracks(
     cameras: Cameras,
     points: Points,
     progress: Callable[[int], None] = lambda frames_done: None,
+    out: Float[np.ndarray, "F N 2"] | None = None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Tracks whose sightings lie where the middle frame's patch, warped by the geometry, fits best.
 
     Args:
         xy: pixels, top-left pixel centre (0.5, 0.5).
         points: 3D points of the tracks under ``cameras``; tracks without one stay as they are.
+        out: where positions are written, ``xy`` itself or a copy of it; a new array if not given.
 
     Returns:
         Positions and visibility; sightings that do not look like the middle one are no longer visible.
@@ -50,7 +52,7 @@ def sharpen_tracks(
     for t in range(len(frames)):
         rows = np.flatnonzero(anchor[good] == t)
         template[rows] = _patches(_grey(frames[t]), center[rows])
-    sharp, seen = xy.astype(np.float32), visible.copy()
+    sharp, seen = xy.astype(np.float32) if out is None else out, visible.copy()
     for t in range(len(frames)):
         rows = np.flatnonzero(visible[t, good])
         rows = rows[anchor[good[rows]] != t]

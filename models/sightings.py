@@ -1,4 +1,4 @@
-"""Tracks while they are grown: sightings alone, which in a long clip are a small part of all frames times all points."""
+"""Tracks while they are grown: sightings alone, in a long clip a small part of all frames times all points."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Sightings:
         return Sightings(self.xy[rows], self.frame[rows], first, self.num_frames)
 
     def dense(self) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
-        """Positions, where a track is not seen those of its last sighting (before the first, of that), and visibility."""
+        """Positions, where a track is not seen those of its last sighting (or its first), and visibility."""
         shape = self.num_frames, len(self.first) - 1
         xy, visible = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
         _spread_out(self.xy, self.frame, self.first, xy, visible)

@@ -33,8 +33,8 @@ class Points:
     """World position; not finite where the track has none."""
     agrees: Bool[np.ndarray, "F N"]
     """Observations that are visible and lie near the projection of their point."""
-    residual: Float[np.ndarray, "F N"]
-    """Distance of observation and projection in pixels, where visible and before the camera; else infinite."""
+    residual: Float[np.ndarray, "S"]
+    """Distance of observation and projection in pixels, of those that agree, frame by frame."""
     uncertainty: Float[np.ndarray, "N"]
     """Relative standard deviation of depth for one pixel of noise, before neighbours were asked."""
 
@@ -68,11 +68,12 @@ def triangulate(
             start, strength = _with_guess(start, strength, guess, sigma, unit)
         unsure = strength > 0
         xyz[unsure], *_ = _solve(xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure))
-    residual = _residuals(xy, visible, K, pose, xyz)
-    agrees = visible & (residual < OUTLIER_LIMIT)
+    agrees = _near(xy, visible, K, pose, xyz)
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
+    agrees &= enough
+    residual = _residuals(xy, agrees, K, pose, xyz, np.cumsum([0, *agrees.sum(1)]))
     xyz[~enough] = np.nan
-    return Points(unit * xyz, agrees & enough, residual, sigma)
+    return Points(unit * xyz, agrees, residual, sigma)
 
 
 def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
@@ -232,16 +233,35 @@ def _project(point, K, pose):
     return x, y, z
 
 
+@numba.njit(cache=True)
+def _miss(point, seen, K, pose):
+    """Distance in pixels of a sighting from its point's projection; infinite behind the camera."""
+    x, y, z = _project(point, K, pose)
+    if z <= 1e-9:
+        return np.float32(np.inf)
+    ex, ey = K[0, 0] * x / z + K[0, 2] - seen[0], K[1, 1] * y / z + K[1, 2] - seen[1]
+    return np.float32(np.sqrt(ex * ex + ey * ey))
+
+
 @numba.njit(cache=True, parallel=True)
-def _residuals(xy, visible, K, pose, xyz):
-    num_frames, num_tracks = visible.shape
-    residual = np.full((num_frames, num_tracks), np.float32(np.inf), np.float32)
-    for t in numba.prange(num_frames):
-        for n in range(num_tracks):
+def _near(xy, visible, K, pose, xyz):
+    """Which sightings lie near the projection of their point."""
+    near = np.zeros(visible.shape, np.bool_)
+    for t in numba.prange(len(visible)):
+        for n in range(visible.shape[1]):
             if visible[t, n]:
-                x, y, z = _project(xyz[n], K, pose[t])
-                if z > 1e-9:
-                    ex = K[t, 0, 0] * x / z + K[t, 0, 2] - xy[t, n, 0]
-                    ey = K[t, 1, 1] * y / z + K[t, 1, 2] - xy[t, n, 1]
-                    residual[t, n] = np.sqrt(ex * ex + ey * ey)
+                near[t, n] = _miss(xyz[n], xy[t, n], K[t], pose[t]) < np.float32(OUTLIER_LIMIT)
+    return near
+
+
+@numba.njit(cache=True, parallel=True)
+def _residuals(xy, agrees, K, pose, xyz, first):
+    """Distances of the sightings that agree; ``first``: how many do in the frames before each."""
+    residual = np.empty(first[-1], np.float32)
+    for t in numba.prange(len(agrees)):
+        row = first[t]
+        for n in range(agrees.shape[1]):
+            if agrees[t, n]:
+                residual[row] = _miss(xyz[n], xy[t, n], K[t], pose[t])
+                row += 1
     return residual
