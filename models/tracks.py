@@ -132,7 +132,7 @@ def load_tracks(path: str | Path) -> Tracks:
 
 def _read_dict(path: Path) -> dict:
     try:
-        data = load_tensors(path)
+        data = load_tensors(path, mapped=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: is no plain file of tensors, or holds code, which is never run; "

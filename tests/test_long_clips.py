@@ -7,8 +7,11 @@ from scipy import ndimage
 
 from models import tracking
 from models.blobs import Blobs
+from models.files import write_tensors
 from models.masks import at_points
 from models.motion_segments import SHORTEST, SMALLEST, label_movers
+from models.reading import load_tensors
+from models.resources import held_memory
 from models.sightings import Sightings
 from models.synthetic import render_room
 from models.tracking import grow_tracks
@@ -104,3 +107,14 @@ def test_points_projected_frame_by_frame_are_those_of_all_frames_at_once():
     for t in range(len(cameras)):
         for whole, own in zip(together, cameras[[t]].project(points), strict=True):
             assert torch.equal(whole[t], own[0])
+
+
+def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
+    write_tensors(tmp_path / "a.pt", {"xy": torch.zeros(1 << 24)})
+    before = held_memory()
+    values = load_tensors(tmp_path / "a.pt", mapped=True)["xy"]
+    values.sum()
+    if before is not None:
+        assert held_memory() - before < 16 << 20
+    values[0] = 1
+    assert load_tensors(tmp_path / "a.pt")["xy"][0] == 0
