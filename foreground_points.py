@@ -251,7 +251,10 @@ def depth_of_mover(
 
 def lifted(background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """World positions (F, N, 3); where a track is not seen, those of the nearest frame in which it is."""
-    xyz = background.cameras.unproject(torch.from_numpy(xy).double(), torch.from_numpy(depth)).numpy()
+    xyz = np.empty((*visible.shape, 3))
+    for t in range(len(xy)):  # all frames at once take several times the memory of the result
+        own = torch.from_numpy(xy[[t]]).double(), torch.from_numpy(depth[[t]])
+        xyz[t] = background.cameras[[t]].unproject(*own)[0].numpy()
     times = np.arange(len(xy))
     for n in range(xy.shape[1]):
         seen = np.flatnonzero(visible[:, n])

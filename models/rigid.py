@@ -117,7 +117,8 @@ def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tu
 def _depths(xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray) -> np.ndarray:
     """Depth of each track's point; where a track has none, or slipped off it, that of points seen next to it."""
     known = np.isfinite(points.xyz).all(1)
-    depth = cameras.project(torch.from_numpy(np.where(known[:, None], points.xyz, 0.0)))[1].numpy()
+    xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
+    depth = np.concatenate([cameras[[t]].project(xyz)[1].numpy() for t in range(len(cameras))])
     out = np.full(depth.shape, np.nan)
     for t in np.flatnonzero(placed):
         sure = points.agrees[t].copy()

@@ -107,6 +107,7 @@ def test_points_projected_frame_by_frame_are_those_of_all_frames_at_once():
     for t in range(len(cameras)):
         for whole, own in zip(together, cameras[[t]].project(points), strict=True):
             assert torch.equal(whole[t], own[0])
+        assert torch.equal(cameras.unproject(*together)[t], cameras[[t]].unproject(*(v[[t]] for v in together))[0])
 
 
 def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
