@@ -5,7 +5,7 @@ from collections.abc import Callable
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
 from models.blobs import Blobs
@@ -128,7 +128,7 @@ def _colour_odds(
     images: UInt8[np.ndarray, "F h w 3"], probability: Float[np.ndarray, "F h w"], near: Bool[np.ndarray, "F h w"]
 ) -> np.ndarray:
     """Log-odds of each pixel's colour: movers of the frames around against what surrounds them."""
-    bins = _bins(images)
+    bins = [_bins(image) for image in images]
     size = COLOUR_LEVELS**3
     inside = np.stack([np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)])
     outside = np.stack([np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)])
@@ -136,11 +136,14 @@ def _colour_odds(
     inside /= inside.sum(1, keepdims=True) + 1e-9
     outside /= outside.sum(1, keepdims=True) + 1e-9
     ratio = np.clip(np.log((inside + 2e-5) / (outside + 2e-5)), -3, 3)
-    return np.stack([r[b] for r, b in zip(ratio, bins, strict=True)]).astype(np.float32)
+    odds = np.empty(probability.shape, np.float32)
+    for t, own in enumerate(bins):
+        odds[t] = ratio[t, own]
+    return odds
 
 
-def _bins(images: np.ndarray) -> np.ndarray:
-    level = images.astype(np.int32) * COLOUR_LEVELS // 256
+def _bins(image: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+    level = image.astype(np.uint16) * COLOUR_LEVELS // 256
     return (level[..., 0] * COLOUR_LEVELS + level[..., 1]) * COLOUR_LEVELS + level[..., 2]
 
 
