@@ -134,7 +134,14 @@ class TriangleMeshPipeline:
     @cached_property
     def used(self) -> Int[Tensor, "U"]:
         """Vertices that some face has; points that no mesh could use may lie anywhere."""
-        return torch.unique(torch.cat([faces.flatten() for faces in self.faces.values()]))
+        return self._corners(self.faces.values())
+
+    def _corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Int[Tensor, "U"]:
+        """Vertices of some faces, in order."""
+        found = torch.zeros(len(self.vertices), dtype=torch.bool)
+        for faces in parts:  # to sort those of all frames takes gigabytes in a long clip
+            found[faces.flatten()] = True
+        return found.nonzero()[:, 0]
 
     @cached_property
     def depth_scale(self) -> float:
@@ -144,8 +151,8 @@ class TriangleMeshPipeline:
 
     def clearance(self, point: Float[Tensor, "3"]) -> float:
         """Distance from a world point to the nearest vertex of a surface, in world units."""
-        trusted = [faces[self.trust[t] == 1].flatten() for t, faces in self.faces.items()]
-        vertices = self.vertices[torch.unique(torch.cat(trusted))].double()
+        trusted = self._corners(faces[self.trust[t] == 1] for t, faces in self.faces.items())
+        vertices = self.vertices[trusted].double()
         return float((vertices - point.double()).norm(dim=1).min()) if len(vertices) else self.depth_scale
 
     def nearest_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
