@@ -60,7 +60,7 @@ MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
 BASE_MEMORY = 6 << 27
 """Bytes that the program takes whatever the clip."""
-FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 36
+FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 20
 """For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
 OUTPUTS = (
     "background_points.pt",

@@ -9,7 +9,9 @@ from models import tracking
 from models.blobs import Blobs
 from models.files import write_tensors
 from models.masks import at_points
+from models.motion import MARGIN, _windows
 from models.motion_segments import SHORTEST, SMALLEST, label_movers
+from models.pipeline import Canvas, TriangleMeshPipeline
 from models.reading import load_tensors
 from models.resources import held_memory
 from models.sightings import Sightings
@@ -119,3 +121,24 @@ def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
         assert held_memory() - before < 16 << 20
     values[0] = 1
     assert load_tensors(tmp_path / "a.pt")["xy"][0] == 0
+
+
+def test_the_vertices_of_all_faces_are_found_without_sorting_them():
+    random = np.random.default_rng(0)
+    faces = {t: torch.from_numpy(random.integers(0, 500, (60, 3))) for t in range(5)}
+    trust = {t: torch.ones(60) for t in faces}
+    cameras = render_room(num_frames=5, width=32, height=18, num_tracks=10).cameras
+    meshes = TriangleMeshPipeline(cameras, torch.rand(500, 3), faces, trust, Canvas(0, 0, 1, 1))
+    assert torch.equal(meshes.used, torch.unique(torch.cat([f.flatten() for f in faces.values()])))
+
+
+def test_windows_of_a_clip_cover_every_frame_once_and_short_clips_are_whole():
+    for count in (1, 50, 100):
+        assert _windows(count) == [(range(count), range(count))]
+    for count in (101, 250, 1000):
+        windows = _windows(count)
+        assert [t for _, own in windows for t in own] == list(range(count))
+        for around, own in windows:
+            assert len(around) <= 100
+            assert around[0] == max(0, own[0] - MARGIN)
+            assert around[-1] == min(count - 1, own[-1] + MARGIN)
