@@ -26,9 +26,10 @@ CELL = 20
 """Side of the cells, in pixels at 854 wide, over which agreement is averaged."""
 STEADY_GAIN = 0.7
 """A camera that may move must leave less than this share of the residual of one that only turns."""
-WINDOW, MARGIN = 76, 12
-"""Frames whose evidence is gathered at a time, and those to either side of them that it is gathered from too; a clip
-no longer than all of these together is taken whole."""
+WHOLE = 100
+"""Frames of a clip that is taken whole, at most; each takes some 14 MB of evidence."""
+WINDOW, MARGIN = 52, 12
+"""Frames of a longer clip that are told at a time, and those to either side whose evidence they are told from too."""
 LONG_TRACK = 6
 """Frames that a track must last to be believed to be static."""
 VOTE_GAIN = 12.0
@@ -129,7 +130,7 @@ def _count(report: Callable[[int, int], None], total: int, before: int, done: in
 
 def _windows(num_frames: int) -> list[tuple[range, range]]:
     """Stretches of a clip that overlap, and the frames of each that are its own."""
-    if num_frames <= WINDOW + 2 * MARGIN:
+    if num_frames <= WHOLE:
         return [(range(num_frames), range(num_frames))]
     edges = np.linspace(0, num_frames, -(-num_frames // WINDOW) + 1).round().astype(int).tolist()
     return [(range(max(0, a - MARGIN), min(num_frames, b + MARGIN)), range(a, b)) for a, b in pairwise(edges)]

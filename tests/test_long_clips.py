@@ -9,7 +9,7 @@ from models import tracking
 from models.blobs import Blobs
 from models.files import write_tensors
 from models.masks import at_points
-from models.motion import MARGIN, _windows
+from models.motion import MARGIN, WINDOW, _windows
 from models.motion_segments import SHORTEST, SMALLEST, label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
 from models.reading import load_tensors
@@ -139,6 +139,6 @@ def test_windows_of_a_clip_cover_every_frame_once_and_short_clips_are_whole():
         windows = _windows(count)
         assert [t for _, own in windows for t in own] == list(range(count))
         for around, own in windows:
-            assert len(around) <= 100
+            assert len(around) <= WINDOW + 2 * MARGIN
             assert around[0] == max(0, own[0] - MARGIN)
             assert around[-1] == min(count - 1, own[-1] + MARGIN)
