@@ -16,7 +16,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.background import MASK_MARGIN, masked_scene, needed_memory, static_tracks, without_movers
+from models.background import MASK_MARGIN, masked_scene, needed_memory, static_tracks, with_points, without_movers
 from models.cameras import Cameras, save_transforms
 from models.depth_prior import DepthMaps
 from models.errors import InputError, run_script
@@ -136,6 +136,7 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
         return dict(zip(("xy", "visible"), track(video, settings, masks, learned.tracker, imported), strict=True))
 
     def placed() -> dict:
+        xy, visible = tracks["xy"], tracks["visible"]
         size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
         if masks is not None and known is None:
             return scene_values(masked_scene(xy, visible, *size, settings.seed, **told))
@@ -143,33 +144,38 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
     def parted() -> dict:
         masks, still = without_movers(
-            video.frames, xy, visible, scene, settings.seed, learned.masks, tqdm.write, progress
+            video.frames, *tracks.values(), scene, settings.seed, learned.masks, tqdm.write, progress
         )
         return {"masks": masks, **scene_values(still)}
 
     def sharpened() -> dict:
+        xy = tracks.pop("xy")  # is overwritten; nothing else needs it
         sharp, again = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
         return {"xy": sharp, **scene_values(again)}
 
     with naming(settings.video_path):
-        xy, visible = stages.values("tracking", made_from, tracked).values()
+        tracks = stages.values("tracking", made_from, tracked)
         scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
             values = stages.values("motion", made_from, parted)
             masks, scene = values["masks"], scene_of_values(values)
         values = stages.values("sharpening", made_from, sharpened)
-        xy, scene = values["xy"], scene_of_values(values)
+        tracks.clear()
+        xy, scene = values.pop("xy"), scene_of_values(values)
         if maps is not None:
             xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
-    tracks = static_tracks(video, scene, xy, settings.video_path)
-    write_json(output_dir / "background_config.json", configuration(settings, learned.device))
+    frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
+    drawn = draw_tracks(frames, xy, scene.points.agrees)
+    good = with_points(scene, video.path)
+    xy = xy[:, good]
+    tracks = static_tracks(video, scene, xy, good, settings.video_path)
+    write_json(output_dir / "background_config.json", configuration(settings, learned.device, made_from))
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(subfolder(output_dir, "masks"), masks)
-    frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
-    drawn = tqdm(draw_tracks(frames, xy, scene.points.agrees), total=len(video), desc="track overlay", unit="frame")
-    write_video(output_dir / "background_tracks.mp4", drawn, video.fps)
+    overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
+    write_video(output_dir / "background_tracks.mp4", overlay, video.fps)
     return figures(output_dir, video, scene, tracks, stages)
 
 

@@ -110,7 +110,8 @@ def run(settings: Settings) -> None:
         scene = load_model(settings, inputs, device)
     if viewer is not None:
         viewer.render = picture_function(scene)
-    config = configuration(settings, device)
+    own = {"camera path": settings.camera_path, "model": settings.checkpoint}
+    config = configuration(settings, device, fingerprint(__file__, {}, {**inputs.files, **own}))
     write_json(output_dir / "config.json", config)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
     metrics |= shown(settings, inputs, scene, script, path, stages)

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,7 @@ def main() -> None:
     background_path = background_path_of(settings)
     output_dir = check_output_dir(settings.output_dir or background_path.parent)
     made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
-    work = partial(solve, settings, tracker, background_path, output_dir, device)
+    work = partial(solve, settings, tracker, background_path, output_dir, device, made_from)
     with watched_memory(memory_limit(settings.max_memory)):
         Stages(output_dir, report=print).run("foreground_points", made_from, OUTPUTS, work)
 
@@ -108,7 +109,14 @@ def background_path_of(settings: Settings) -> Path:
     return settings.background_path or Path("results") / clip_name(settings.video_path) / "background_points.pt"
 
 
-def solve(settings: Settings, tracker: Tracker, background_path: Path, output_dir: Path, device: str) -> None:
+def solve(
+    settings: Settings,
+    tracker: Tracker,
+    background_path: Path,
+    output_dir: Path,
+    device: str,
+    made_from: dict[str, str],
+) -> None:
     """All of the work."""
     start = time.perf_counter()
     background = load_tracks(background_path)
@@ -118,7 +126,7 @@ def solve(settings: Settings, tracker: Tracker, background_path: Path, output_di
     check_same_clip(video, background, background_path)
     masks = moving_masks(settings, video, background_path)
     out = output_dir / "foreground_points.pt"
-    write_json(output_dir / "foreground_config.json", configuration(settings, device))
+    write_json(output_dir / "foreground_config.json", configuration(settings, device, made_from))
     if not masks.any():
         save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
         print(f"nothing moves in this clip: wrote an empty {out}")
@@ -135,7 +143,7 @@ def solve(settings: Settings, tracker: Tracker, background_path: Path, output_di
         print(f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}")
         return
     movers = label_of_tracks(xy, visible, labels)
-    surface = background_depth(background, labels > 0)
+    surface = BackgroundDepth(background, labels > 0)
     canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
     for mover in np.unique(movers):
         own, mask = movers == mover, labels == mover
@@ -208,18 +216,29 @@ def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> 
     return votes.argmax(0) + 1
 
 
-def background_depth(background: Tracks, hidden: np.ndarray) -> list[np.ndarray]:
-    """The background's depth map in each frame, also behind the movers; inf where there is none."""
-    meshes = TriangleMeshPipeline.from_tracks(background, range(len(background)), hidden)
-    surface = []
-    for t in tqdm(range(len(background)), desc="depth", unit="frame"):
+class BackgroundDepth(Sequence):
+    """The background's depth map in each frame, also behind the movers; inf where there is none.
+
+    Drawn when it is asked for: those of all frames would fill the memory.
+    """
+
+    def __init__(self, background: Tracks, hidden: np.ndarray):
+        times = tqdm(range(len(background)), desc="depth", unit="frame")
+        self.meshes = TriangleMeshPipeline.from_tracks(background, times, hidden)
+
+    def __len__(self) -> int:
+        return len(self.meshes.cameras)
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        if not 0 <= t < len(self):
+            raise IndexError(t)
+        meshes = self.meshes
         source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]
-        surface.append(meshes.fragments(source, meshes.cameras, t).depth.numpy())
-    return surface
+        return meshes.fragments(source, meshes.cameras, t).depth.numpy()
 
 
 def depth_of_mover(
-    cameras: Cameras, xy: np.ndarray, visible: np.ndarray, mask: np.ndarray, surface: list[np.ndarray], seed: int
+    cameras: Cameras, xy: np.ndarray, visible: np.ndarray, mask: np.ndarray, surface: Sequence[np.ndarray], seed: int
 ) -> tuple[np.ndarray, str]:
     """z-depth (F, N) of one mover's tracks: of its rigid shape, or one a frame; scaled by the ground it stands on."""
     whole = np.repeat(lift_mover(mask, surface)[:, None], xy.shape[1], 1)
@@ -232,7 +251,10 @@ def depth_of_mover(
 
 def lifted(background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """World positions (F, N, 3); where a track is not seen, those of the nearest frame in which it is."""
-    xyz = background.cameras.unproject(torch.from_numpy(xy).double(), torch.from_numpy(depth)).numpy()
+    xyz = np.empty((*visible.shape, 3))
+    for t in range(len(xy)):  # all frames at once take several times the memory of the result
+        own = torch.from_numpy(xy[[t]]).double(), torch.from_numpy(depth[[t]])
+        xyz[t] = background.cameras[[t]].unproject(*own)[0].numpy()
     times = np.arange(len(xy))
     for n in range(xy.shape[1]):
         seen = np.flatnonzero(visible[:, n])

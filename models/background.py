@@ -26,7 +26,7 @@ MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
 BASE_MEMORY = 6 << 27
 """Bytes that the program takes whatever the clip."""
-FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 36
+FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 20
 """For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
 
 
@@ -77,11 +77,19 @@ def without_movers(
     if mask_model is not None:
         masks = mask_model(frames, motion.labels, partial(progress, "learned masks")) > 0
         report(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
-    free = visible & at_points(~dilate(masks, MASK_MARGIN), xy)
+    free = visible & _outside(masks, xy)
     known = solve_points(motion.scene, xy, free)
     if scene.method == "given" or free.sum() > (1 - MOVERS_MATTER) * visible.sum():
         return masks, known
     return masks, _better(known, _solved_again(known, xy, free, seed, report, progress))
+
+
+def _outside(masks: Bool[np.ndarray, "F H W"], xy: Float[np.ndarray, "F N 2"]) -> Bool[np.ndarray, "F N"]:
+    """Which sightings lie off the (grown) masks; frame by frame, as all grown masks at once take as much again."""
+    free = np.empty(xy.shape[:2], bool)
+    for t in range(len(masks)):
+        free[[t]] = at_points(~dilate(masks[[t]], MASK_MARGIN), xy[[t]])
+    return free
 
 
 def _solved_again(
@@ -106,21 +114,29 @@ def _better(known: StaticScene, again: StaticScene | None) -> StaticScene:
     return again if again.points.agrees.sum() > ABOUT_AS_MANY * known.points.agrees.sum() else known
 
 
-def static_tracks(video: Video, scene: StaticScene, xy: Float[np.ndarray, "F N 2"], video_path: Path) -> Tracks:
-    """The track file's content: tracks that have a 3D point.
+def with_points(scene: StaticScene, path: Path) -> Bool[np.ndarray, "N"]:
+    """Which tracks have a 3D point.
 
     Raises:
-        InputError: none has.
+        InputError: none of the clip at ``path`` has.
     """
     good = np.isfinite(scene.points.xyz).all(1)
     if not good.any():
-        raise InputError(f"{video.path}: no track could be placed in space; give a clip with more detail and motion")
+        raise InputError(f"{path}: no track could be placed in space; give a clip with more detail and motion")
+    return good
+
+
+def static_tracks(
+    video: Video, scene: StaticScene, xy: Float[np.ndarray, "F n 2"], good: Bool[np.ndarray, "N"], video_path: Path
+) -> Tracks:
+    """The track file's content: tracks that have a 3D point (``good``), and their 2D positions."""
     xyz = torch.from_numpy(scene.points.xyz[good]).float()
     agrees = scene.points.agrees[:, good]
+    confidence = np.zeros(agrees.shape, np.float32)
     # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
-    confidence = np.where(agrees, np.exp(-scene.points.residual[:, good]), 0)
+    confidence[agrees] = np.exp(-scene.points.residual)
     return Tracks(
-        xy=torch.from_numpy(xy[:, good]).float(),
+        xy=torch.from_numpy(xy).float(),
         visible=torch.from_numpy(agrees),
         confidence=torch.from_numpy(confidence).float(),
         xyz=xyz[None].expand(len(video), -1, -1),

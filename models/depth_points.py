@@ -109,9 +109,13 @@ def _agrees(added: np.ndarray, t: int, scene: StaticScene, depth: AlignedDepth, 
 
 
 def _joined(points: Points, xyz: Float[np.ndarray, "M 3"], visible: Bool[np.ndarray, "F M"]) -> Points:
+    agrees = np.concatenate([points.agrees, visible], 1)
+    known = np.nonzero(agrees)[1] < len(points.xyz)
+    residual = np.full(len(known), ADDED_RESIDUAL, np.float32)
+    residual[known] = points.residual
     return Points(
         xyz=np.concatenate([points.xyz, np.where(visible.any(0)[:, None], xyz, np.nan)]),
-        agrees=np.concatenate([points.agrees, visible], 1),
-        residual=np.concatenate([points.residual, np.full(visible.shape, ADDED_RESIDUAL)], 1),
+        agrees=agrees,
+        residual=residual,
         uncertainty=np.concatenate([points.uncertainty, np.full(len(xyz), np.inf)]),
     )

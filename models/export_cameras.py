@@ -22,7 +22,7 @@ def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
     xyz, rgb = track_points(footage, tracks)
     model = subfolder(folder, "sparse", "0")
     unfinished = subfolder(model, "model.part")
-    xy, visible = tracks.xy.double().numpy(), tracks.visible.numpy() & np.isfinite(xyz).all(1)
+    xy, visible = tracks.xy.numpy(), tracks.visible.numpy() & np.isfinite(xyz).all(1)
     write_model(unfinished, footage.cameras, footage.times, xyz, rgb, xy, visible)
     for path in sorted(unfinished.iterdir()):
         take_place(path, model / path.name)

@@ -5,10 +5,11 @@ an average of exposures. What is smooth over a frame is taken out; texture stays
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 DARK, BRIGHT = 12, 243
 """Colours outside are clipped or noise, and say nothing of the exposure."""
@@ -55,39 +56,74 @@ def estimate_exposure(
     """
     height, width = frames.shape[1:3]
     known = sorted(frames_known)
-    color = np.stack([_sampled(frames[t], xy[t]) for t in known])
-    weight = visible[known] & (color > DARK).all(-1) & (color < BRIGHT).all(-1)
-    weight[:, weight.sum(0) < 2] = False
-    value = np.log(np.maximum(color, 1.0))
-    cell = [_cells(xy[t], width, height) for t in known]
-    gain, shading = _alternate(value, weight, cell, _grid(width, height))
+    sightings = _sightings(frames, xy, visible, known)
+    gain, shading = _alternate(sightings, visible.shape[1], _grid(width, height))
     times = np.arange(len(frames))
     return Exposure(_interpolated(gain, known, times), _interpolated(shading, known, times), width, height)
 
 
-def _alternate(value: np.ndarray, weight: np.ndarray, cell: list[np.ndarray], grid: tuple[int, int]):
+@dataclass(frozen=True)
+class _Sightings:
+    """What one frame says: its tracks that are neither clipped nor seen in no other frame."""
+
+    track: Int[np.ndarray, "n"]
+    value: Float[np.ndarray, "n 3"]
+    """Logarithm of the colour."""
+    cell: Int[np.ndarray, "n"]
+    """Cell of the shading grid, row-major."""
+
+    def chosen(self, good: Bool[np.ndarray, "n"]) -> "_Sightings":
+        """Some of them."""
+        return _Sightings(self.track[good], self.value[good], self.cell[good])
+
+
+def _sightings(frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, known: list[int]) -> list[_Sightings]:
+    """Of each known frame; only what is seen is kept, a small part of all frames times all tracks in a long clip."""
+    height, width = frames.shape[1:3]
+    found, count = [], np.zeros(visible.shape[1], np.int64)
+    for t in known:
+        track = np.flatnonzero(visible[t])
+        color = _sampled(frames[t], xy[t, track])
+        own = _Sightings(track, np.log(np.maximum(color, 1.0)), _cells(xy[t, track], width, height))
+        found.append(own.chosen((color > DARK).all(-1) & (color < BRIGHT).all(-1)))
+        count[found[-1].track] += 1
+    return [own.chosen(count[own.track] >= 2) for own in found]
+
+
+def _alternate(sightings: list[_Sightings], num_tracks: int, grid: tuple[int, int]):
     """Colours of tracks against exposures of frames, in turn."""
-    robust = weight.astype(np.float32)
-    gain = _chained_gains(value, weight)
-    shading = np.zeros((len(value), *grid, 3), np.float32)
+    robust = [np.ones(len(s.track), np.float32) for s in sightings]
+    gain = _chained_gains(sightings)
+    shading = np.zeros((len(sightings), *grid, 3), np.float32)
     for _ in range(ROUNDS):
-        model = gain[:, None] + np.stack([s.reshape(-1, 3)[c] for s, c in zip(shading, cell, strict=True)])
-        own = (robust[..., None] * (value - model)).sum(0) / np.maximum(robust.sum(0), 1e-9)[:, None]
-        left = value - own - gain[:, None]
-        shading = np.stack([_smooth(e, r, c, grid) for e, r, c in zip(left, robust, cell, strict=True)])
+        model = [g + own.reshape(-1, 3)[s.cell] for g, own, s in zip(gain, shading, sightings, strict=True)]
+        colors = _colors(sightings, robust, model, num_tracks)
+        for t, s in enumerate(sightings):
+            left = s.value - colors[s.track]
+            shading[t] = _smooth(left - gain[t], robust[t], s.cell, grid)
+            robust[t] = 1 / (1 + (np.abs(left - model[t]).max(-1) / 0.05) ** 2)
         mean = shading.mean((1, 2))
         gain, shading = gain + mean, shading - mean[:, None, None]
-        error = np.abs(value - own - model).max(-1)
-        robust = weight / (1 + (error / 0.05) ** 2)
     return gain - np.median(gain, 0), shading
 
 
-def _chained_gains(value: np.ndarray, weight: np.ndarray) -> Float[np.ndarray, "K 3"]:
+def _colors(
+    sightings: list[_Sightings], robust: list[np.ndarray], model: list[np.ndarray], num_tracks: int
+) -> Float[np.ndarray, "N 3"]:
+    """Weighted mean colour of each track, without its frames' exposures."""
+    total, weight = np.zeros((num_tracks, 3), np.float32), np.zeros(num_tracks, np.float32)
+    for s, r, m in zip(sightings, robust, model, strict=True):
+        total[s.track] += r[:, None] * (s.value - m)
+        weight[s.track] += r
+    return total / np.maximum(weight, 1e-9)[:, None]
+
+
+def _chained_gains(sightings: list[_Sightings]) -> Float[np.ndarray, "K 3"]:
     """A start: median change of colour from each frame to the next, added up."""
     steps = [np.zeros(3)]
-    for a, b in zip(range(len(value) - 1), range(1, len(value)), strict=True):
-        both = weight[a] & weight[b]
-        steps.append(np.median(value[b, both] - value[a, both], 0) if both.sum() >= 8 else np.zeros(3))
+    for a, b in pairwise(sightings):
+        shared, of_a, of_b = np.intersect1d(a.track, b.track, assume_unique=True, return_indices=True)
+        steps.append(np.median(b.value[of_b] - a.value[of_a], 0) if len(shared) >= 8 else np.zeros(3))
     gain = np.cumsum(steps, 0)
     return (gain - np.median(gain, 0)).astype(np.float32)
 

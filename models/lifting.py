@@ -1,5 +1,7 @@
 """Depth of movers: where they touch the background's surface, smooth in time; 2D tracks -> 3D in each frame."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d, median_filter
@@ -41,7 +43,7 @@ def smooth_depth(depth: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
 
 
 def lift_mover(
-    masks: Bool[np.ndarray, "F H W"], background_depth: list[Float[np.ndarray, "H W"]]
+    masks: Bool[np.ndarray, "F H W"], background_depth: Sequence[Float[np.ndarray, "H W"]]
 ) -> Float[np.ndarray, "F"]:
     """z-depth of one mover in each frame, in world units: contact with the background, never behind what it hides.
 

@@ -75,9 +75,11 @@ def _mask(image: ndarray, path: Path, sizes: set[tuple[int, int]], width: int, h
 def at_points(images: Shaped[ndarray, "F H W"], xy: Float[ndarray, "F N 2"]) -> Shaped[ndarray, "F N"]:
     """Values of each frame's mask or label image at its points, in pixels; beyond the border those of the border."""
     height, width = images.shape[1:]
-    x = np.clip(xy[..., 0].astype(np.int64), 0, width - 1)
-    y = np.clip(xy[..., 1].astype(np.int64), 0, height - 1)
-    return images[np.arange(len(images))[:, None], y, x]
+    out = np.empty(xy.shape[:2], images.dtype)
+    for t, (image, points) in enumerate(zip(images, xy, strict=True)):
+        x, y = points.astype(np.int64).clip(0, [width - 1, height - 1]).T
+        out[t] = image[y, x]
+    return out
 
 
 def dilate(masks: Bool[ndarray, "F H W"], pixels: int) -> Bool[ndarray, "F H W"]:
@@ -86,7 +88,10 @@ def dilate(masks: Bool[ndarray, "F H W"], pixels: int) -> Bool[ndarray, "F H W"]
         raise ValueError(f"cannot grow masks by {pixels} pixels")
     offset = np.arange(-pixels, pixels + 1)
     disc = (offset[:, None] ** 2 + offset**2 <= pixels**2).astype(np.uint8)
-    return np.stack([cv2.dilate(mask.astype(np.uint8), disc) > 0 for mask in masks])
+    out = np.empty_like(masks)
+    for grown, mask in zip(out, masks, strict=True):
+        grown[:] = cv2.dilate(mask.astype(np.uint8), disc) > 0
+    return out
 
 
 def write_masks(folder: str | Path, masks: Bool[ndarray, "F H W"], indices: Iterable[int] | None = None) -> None:

@@ -1,7 +1,9 @@
 """Masks of what moves, from motion alone: flow against the rigid scene, cut to pixel edges, a label for each mover."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -24,7 +26,10 @@ CELL = 20
 """Side of the cells, in pixels at 854 wide, over which agreement is averaged."""
 STEADY_GAIN = 0.7
 """A camera that may move must leave less than this share of the residual of one that only turns."""
-
+WHOLE = 100
+"""Frames of a clip that is taken whole, at most; each takes some 14 MB of evidence."""
+WINDOW, MARGIN = 52, 12
+"""Frames of a longer clip that are told at a time, and those to either side whose evidence they are told from too."""
 LONG_TRACK = 6
 """Frames that a track must last to be believed to be static."""
 VOTE_GAIN = 12.0
@@ -63,19 +68,72 @@ def motion_masks(
         progress: is called with (done, total).
     """
     height, width = frames.shape[1:3]
-    report = progress or (lambda done, total: None)
-    total = len(frames) + 3
     if len(frames) < 2:
         return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), scene)
     scene = background_scene(xy, visible, scene, width, height)
     if scene is None:
         return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None)
-    evidence = gather_evidence(frames, scene.cameras, _nearest(scene), lambda done, _: report(done, total))
-    votes = track_votes(xy, visible, scene, *evidence.misfit.shape[1:])
-    probability = segment(evidence, votes, scene.cameras, lambda done, _: report(len(frames) + done, total))
-    small = label_movers(probability > 0.5)
-    masks, labels = _enlarged(probability, small, width, height)
+    patches = _probabilities(frames, xy, visible, scene, progress or (lambda done, total: None))
+    moving = np.zeros((len(frames), *patches[0].shape), bool)
+    for t, patch in enumerate(patches):
+        moving[t] = patch.whole() > 0.5
+    small = label_movers(moving)
+    masks, labels = _enlarged(patches, small, width, height)
     return MotionMasks(masks, labels, scene)
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """The part of an image that is not 0."""
+
+    values: Float[np.ndarray, "h2 w2"]
+    top: int
+    left: int
+    shape: tuple[int, int]
+
+    @staticmethod
+    def of(image: Float[np.ndarray, "h w"]) -> "_Patch":
+        rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return _Patch(image[:0, :0], 0, 0, image.shape)
+        own = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return _Patch(own.copy(), rows[0], columns[0], image.shape)
+
+    def whole(self) -> Float[np.ndarray, "h w"]:
+        image, (height, width) = np.zeros(self.shape, self.values.dtype), self.values.shape
+        image[self.top : self.top + height, self.left : self.left + width] = self.values
+        return image
+
+
+def _probabilities(
+    frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, report: Callable[[int, int], None]
+) -> list[_Patch]:
+    """How likely each pixel moves, at the size of the evidence, which is held for one window of frames at a time."""
+    nearest, patches, before = _nearest(scene), [], 0
+    windows = _windows(len(frames))
+    total = sum(len(around) + 3 for around, _ in windows)
+    for around, own in windows:
+        part = slice(around[0], around[-1] + 1)
+        told = partial(_count, report, total, before)
+        evidence = gather_evidence(frames[part], scene.cameras[part], nearest[part], told)
+        votes = track_votes(xy, visible, scene, *evidence.misfit.shape[1:], times=around)
+        told = partial(_count, report, total, before + len(around))
+        probability = segment(evidence, votes, scene.cameras[part], told)
+        patches += [_Patch.of(probability[t - around[0]]) for t in own]
+        before += len(around) + 3
+    return patches
+
+
+def _count(report: Callable[[int, int], None], total: int, before: int, done: int, _: int) -> None:
+    report(before + done, total)
+
+
+def _windows(num_frames: int) -> list[tuple[range, range]]:
+    """Stretches of a clip that overlap, and the frames of each that are its own."""
+    if num_frames <= WHOLE:
+        return [(range(num_frames), range(num_frames))]
+    edges = np.linspace(0, num_frames, -(-num_frames // WINDOW) + 1).round().astype(int).tolist()
+    return [(range(max(0, a - MARGIN), min(num_frames, b + MARGIN)), range(a, b)) for a, b in pairwise(edges)]
 
 
 def background_scene(
@@ -151,8 +209,13 @@ def _solve_from_rotation(
 
 
 def track_votes(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], scene: StaticScene, height: int, width: int
-) -> Float[np.ndarray, "F h w"]:
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    scene: StaticScene,
+    height: int,
+    width: int,
+    times: Sequence[int] | None = None,
+) -> Float[np.ndarray, "T h w"]:
     """What long tracks say round them, in images of another size: -1 static, 1 moving, 0 nothing known.
 
     A track is told over its whole life, far more frames than flow spans, and at the frames' own resolution: it
@@ -165,8 +228,9 @@ def track_votes(
     static, moving = long & (share > 0.9), long & (share < 0.5)
     scale = np.array([width / scene.cameras.width, height / scene.cameras.height])
     crowd = CROWD * max(height, width) / 480
-    out = np.zeros((len(xy), height, width), np.float32)
-    for t in range(len(xy)):
+    times = range(len(xy)) if times is None else times
+    out = np.zeros((len(times), height, width), np.float32)
+    for image_out, t in zip(out, times, strict=True):
         near = np.zeros((2, height, width), np.float32)
         for of_kind, image in zip((static, moving), near, strict=True):
             x, y = np.clip((xy[t, visible[t] & of_kind] * scale).astype(int), 0, [width - 1, height - 1]).T
@@ -175,7 +239,7 @@ def track_votes(
         around = [cv2.GaussianBlur(image, (0, 0), crowd) for image in near]
         majority = np.clip((around[1] / (around[0] + around[1] + 1e-9) - 0.6) / 0.3, 0, 1)
         enough = np.minimum(around[1] * 4 * np.pi * crowd**2 / 3, 1)
-        out[t] = vote + (1 + vote) * majority * enough
+        image_out[:] = vote + (1 + vote) * majority * enough
     return out
 
 
@@ -193,12 +257,13 @@ def _nearest(scene: StaticScene) -> Float[np.ndarray, "F"]:
 
 
 def _enlarged(
-    probability: np.ndarray, labels: np.ndarray, width: int, height: int
+    patches: list[_Patch], labels: np.ndarray, width: int, height: int
 ) -> tuple[Bool[np.ndarray, "F H W"], UInt8[np.ndarray, "F H W"]]:
     """Masks and labels at the frames' own size; the edge runs where the interpolated probability is one half."""
     out = np.zeros((len(labels), height, width), np.uint8)
-    for t, (p, small) in enumerate(zip(probability, labels, strict=True)):
+    for t, (patch, small) in enumerate(zip(patches, labels, strict=True)):
         if small.any():
+            p = patch.whole()
             kept = cv2.resize(
                 np.where(small > 0, p, np.minimum(p, 0.49)), (width, height), interpolation=cv2.INTER_LINEAR
             )

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
+from models.blobs import Blobs
 from models.cameras import Cameras
 from models.motion_background import background_odds, bounds
 from models.motion_evidence import Evidence, warp
@@ -109,18 +110,13 @@ def motion_odds(evidence: Evidence) -> Float[np.ndarray, "F h w"]:
 def _significant(odds: Float[np.ndarray, "F h w"]) -> Bool[np.ndarray, "F h w"]:
     """Pixels of space-time blobs of motion that are certain, large and lasting enough."""
     strong = np.stack([cv2.morphologyEx((o > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) for o in odds])
-    return _lasting(strong > 0, SMALLEST_SEED) > 0
+    blobs = Blobs(strong > 0)
+    return blobs.painted(_lasting(blobs, SMALLEST_SEED))
 
 
-def _lasting(mask: Bool[np.ndarray, "F h w"], smallest: float) -> np.ndarray:
-    """Space-time components that are large and last; 0 elsewhere."""
-    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    for n, box in enumerate(ndimage.find_objects(labels), 1):
-        area = (labels[box] == n).sum((1, 2))
-        frames = (area > 0).sum()
-        if frames < min(SHORTEST, len(mask)) or area.sum() / max(frames, 1) < smallest * mask[0].size:
-            labels[box][labels[box] == n] = 0
-    return labels
+def _lasting(blobs: Blobs, smallest: float) -> Bool[np.ndarray, "B"]:
+    """Blobs that are large and last."""
+    return blobs.lasting(min(SHORTEST, len(blobs.masks)), smallest * blobs.masks[0].size)
 
 
 def _near(probability: Float[np.ndarray, "F h w"], reach: float) -> Bool[np.ndarray, "F h w"]:
@@ -133,7 +129,7 @@ def _colour_odds(
     images: UInt8[np.ndarray, "F h w 3"], probability: Float[np.ndarray, "F h w"], near: Bool[np.ndarray, "F h w"]
 ) -> np.ndarray:
     """Log-odds of each pixel's colour: movers of the frames around against what surrounds them."""
-    bins = _bins(images)
+    bins = [_bins(image) for image in images]
     size = COLOUR_LEVELS**3
     inside = np.stack([np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)])
     outside = np.stack([np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)])
@@ -141,11 +137,14 @@ def _colour_odds(
     inside /= inside.sum(1, keepdims=True) + 1e-9
     outside /= outside.sum(1, keepdims=True) + 1e-9
     ratio = np.clip(np.log((inside + 2e-5) / (outside + 2e-5)), -3, 3)
-    return np.stack([r[b] for r, b in zip(ratio, bins, strict=True)]).astype(np.float32)
+    odds = np.empty(probability.shape, np.float32)
+    for t, own in enumerate(bins):
+        odds[t] = ratio[t, own]
+    return odds
 
 
-def _bins(images: np.ndarray) -> np.ndarray:
-    level = images.astype(np.int32) * COLOUR_LEVELS // 256
+def _bins(image: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+    level = image.astype(np.uint16) * COLOUR_LEVELS // 256
     return (level[..., 0] * COLOUR_LEVELS + level[..., 1]) * COLOUR_LEVELS + level[..., 2]
 
 
@@ -219,10 +218,9 @@ def _mean_field(weight, odds, start, num_rounds=6):
 
 def label_movers(mask: Bool[np.ndarray, "F h w"]) -> UInt8[np.ndarray, "F h w"]:
     """1, 2, ... for space-time blobs that last, largest first; smaller ones than noise are dropped."""
-    kept = _lasting(mask, SMALLEST)
-    size = np.bincount(kept.ravel())
-    size[0] = 0
-    order = np.argsort(-size)[: min(255, (size > 0).sum())]
+    blobs = Blobs(mask)
+    size = np.where(_lasting(blobs, SMALLEST), blobs.sizes(), 0)
+    order = np.argsort(-size, kind="stable")[: min(255, (size > 0).sum())]
     rank = np.zeros(len(size), np.uint8)
     rank[order] = np.arange(1, len(order) + 1)
-    return rank[kept]
+    return blobs.painted(rank)

@@ -84,17 +84,17 @@ class TriangleMeshPipeline:
         """
         cameras = tracks.cameras
         points = tracks.xyz[0].double()
-        xy, depth = cameras.project(points)
         pool, faces, trust, meshes = [points.numpy()], {}, {}, []
         size = len(points)
         first, last = _lifetime(tracks.visible)
         for t in frames:
             seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
+            xy, depth = (of_frame[0].numpy() for of_frame in cameras[[t]].project(points))  # all at once fill memory
             gap = (first - t).clamp_min(0) + (t - last).clamp_min(0)
             mask = None if masks is None else masks[t]
             unseen = hidden_points(
-                xy[t].numpy(),
-                depth[t].numpy(),
+                xy,
+                depth,
                 gap.numpy(),
                 tracks.visible[t].numpy(),
                 mask,
@@ -105,9 +105,9 @@ class TriangleMeshPipeline:
             if surface_of is not None:
                 surface = surface_of(t)
                 fine = surface.vertices(*image)
-                seen = seen[surface.confirms(xy[t, seen].numpy(), depth[t, seen].numpy(), *image)]
+                seen = seen[surface.confirms(xy[seen], depth[seen], *image)]
             seen = np.concatenate([seen, unseen])
-            mesh = build_mesh(xy[t, seen].numpy(), depth[t, seen].numpy(), seen, *image, fine)
+            mesh = build_mesh(xy[seen], depth[seen], seen, *image, fine)
             if mesh is None:
                 continue
             border = mesh.point < 0
@@ -140,7 +140,14 @@ class TriangleMeshPipeline:
     @cached_property
     def used(self) -> Int[Tensor, "U"]:
         """Vertices that some face has; points that no mesh could use may lie anywhere."""
-        return torch.unique(torch.cat([faces.flatten() for faces in self.faces.values()]))
+        return self._corners(self.faces.values())
+
+    def _corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Int[Tensor, "U"]:
+        """Vertices of some faces, in order."""
+        found = torch.zeros(len(self.vertices), dtype=torch.bool)
+        for faces in parts:  # to sort those of all frames takes gigabytes in a long clip
+            found[faces.flatten()] = True
+        return found.nonzero()[:, 0]
 
     @cached_property
     def depth_scale(self) -> float:
@@ -150,8 +157,8 @@ class TriangleMeshPipeline:
 
     def clearance(self, point: Float[Tensor, "3"]) -> float:
         """Distance from a world point to the nearest vertex of a surface, in world units."""
-        trusted = [faces[self.trust[t] == 1].flatten() for t, faces in self.faces.items()]
-        vertices = self.vertices[torch.unique(torch.cat(trusted))].double()
+        trusted = self._corners(faces[self.trust[t] == 1] for t, faces in self.faces.items())
+        vertices = self.vertices[trusted].double()
         return float((vertices - point.double()).norm(dim=1).min()) if len(vertices) else self.depth_scale
 
     def inverse_depth(self, t: int, width: int, height: int) -> Float[np.ndarray, "h w"]:
@@ -175,9 +182,12 @@ class TriangleMeshPipeline:
 
 def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
     """First and last frame in which each track is seen."""
-    times = torch.arange(len(visible))[:, None]
     far = len(visible)
-    return torch.where(visible, times, far).min(0).values, torch.where(visible, times, -far).max(0).values
+    first, last = torch.full(visible.shape[1:], far), torch.full(visible.shape[1:], -far)
+    for t, seen in enumerate(visible):
+        first[seen & (first == far)] = t
+        last[seen] = t
+    return first, last
 
 
 def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "4 4"]:

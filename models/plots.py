@@ -35,6 +35,12 @@ def draw_tracks(
     chosen = np.unique(np.linspace(0, xy.shape[1] - 1, min(max_tracks, xy.shape[1])).astype(int))
     points, visible = _fixed_point(xy[:, chosen]), np.asarray(visible)[:, chosen]
     color = (chosen * 7 if groups is None else np.asarray(groups)[chosen] * 5) % _NUM_COLORS
+    return _drawn(frames, points, visible, color, tail)
+
+
+def _drawn(
+    frames: Iterable[Frame], points: Int[ndarray, "F n 2"], visible: Bool[ndarray, "F n"], color: ndarray, tail: int
+) -> Iterator[Frame]:
     for t, frame in enumerate(frames):
         canvas = np.ascontiguousarray(frame).copy()
         for c in np.unique(color[visible[t]]):

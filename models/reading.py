@@ -31,8 +31,12 @@ def is_file(path: str | Path) -> bool:
     return os.path.isfile(path)
 
 
-def load_tensors(path: Path) -> object:
+def load_tensors(path: Path, mapped: bool = False) -> object:
     """What torch.save wrote to a file, without running code in it and without unpacking more than the file holds.
+
+    Args:
+        mapped: leave values in the file until they are looked at; the system can take back the memory of those that
+            were. Writing to them does not change the file.
 
     Raises:
         pickle.UnpicklingError: it holds something else than tensors, numbers, strings and plain containers.
@@ -53,7 +57,7 @@ def load_tensors(path: Path) -> object:
         raise ValueError("the archive claims more than it holds")
     with warnings.catch_warnings(), bounded_memory(2 * size + HEADROOM):  # warnings about a foreign pickle
         warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def check_storage(content: object, name: str = "it") -> None:

@@ -10,6 +10,7 @@ from numpy import ndarray
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
 from models.tracks import Tracks
 from models.trajectories import middle_frame
+from models.triangulation import anchors
 
 MAX_POINTS = 40_000
 MAX_MOVER_TRACKS = 300
@@ -47,7 +48,7 @@ def gather_world(tracks: Tracks, movers: Tracks | None, frames: UInt8[ndarray, "
     visible = tracks.visible.numpy()
     seen = np.flatnonzero(visible.any(0))
     seen = seen[_evenly(len(seen), MAX_POINTS)]
-    rgb = point_colors(frames, tracks.xy.numpy()[:, seen], visible[:, seen])
+    rgb = point_colors(frames, tracks.xy.numpy(), visible)[seen]
     mover_tracks, labels = np.zeros((len(tracks), 0, 3), np.float32), np.zeros(0, np.int64)
     if movers is not None and movers.num_tracks:
         chosen = _evenly(movers.num_tracks, MAX_MOVER_TRACKS)
@@ -62,9 +63,7 @@ def point_colors(
 ) -> UInt8[ndarray, "N 3"]:
     """Colour of each track in the middle one of the frames that see it; grey where none does."""
     height, width = frames.shape[1:3]
-    order = visible.cumsum(0)
-    half = (order[-1] + 1) // 2
-    frame = ((order == half) & visible).argmax(0)
+    frame = anchors(visible)
     place = xy[frame, np.arange(len(frame))]
     place = np.nan_to_num(place).astype(np.int64).clip(0, [width - 1, height - 1])
     rgb = frames[frame, place[:, 1], place[:, 0]]

@@ -1,6 +1,7 @@
 """Rigid movers: structure from motion on a mover's own tracks, as if it stood still and the camera went round it."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def solve_rigid(
 
 
 def metric_depth(
-    motion: RigidMotion, xy: Float[np.ndarray, "F N 2"], surface: list[Float[np.ndarray, "H W"]]
+    motion: RigidMotion, xy: Float[np.ndarray, "F N 2"], surface: Sequence[Float[np.ndarray, "H W"]]
 ) -> Float[np.ndarray, "F N"] | None:
     """World z-depths of the tracks: the largest scale at which the mover does not sink into what lies behind it.
 
@@ -116,7 +117,8 @@ def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tu
 def _depths(xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray) -> np.ndarray:
     """Depth of each track's point; where a track has none, or slipped off it, that of points seen next to it."""
     known = np.isfinite(points.xyz).all(1)
-    depth = cameras.project(torch.from_numpy(np.where(known[:, None], points.xyz, 0.0)))[1].numpy()
+    xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
+    depth = np.concatenate([cameras[[t]].project(xyz)[1].numpy() for t in range(len(cameras))])
     out = np.full(depth.shape, np.nan)
     for t in np.flatnonzero(placed):
         sure = points.agrees[t].copy()

@@ -2,14 +2,14 @@
 
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
 from models.errors import InputError
 from models.reading import read_json
-from models.stages import own_settings, packages
+from models.stages import PROGRAM, own_settings, packages
 
 _EXPORTED = (".glb", ".ply", ".obj")
 
@@ -29,8 +29,12 @@ def stage_bars() -> Callable[[str, int, int], None]:
     return progress
 
 
-def configuration(settings: object, device: object = "cpu") -> dict:
-    """All settings (a dataclass), versions and the commit: enough to repeat the run."""
+def configuration(settings: object, device: object, made_from: Mapping[str, str]) -> dict:
+    """All settings (a dataclass), what the inputs and the program were, versions and the commit: a run to repeat.
+
+    Args:
+        made_from: the run's fingerprint; see ``stages.fingerprint``.
+    """
     try:
         here = Path(__file__).parent
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
@@ -38,7 +42,9 @@ def configuration(settings: object, device: object = "cpu") -> dict:
         commit = ""
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in own_settings(settings).items()}
     versions = {"python": platform.python_version(), **packages()}
-    return {"settings": plain, "device": str(device), "versions": versions, "commit": commit}
+    inputs = {name: content for name, content in made_from.items() if not name.startswith("--") and name != PROGRAM}
+    told = {"settings": plain, "device": str(device), "inputs_sha256": inputs, "program_sha256": made_from[PROGRAM]}
+    return {**told, "versions": versions, "commit": commit}
 
 
 def told_by(path: Path) -> dict:

@@ -120,13 +120,14 @@ def sharpen_scene(
     """Tracks aligned to sub-pixels by the scene's geometry, and the scene solved again from them.
 
     Cameras are adjusted too unless they were given; turning and still ones have no planes to align by and stay.
+    The tracks given are overwritten: a copy of them is what a long clip has no room for.
     """
     if scene.method in ("rotation", "still"):
         return xy, scene
     visible = scene.points.agrees
     for round_ in range(rounds):
         counted = partial(_count, progress, "sharpening", round_ * len(xy), rounds * len(xy))
-        xy, visible = sharpen_tracks(frames, xy, visible, scene.cameras, scene.points, counted)
+        xy, visible = sharpen_tracks(frames, xy, visible, scene.cameras, scene.points, counted, out=xy)
         cameras = scene.cameras
         if scene.method != "given":
             points = triangulate(xy, visible, cameras)
@@ -179,7 +180,7 @@ def solve_points(scene: StaticScene, xy: Float[np.ndarray, "F N 2"], visible: Bo
 
 def _finish(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, registered: np.ndarray) -> StaticScene:
     points = triangulate(xy, visible & registered[:, None], cameras, flat=method in ("rotation", "still"))
-    error = float(points.residual[points.agrees].mean()) if points.agrees.any() else float("nan")
+    error = float(points.residual.mean()) if points.agrees.any() else float("nan")
     return StaticScene(cameras, points, method, registered, error)
 
 

@@ -32,12 +32,14 @@ def sharpen_tracks(
     cameras: Cameras,
     points: Points,
     progress: Callable[[int], None] = lambda frames_done: None,
+    out: Float[np.ndarray, "F N 2"] | None = None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Tracks whose sightings lie where the middle frame's patch, warped by the geometry, fits best.
 
     Args:
         xy: pixels, top-left pixel centre (0.5, 0.5).
         points: 3D points of the tracks under ``cameras``; tracks without one stay as they are.
+        out: where positions are written, ``xy`` itself or a copy of it; a new array if not given.
 
     Returns:
         Positions and visibility; sightings that do not look like the middle one are no longer visible.
@@ -46,18 +48,17 @@ def sharpen_tracks(
     good = np.flatnonzero(np.isfinite(points.xyz).all(1) & points.agrees.any(0))
     anchor = anchors(points.agrees)
     center, rho, slope = _local_planes(points, K, pose, anchor, good)
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     template = np.zeros((len(good), (2 * RADIUS + 1) ** 2), np.float32)
     for t in range(len(frames)):
         rows = np.flatnonzero(anchor[good] == t)
-        template[rows] = _patches(greys[t].astype(np.float32), center[rows])
-    sharp, seen = xy.astype(np.float32), visible.copy()
+        template[rows] = _patches(_grey(frames[t]), center[rows])
+    sharp, seen = xy.astype(np.float32) if out is None else out, visible.copy()
     for t in range(len(frames)):
         rows = np.flatnonzero(visible[t, good])
         rows = rows[anchor[good[rows]] != t]
         n = good[rows]
         warp = _warps(K, pose, anchor[n], t, center[rows], rho[rows], slope[rows])
-        image = greys[t].astype(np.float32)
+        image = _grey(frames[t])
         gx, gy = cv2.Scharr(image, -1, 1, 0) / 32, cv2.Scharr(image, -1, 0, 1) / 32
         start = sharp[t, n].astype(np.float64)
         moved, likeness = _align(image, gx, gy, template[rows], warp, start)
@@ -68,6 +69,10 @@ def sharpen_tracks(
     own = anchor[good], good
     sharp[own] = center
     return sharp, seen
+
+
+def _grey(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def _local_planes(points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray):

@@ -22,6 +22,8 @@ from models.resources import Meter
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "numba", "pycolmap")
 """Packages whose version may change a result."""
+PROGRAM = "the program"
+"""What a fingerprint calls the code and the packages under it."""
 _NO_MATTER = {"output_dir", "max_memory", "allow_download"}
 _TABLE = "stages.json"
 _VALUES = "stages"
@@ -75,7 +77,7 @@ def fingerprint(
     """What a stage is made from: settings as they are, files by content, and the program."""
     made_from = {f"--{name}": str(value) for name, value in settings.items() if name not in _NO_MATTER}
     made_from |= {name: content_of(path) for name, path in files.items()}
-    return made_from | {"the program": program(script)}
+    return made_from | {PROGRAM: program(script)}
 
 
 def digest(made_from: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from models.flow_tracking import dis_flow
 from models.learned_trackers import LEARNED, Tracker, open_learned
 from models.lucas_kanade import lucas_kanade
 from models.masks import at_points
+from models.sightings import Sightings
 
 TRACKERS: dict[str, Tracker] = {"lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
 """Trackers that need nothing but this package."""
@@ -23,6 +24,8 @@ CORNER_QUALITY = 2e-5
 """Smallest eigenvalue of the gradient matrix (images in [0, 1]) below which a patch cannot be tracked."""
 MANY_SEEDS = 8
 """Frames of one round from which on they seed in two turns, so that the second can leave out what the first covers."""
+AT_ONCE = 1 << 25
+"""Points times frames that a tracker is given at most: its answer takes 9 bytes for each."""
 FEW_ROUNDS = 3
 """Rounds of seeding for dis_flow, whose cost is in the flow of each round and hardly in the points."""
 
@@ -103,36 +106,48 @@ def grow_tracks(
     xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
     if allowed is not None:
         visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))
+    tracks = Sightings.of(xy, visible)
     done = 0
     for batch in seed_rounds(len(frames), FEW_ROUNDS if tracker is dis_flow else None):
         free = [None if allowed is None else allowed[t] for t in batch]
-        queries = [_seeds(frames[t], t, xy[t, visible[t]], spacing, f) for t, f in zip(batch, free, strict=True)]
-        new_xy, new_visible = track_points(frames, np.concatenate(queries), tracker)
-        if allowed is not None:
-            start = np.concatenate(queries)[:, 0]
-            new_visible = _ended_at_masks(new_visible, at_points(allowed, new_xy), start)
-        xy = np.concatenate([xy, new_xy], 1)
-        visible = np.concatenate([visible, new_visible], 1)
-        kept = thin(xy, visible, spacing)
-        xy, visible = xy[:, kept], visible[:, kept]
+        queries = [_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(batch, free, strict=True)]
+        tracks = tracks.joined(_followed(frames, np.concatenate(queries), tracker, allowed))
+        tracks = tracks.chosen(_thinned(tracks, spacing, 2))
         done += len(batch)
         if progress is not None:
-            progress(done, xy.shape[1])
-    if xy.shape[1] == 0:
+            progress(done, len(tracks.length))
+    if not len(tracks.length):
         raise InputError("no frame has texture outside the masks that can be tracked; film more detail or mask less")
-    return xy, visible
+    return tracks.dense()
+
+
+def _followed(frames: np.ndarray, queries: np.ndarray, tracker: Tracker, allowed: np.ndarray | None) -> Sightings:
+    """Tracks of the queries, so many at a time that a long clip does not fill the memory, up to the masks."""
+    size, found = max(1, AT_ONCE // len(frames)), None
+    for begin in range(0, max(1, len(queries)), size):
+        part = queries[begin : begin + size]
+        xy, visible = track_points(frames, part, tracker)
+        if allowed is not None:
+            visible = _ended_at_masks(visible, at_points(allowed, xy), part[:, 0])
+        sightings = Sightings.of(xy, visible)
+        found = sightings if found is None else found.joined(sightings)
+    return found
 
 
 def thin(
     xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], spacing: int, min_length: int = 2
 ) -> np.ndarray:
     """Indices of tracks to keep, longest first, leaving out those that mostly run beside a longer one."""
-    length = visible.sum(0)
-    order = np.argsort(-length, kind="stable")
-    order = order[length[order] >= min_length]
+    return _thinned(Sightings.of(xy, visible), spacing, min_length)
+
+
+def _thinned(tracks: Sightings, spacing: int, min_length: int) -> np.ndarray:
+    order = np.argsort(-tracks.length, kind="stable")
+    order = order[tracks.length[order] >= min_length]
     if len(order) == 0:
         return order
-    return order[_greedy(xy, visible, order, max(2.0, 0.6 * spacing))]
+    cell = max(2.0, 0.6 * spacing)
+    return order[_greedy(tracks.xy, tracks.frame, tracks.first, tracks.num_frames, order, cell)]
 
 
 def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
@@ -142,22 +157,19 @@ def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
 
 
 @numba.njit(cache=True)
-def _greedy(xy, visible, order, cell):
-    width, height = xy[..., 0].max(), xy[..., 1].max()
+def _greedy(xy, frame, first, num_frames, order, cell):
+    width, height = xy[:, 0].max(), xy[:, 1].max()
     columns, rows = int(width / cell) + 2, int(height / cell) + 2
-    taken = np.zeros((xy.shape[0], rows, columns), np.bool_)
+    taken = np.zeros((num_frames, rows, columns), np.bool_)
     kept = np.zeros(len(order), np.bool_)
     for i, n in enumerate(order):
-        seen, crowded = 0, 0
-        for t in range(xy.shape[0]):
-            if visible[t, n]:
-                seen += 1
-                crowded += taken[t, int(xy[t, n, 1] / cell), int(xy[t, n, 0] / cell)]
-        if 2 * crowded < seen:
+        crowded = 0
+        for s in range(first[n], first[n + 1]):
+            crowded += taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)]
+        if 2 * crowded < first[n + 1] - first[n]:
             kept[i] = True
-            for t in range(xy.shape[0]):
-                if visible[t, n]:
-                    taken[t, int(xy[t, n, 1] / cell), int(xy[t, n, 0] / cell)] = True
+            for s in range(first[n], first[n + 1]):
+                taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)] = True
     return kept
 
 

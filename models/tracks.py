@@ -132,7 +132,7 @@ def load_tracks(path: str | Path) -> Tracks:
 
 def _read_dict(path: Path) -> dict:
     try:
-        data = load_tensors(path)
+        data = load_tensors(path, mapped=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: is no plain file of tensors, or holds code, which is never run; "
@@ -150,7 +150,9 @@ def _compact(key: str, tensor: Tensor) -> Tensor:
     tensor = tensor.detach().cpu()
     if key == "xyz" and _is_static(tensor):
         return _typed(key, tensor[:1]).clone(memory_format=torch.contiguous_format).expand(tensor.shape)
-    return _typed(key, tensor).clone(memory_format=torch.contiguous_format)
+    typed = _typed(key, tensor)
+    alone = typed.is_contiguous() and typed.untyped_storage().nbytes() == typed.numel() * typed.element_size()
+    return typed if alone else typed.clone(memory_format=torch.contiguous_format)
 
 
 def _is_static(xyz: Float[Tensor, "F N 3"]) -> bool:

@@ -33,8 +33,8 @@ class Points:
     """World position; not finite where the track has none."""
     agrees: Bool[np.ndarray, "F N"]
     """Observations that are visible and lie near the projection of their point."""
-    residual: Float[np.ndarray, "F N"]
-    """Distance of observation and projection in pixels, where visible and before the camera; else infinite."""
+    residual: Float[np.ndarray, "S"]
+    """Distance of observation and projection in pixels, of those that agree, frame by frame."""
     uncertainty: Float[np.ndarray, "N"]
     """Relative standard deviation of depth for one pixel of noise, before neighbours were asked."""
 
@@ -61,19 +61,19 @@ def triangulate(
     anchor = anchors(visible)
     start = np.ones(len(anchor))
     strength = np.full(len(anchor), 1e6 if flat else 1e-4)
-    xyz, rho, sigma = _solve(xy, visible, K, pose, anchor, start, strength)
+    xyz, rho, sigma = _solve(xy, visible, K, pose, anchor, start, strength, np.arange(len(anchor)))
     if not flat:
         start, strength = _neighbour_prior(xy, anchor, rho, sigma)
         if guess is not None:
             start, strength = _with_guess(start, strength, guess, sigma, unit)
         unsure = strength > 0
-        few_xy, few_visible = np.ascontiguousarray(xy[:, unsure]), np.ascontiguousarray(visible[:, unsure])
-        xyz[unsure], *_ = _solve(few_xy, few_visible, K, pose, anchor[unsure], start[unsure], strength[unsure])
-    residual = _residuals(xy, visible, K, pose, xyz)
-    agrees = visible & (residual < OUTLIER_LIMIT)
+        xyz[unsure], *_ = _solve(xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure))
+    agrees = _near(xy, visible, K, pose, xyz)
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
+    agrees &= enough
+    residual = _residuals(xy, agrees, K, pose, xyz, np.cumsum([0, *agrees.sum(1)]))
     xyz[~enough] = np.nan
-    return Points(unit * xyz, agrees & enough, residual, sigma)
+    return Points(unit * xyz, agrees, residual, sigma)
 
 
 def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
@@ -85,8 +85,12 @@ def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
 
 def anchors(visible: np.ndarray) -> np.ndarray:
     """The middle visible frame of each track."""
-    count = np.cumsum(visible, 0)
-    return (count >= (count[-1] + 1) // 2).argmax(0)
+    middle = (visible.sum(0) + 1) // 2
+    count, anchor = np.zeros(len(middle), np.int64), np.zeros(len(middle), np.int64)
+    for t, seen in enumerate(visible):
+        count += seen
+        anchor[seen & (count == middle)] = t
+    return anchor
 
 
 def _neighbour_prior(
@@ -119,12 +123,15 @@ def _with_guess(
 
 
 @numba.njit(cache=True, parallel=True)
-def _solve(xy, visible, K, pose, anchor, prior, strength):
-    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera; world points, inverse depth, sigma."""
-    num_tracks = visible.shape[1]
-    xyz = np.full((num_tracks, 3), np.nan)
-    rho_out, sigma_out = np.zeros(num_tracks), np.full(num_tracks, np.inf)
-    for n in numba.prange(num_tracks):
+def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
+    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera; world points, inverse depth, sigma.
+
+    For the tracks ``chosen``: to copy theirs would take as much memory again.
+    """
+    xyz = np.full((len(chosen), 3), np.nan)
+    rho_out, sigma_out = np.zeros(len(chosen)), np.full(len(chosen), np.inf)
+    for i in numba.prange(len(chosen)):
+        n = chosen[i]
         a = anchor[n]
         u = (xy[a, n, 0] - K[a, 0, 2]) / K[a, 0, 0]
         v = (xy[a, n, 1] - K[a, 1, 2]) / K[a, 1, 1]
@@ -150,10 +157,10 @@ def _solve(xy, visible, K, pose, anchor, prior, strength):
                 if damping > 1e6:
                     break
         local = np.array([u / rho, v / rho, 1.0 / rho]) - pose[a, :3, 3]
-        for i in range(3):
-            xyz[n, i] = pose[a, 0, i] * local[0] + pose[a, 1, i] * local[1] + pose[a, 2, i] * local[2]
-        rho_out[n] = rho
-        sigma_out[n] = 1.0 / (rho * np.sqrt(max(_information(H) - strength[n], 1e-300)))
+        for k in range(3):
+            xyz[i, k] = pose[a, 0, k] * local[0] + pose[a, 1, k] * local[1] + pose[a, 2, k] * local[2]
+        rho_out[i] = rho
+        sigma_out[i] = 1.0 / (rho * np.sqrt(max(_information(H) - strength[n], 1e-300)))
     return xyz, rho_out, sigma_out
 
 
@@ -226,16 +233,35 @@ def _project(point, K, pose):
     return x, y, z
 
 
+@numba.njit(cache=True)
+def _miss(point, seen, K, pose):
+    """Distance in pixels of a sighting from its point's projection; infinite behind the camera."""
+    x, y, z = _project(point, K, pose)
+    if z <= 1e-9:
+        return np.float32(np.inf)
+    ex, ey = K[0, 0] * x / z + K[0, 2] - seen[0], K[1, 1] * y / z + K[1, 2] - seen[1]
+    return np.float32(np.sqrt(ex * ex + ey * ey))
+
+
 @numba.njit(cache=True, parallel=True)
-def _residuals(xy, visible, K, pose, xyz):
-    num_frames, num_tracks = visible.shape
-    residual = np.full((num_frames, num_tracks), np.float32(np.inf), np.float32)
-    for t in numba.prange(num_frames):
-        for n in range(num_tracks):
+def _near(xy, visible, K, pose, xyz):
+    """Which sightings lie near the projection of their point."""
+    near = np.zeros(visible.shape, np.bool_)
+    for t in numba.prange(len(visible)):
+        for n in range(visible.shape[1]):
             if visible[t, n]:
-                x, y, z = _project(xyz[n], K, pose[t])
-                if z > 1e-9:
-                    ex = K[t, 0, 0] * x / z + K[t, 0, 2] - xy[t, n, 0]
-                    ey = K[t, 1, 1] * y / z + K[t, 1, 2] - xy[t, n, 1]
-                    residual[t, n] = np.sqrt(ex * ex + ey * ey)
+                near[t, n] = _miss(xyz[n], xy[t, n], K[t], pose[t]) < np.float32(OUTLIER_LIMIT)
+    return near
+
+
+@numba.njit(cache=True, parallel=True)
+def _residuals(xy, agrees, K, pose, xyz, first):
+    """Distances of the sightings that agree; ``first``: how many do in the frames before each."""
+    residual = np.empty(first[-1], np.float32)
+    for t in numba.prange(len(agrees)):
+        row = first[t]
+        for n in range(agrees.shape[1]):
+            if agrees[t, n]:
+                residual[row] = _miss(xyz[n], xy[t, n], K[t], pose[t])
+                row += 1
     return residual

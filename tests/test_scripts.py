@@ -14,6 +14,7 @@ import torch
 import demo_pipeline
 from models.cameras import load_transforms, save_transforms
 from models.metrics import psnr
+from models.stages import content_of
 from models.synthetic import SyntheticScene, render_room
 from models.tracks import load_tracks
 from models.video import read_video, write_images
@@ -97,6 +98,22 @@ def test_the_demo_writes_every_file_of_its_contract(folder):
     assert config["settings"]["holdout_every"] == 5
     assert config["settings"]["seed"] == 0
     assert {"python", "torch", "numpy"} <= set(config["versions"])
+
+
+def test_the_configuration_names_the_inputs_by_their_content(folder):
+    told = json.loads((folder / "demo" / "config.json").read_text())["inputs_sha256"]
+    assert told["clip"] == content_of(folder / "clip" / "frames")
+    assert told["background"] == content_of(folder / "results" / "clip" / "background_points.pt")
+
+
+def test_the_configuration_is_enough_to_repeat_a_run(folder):
+    results = folder / "results" / "clip"
+    settings = json.loads((results / "background_config.json").read_text())["settings"]
+    given = {name: value for name, value in settings.items() if value is not None and value is not False}
+    run("background_points.py", folder, **given | {"output_dir": "again"})
+    again = json.loads((folder / "again" / "background_config.json").read_text())
+    assert again["settings"] | {"output_dir": None} == settings
+    assert (folder / "again" / "background_points.pt").read_bytes() == (results / "background_points.pt").read_bytes()
 
 
 def test_saved_frames_are_numbered_and_of_the_size_worked_on(folder):

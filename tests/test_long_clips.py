@@ -1,0 +1,144 @@
+"""What long clips are spared gives the same as the plain way of doing it, on random input."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from models import tracking
+from models.blobs import Blobs
+from models.files import write_tensors
+from models.masks import at_points
+from models.motion import MARGIN, WINDOW, _windows
+from models.motion_segments import SHORTEST, SMALLEST, label_movers
+from models.pipeline import Canvas, TriangleMeshPipeline
+from models.reading import load_tensors
+from models.resources import held_memory
+from models.sightings import Sightings
+from models.synthetic import render_room
+from models.tracking import grow_tracks
+from models.triangulation import anchors
+
+
+def random_tracks(seed: int, num_frames: int = 12, num_tracks: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    visible = random.random((num_frames, num_tracks)) < random.random(num_tracks)
+    return random.uniform(0, 50, (num_frames, num_tracks, 2)).astype(np.float32), visible
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sightings_hold_all_that_dense_tracks_tell(seed):
+    xy, visible = random_tracks(seed)
+    sightings = Sightings.of(xy, visible)
+    again, seen = sightings.dense()
+    np.testing.assert_array_equal(seen, visible)
+    np.testing.assert_array_equal(again[visible], xy[visible])
+    order = np.random.default_rng(seed).permutation(visible.shape[1])[:25]
+    some, seen = sightings.chosen(order).joined(sightings).dense()
+    np.testing.assert_array_equal(seen, np.concatenate([visible[:, order], visible], 1))
+    np.testing.assert_array_equal(some[seen], np.concatenate([xy[:, order], xy], 1)[seen])
+
+
+def test_a_track_that_is_not_seen_stays_where_it_was_last():
+    xy, visible = random_tracks(0)
+    filled = Sightings.of(xy, visible).dense()[0]
+    for n in np.flatnonzero(visible.any(0)):
+        seen = np.flatnonzero(visible[:, n])
+        for t in range(len(xy)):
+            last = seen[seen <= t].max() if (seen <= t).any() else seen[0]
+            np.testing.assert_array_equal(filled[t, n], xy[last, n])
+
+
+def test_points_followed_in_parts_are_those_followed_at_once(monkeypatch):
+    room = render_room(num_frames=8, width=160, height=90)
+    whole = grow_tracks(room.frames, 8, allowed=~room.masks)
+    monkeypatch.setattr(tracking, "AT_ONCE", 8 * 50)
+    for a, b in zip(whole, grow_tracks(room.frames, 8, allowed=~room.masks), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def random_blobs(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.random((9, 20, 25)) < random.uniform(0.02, 0.4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_blobs_found_frame_by_frame_are_those_of_the_whole_volume(seed):
+    masks = random_blobs(seed)
+    blobs = Blobs(masks)
+    expected, count = ndimage.label(masks, np.ones((3, 3, 3)))
+    np.testing.assert_array_equal(blobs.painted(np.arange(1, count + 1)), expected)
+    np.testing.assert_array_equal(blobs.sizes(), np.bincount(expected.ravel())[1:])
+    for n, lasts in enumerate(blobs.lasting(3, 2.0), 1):
+        area = (expected == n).sum((1, 2))
+        assert lasts == ((area > 0).sum() >= 3 and area[area > 0].mean() >= 2.0)
+
+
+def test_movers_are_numbered_by_their_size():
+    labels = label_movers(random_blobs(0))
+    sizes = np.bincount(labels.ravel())[1:]
+    assert (np.diff(sizes) <= 0).all()
+    for n in range(1, len(sizes) + 1):
+        area = (labels == n).sum((1, 2))
+        assert (area > 0).sum() >= SHORTEST
+        assert area[area > 0].mean() >= SMALLEST * labels[0].size
+
+
+def test_a_clip_without_blobs_has_none():
+    assert not Blobs(np.zeros((3, 4, 5), bool)).painted(np.zeros(0, np.uint8)).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_middle_sighting_is_that_of_a_running_count(seed):
+    _, visible = random_tracks(seed)
+    count = np.cumsum(visible, 0)
+    np.testing.assert_array_equal(anchors(visible), (count >= (count[-1] + 1) // 2).argmax(0))
+
+
+def test_values_at_points_are_those_of_one_look_up():
+    random = np.random.default_rng(0)
+    images, xy = random.integers(0, 9, (5, 30, 40), np.uint8), random.uniform(-5, 50, (5, 60, 2))
+    x, y = xy[..., 0].astype(int).clip(0, 39), xy[..., 1].astype(int).clip(0, 29)
+    np.testing.assert_array_equal(at_points(images, xy), images[np.arange(5)[:, None], y, x])
+
+
+def test_points_projected_frame_by_frame_are_those_of_all_frames_at_once():
+    cameras = render_room(num_frames=6, width=160, height=90, num_tracks=400).cameras
+    points = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, (1000, 3)))
+    together = cameras.project(points)
+    for t in range(len(cameras)):
+        for whole, own in zip(together, cameras[[t]].project(points), strict=True):
+            assert torch.equal(whole[t], own[0])
+        assert torch.equal(cameras.unproject(*together)[t], cameras[[t]].unproject(*(v[[t]] for v in together))[0])
+
+
+def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
+    write_tensors(tmp_path / "a.pt", {"xy": torch.zeros(1 << 24)})
+    before = held_memory()
+    values = load_tensors(tmp_path / "a.pt", mapped=True)["xy"]
+    values.sum()
+    if before is not None:
+        assert held_memory() - before < 16 << 20
+    values[0] = 1
+    assert load_tensors(tmp_path / "a.pt")["xy"][0] == 0
+
+
+def test_the_vertices_of_all_faces_are_found_without_sorting_them():
+    random = np.random.default_rng(0)
+    faces = {t: torch.from_numpy(random.integers(0, 500, (60, 3))) for t in range(5)}
+    trust = {t: torch.ones(60) for t in faces}
+    cameras = render_room(num_frames=5, width=32, height=18, num_tracks=10).cameras
+    meshes = TriangleMeshPipeline(cameras, torch.rand(500, 3), faces, trust, Canvas(0, 0, 1, 1))
+    assert torch.equal(meshes.used, torch.unique(torch.cat([f.flatten() for f in faces.values()])))
+
+
+def test_windows_of_a_clip_cover_every_frame_once_and_short_clips_are_whole():
+    for count in (1, 50, 100):
+        assert _windows(count) == [(range(count), range(count))]
+    for count in (101, 250, 1000):
+        windows = _windows(count)
+        assert [t for _, own in windows for t in own] == list(range(count))
+        for around, own in windows:
+            assert len(around) <= WINDOW + 2 * MARGIN
+            assert around[0] == max(0, own[0] - MARGIN)
+            assert around[-1] == min(count - 1, own[-1] + MARGIN)
