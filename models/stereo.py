@@ -23,6 +23,8 @@ LONGEST_SIDE = 480
 """Pixels of the longer side of the images matched."""
 BASELINES = (0.03, 0.08)
 """Distances to the frames compared, before and after, as a share of the scene's depth."""
+LEAST_PARALLAX = 10.0
+"""Pixels that a point at the scene's depth must move by to a frame compared: with less, matches are noise."""
 LONGEST_SPAN = 60
 """Frames compared lie at most so far away in time."""
 LEAST_SHARED = 0.3
@@ -94,6 +96,8 @@ def find_surfaces(
 ) -> Callable[[int], Surface]:
     """Gives the surface that each of ``chosen`` sees; only these frames are looked at.
 
+    Where the camera has moved too little for parallax to be measured, nothing is in doubt: the points' mesh stays.
+
     Args:
         visible: which tracks each frame sees, to tell which frames share a view.
         starts: the inverse depth that a frame's points tell, of each pixel of ``matched_size``; 0 where none.
@@ -105,10 +109,9 @@ def find_surfaces(
     found, others = {}, {}
     for done, t in enumerate(chosen):
         start = _filled(starts(t).astype(np.float32))
-        doubt = _doubt(start) & ~small.mask(t)
-        others[t] = _compared(cameras, visible, 1 / np.median(start), t, chosen)
-        inverse = _matched(small, scaled, t, others[t], start, doubt) if others[t] and doubt.any() else start
-        found[t] = Surface(inverse, doubt)
+        others[t] = _compared(scaled, visible, 1 / np.median(start), t, chosen)
+        doubt = _doubt(start) & ~small.mask(t) & bool(others[t])
+        found[t] = Surface(_matched(small, scaled, t, others[t], start, doubt) if doubt.any() else start, doubt)
         progress(done + 1)
     return lambda t: _cleaned(found, small, scaled, t, others[t])
 
@@ -166,14 +169,16 @@ def _compared(
     centers = cameras.centers.double().numpy()
     away = np.linalg.norm(centers - centers[t], axis=1) / depth
     own = np.flatnonzero(visible[t])
-    sharing = [s for s in chosen if abs(s - t) <= LONGEST_SPAN and visible[s, own].sum() > LEAST_SHARED * len(own)]
+    moves = away * float(cameras.K[t, 0, 0]) > LEAST_PARALLAX
+    near = [s for s in chosen if abs(s - t) <= LONGEST_SPAN and moves[s]]
+    sharing = [s for s in near if visible[s, own].sum() > LEAST_SHARED * len(own)]
     others = []
     for side in (-1, 1):
         for wanted in BASELINES:
             left = [s for s in sharing if (s - t) * side > 0 and s not in others]
             if left:
-                others.append(min(left, key=lambda s: abs(np.log((away[s] + 1e-9) / wanted))))
-    return others
+                others.append(min(left, key=lambda s: abs(np.log(away[s] / wanted))))
+    return others if len(others) >= kernels_stereo.BEST else []
 
 
 def _relative(cameras: Cameras, t: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -208,14 +213,14 @@ def _matched(
 def _cleaned(found: dict[int, Surface], small: _Images, cameras: Cameras, t: int, others: list[int]) -> Surface:
     """Frame t's surface with what other frames do not confirm replaced along colours."""
     own = found[t]
-    if not others or not own.doubt.any():
+    if not own.doubt.any():
         return own
     count, median = np.empty(own.doubt.shape, np.int32), np.empty(own.doubt.shape, np.float32)
     maps = np.stack([found[s].inverse_depth for s in others])
     parts = split_range(len(count), _PARTS)
     given = own.inverse_depth, maps, *_relative(cameras, t, others), own.doubt, TOLERANCE
     run_tasks(lambda i: kernels_stereo.agreement(*given, *parts[i], count), len(parts))
-    sure = ~own.doubt | (count >= min(CONFIRMED, len(others)))
+    sure = ~own.doubt | (count >= CONFIRMED)
     fixed = own.inverse_depth, sure, small.rgb(t), own.doubt, MEDIAN_RADIUS, np.float32(MEDIAN_SIGMA)
     run_tasks(partial(_median_of_part, fixed, parts, median), len(parts))
     return Surface(median, own.doubt)

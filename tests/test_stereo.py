@@ -1,0 +1,163 @@
+"""Dense depth along outlines: true depth is found, the kernels do what their formulas say, no parallax no change."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from clips import true_tracks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import kernels_stereo, stereo
+from models.meshing import FINE, JUMP_TRUST, build_mesh
+from models.pipeline import TriangleMeshPipeline
+from models.synthetic import render_room
+
+WIDTH, HEIGHT, FRAMES = 200, 112, 12
+
+
+def scene_of(motion: str) -> SimpleNamespace:
+    """A room, few true points of it, and the surfaces found from them."""
+    room = render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, motion=motion, num_tracks=700)
+    tracks = true_tracks(room, False)
+    meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES), room.masks)
+    starts = partial(meshes.inverse_depth, width=WIDTH, height=HEIGHT)
+    given = room.frames, tracks.cameras, room.track_visible, starts, range(FRAMES), room.masks
+    return SimpleNamespace(room=room, tracks=tracks, starts=starts, surface_of=stereo.find_surfaces(*given))
+
+
+@pytest.fixture(scope="module")
+def sideways() -> SimpleNamespace:
+    return scene_of("sideways")
+
+
+def near_outlines(depth: np.ndarray, reach: int = 2) -> np.ndarray:
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    return cv2.dilate(depth, window) > 1.1 * cv2.erode(depth, window)
+
+
+def test_outlines_come_nearer_to_the_truth(sideways):
+    before, after = [], []
+    for t in (3, 6, 8):
+        surface, depth = sideways.surface_of(t), sideways.room.depth[t].astype(np.float32)
+        where = near_outlines(depth) & surface.doubt & ~sideways.room.masks[t]
+        assert where.sum() > 1000
+        before.append(np.abs(np.log(sideways.starts(t) * depth))[where])
+        after.append(np.abs(np.log(surface.inverse_depth * depth))[where])
+    before, after = np.concatenate(before), np.concatenate(after)
+    assert np.median(after) < 0.6 * np.median(before)
+    assert (after > 0.05).mean() < 0.6 * (before > 0.05).mean()
+
+
+def test_depth_stays_where_nothing_is_in_doubt_and_movers_are_left_alone(sideways):
+    surface = sideways.surface_of(5)
+    np.testing.assert_allclose(surface.inverse_depth[~surface.doubt], sideways.starts(5)[~surface.doubt], rtol=1e-6)
+    assert not (surface.doubt & sideways.room.masks[5]).any()
+
+
+def test_a_camera_that_only_turns_changes_nothing():
+    scene = scene_of("turn")
+    surface = scene.surface_of(5)
+    assert not surface.doubt.any()
+    assert len(surface.vertices(WIDTH, HEIGHT)[0]) == 0
+    xy = np.random.default_rng(0).uniform(0, HEIGHT, (50, 2))
+    assert surface.confirms(xy, np.ones(50), WIDTH, HEIGHT).all()
+
+
+def test_the_same_frames_give_the_same_surfaces(sideways):
+    again = scene_of("sideways").surface_of(4)
+    np.testing.assert_array_equal(again.inverse_depth, sideways.surface_of(4).inverse_depth)
+
+
+def test_meshes_follow_the_outlines_that_were_found(sideways):
+    meshes = TriangleMeshPipeline.from_tracks(sideways.tracks, [5], sideways.room.masks, sideways.surface_of)
+    depth = sideways.room.depth[5].astype(np.float32)
+    where = near_outlines(depth) & ~sideways.room.masks[5]
+    error = [np.abs(np.log(s * depth))[where] for s in (meshes.inverse_depth(5, WIDTH, HEIGHT), sideways.starts(5))]
+    assert np.median(error[0]) < 0.7 * np.median(error[1])
+
+
+def test_fine_vertices_tell_outlines_that_coarse_ones_do_not():
+    columns, rows = np.meshgrid(np.arange(0, 64, 4.0), np.arange(0, 64, 4.0))
+    xy = np.stack([columns, rows], -1).reshape(-1, 2)
+    depth = np.where(xy[:, 0] < 32, 1.0, 1.08)
+    coarse = build_mesh(xy, depth, np.arange(len(xy)), 64, 64)
+    assert JUMP_TRUST not in coarse.trust
+    few = build_mesh(xy[:3], depth[:3], np.arange(3), 64, 64, (xy[3:], depth[3:]))
+    assert (few.point == FINE).sum() == len(xy) - 3
+    assert np.isclose(few.trust, JUMP_TRUST).sum() >= 2 * 15
+
+
+def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray, float]:
+    radius = kernels_stereo.RADIUS
+    patch = np.pad(image, radius, "edge")[y : y + 2 * radius + 1, x : x + 2 * radius + 1].astype(np.float64)
+    weights = np.exp(-(((patch - patch[radius, radius]) / kernels_stereo.COLOR_SIGMA) ** 2))
+    weights /= weights.sum()
+    centred = patch - (weights * patch).sum()
+    return weights, weights * centred, float((weights * centred**2).sum())
+
+
+def unlikeness_plain(source, A, T, weights, values, variance, x, y, rho, slope) -> float:
+    """The formula in numpy: each pixel of the patch through the exact map, read at the nearest enlarged pixel."""
+    zoom, radius = kernels_stereo.ZOOM, kernels_stereo.RADIUS
+    j, i = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    r = rho + slope[0] * i + slope[1] * j
+    X, Y, Z = np.einsum("ab,bji->aji", A, np.stack([x + i, y + j, np.ones(i.shape)])) + T[:, None, None] * r
+    column, row = (zoom * X / Z).astype(int), (zoom * Y / Z).astype(int)
+    grey = source[row.clip(0, len(source) - 1), column.clip(0, source.shape[1] - 1)].astype(np.float64)
+    mean = (weights * grey).sum()
+    spread = (weights * grey**2).sum() - mean**2 + kernels_stereo.NOISE
+    return 1 - (values * grey).sum() / np.sqrt(spread * (variance + kernels_stereo.NOISE))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_unlikeness_equals_its_formula(seed):
+    random = np.random.default_rng(seed)
+    smooth = cv2.GaussianBlur(random.uniform(0, 255, (60, 80)).astype(np.float32), (0, 0), 3)
+    image = (8 * (smooth - smooth.mean()) + 128).astype(np.float32)
+    source = np.repeat(np.repeat(np.roll(image, 2, 1), kernels_stereo.ZOOM, 0), kernels_stereo.ZOOM, 1)
+    x, y = random.integers(20, 60), random.integers(20, 40)
+    rho, slope = random.uniform(0.5, 1.0), random.uniform(-1e-3, 1e-3, 2)
+    A, T = np.eye(3, dtype=np.float32), np.array([random.uniform(-3, 3), random.uniform(-3, 3), 0], np.float32)
+    plain = weights_plain(image, y, x)
+    weights, values = np.empty(kernels_stereo.SIDE**2, np.float32), np.empty(kernels_stereo.SIDE**2, np.float32)
+    variance = kernels_stereo.patch_weights(image, y, x, weights, values)
+    np.testing.assert_allclose(weights, plain[0].ravel(), atol=1e-5)
+    np.testing.assert_allclose(values, plain[1].ravel(), atol=1e-3)
+    given = np.float32(x + 0.5), np.float32(y + 0.5), np.float32(rho), *slope.astype(np.float32)
+    fast = kernels_stereo.unlikeness(source.ravel(), 80, 60, A, T, weights, values, variance, *given)
+    exact = unlikeness_plain(source, A.astype(float), T.astype(float), *plain, x + 0.5, y + 0.5, rho, slope)
+    assert abs(fast - min(exact, kernels_stereo.UNSEEN)) < 0.05  # a pixel on an edge may round either way
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 4))
+def test_weighted_median_equals_the_plain_one(seed, radius):
+    random = np.random.default_rng(seed)
+    rho, sure = random.uniform(1, 2, (9, 11)).astype(np.float32), random.random((9, 11)) < 0.6
+    rgb, region = random.uniform(0, 60, (9, 11, 3)).astype(np.float32), random.random((9, 11)) < 0.7
+    out = np.empty_like(rho)
+    kernels_stereo.weighted_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
+    for y, x in np.ndindex(9, 11):
+        j, i = np.mgrid[max(0, y - radius) : min(9, y + radius + 1), max(0, x - radius) : min(11, x + radius + 1)]
+        weight = np.exp(-((rgb[j, i] - rgb[y, x]) ** 2).sum(-1) / 400 - ((j - y) ** 2 + (i - x) ** 2) / radius**2)
+        weight = (weight * sure[j, i]).ravel()
+        if not region[y, x] or weight.sum() < 1e-3:
+            assert out[y, x] == rho[y, x]
+            continue
+        value = rho[j, i].ravel()
+        below, above = weight[value < out[y, x]].sum(), weight[value > out[y, x]].sum()
+        assert out[y, x] in value and max(below, above) <= weight.sum() / 2 + 1e-5
+
+
+def test_agreement_counts_views_that_see_the_same_surface():
+    rho = np.full((6, 8), 0.5, np.float32)
+    A, T = np.stack([np.eye(3)] * 3).astype(np.float32), np.zeros((3, 3), np.float32)
+    others = np.stack([rho, 1.01 * rho, 1.5 * rho])
+    region, out = np.ones((6, 8), bool), np.empty((6, 8), np.int32)
+    region[0] = False
+    kernels_stereo.agreement(rho, others, A, T, region, 0.02, 0, 6, out)
+    assert (out[0] == 0).all() and (out[1:] == 2).all()
