@@ -29,6 +29,7 @@ from models.errors import InputError, run_script
 from models.files import check_output_dir, write_json
 from models.reading import read_json
 from models.run_record import configuration
+from models.stages import fingerprint
 
 OWN_NAME = "spacelayer"
 
@@ -65,7 +66,8 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__, args=joined(sys.argv[1:]))
     scenes, flags, old = check(settings)
     systems = read_systems(settings.renderings, scenes, settings.holdout_every)
-    config, rows, stages = configuration(settings), [], {}
+    made_from = fingerprint(__file__, {}, {})
+    config, rows, stages = configuration(settings, "see each run", made_from), [], {}
     config["settings"]["scenes"] = [str(scene.folder) for scene in scenes]
     for scene in scenes:
         try:
