@@ -25,6 +25,8 @@ NUM_BLENDED = 4
 """Meshes of how many frames are joined for one view."""
 CHUNK = 1 << 18
 """Points coloured at a time."""
+DEPTH_CELLS, LEAST_DEPTH_SHARE = 4.0, 1e-3
+"""Cells of the hash grid along depth for each pixel of parallax, and the least part of them that depth gets."""
 NEAR = 1e-4
 """Smallest depth that is drawn, as a share of the scene's."""
 
@@ -195,6 +197,8 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
 
     Cells of the hash grid are then about as large as pixels at any depth, near or far, where a uniform scale
     would give near surfaces too few. (Normalised device coordinates, as in NeRF, Mildenhall et al. 2020, appendix C.)
+    A camera that hardly moved cannot tell depths apart so finely; depth then takes less of the cube, so that frames
+    whose meshes disagree by what cannot be measured still share cells.
     """
     finite = vertices[torch.isfinite(vertices).all(1)].double()
     pose = cameras.world_from_cam[len(cameras) // 2].double().clone()
@@ -215,11 +219,22 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
     least = 1e-6 * torch.stack([torch.ones_like(high[2]), torch.ones_like(high[2]), high[2].abs()])  # in any unit
     center, half = (low + high) / 2, torch.maximum((high - low) / 2, least)
     half[:2] = half[:2].max()
+    half[2] /= _depth_share(float(half[2]), float(half[0]), cameras)
     cam_from_world = torch.linalg.inv(pose)
     project = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float64)
     scale = torch.diag(torch.cat([1 / half, torch.ones(1).double()]))
     scale[:3, 3] = -center / half
     return scale @ project @ cam_from_world
+
+
+def _depth_share(inverse_depth: float, tangent: float, cameras: Cameras) -> float:
+    """Part of the cube's depth to use, from half the ranges of inverse depth and of the tangent of the angle of view.
+
+    Depth gets DEPTH_CELLS times as many cells as points at its two ends part in pixels over the camera's path.
+    """
+    centers = cameras.centers.double()
+    path = 2 * float((centers - centers.mean(0)).norm(dim=1).max())
+    return min(1.0, max(LEAST_DEPTH_SHARE, DEPTH_CELLS * inverse_depth * path / tangent))
 
 
 def transform_points(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:

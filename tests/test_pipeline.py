@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,6 +97,24 @@ def test_normalization_holds_for_cameras_that_turn_far(sweep):
     cube = transform_points(matrix, vertices)
     assert cube.isfinite().all() and cube.abs().max() <= 1 + 1e-9
     torch.testing.assert_close(transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 1.0])
+def test_depth_gets_no_more_of_the_cube_than_parallax_tells(scene, share):
+    cameras, vertices = scene.meshes.cameras, scene.meshes.vertices.double()
+    centers = cameras.centers.mean(0) + share * (cameras.centers - cameras.centers.mean(0))
+    poses = cameras.world_from_cam.clone()
+    poses[:, :3, 3] = centers
+    box = transform_points(normalization(replace(cameras, world_from_cam=poses), vertices), vertices)
+    depth = box[:, 2].max() - box[:, 2].min()
+    across = (box[:, :2].max(0).values - box[:, :2].min(0).values).max()
+    torch.testing.assert_close(across, torch.tensor(2.0).double(), atol=1e-6, rtol=0)
+    path = 2 * (centers - centers.mean(0)).norm(dim=1).max()
+    assert depth <= 2 + 1e-6
+    if share < 0.1:
+        inverse = 1 / cameras.to_camera(vertices)[:, :, 2]
+        parallax = 0.5 * float((inverse.amax() - inverse.amin()) * path)  # half of it, against half the width
+        assert depth / 2 <= max(1e-3, 4 * parallax / 0.3) + 1e-6
 
 
 def test_normalization_ignores_vertices_that_are_not_finite(scene):
