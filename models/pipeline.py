@@ -4,6 +4,7 @@
 ``WorldSpaceTrianglePipeline``: fragments -> world points -> hash-grid features -> MLP -> rgb.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,11 @@ from models.tracks import Tracks
 
 NUM_BLENDED = 4
 """Meshes of how many frames are joined for one view."""
+OFF_PATH = 0.025
+"""Distance of a view from the nearest frame, as a share of the scene's depth, from which things hide much from it."""
+ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
+"""Least, best and largest distance, as a share of the scene's depth, of frames that then show what the nearest cannot
+see, and their weight: any surface of the nearest exceeds it, but not a face of theirs that spans a depth jump."""
 CHUNK = 1 << 18
 """Points coloured at a time."""
 DEPTH_CELLS, LEAST_DEPTH_SHARE = 4.0, 1e-3
@@ -180,6 +186,19 @@ class TriangleMeshPipeline:
         if cost[order[0]] < 1e-6:
             weight[1:] *= 1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
         return [frames[i] for i in order], (weight / weight.sum()).tolist()
+
+    def drawn_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
+        """The nearest frames; for a view off the path also one before and one after them that see round what hides."""
+        nearest, weights = self.nearest_frames(view, index, count)
+        frames = list(self.faces)
+        away = (self.cameras[frames].centers - view.world_from_cam[index, :3, 3].double()).norm(dim=1)
+        away = dict(zip(frames, (away / self.depth_scale).tolist(), strict=True))
+        if away[nearest[0]] < OFF_PATH:
+            return nearest, weights
+        seeing = [t for t in frames if t not in nearest and ASIDE[0] < away[t] < ASIDE[2]]
+        sides = [t for t in seeing if t < nearest[0]], [t for t in seeing if t > nearest[0]]
+        aside = [min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side]
+        return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)
 
 
 def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:

@@ -36,7 +36,7 @@ def render_view(
     Where the meshes' depths agree their colours are averaged by weight; where they do not, the surface that most
     weight agrees on wins. Faces that are hardly trusted are seen only where nothing else is; what is left is filled.
     """
-    frames, weights = meshes.nearest_frames(view, index, count)
+    frames, weights = meshes.drawn_frames(view, index, count)
     on_cpu = renderer.field.grid.chosen_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
     rgb, surface = draw(meshes, renderer, view, index, list(zip(frames, weights, strict=True)))

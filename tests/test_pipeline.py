@@ -9,6 +9,7 @@ from models import tiles
 from models.cameras import Cameras, look_at
 from models.encoding import ColorField, FieldOptimizer, HashGrid
 from models.errors import InputError
+from models.meshing import BORDER_TRUST
 from models.metrics import psnr
 from models.pipeline import (
     TriangleMeshPipeline,
@@ -97,6 +98,18 @@ def test_normalization_holds_for_cameras_that_turn_far(sweep):
     cube = transform_points(matrix, vertices)
     assert cube.isfinite().all() and cube.abs().max() <= 1 + 1e-9
     torch.testing.assert_close(transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-5, atol=1e-5)
+
+
+def test_views_off_the_path_ask_frames_aside_with_less_weight_than_any_surface_of_the_nearest(scene):
+    meshes, cameras = scene.meshes, scene.meshes.cameras
+    pose = cameras.world_from_cam[[5]].clone()
+    pose[:, :3, 3] += 0.06 * meshes.depth_scale * pose[:, :3, 1]
+    off = replace(cameras[[5]], world_from_cam=pose)
+    near, far = meshes.nearest_frames(off, 0), meshes.drawn_frames(off, 0)
+    assert far[0][: len(near[0])] == near[0] and far[1][: len(near[1])] == near[1]
+    assert 1 <= len(far[0]) - len(near[0]) <= 2 and len(set(far[0])) == len(far[0])
+    assert max(far[1][len(near[0]) :]) < BORDER_TRUST * min(near[1])
+    assert meshes.drawn_frames(cameras, 5) == meshes.nearest_frames(cameras, 5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 1.0])
