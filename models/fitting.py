@@ -20,7 +20,7 @@ from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, no
 from models.results import heldout_psnr, picture_function
 from models.run_record import stage_bars
 from models.scene import Layer, MovingLayer, Scene
-from models.stereo import Surface, find_surfaces, matched_size
+from models.stereo import Surfaces, matched_size
 from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
 from models.training import History, Schedule, train
@@ -82,19 +82,9 @@ def _meshes(
 ) -> TriangleMeshPipeline:
     """Meshes of the tracks, and with them as a start those whose outlines the frames themselves tell."""
     coarse = TriangleMeshPipeline.from_tracks(tracks, training, masks)
-    starts, visible = _start_of(coarse), tracks.visible.numpy()
-    with tqdm(total=2 * len(coarse.faces), desc="meshes", unit="frame") as bar:
-
-        def progress(done: int) -> None:
-            bar.update(done - bar.n)
-
-        surface_of = find_surfaces(frames, tracks.cameras, visible, starts, list(coarse.faces), grown, progress)
-
-        def counted(t: int) -> Surface:
-            bar.update()
-            return surface_of(t)
-
-        return TriangleMeshPipeline.from_tracks(tracks, list(coarse.faces), masks, counted)
+    framed = tqdm(coarse.faces, desc="meshes", unit="frame")
+    surface_of = Surfaces(frames, tracks.cameras, tracks.visible.numpy(), _start_of(coarse), list(coarse.faces), grown)
+    return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of)
 
 
 def _start_of(meshes: TriangleMeshPipeline) -> Callable[[int], Float[np.ndarray, "h w"]]:

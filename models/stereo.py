@@ -85,35 +85,55 @@ class Surface:
         return cv2.dilate(jump.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
 
 
-def find_surfaces(
-    frames: UInt8[np.ndarray, "F H W 3"],
-    cameras: Cameras,
-    visible: Bool[np.ndarray, "F N"],
-    starts: Callable[[int], Float[np.ndarray, "h w"]],
-    chosen: Sequence[int],
-    masks: Bool[np.ndarray, "F H W"] | None = None,
-    progress: Callable[[int], None] = lambda frames_done: None,
-) -> Callable[[int], Surface]:
-    """Gives the surface that each of ``chosen`` sees; only these frames are looked at.
+class Surfaces:
+    """Gives the surface that each of the chosen frames sees; only these frames are looked at.
 
+    A frame is matched when it is first asked for, by itself or by one that is compared with it, and forgotten once
+    frames too late for that are asked for: frames asked for in order are matched once, whatever the clip's length.
     Where the camera has moved too little for parallax to be measured, nothing is in doubt: the points' mesh stays.
-
-    Args:
-        visible: which tracks each frame sees, to tell which frames share a view.
-        starts: the inverse depth that a frame's points tell, of each pixel of ``matched_size``; 0 where none.
-        masks: where something moves; nothing is matched there.
-        progress: is told how many frames are matched.
     """
-    size = matched_size(cameras)
-    small, scaled = _Images(frames, masks, size), cameras.resized(*size)
-    found, others = {}, {}
-    for done, t in enumerate(chosen):
-        start = _filled(starts(t).astype(np.float32))
-        others[t] = _compared(scaled, visible, 1 / np.median(start), t, chosen)
-        doubt = _doubt(start) & ~small.mask(t) & bool(others[t])
-        found[t] = Surface(_matched(small, scaled, t, others[t], start, doubt) if doubt.any() else start, doubt)
-        progress(done + 1)
-    return lambda t: _cleaned(found, small, scaled, t, others[t])
+
+    def __init__(
+        self,
+        frames: UInt8[np.ndarray, "F H W 3"],
+        cameras: Cameras,
+        visible: Bool[np.ndarray, "F N"],
+        starts: Callable[[int], Float[np.ndarray, "h w"]],
+        chosen: Sequence[int],
+        masks: Bool[np.ndarray, "F H W"] | None = None,
+    ):
+        """See the class.
+
+        Args:
+            visible: which tracks each frame sees, to tell which frames share a view.
+            starts: the inverse depth that a frame's points tell, of each pixel of ``matched_size``; 0 where none.
+            masks: where something moves; nothing is matched there.
+        """
+        size = matched_size(cameras)
+        self._small, self._cameras = _Images(frames, masks, size), cameras.resized(*size)
+        self._visible, self._starts, self._chosen = visible, starts, chosen
+        self._found: dict[int, Surface] = {}
+        self._others: dict[int, list[int]] = {}
+
+    def __call__(self, t: int) -> Surface:
+        """Frame t's surface, with what other frames do not confirm replaced along colours."""
+        for s in [s for s in self._found if s < t - LONGEST_SPAN]:
+            del self._found[s], self._others[s]
+        own = self._surface(t)
+        if not own.doubt.any():
+            return own
+        maps = np.stack([self._surface(s).inverse_depth for s in self._others[t]])
+        return _cleaned(own, maps, _relative(self._cameras, t, self._others[t]), self._small.rgb(t))
+
+    def _surface(self, t: int) -> Surface:
+        """What frame t alone makes of its matches."""
+        if t not in self._found:
+            start = _filled(self._starts(t).astype(np.float32))
+            others = _compared(self._cameras, self._visible, 1 / np.median(start), t, self._chosen)
+            doubt = _doubt(start) & ~self._small.mask(t) & bool(others)
+            matched = _matched(self._small, self._cameras, t, others, start, doubt) if doubt.any() else start
+            self._found[t], self._others[t] = Surface(matched, doubt), others
+        return self._found[t]
 
 
 def matched_size(cameras: Cameras) -> tuple[int, int]:
@@ -210,18 +230,19 @@ def _matched(
     return rho
 
 
-def _cleaned(found: dict[int, Surface], small: _Images, cameras: Cameras, t: int, others: list[int]) -> Surface:
-    """Frame t's surface with what other frames do not confirm replaced along colours."""
-    own = found[t]
-    if not own.doubt.any():
-        return own
+def _cleaned(
+    own: Surface,
+    others: Float[np.ndarray, "S h w"],
+    relative: tuple[np.ndarray, np.ndarray],
+    rgb: Float[np.ndarray, "h w 3"],
+) -> Surface:
+    """A surface with what the other frames' maps do not confirm, and all that is in doubt, smoothed along colours."""
     count, median = np.empty(own.doubt.shape, np.int32), np.empty(own.doubt.shape, np.float32)
-    maps = np.stack([found[s].inverse_depth for s in others])
     parts = split_range(len(count), _PARTS)
-    given = own.inverse_depth, maps, *_relative(cameras, t, others), own.doubt, TOLERANCE
+    given = own.inverse_depth, others, *relative, own.doubt, TOLERANCE
     run_tasks(lambda i: kernels_stereo.agreement(*given, *parts[i], count), len(parts))
     sure = ~own.doubt | (count >= CONFIRMED)
-    fixed = own.inverse_depth, sure, small.rgb(t), own.doubt, MEDIAN_RADIUS, np.float32(MEDIAN_SIGMA)
+    fixed = own.inverse_depth, sure, rgb, own.doubt, MEDIAN_RADIUS, np.float32(MEDIAN_SIGMA)
     run_tasks(partial(_median_of_part, fixed, parts, median), len(parts))
     return Surface(median, own.doubt)
 

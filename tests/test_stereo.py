@@ -25,7 +25,7 @@ def scene_of(motion: str) -> SimpleNamespace:
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES), room.masks)
     starts = partial(meshes.inverse_depth, width=WIDTH, height=HEIGHT)
     given = room.frames, tracks.cameras, room.track_visible, starts, range(FRAMES), room.masks
-    return SimpleNamespace(room=room, tracks=tracks, starts=starts, surface_of=stereo.find_surfaces(*given))
+    return SimpleNamespace(room=room, tracks=tracks, starts=starts, surface_of=stereo.Surfaces(*given))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,14 @@ def test_a_camera_that_only_turns_changes_nothing():
 def test_the_same_frames_give_the_same_surfaces(sideways):
     again = scene_of("sideways").surface_of(4)
     np.testing.assert_array_equal(again.inverse_depth, sideways.surface_of(4).inverse_depth)
+
+
+def test_only_frames_that_may_be_asked_for_again_are_kept(monkeypatch, sideways):
+    monkeypatch.setattr(stereo, "LONGEST_SPAN", 3)
+    surface_of = scene_of("sideways").surface_of
+    for t in range(FRAMES):
+        surface_of(t)
+        assert min(surface_of._found) >= t - 3 and len(surface_of._found) <= 7
 
 
 def test_meshes_follow_the_outlines_that_were_found(sideways):
