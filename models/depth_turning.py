@@ -52,8 +52,8 @@ def raise_relief(xy: Float[np.ndarray, "F N 2"], scene: StaticScene, maps: Depth
     rho = np.maximum(rho / np.nanmedian(rho), 1 / FARTHEST)
     xyz = scene.cameras.centers[0].double().numpy() + rays / rho[:, None]
     known = np.isfinite(rho)
-    points = replace(scene.points, xyz=np.where(known[:, None], xyz, np.nan), agrees=seen & known)
-    return replace(scene, points=points)
+    points = scene.points.only(np.broadcast_to(known, seen.shape))
+    return replace(scene, points=replace(points, xyz=np.where(known[:, None], xyz, np.nan)))
 
 
 def _rays(xy: np.ndarray, scene: StaticScene) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "F N"]]:

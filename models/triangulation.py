@@ -1,6 +1,6 @@
 """3D points of static tracks under known cameras, each with the certainty of its depth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -37,6 +37,10 @@ class Points:
     """Distance of observation and projection in pixels, of those that agree, frame by frame."""
     uncertainty: Float[np.ndarray, "N"]
     """Relative standard deviation of depth for one pixel of noise, before neighbours were asked."""
+
+    def only(self, kept: Bool[np.ndarray, "F N"]) -> "Points":
+        """The same points without the sightings that are not ``kept``."""
+        return replace(self, agrees=self.agrees & kept, residual=self.residual[kept[self.agrees]])
 
 
 def triangulate(

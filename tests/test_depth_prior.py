@@ -206,11 +206,12 @@ def test_gaps_are_filled_on_the_surface_and_nothing_else_is(tmp_path):
     full, _ = fill_gaps(xy, scene, depth, free, 4)
     assert full.shape[1] - xy.shape[1] < 5
     hole = (xy[..., 0] < 90) & (xy[..., 1] < 60)
-    cut = replace(scene.points, agrees=scene.points.agrees & ~hole)
+    cut = scene.points.only(~hole)
     filled, with_more = fill_gaps(xy, replace(scene, points=cut), depth, free, 4)
     added = slice(xy.shape[1], None)
     seen, points = with_more.points.agrees[:, added], with_more.points.xyz[added]
     assert len(points) >= 4 and filled.shape[:2] == with_more.points.agrees.shape
+    assert len(with_more.points.residual) == with_more.points.agrees.sum()
     _, z = (v.numpy() for v in scene.cameras.project(torch.from_numpy(points)))
     t, n = np.nonzero(seen)
     x, y = filled[t, added.start + n].astype(int).T

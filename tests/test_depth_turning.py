@@ -61,6 +61,7 @@ def test_nothing_lies_beyond_the_far_shell(tmp_path):
     scene = raise_relief(room("turn").track_xy, flat_scene("turn"), maps)
     distance = np.linalg.norm(scene.points.xyz - room("turn").cameras.centers[0].numpy(), axis=1)
     assert np.nanmax(distance) == pytest.approx(FARTHEST)
+    assert len(scene.points.residual) == scene.points.agrees.sum()
 
 
 def test_maps_that_know_nothing_are_refused(tmp_path):
