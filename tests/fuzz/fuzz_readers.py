@@ -62,7 +62,8 @@ def odd_value(take: atheris.FuzzedDataProvider, value: object) -> object:
             types = (torch.float16, torch.float64, torch.int8, torch.bool, torch.complex64, torch.bfloat16)
             return value.to(take.PickValueInList(list(types)))
         if kind == 2:
-            return value[:1].expand(take.ConsumeIntInRange(1, 1 << 40), *value.shape[1:])
+            row = torch.atleast_1d(value)[:1]
+            return row.expand(take.ConsumeIntInRange(1, 1 << 40), *row.shape[1:])
         if kind == 3:
             return value.transpose(0, -1)
         changed = value.clone().flatten()
