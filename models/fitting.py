@@ -83,13 +83,10 @@ def _meshes(
     """Meshes of the tracks, and with them as a start those whose outlines the frames themselves tell."""
     coarse = TriangleMeshPipeline.from_tracks(tracks, training, masks)
     framed = tqdm(coarse.faces, desc="meshes", unit="frame")
-    surface_of = Surfaces(frames, tracks.cameras, tracks.visible.numpy(), _start_of(coarse), list(coarse.faces), grown)
+    width, height = matched_size(tracks.cameras)
+    starts = partial(coarse.inverse_depth, width=width, height=height)
+    surface_of = Surfaces(frames, tracks.cameras, tracks.visible.numpy(), starts, list(coarse.faces), grown)
     return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of)
-
-
-def _start_of(meshes: TriangleMeshPipeline) -> Callable[[int], Float[np.ndarray, "h w"]]:
-    width, height = matched_size(meshes.cameras)
-    return lambda t: meshes.inverse_depth(t, width, height)
 
 
 class _Fitting:

@@ -178,7 +178,7 @@ class TriangleMeshPipeline:
         frames = list(self.faces)
         own = self.cameras[frames]
         pose = view.world_from_cam[index].double()
-        away = (own.centers - pose[:3, 3]).norm(dim=1) / self.depth_scale
+        away = self._distances(view, index)
         turned = torch.arccos(((own.world_from_cam[:, :3, 2] * pose[:3, 2]).sum(1)).clamp(-1, 1))
         cost = away + 0.5 * turned
         order = torch.argsort(cost, stable=True)[:count]
@@ -187,15 +187,18 @@ class TriangleMeshPipeline:
             weight[1:] *= 1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
         return [frames[i] for i in order], (weight / weight.sum()).tolist()
 
+    def _distances(self, view: Cameras, index: int) -> Float[Tensor, "M"]:
+        """Of the cameras of frames that have a mesh from that of a view, as a share of the scene's depth."""
+        centers = self.cameras[list(self.faces)].centers
+        return (centers - view.world_from_cam[index, :3, 3].double()).norm(dim=1) / self.depth_scale
+
     def drawn_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
         """The nearest frames; for a view off the path also one before and one after them that see round what hides."""
         nearest, weights = self.nearest_frames(view, index, count)
-        frames = list(self.faces)
-        away = (self.cameras[frames].centers - view.world_from_cam[index, :3, 3].double()).norm(dim=1)
-        away = dict(zip(frames, (away / self.depth_scale).tolist(), strict=True))
+        away = dict(zip(self.faces, self._distances(view, index).tolist(), strict=True))
         if away[nearest[0]] < OFF_PATH:
             return nearest, weights
-        seeing = [t for t in frames if t not in nearest and ASIDE[0] < away[t] < ASIDE[2]]
+        seeing = [t for t in away if t not in nearest and ASIDE[0] < away[t] < ASIDE[2]]
         sides = [t for t in seeing if t < nearest[0]], [t for t in seeing if t > nearest[0]]
         aside = [min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side]
         return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)

@@ -9,7 +9,7 @@ Sources: Bleyer, Rhemann, Rother, "PatchMatch stereo", 2011; Galliani et al. and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -60,7 +60,7 @@ class Surface:
     def vertices(self, width: int, height: int) -> tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, "E"]]:
         """Pixels of the frame and z-depths that describe the surface, dense along outlines."""
         rows, columns = np.mgrid[: self.doubt.shape[0], : self.doubt.shape[1]]
-        outline = self._near_outlines()
+        outline = self._near_outlines
         fine = outline & (rows % EDGE_SPACING == 0) & (columns % EDGE_SPACING == 0)
         middle = INNER_SPACING // 2
         coarse = (rows % INNER_SPACING == middle) & (columns % INNER_SPACING == middle) & self.doubt & ~outline
@@ -75,11 +75,11 @@ class Surface:
         size = np.array(self.doubt.shape[::-1])
         column, row = np.clip((xy / [width, height] * size).astype(np.int64), 0, size - 1).T
         same = np.abs(depth * self.inverse_depth[row, column] - 1) < TOLERANCE
-        return ~self.doubt[row, column] | (same & ~self._near_outlines()[row, column])
+        return ~self.doubt[row, column] | (same & ~self._near_outlines[row, column])
 
+    @cached_property
     def _near_outlines(self) -> Bool[np.ndarray, "h w"]:
-        beside = np.ones((3, 3), np.uint8)
-        inverse = self.inverse_depth.astype(np.float32)
+        beside, inverse = np.ones((3, 3), np.uint8), self.inverse_depth
         jump = (cv2.dilate(inverse, beside) > EDGE_RATIO * cv2.erode(inverse, beside)) & self.doubt
         side = 2 * EDGE_REACH + 1
         return cv2.dilate(jump.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
