@@ -34,6 +34,10 @@ class ClipInputs:
     files: Mapping[str, Path]
     """Where all of it came from, for ``stages.fingerprint``."""
 
+    def unread_tracks(self) -> Tracks:
+        """``tracks`` from the file again: what is looked at in these leaves memory with them."""
+        return load_tracks(self.files["background"])
+
 
 def load_inputs(
     background_path: Path,

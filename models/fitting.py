@@ -13,10 +13,11 @@ from tqdm import tqdm
 from models.checkpoints import Checkpoint
 from models.clip_inputs import ClipInputs
 from models.encoding import ColorField, HashGrid
-from models.exposure import estimate_exposure
+from models.exposure import Exposure, estimate_exposure
 from models.masks import dilate
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.resources import return_freed
 from models.results import heldout_psnr, picture_function
 from models.run_record import stage_bars
 from models.scene import Layer, MovingLayer, Scene
@@ -54,11 +55,9 @@ def train_scene(
     tracks, frames, masks, movers = inputs.tracks, inputs.frames, inputs.masks, inputs.movers
     training = sorted(set(range(len(frames))) - set(inputs.held_out))
     fitting = _Fitting(seed, device, checkpoint, viewer)
-    grown = None if masks is None else dilate(masks, MASK_MARGIN)
-    meshes = _meshes(tracks, frames, masks, grown, training)
-    exposure = estimate_exposure(frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
-    bars = partial(stage_bars(), "pixels")
-    pixels = sample_points(meshes, frames, grown, training, exposure, generator=fitting.random, progress=bars)
+    exposure = _exposure(inputs, training)
+    meshes, pixels = _meshes_and_pixels(inputs, training, exposure, fitting.random)
+    return_freed()
     renderer = fitting.renderer(normalization(tracks.cameras, meshes.vertices[meshes.used]))
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
     scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
@@ -75,6 +74,22 @@ def train_scene(
     schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
     fitting.fit("movers", scene, renderer, pixels, None, schedule)
     return scene, history
+
+
+def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:
+    tracks = inputs.unread_tracks()
+    return estimate_exposure(inputs.frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
+
+
+def _meshes_and_pixels(
+    inputs: ClipInputs, training: list[int], exposure: Exposure, random: np.random.Generator
+) -> tuple[TriangleMeshPipeline, TrainingPixels]:
+    """The background's meshes, and what is learned from: the grown masks that both need are not kept."""
+    grown = None if inputs.masks is None else dilate(inputs.masks, MASK_MARGIN)
+    meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
+    return_freed()
+    bars = partial(stage_bars(), "pixels")
+    return meshes, sample_points(meshes, inputs.frames, grown, training, exposure, generator=random, progress=bars)
 
 
 def _meshes(

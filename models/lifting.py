@@ -50,9 +50,11 @@ def lift_mover(
     Args:
         background_depth: the background's depth map in each frame, also behind the mover; inf where there is none.
     """
-    contact = np.array([contact_depth(m, d) for m, d in zip(masks, background_depth, strict=True)])
+    contact, behind = np.full((2, len(masks)), np.nan)
+    for t in np.flatnonzero(masks.any((1, 2))):  # to draw the background takes long
+        surface = background_depth[t]
+        contact[t], behind[t] = contact_depth(masks[t], surface), _behind(masks[t], surface)
     depth = smooth_depth(contact)
-    behind = np.array([_behind(m, d) for m, d in zip(masks, background_depth, strict=True)])
     if np.isnan(depth).all():
         depth = smooth_depth(0.9 * behind)
     if np.isnan(depth).all():

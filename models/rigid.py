@@ -2,13 +2,15 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.colmap import MIN_SHARED, bundle_adjust, poses_of, run_mapper, write_database
@@ -23,6 +25,9 @@ MOST_RELIEF = 2.0
 """Depth range of a believable shape, as a share of its width or height, whichever is larger."""
 SUNK_SHARE = 0.005
 """Share of a mover's points, and one more, that may lie behind the background by error."""
+WHOLE, SHARED = 100, 20
+"""Frames that are mapped at once, at most, and those that two stretches of a longer clip share: the time that mapping
+takes grows faster than the frames."""
 NEIGHBOURS = 4
 """Points of the shape that a track without one takes its depth from."""
 
@@ -49,16 +54,14 @@ def solve_rigid(
         visible: which of them were seen.
         cameras: the clip's; only their intrinsics are used.
     """
-    enough = visible.sum(1) >= MIN_SHARED
-    if enough.sum() < 3:
+    if _enough(visible).sum() < 3:
         return None
-    own = _map(xy, visible, cameras, seed)
+    own = _map(xy, visible, cameras, seed) if len(xy) <= WHOLE else _map_long(xy, visible, cameras, seed)
     if own is None:
         return None
     own_cameras, placed = own
     points = triangulate(xy, visible & placed[:, None], own_cameras)
-    agreeing = points.agrees.sum() / max((visible & placed[:, None]).sum(), 1)
-    if (placed & enough).sum() < REGISTERED_SHARE * enough.sum() or agreeing < AGREEING_SHARE:
+    if not _explains(points, visible, placed):
         return None
     depth = _depths(xy, visible, points, own_cameras, placed)
     if not _believable(xy, visible, depth, float(cameras.K[0, 0, 0])):
@@ -84,9 +87,10 @@ def metric_depth(
     scales = []
     for t in np.flatnonzero(motion.placed):
         sure = np.flatnonzero(motion.sure[t])
-        height, width = surface[t].shape
+        behind = surface[t]  # drawn when asked for
+        height, width = behind.shape
         x, y = xy[t, sure].astype(np.int64).clip(0, [width - 1, height - 1]).T
-        ratio = surface[t][y, x] / motion.depth[t, sure]
+        ratio = behind[y, x] / motion.depth[t, sure]
         ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
         if len(ratio) >= MIN_SHARED:
             scales.append(np.sort(ratio)[int(SUNK_SHARE * len(ratio)) + 1])
@@ -95,8 +99,7 @@ def metric_depth(
 
 def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tuple[Cameras, np.ndarray] | None:
     """Cameras round the mover, and the frames that have one."""
-    longest = max(cameras.width, cameras.height)
-    subset = thin(xy, visible, max(4, longest // 80), min_length=3)
+    subset = _spread(xy, visible, cameras)
     focal = float(cameras.K[:, 0, 0].mean())
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
@@ -106,30 +109,129 @@ def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tu
         return None
     poses, placed, *_ = poses_of(model, len(xy))
     own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
+    return _adjusted(own, placed, xy, visible, subset), placed
+
+
+def _spread(xy: np.ndarray, visible: np.ndarray, cameras: Cameras) -> Int[np.ndarray, "n"]:
+    """Tracks to solve a mover's cameras from, evenly over the image."""
+    return thin(xy, visible, max(4, max(cameras.width, cameras.height) // 80), min_length=3)
+
+
+def _adjusted(own: Cameras, placed: np.ndarray, xy: np.ndarray, visible: np.ndarray, subset: np.ndarray) -> Cameras:
+    """Cameras round the mover by bundle adjustment over some of the tracks, where enough of them have a point."""
     points = triangulate(xy, visible & placed[:, None], own)
     good = points.agrees[:, subset].sum(0) >= 3
     chosen = subset[good]
     if len(chosen) < MIN_SHARED:
-        return own, placed
-    return bundle_adjust(own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False), placed
+        return own
+    return bundle_adjust(own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False)
+
+
+def _enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
+    """Frames that see enough of a mover to be placed."""
+    return visible.sum(1) >= MIN_SHARED
+
+
+def _explains(points: Points, visible: Bool[np.ndarray, "F N"], placed: Bool[np.ndarray, "F"]) -> bool:
+    """Whether a rigid shape places most frames, and most sightings agree with it."""
+    enough = _enough(visible)
+    agreeing = points.agrees.sum() / max((visible & placed[:, None]).sum(), 1)
+    return (placed & enough).sum() >= REGISTERED_SHARE * enough.sum() and agreeing >= AGREEING_SHARE
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A mover's own cameras in some of a clip's frames."""
+
+    frames: range
+    tracks: Int[np.ndarray, "n"]
+    """Those that are seen in them."""
+    poses: Float[np.ndarray, "f 4 4"]
+    placed: Bool[np.ndarray, "f"]
+    depth: Float[np.ndarray, "f n"]
+    """z-depth of sightings that agree with the shape; NaN for others."""
+
+
+def _map_long(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tuple[Cameras, np.ndarray] | None:
+    """``_map`` in stretches, each judged as a short clip is and joined to the one before it.
+
+    A mover that is not rigid is thus given up at its first stretch; frames before and after it are not looked at.
+    """
+    poses, placed, before = np.tile(np.eye(4), (len(xy), 1, 1)), np.zeros(len(xy), bool), None
+    stretches = _stretches(np.flatnonzero(_enough(visible)))
+    for frames in stretches:
+        found = _solve_stretch(frames, xy, visible, cameras, seed)
+        if found is not None and before is not None:
+            found = _joined(before, found)
+        if found is None:
+            return None
+        fresh = np.array(frames)[found.placed & ~placed[frames]]
+        poses[fresh], placed[fresh], before = found.poses[fresh - frames[0]], True, found
+    own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
+    if len(stretches) > 1:
+        own = _adjusted(own, placed, xy, visible, _spread(xy, visible, cameras))
+    return own, placed
+
+
+def _stretches(enough: Int[np.ndarray, "f"]) -> list[range]:
+    """The frames from the first to the last that see enough of a mover, each stretch with ``SHARED`` of the next."""
+    begin, end = int(enough[0]), int(enough[-1]) + 1
+    count = max(1, -(-(end - begin - SHARED) // (WHOLE - SHARED)))
+    edges = np.linspace(begin, end - SHARED, count + 1).round().astype(int).tolist()
+    return [range(max(begin, a), b + SHARED) for a, b in pairwise(edges)]
+
+
+def _solve_stretch(frames: range, xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> _Stretch | None:
+    part = slice(frames[0], frames[-1] + 1)
+    tracks = np.flatnonzero(visible[part].any(0))
+    own_xy, own_visible = xy[part, tracks], visible[part, tracks]
+    if _enough(own_visible).sum() < 3 or (found := _map(own_xy, own_visible, cameras[part], seed)) is None:
+        return None
+    own, placed = found
+    points = triangulate(own_xy, own_visible & placed[:, None], own)
+    if not _explains(points, own_visible, placed):
+        return None
+    depth = own.project(torch.from_numpy(points.xyz))[1].numpy()
+    depth[~points.agrees] = np.nan
+    return _Stretch(frames, tracks, own.world_from_cam.numpy(), placed, depth)
+
+
+def _joined(before: _Stretch, after: _Stretch) -> _Stretch | None:
+    """The later stretch in the axes and the unit of the one before, by what both see; None where that is too little."""
+    shared = np.arange(after.frames[0], before.frames[-1] + 1)
+    a, b = shared - before.frames[0], shared - after.frames[0]
+    both = before.placed[a] & after.placed[b]
+    _, of_a, of_b = np.intersect1d(before.tracks, after.tracks, assume_unique=True, return_indices=True)
+    ratio = before.depth[a[both]][:, of_a] / after.depth[b[both]][:, of_b]
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    if len(ratio) < MIN_SHARED:
+        return None
+    scale, old, new = float(np.median(ratio)), before.poses[a[both]], after.poses[b[both]].copy()
+    new[:, :3, 3] *= scale
+    moves = old @ np.linalg.inv(new)  # the same in all frames, were it not for noise
+    turn = Rotation.from_matrix(moves[:, :3, :3]).mean().as_matrix()
+    poses = after.poses.copy()
+    poses[:, :3, :3] = turn @ poses[:, :3, :3]
+    poses[:, :3, 3] = scale * poses[:, :3, 3] @ turn.T
+    poses[:, :3, 3] += np.median(old[:, :3, 3] - new[:, :3, 3] @ turn.T, 0)
+    return replace(after, poses=poses, depth=scale * after.depth)
 
 
 def _depths(xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray) -> np.ndarray:
     """Depth of each track's point; where a track has none, or slipped off it, that of points seen next to it."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
-    depth = np.concatenate([cameras[[t]].project(xyz)[1].numpy() for t in range(len(cameras))])
-    out = np.full(depth.shape, np.nan)
+    out = np.full(visible.shape, np.nan)
     for t in np.flatnonzero(placed):
-        sure = points.agrees[t].copy()
-        low, high = _range(depth[t, sure]) if sure.any() else (0.0, 0.0)
-        inside = known & (depth[t] > low) & (depth[t] < high)
-        out[t, inside] = depth[t, inside]
+        depth, sure = cameras[[t]].project(xyz)[1][0].numpy(), points.agrees[t].copy()
+        low, high = _range(depth[sure]) if sure.any() else (0.0, 0.0)
+        inside = known & (depth > low) & (depth < high)
+        out[t, inside] = depth[inside]
         sure &= inside
         lost = visible[t] & ~sure
         if lost.any() and sure.any():
             _, near = cKDTree(xy[t, sure]).query(xy[t, lost], min(NEIGHBOURS, sure.sum()))
-            out[t, lost] = 1 / np.median(1 / depth[t, sure][near.reshape(lost.sum(), -1)], 1)
+            out[t, lost] = 1 / np.median(1 / depth[sure][near.reshape(lost.sum(), -1)], 1)
     return out
 
 

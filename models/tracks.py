@@ -110,7 +110,8 @@ def save_tracks(path: str | Path, tracks: Tracks) -> None:
 def load_tracks(path: str | Path) -> Tracks:
     """Reads and checks a track file: ours, a SpaTrackerV2 script's .pt, or a TAPIP3D / SpaTrackerV2 .npz.
 
-    Tensors come back on the CPU: poses, K in float64, other numbers in float32.
+    Tensors come back on the CPU: poses, K in float64, other numbers in float32. Those of our own files stay in the
+    file until they are looked at; loaded again, a file takes no memory but for what is looked at then.
 
     Raises:
         InputError: the file is missing, damaged, holds code, is of another format or breaks the format's rules.
@@ -119,6 +120,7 @@ def load_tracks(path: str | Path) -> Tracks:
     if not is_file(path):
         raise InputError(f"{path}: there is no such file; make it with background_points.py or foreground_points.py")
     data = from_npz(path) if path.suffix.lower() == ".npz" else _read_dict(path)
+    own = path.suffix.lower() != ".npz" and "format_version" in data
     if "format_version" not in data and any(key in data for key in SPATRACKER_KEYS):
         data = from_spatracker(data, path)
     version = data.get("format_version")
@@ -126,6 +128,8 @@ def load_tracks(path: str | Path) -> Tracks:
         raise InputError(f"{path}: is no track file of format {FORMAT_VERSION} (found {version!r:.40}); make it again")
     if problem := _problem(data):
         raise InputError(f"{path}: {problem}; make the file again with background_points.py or foreground_points.py")
+    if own:
+        data = _read_dict(path)  # mapped anew: what the checks looked at, all of it, need not stay in memory
     values = {field.name: data.get(field.name) for field in fields(Tracks)}
     return Tracks(**{key: _typed(key, value) if isinstance(value, Tensor) else value for key, value in values.items()})
 

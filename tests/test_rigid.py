@@ -1,19 +1,21 @@
 """A rigid mover's depth: recovered up to one scale from its tracks, and that scale from what it stands on."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
-from models.rigid import RigidMotion, metric_depth, solve_rigid
+from models.rigid import SHARED, WHOLE, RigidMotion, _stretches, metric_depth, solve_rigid
 
 FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
 
 
-def still_camera() -> Cameras:
+def still_camera(count: int = FRAMES) -> Cameras:
     K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
-    return Cameras(K.expand(FRAMES, 3, 3), torch.eye(4, dtype=torch.float64).expand(FRAMES, 4, 4), WIDTH, HEIGHT)
+    return Cameras(K.expand(count, 3, 3), torch.eye(4, dtype=torch.float64).expand(count, 4, 4), WIDTH, HEIGHT)
 
 
 def seen(xyz: np.ndarray, noise: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +51,45 @@ def test_tracks_that_lead_far_away_get_the_depth_of_their_neighbours(box):
     depth = motion.depth[np.isfinite(motion.depth)]
     assert depth.max() < 2 * np.median(depth)
     assert depth.min() > 0.4 * np.median(depth)
+
+
+def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short(monkeypatch):
+    monkeypatch.setattr("models.rigid.WHOLE", 24)
+    monkeypatch.setattr("models.rigid.SHARED", 8)
+    random, count = np.random.default_rng(5), 56
+    shape = random.uniform(-0.5, 0.5, (500, 3))
+    turn = Rotation.from_rotvec(np.radians(np.linspace(0, 110, count))[:, None] * [0, 1, 0]).as_matrix()
+    middle = np.stack([np.linspace(-0.5, 0.5, count), np.full(count, 0.2), np.linspace(4, 3, count)], 1)
+    xyz = np.einsum("fij,nj->fni", turn, shape) + middle[:, None]
+    xy, visible = seen(xyz, 0.2, random)
+    age = np.arange(count)[:, None] - random.integers(-20, count - 4, len(shape))
+    visible &= (age >= 0) & (age < 24)
+    motion = solve_rigid(xy, visible, still_camera(count))
+    assert motion is not None and motion.placed.all()
+    ratio = np.where(motion.sure, motion.depth / xyz[..., 2], np.nan)
+    assert np.ptp(np.nanquantile(ratio, [0.05, 0.95])) < 0.03 * np.nanmedian(ratio)
+    assert np.ptp(np.nanmedian(ratio, 1)) < 0.03 * np.nanmedian(ratio)
+
+
+def test_frames_without_the_mover_change_nothing(box):
+    _, xy, visible = box
+    alone = solve_rigid(xy, visible, still_camera())
+    before, after = 30, WHOLE
+    long_xy, long_visible = np.pad(xy, ((before, after), (0, 0), (0, 0))), np.pad(visible, ((before, after), (0, 0)))
+    motion = solve_rigid(long_xy, long_visible, still_camera(len(long_xy)))
+    own = slice(before, before + FRAMES)
+    np.testing.assert_allclose(motion.depth[own], alone.depth, rtol=1e-6)
+    np.testing.assert_array_equal(motion.sure[own], alone.sure)
+    assert not motion.placed[:before].any() and not motion.placed[before + FRAMES :].any()
+
+
+@pytest.mark.parametrize("begin, end", [(0, 101), (5, 300), (17, 1000), (3, 40)])
+def test_stretches_cover_a_movers_frames_and_share_enough_with_the_next(begin, end):
+    stretches = _stretches(np.arange(begin, end))
+    assert stretches[0][0] == begin and stretches[-1][-1] == end - 1
+    assert all(len(stretch) <= WHOLE for stretch in stretches)
+    for a, b in pairwise(stretches):
+        assert len(set(a) & set(b)) == SHARED
 
 
 def test_unrelated_points_are_no_rigid_mover():
