@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import demo_pipeline
+import foreground_points
 from models.cameras import load_transforms, save_transforms
 from models.metrics import psnr
 from models.stages import content_of
@@ -106,14 +108,54 @@ def test_the_configuration_names_the_inputs_by_their_content(folder):
     assert told["background"] == content_of(folder / "results" / "clip" / "background_points.pt")
 
 
+def settings_of(config: Path) -> dict[str, object]:
+    """The settings that a run told, as flags: those that were not given are left out."""
+    settings = json.loads(config.read_text())["settings"]
+    assert not any(value is True for value in settings.values()), "a switch is no flag with a value"
+    return {name: value for name, value in settings.items() if value is not None and value is not False}
+
+
 def test_the_configuration_is_enough_to_repeat_a_run(folder):
     results = folder / "results" / "clip"
-    settings = json.loads((results / "background_config.json").read_text())["settings"]
-    given = {name: value for name, value in settings.items() if value is not None and value is not False}
-    run("background_points.py", folder, **given | {"output_dir": "again"})
-    again = json.loads((folder / "again" / "background_config.json").read_text())
-    assert again["settings"] | {"output_dir": None} == settings
+    told = settings_of(results / "background_config.json")
+    run("background_points.py", folder, **told | {"output_dir": "again"})
+    assert settings_of(folder / "again" / "background_config.json") == told | {"output_dir": "again"}
     assert (folder / "again" / "background_points.pt").read_bytes() == (results / "background_points.pt").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def movers(folder: Path) -> Path:
+    """The folder that foreground_points.py made of the clip: apart, so that other tests have no movers."""
+    with pytest.MonkeyPatch.context() as patch:
+        background = "results/clip/background_points.pt"
+        here(
+            foreground_points, folder, patch, video_path="clip/frames", background_path=background, output_dir="movers"
+        )
+    return folder / "movers"
+
+
+def here(script: ModuleType, folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None:
+    """Runs a script in ``folder``, in this process: to start one takes seconds."""
+    patch.chdir(folder)
+    texts = [str(text) for key, value in flags.items() for text in (f"--{key}", value)]
+    patch.setattr(sys, "argv", [script.__name__, *texts])
+    script.main()
+
+
+def contents(folder: Path, suffixes: set[str]) -> dict[str, bytes]:
+    """All files of these kinds below a folder."""
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix in suffixes)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_movers_are_found_again_from_their_configuration(folder, movers, monkeypatch):
+    told = settings_of(movers / "foreground_config.json")
+    assert told["output_dir"] == "movers" and "seed" in told
+    here(foreground_points, folder, monkeypatch, **told | {"output_dir": "movers_again"})
+    assert settings_of(folder / "movers_again" / "foreground_config.json") == told | {"output_dir": "movers_again"}
+    made = contents(movers, {".pt", ".png", ".mp4"})
+    assert "foreground_points.pt" in made and load_tracks(movers / "foreground_points.pt").num_tracks
+    assert contents(folder / "movers_again", {".pt", ".png", ".mp4"}) == made
 
 
 def test_saved_frames_are_numbered_and_of_the_size_worked_on(folder):
@@ -148,44 +190,30 @@ def test_a_checkpoint_renders_a_camera_path_without_training(folder, room):
     assert psnr(read_png(folder / "views" / "frames" / "novel_view" / "00000.png"), room.frames[0], outside) > 18
 
 
-def flat(state: dict, prefix: str = "") -> dict[str, object]:
-    """A nested dict as one, with joined keys."""
-    found = {}
-    for key, value in state.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
-def train_here(folder: Path, patch: pytest.MonkeyPatch, seed: int, holdout_every: int) -> dict:
-    """Runs demo_pipeline.py in this process, always into the same folder; returns its model."""
-    tracks, out = folder / "results" / "clip" / "background_points.pt", folder / "again"
-    (out / "stages.json").unlink(missing_ok=True)  # nothing may be used again
-    flags = [
-        "--background_path",
-        tracks,
-        "--output_dir",
-        out,
-        "--num_epochs",
-        1,
-        "--video_path",
-        folder / "clip/frames",
-    ]
-    flags += ["--seed", seed, "--holdout_every", holdout_every]
-    patch.setattr(sys, "argv", ["demo_pipeline.py", *map(str, flags)])
-    demo_pipeline.main()
-    return flat(torch.load(out / "model.pt", weights_only=True))
-
-
-def same(a: dict, b: dict) -> bool:
-    assert a.keys() == b.keys()
-    return all(torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a)
+def train_here(folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None:
+    """Runs demo_pipeline.py in this process."""
+    (folder / str(flags["output_dir"]) / "stages.json").unlink(missing_ok=True)  # nothing may be used again
+    here(demo_pipeline, folder, patch, **flags)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="sums on a GPU depend on the order of its threads")
-def test_the_same_seed_gives_the_same_model_and_no_run_keeps_frames_of_another(folder, monkeypatch):
-    first = train_here(folder, monkeypatch, 0, 5)
-    assert same(first, train_here(folder, monkeypatch, 0, 5))
-    assert names(folder / "again" / "frames" / "heldout") == {f"{t:05d}.png" for t in HELD_OUT}
-    other = train_here(folder, monkeypatch, 1, 4)
-    assert not torch.equal(*(next(v for k, v in m.items() if ".field." in k) for m in (first, other)))
-    assert names(folder / "again" / "frames" / "heldout") == {"00002.png", "00006.png"}
+def test_a_scene_is_trained_again_from_its_configuration_and_no_run_keeps_frames_of_another(
+    folder, movers, monkeypatch
+):
+    monkeypatch.setattr("models.fitting.LOG2_ENTRIES", 12)
+    flags = {"background_path": "results/clip/background_points.pt", "video_path": "clip/frames", "num_epochs": 1}
+    own = {"foreground_path": "movers/foreground_points.pt", "holdout_every": 5, "output_dir": "first"}
+    train_here(folder, monkeypatch, **flags | own)
+    told, first = settings_of(folder / "first" / "config.json"), folder / "first"
+    train_here(folder, monkeypatch, **told | {"output_dir": "second"})
+    assert settings_of(folder / "second" / "config.json") == told | {"output_dir": "second"}
+    kinds = {".pt", ".mp4", ".glb", ".png"}
+    made, second = contents(first, kinds), contents(folder / "second", kinds)
+    assert {"model.pt", "reconstruction.mp4", "novel_view_spiral.mp4", "scene_animated.glb"} <= made.keys()
+    assert made.keys() == second.keys()
+    assert [name for name in made if made[name] != second[name]] == []
+    assert names(folder / "second" / "frames" / "heldout") == {f"{t:05d}.png" for t in HELD_OUT}
+    other = {"holdout_every": 4, "output_dir": "second", "seed": 1, "export": ""}
+    train_here(folder, monkeypatch, **flags | other)
+    assert names(folder / "second" / "frames" / "heldout") == {"00002.png", "00006.png"}
+    assert (folder / "second" / "model.pt").read_bytes() != made["model.pt"]
