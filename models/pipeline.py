@@ -92,7 +92,7 @@ class TriangleMeshPipeline:
         """
         cameras = tracks.cameras
         points = tracks.xyz[0].double()
-        pool, faces, trust, meshes = [points.numpy()], {}, {}, []
+        pool, faces, trust, spans = [points.numpy()], {}, {}, []
         size = len(points)
         first, last = _lifetime(tracks.visible)
         for t in frames:
@@ -125,11 +125,11 @@ class TriangleMeshPipeline:
             index[border] = size + np.arange(border.sum())
             size += int(border.sum())
             faces[t], trust[t] = torch.from_numpy(index[mesh.faces]), torch.from_numpy(mesh.trust)
-            meshes.append(mesh.xy)
+            spans.append(np.stack([mesh.xy.min(0), mesh.xy.max(0)]))
         if not faces:
             raise InputError("no frame has enough tracked points for a mesh: track more (a smaller --spacing)")
         vertices = torch.from_numpy(np.concatenate(pool)).float()
-        return TriangleMeshPipeline(cameras, vertices, faces, trust, Canvas.around(meshes))
+        return TriangleMeshPipeline(cameras, vertices, faces, trust, Canvas.around(spans))
 
     def fragments(
         self,

@@ -1,5 +1,8 @@
 """What long clips are spared gives the same as the plain way of doing it, on random input."""
 
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,15 +11,17 @@ from scipy import ndimage
 from models import tracking
 from models.blobs import Blobs
 from models.files import write_tensors
+from models.frame_store import FrameStore
 from models.masks import at_points
 from models.motion import MARGIN, WINDOW, _windows
 from models.motion_segments import SHORTEST, SMALLEST, label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
 from models.reading import load_tensors
-from models.resources import held_memory
+from models.resources import held_memory, return_freed
 from models.sightings import Sightings
 from models.synthetic import render_room
 from models.tracking import grow_tracks
+from models.tracks import Tracks, load_tracks, save_tracks
 from models.triangulation import anchors
 
 
@@ -121,6 +126,47 @@ def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
         assert held_memory() - before < 16 << 20
     values[0] = 1
     assert load_tensors(tmp_path / "a.pt")["xy"][0] == 0
+
+
+def mapped_memory() -> int | None:
+    """Bytes of files' pages that this process holds; None where the system does not tell."""
+    with suppress(OSError, IndexError):
+        return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) * 1024
+    return None
+
+
+def test_a_track_file_that_was_checked_holds_no_memory(tmp_path):
+    num_frames, num_tracks = 16, 1 << 17
+    cameras, visible = render_room(num_frames, 32, 18, num_tracks=10).cameras, torch.ones(16, 1 << 17, dtype=torch.bool)
+    values = {"xy": torch.rand(num_frames, num_tracks, 2), "visible": visible, "confidence": visible.float()}
+    poses = {"K": cameras.K, "world_from_cam": cameras.world_from_cam, "frame_indices": torch.arange(num_frames)}
+    size = {"width": 32, "height": 18, "fps": 24.0, "layer": "background", "video_path": ""}
+    xyz = torch.rand(1, num_tracks, 3).expand(num_frames, -1, -1)
+    save_tracks(tmp_path / "a.pt", Tracks(**values, xyz=xyz, **poses, **size))
+    before = mapped_memory()
+    tracks = load_tracks(tmp_path / "a.pt")
+    if before is not None:
+        assert mapped_memory() - before < 2 << 20
+    assert torch.equal(tracks.xy, values["xy"]) and torch.equal(tracks.visible, visible)
+
+
+def test_frames_are_held_once_and_leave_no_memory_behind():
+    frame = np.random.default_rng(0).integers(0, 255, (360, 640, 3), np.uint8)
+    return_freed()
+    before, store = held_memory(), FrameStore(None)
+    for _ in range(100):
+        store.add(frame.copy())
+    frames = store.array()
+    return_freed()
+    if before is not None:
+        assert held_memory() - before < 1.1 * frames.nbytes
+    assert (frames == frame).all()
+
+
+def test_the_canvas_of_meshes_is_that_of_their_corners():
+    random = np.random.default_rng(0)
+    places = [random.normal(0, 300, (50, 2)) for _ in range(4)]
+    assert Canvas.around(places) == Canvas.around([np.stack([xy.min(0), xy.max(0)]) for xy in places])
 
 
 def test_the_vertices_of_all_faces_are_found_without_sorting_them():
