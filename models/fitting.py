@@ -56,12 +56,7 @@ def train_scene(
     training = sorted(set(range(len(frames))) - set(inputs.held_out))
     fitting = _Fitting(seed, device, checkpoint, viewer)
     exposure = _exposure(inputs, training)
-    meshes, pixels = _meshes_and_pixels(inputs, training, exposure, fitting.random)
-    return_freed()
-    renderer = fitting.renderer(normalization(tracks.cameras, meshes.vertices[meshes.used]))
-    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
-    scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
-    history = fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
+    scene, history = _background(inputs, training, exposure, schedule, fitting)
     if movers is None or masks is None:
         return scene, history
     moving = MovingMeshPipeline.from_tracks(movers, masks, training)
@@ -74,6 +69,19 @@ def train_scene(
     schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
     fitting.fit("movers", scene, renderer, pixels, None, schedule)
     return scene, history
+
+
+def _background(
+    inputs: ClipInputs, training: list[int], exposure: Exposure, schedule: Schedule, fitting: "_Fitting"
+) -> tuple[Scene, History]:
+    """The scene without movers, trained; the pixels that it was trained on are not kept."""
+    tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
+    meshes, pixels = _meshes_and_pixels(inputs, training, exposure, fitting.random)
+    return_freed()
+    renderer = fitting.renderer(normalization(tracks.cameras, meshes.vertices[meshes.used]))
+    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
+    scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
+    return scene, fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
 
 
 def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:

@@ -122,7 +122,7 @@ def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.
     meshes = scene.background.meshes
     source = meshes.nearest_frames(view, index, 1)[0][0]
     used, faces = torch.unique(meshes.faces[source], return_inverse=True)
-    xy, depth = view[[index]].project(meshes.vertices[used].double())
+    xy, depth = view[[index]].project(meshes.vertices[used.long()].double())
     return torch.where(depth[..., None] > 0, xy, torch.nan)[0].numpy(), faces.numpy()
 
 

@@ -82,7 +82,7 @@ class Scene:
     def depth(self) -> float:
         """Harmonic mean of the background's z-depth in the middle of the path, world units: parallax goes by it."""
         middle = self.background.meshes.nearest_frames(self.cameras, len(self.cameras) // 2, 1)[0][0]
-        vertices = torch.unique(self.background.meshes.faces[middle])
+        vertices = torch.unique(self.background.meshes.faces[middle]).long()
         z = self.cameras[[middle]].to_camera(self.background.meshes.vertices[vertices].double())[0, :, 2]
         return float(1 / (1 / z[z > 0]).mean())
 
@@ -217,6 +217,7 @@ def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
         _checked(state["trust"][t], len(_checked(faces, None, 3)))
         if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
             raise ValueError("a face names a vertex that does not exist")
-        _checked(vertices[faces.flatten()], 3 * len(faces), 3)
-    meshes = TriangleMeshPipeline(cameras, vertices, state["faces"], state["trust"], Canvas(**state["canvas"]))
+        _checked(vertices[faces.flatten().long()], 3 * len(faces), 3)
+    faces = {t: of_frame.int() for t, of_frame in state["faces"].items()}
+    meshes = TriangleMeshPipeline(cameras, vertices, faces, state["trust"], Canvas(**state["canvas"]))
     return Layer(meshes, _renderer_from(state, device))

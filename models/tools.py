@@ -161,7 +161,7 @@ def sample_points(
     cameras = meshes.cameras
     return TrainingPixels(
         **{name: store[name][:kept] for name in ("frame", "pixel", "face", "rgb")},
-        vertices=np.concatenate([meshes.faces[t].numpy().astype(np.int32) for t in times]),
+        vertices=np.concatenate([meshes.faces[t].numpy().astype(np.int32, copy=False) for t in times]),
         trust=np.concatenate([meshes.trust[t].numpy() for t in times]),
         inverse_K=torch.linalg.inv(cameras.K.double()).numpy(),
         world_from_cam=cameras.world_from_cam.double().numpy(),
