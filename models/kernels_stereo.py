@@ -22,6 +22,9 @@ _ACROSS = np.tile(np.arange(-RADIUS, RADIUS + 1), SIDE).astype(np.float32)
 _DOWN = np.repeat(np.arange(-RADIUS, RADIUS + 1), SIDE).astype(np.float32)
 _ZOOM = np.float32(ZOOM)
 _TIE = np.float32(5e-4)
+_FAST = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": True, "forceinline": True}
+"""Of helpers with fast arithmetic: a copy that is not part of its caller is rounded otherwise, and which copy is called
+would depend on whether kernels were compiled just now or come from the cache."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -48,7 +51,7 @@ def patch_weights(image, y, x, weights, values):
     return variance
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@numba.njit(**_FAST)
 def unlikeness(source, width, height, A, T, weights, values, variance, x, y, rho, slope_x, slope_y):
     """1 - weighted correlation of the patch round pixel (x, y) with ``source``, on the plane of inverse depth ``rho``.
 
@@ -81,7 +84,7 @@ def unlikeness(source, width, height, A, T, weights, values, variance, x, y, rho
     return min(np.float32(1) - product / np.sqrt(spread * (variance + NOISE)), UNSEEN)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@numba.njit(**_FAST)
 def _cost(sources, width, height, A, T, weights, values, variance, x, y, rho, slope_x, slope_y, start):
     """Mean unlikeness of the best views, and what leaving the start costs."""
     best, second = np.float32(9), np.float32(9)

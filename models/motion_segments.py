@@ -195,7 +195,7 @@ def _likeness(image: Float[np.ndarray, "3 h w"], sharpness: float, strength: flo
     return weight
 
 
-@numba.njit(cache=True, fastmath=True)
+@numba.njit(cache=True, fastmath=True, forceinline=True)
 def _mean_field(weight, odds, start, num_rounds=6):
     """Rounds of mean field in one image; neighbours of unlike colour hardly pull."""
     height, width = odds.shape

@@ -1,10 +1,12 @@
 """The code keeps the order of files and the rules that the package's docstring states."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 import models
 
@@ -55,6 +57,18 @@ def test_torch_load_never_runs_pickled_code(path: Path):
     for call in calls(ast.parse(path.read_text(encoding="utf-8"))):
         if ast.unparse(call.func) == "torch.load":
             assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords)
+
+
+COMPILED = [path for path in SOURCES if "njit" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.stem)
+def test_kernels_give_the_same_from_the_cache_as_just_compiled(path: Path):
+    """Fast arithmetic in a kernel that others call must be inlined: the compiler rounds each copy in its own way."""
+    module = importlib.import_module(f"models.{path.stem}")
+    for kernel in vars(module).values():
+        if isinstance(kernel, Dispatcher) and kernel.targetoptions.get("fastmath"):
+            assert kernel.targetoptions.get("forceinline"), kernel.__name__
 
 
 def test_the_list_names_each_file_once():
