@@ -2,15 +2,14 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.colmap import MIN_SHARED, bundle_adjust, poses_of, run_mapper, write_database
@@ -54,9 +53,11 @@ def solve_rigid(
         visible: which of them were seen.
         cameras: the clip's; only their intrinsics are used.
     """
+    if len(xy) > WHOLE:
+        return _solve_long(xy, visible, cameras, seed)
     if _enough(visible).sum() < 3:
         return None
-    own = _map(xy, visible, cameras, seed) if len(xy) <= WHOLE else _map_long(xy, visible, cameras, seed)
+    own = _map(xy, visible, cameras, seed)
     if own is None:
         return None
     own_cameras, placed = own
@@ -99,7 +100,8 @@ def metric_depth(
 
 def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tuple[Cameras, np.ndarray] | None:
     """Cameras round the mover, and the frames that have one."""
-    subset = _spread(xy, visible, cameras)
+    longest = max(cameras.width, cameras.height)
+    subset = thin(xy, visible, max(4, longest // 80), min_length=3)
     focal = float(cameras.K[:, 0, 0].mean())
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
@@ -109,22 +111,12 @@ def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tu
         return None
     poses, placed, *_ = poses_of(model, len(xy))
     own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
-    return _adjusted(own, placed, xy, visible, subset), placed
-
-
-def _spread(xy: np.ndarray, visible: np.ndarray, cameras: Cameras) -> Int[np.ndarray, "n"]:
-    """Tracks to solve a mover's cameras from, evenly over the image."""
-    return thin(xy, visible, max(4, max(cameras.width, cameras.height) // 80), min_length=3)
-
-
-def _adjusted(own: Cameras, placed: np.ndarray, xy: np.ndarray, visible: np.ndarray, subset: np.ndarray) -> Cameras:
-    """Cameras round the mover by bundle adjustment over some of the tracks, where enough of them have a point."""
     points = triangulate(xy, visible & placed[:, None], own)
     good = points.agrees[:, subset].sum(0) >= 3
     chosen = subset[good]
     if len(chosen) < MIN_SHARED:
-        return own
-    return bundle_adjust(own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False)
+        return own, placed
+    return bundle_adjust(own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False), placed
 
 
 def _enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
@@ -139,82 +131,42 @@ def _explains(points: Points, visible: Bool[np.ndarray, "F N"], placed: Bool[np.
     return (placed & enough).sum() >= REGISTERED_SHARE * enough.sum() and agreeing >= AGREEING_SHARE
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """A mover's own cameras in some of a clip's frames."""
+def _solve_long(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> RigidMotion | None:
+    """``solve_rigid`` in stretches, each solved as a short clip is and brought to the unit of those before it.
 
-    frames: range
-    tracks: Int[np.ndarray, "n"]
-    """Those that are seen in them."""
-    poses: Float[np.ndarray, "f 4 4"]
-    placed: Bool[np.ndarray, "f"]
-    depth: Float[np.ndarray, "f n"]
-    """z-depth of sightings that agree with the shape; NaN for others."""
-
-
-def _map_long(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tuple[Cameras, np.ndarray] | None:
-    """``_map`` in stretches, each judged as a short clip is and joined to the one before it.
-
-    A mover that is not rigid is thus given up at its first stretch; frames before and after it are not looked at.
+    A mover that is not rigid is thus given up at its first stretch. Depths change over from one stretch to the next in
+    the frames that they share.
     """
-    poses, placed, before = np.tile(np.eye(4), (len(xy), 1, 1)), np.zeros(len(xy), bool), None
-    stretches = _stretches(np.flatnonzero(_enough(visible)))
-    for frames in stretches:
-        found = _solve_stretch(frames, xy, visible, cameras, seed)
-        if found is not None and before is not None:
-            found = _joined(before, found)
+    enough = np.flatnonzero(_enough(visible))
+    if len(enough) < 3:
+        return None
+    depth, sure, placed = np.full(visible.shape, np.nan), np.zeros(visible.shape, bool), np.zeros(len(xy), bool)
+    for frames in _stretches(int(enough[0]), int(enough[-1]) + 1):
+        part = slice(frames[0], frames[-1] + 1)
+        tracks = np.flatnonzero(visible[part].any(0))
+        found = solve_rigid(xy[part, tracks], visible[part, tracks], cameras[part], seed)
         if found is None:
             return None
-        fresh = np.array(frames)[found.placed & ~placed[frames]]
-        poses[fresh], placed[fresh], before = found.poses[fresh - frames[0]], True, found
-    own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
-    if len(stretches) > 1:
-        own = _adjusted(own, placed, xy, visible, _spread(xy, visible, cameras))
-    return own, placed
+        before, scale = depth[part, tracks], 1.0
+        if placed.any():
+            both = sure[part, tracks] & found.sure
+            if both.sum() < MIN_SHARED:
+                return None
+            scale = float(np.median(before[both] / found.depth[both]))
+        share = np.clip((np.arange(len(frames)) + 1) / (SHARED + 1), 0, 1)[:, None]
+        after = scale * found.depth
+        joined = np.where(np.isnan(after), before, (1 - share) * before + share * after)
+        depth[part, tracks] = np.where(np.isnan(before), after, joined)
+        sure[part, tracks] |= found.sure
+        placed[part] |= found.placed
+    return RigidMotion(depth, sure, placed)
 
 
-def _stretches(enough: Int[np.ndarray, "f"]) -> list[range]:
-    """The frames from the first to the last that see enough of a mover, each stretch with ``SHARED`` of the next."""
-    begin, end = int(enough[0]), int(enough[-1]) + 1
+def _stretches(begin: int, end: int) -> list[range]:
+    """Frames [begin, end) in stretches of at most ``WHOLE``, each with ``SHARED`` of the next."""
     count = max(1, -(-(end - begin - SHARED) // (WHOLE - SHARED)))
     edges = np.linspace(begin, end - SHARED, count + 1).round().astype(int).tolist()
     return [range(max(begin, a), b + SHARED) for a, b in pairwise(edges)]
-
-
-def _solve_stretch(frames: range, xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> _Stretch | None:
-    part = slice(frames[0], frames[-1] + 1)
-    tracks = np.flatnonzero(visible[part].any(0))
-    own_xy, own_visible = xy[part, tracks], visible[part, tracks]
-    if _enough(own_visible).sum() < 3 or (found := _map(own_xy, own_visible, cameras[part], seed)) is None:
-        return None
-    own, placed = found
-    points = triangulate(own_xy, own_visible & placed[:, None], own)
-    if not _explains(points, own_visible, placed):
-        return None
-    depth = own.project(torch.from_numpy(points.xyz))[1].numpy()
-    depth[~points.agrees] = np.nan
-    return _Stretch(frames, tracks, own.world_from_cam.numpy(), placed, depth)
-
-
-def _joined(before: _Stretch, after: _Stretch) -> _Stretch | None:
-    """The later stretch in the axes and the unit of the one before, by what both see; None where that is too little."""
-    shared = np.arange(after.frames[0], before.frames[-1] + 1)
-    a, b = shared - before.frames[0], shared - after.frames[0]
-    both = before.placed[a] & after.placed[b]
-    _, of_a, of_b = np.intersect1d(before.tracks, after.tracks, assume_unique=True, return_indices=True)
-    ratio = before.depth[a[both]][:, of_a] / after.depth[b[both]][:, of_b]
-    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
-    if len(ratio) < MIN_SHARED:
-        return None
-    scale, old, new = float(np.median(ratio)), before.poses[a[both]], after.poses[b[both]].copy()
-    new[:, :3, 3] *= scale
-    moves = old @ np.linalg.inv(new)  # the same in all frames, were it not for noise
-    turn = Rotation.from_matrix(moves[:, :3, :3]).mean().as_matrix()
-    poses = after.poses.copy()
-    poses[:, :3, :3] = turn @ poses[:, :3, :3]
-    poses[:, :3, 3] = scale * poses[:, :3, 3] @ turn.T
-    poses[:, :3, 3] += np.median(old[:, :3, 3] - new[:, :3, 3] @ turn.T, 0)
-    return replace(after, poses=poses, depth=scale * after.depth)
 
 
 def _depths(xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray) -> np.ndarray:
