@@ -114,7 +114,10 @@ def test_each_mode_and_layer_gives_a_picture_of_its_own(page: Page, folder: Path
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Iterator[Page]:
     """The viewer's page, opened while the scene is being trained."""
-    with open_browser() as browser, script(folder, "--view", "--num_epochs=20", f"--view_port={free_port()}") as demo:
+    with (
+        open_browser() as browser,
+        script(folder, "--view", "--num_epochs=20", "--export=", f"--view_port={free_port()}") as demo,
+    ):
         url = read_until(demo, "viewer: open ").split()[2]
         assert url.startswith("http://127.0.0.1:")
         page = browser.new_page(viewport={"width": 1000, "height": 600})
