@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from models import rigid
 from models.cameras import Cameras
 from models.rigid import SHARED, WHOLE, RigidMotion, _stretches, metric_depth, solve_rigid
 
@@ -97,6 +98,18 @@ def test_unrelated_points_are_no_rigid_mover():
     start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
     drift = np.cumsum(random.normal(0, 0.03, (FRAMES, 60, 3)), 0)
     assert solve_rigid(*seen(start + drift, 0.2, random), still_camera()) is None
+
+
+def test_a_mover_that_is_not_rigid_is_given_up_at_its_first_stretch(monkeypatch):
+    monkeypatch.setattr(rigid, "WHOLE", 12)
+    monkeypatch.setattr(rigid, "SHARED", 4)
+    mapped = []
+    monkeypatch.setattr(rigid, "_map", lambda *given, own=rigid._map: mapped.append(1) or own(*given))
+    random = np.random.default_rng(4)
+    start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
+    drift = np.cumsum(random.normal(0, 0.03, (FRAMES, 60, 3)), 0)
+    assert solve_rigid(*seen(start + drift, 0.2, random), still_camera()) is None
+    assert len(mapped) == 1
 
 
 def test_too_few_tracks_are_no_rigid_mover(box):
