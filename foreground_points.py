@@ -241,8 +241,8 @@ def depth_of_mover(
     cameras: Cameras, xy: np.ndarray, visible: np.ndarray, mask: np.ndarray, surface: Sequence[np.ndarray], seed: int
 ) -> tuple[np.ndarray, str]:
     """z-depth (F, N) of one mover's tracks: of its rigid shape, or one a frame; scaled by the ground it stands on."""
-    whole = np.repeat(lift_mover(mask, surface)[:, None], xy.shape[1], 1)
-    motion = solve_rigid(xy.astype(np.float64), visible, cameras, seed)
+    whole = np.broadcast_to(lift_mover(mask, surface)[:, None], visible.shape)
+    motion = solve_rigid(xy, visible, cameras, seed)
     depth = None if motion is None else metric_depth(motion, xy, surface)
     if depth is None:
         return whole, "contact with the ground, one a frame"

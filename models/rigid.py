@@ -57,6 +57,7 @@ def solve_rigid(
         return _solve_long(xy, visible, cameras, seed)
     if _enough(visible).sum() < 3:
         return None
+    xy = xy.astype(np.float64)
     own = _map(xy, visible, cameras, seed)
     if own is None:
         return None
