@@ -23,6 +23,9 @@ PAIRS_PER_CHUNK = 1 << 22
 FACE_BITS = 0x7FFFFFFF
 BANDS_PER_THREAD = 8
 """Parts of a mesh or an image for each thread, so that none waits long for the others."""
+LARGE_POOL = 16
+"""Vertices for each corner from which on it takes less to sort the corners than to look at all vertices, which in a
+long clip are those of thousands of frames."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ def used_vertices(faces: Int[Tensor, "T 3"], num_vertices: int) -> tuple[Int[Ten
         ValueError: a face names a vertex that does not exist.
     """
     _check_faces(faces, num_vertices)
+    if num_vertices > LARGE_POOL * faces.numel():
+        used, own = torch.unique(faces, return_inverse=True)
+        return used.long(), own.reshape(faces.shape)
     used = torch.zeros(num_vertices, dtype=torch.bool, device=faces.device)
     used[faces.flatten().long()] = True
     return used.nonzero()[:, 0], (used.cumsum(0) - 1)[faces.long()]

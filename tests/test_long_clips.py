@@ -16,6 +16,7 @@ from models.masks import at_points
 from models.motion import MARGIN, WINDOW, _windows
 from models.motion_segments import SHORTEST, SMALLEST, label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
+from models.rasterizer import used_vertices
 from models.reading import load_tensors
 from models.resources import held_memory, return_freed
 from models.sightings import Sightings
@@ -167,6 +168,14 @@ def test_the_canvas_of_meshes_is_that_of_their_corners():
     random = np.random.default_rng(0)
     places = [random.normal(0, 300, (50, 2)) for _ in range(4)]
     assert Canvas.around(places) == Canvas.around([np.stack([xy.min(0), xy.max(0)]) for xy in places])
+
+
+@pytest.mark.parametrize("pool", [300, 100_000])
+def test_the_vertices_of_a_mesh_are_found_whatever_the_size_of_the_pool(pool):
+    faces = torch.from_numpy(np.random.default_rng(0).integers(0, 300, (60, 3), np.int32))
+    used, own = used_vertices(faces, pool)
+    assert torch.equal(used, torch.unique(faces).long()) and used.dtype == own.dtype == torch.int64
+    assert torch.equal(used[own], faces.long())
 
 
 def test_the_vertices_of_all_faces_are_found_without_sorting_them():
