@@ -76,9 +76,8 @@ def _background(
 ) -> tuple[Scene, History]:
     """The scene without movers, trained; the pixels that it was trained on are not kept."""
     tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
-    meshes, pixels = _meshes_and_pixels(inputs, training, exposure, fitting.random)
+    meshes, renderer, pixels = _prepared(inputs, training, exposure, fitting)
     return_freed()
-    renderer = fitting.renderer(normalization(tracks.cameras, meshes.vertices[meshes.used]))
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
     scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
     return scene, fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
@@ -89,15 +88,15 @@ def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:
     return estimate_exposure(inputs.frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
 
 
-def _meshes_and_pixels(
-    inputs: ClipInputs, training: list[int], exposure: Exposure, random: np.random.Generator
-) -> tuple[TriangleMeshPipeline, TrainingPixels]:
-    """The background's meshes, and what is learned from: the grown masks that both need are not kept."""
+def _prepared(
+    inputs: ClipInputs, training: list[int], exposure: Exposure, fitting: "_Fitting"
+) -> tuple[TriangleMeshPipeline, WorldSpaceTrianglePipeline, TrainingPixels]:
+    """The background's meshes, what is trained and what it learns from; the grown masks needed here are not kept."""
     grown = None if inputs.masks is None else dilate(inputs.masks, MASK_MARGIN)
     meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
-    return_freed()
-    bars = partial(stage_bars(), "pixels")
-    return meshes, sample_points(meshes, inputs.frames, grown, training, exposure, generator=random, progress=bars)
+    renderer = fitting.renderer(normalization(meshes.cameras, meshes.vertices[meshes.used]))
+    own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
+    return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
 
 
 def _meshes(

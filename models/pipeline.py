@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -157,6 +157,16 @@ class TriangleMeshPipeline:
             found[faces.flatten().long()] = True
         return found.nonzero()[:, 0]
 
+    def joined(self, times: Sequence[int]) -> tuple[Int[Tensor, "T 3"], Float[Tensor, "T"]]:
+        """Faces and trust of some frames, one after the other; the frames' own become parts of them: held once."""
+        size = sum(len(self.faces[t]) for t in times)
+        faces, trust, end = torch.empty((size, 3), dtype=torch.int32), torch.empty(size), 0
+        for t in times:
+            part = slice(end, end + len(self.faces[t]))
+            faces[part], trust[part], end = self.faces[t], self.trust[t], part.stop
+            self.faces[t], self.trust[t] = faces[part], trust[part]
+        return faces, trust
+
     @cached_property
     def depth_scale(self) -> float:
         """Median distance of the points from the middle camera, in world units."""
@@ -222,13 +232,14 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
     A camera that hardly moved cannot tell depths apart so finely; depth then takes less of the cube, so that frames
     whose meshes disagree by what cannot be measured still share cells.
     """
-    finite = vertices[torch.isfinite(vertices).all(1)].double()
+    local = vertices[torch.isfinite(vertices).all(1)].double()
     pose = cameras.world_from_cam[len(cameras) // 2].double().clone()
     forward = torch.nn.functional.normalize(cameras.world_from_cam[:, :3, 2].double().mean(0), dim=0)
     right = torch.nn.functional.normalize(torch.linalg.cross(-pose[:3, 1], -forward), dim=0)
     pose[:3, 0], pose[:3, 1], pose[:3, 2] = right, torch.linalg.cross(forward, right), forward
     pose[:3, 3] = cameras.centers.double().mean(0)
-    local = (finite - pose[:3, 3]) @ pose[:3, :3]
+    local -= pose[:3, 3]  # in place, as these are all vertices of a clip
+    local = local @ pose[:3, :3]
     z = local[:, 2]
     need = torch.quantile(z.clamp_min(0), 0.5) * 0.3
     back = max(0.0, float(need - z.min()))

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.exposure import Exposure
 from models.kernels_threads import run_tasks, split_range
 from models.pipeline import TriangleMeshPipeline, transform_points
+from models.resources import return_freed
 
 SAMPLE = np.dtype(
     {
@@ -147,6 +148,8 @@ def sample_points(
     # The system gives memory only to what is written, so that room for the most there can be costs nothing.
     kept, store = 0, np.empty(min(len(times) * height * width, int(limit + 8 * limit**0.5) + 64), SAMPLE)
     offsets = np.cumsum([0, *(len(meshes.faces[t]) for t in times)])
+    vertices, trust = (values.numpy() for values in meshes.joined(times))
+    return_freed()
     for done, (t, offset) in enumerate(zip(times, offsets, strict=False), 1):
         face = meshes.fragments(t, meshes.cameras, t).face.numpy().ravel()
         wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
@@ -161,8 +164,8 @@ def sample_points(
     cameras = meshes.cameras
     return TrainingPixels(
         **{name: store[name][:kept] for name in ("frame", "pixel", "face", "rgb")},
-        vertices=np.concatenate([meshes.faces[t].numpy().astype(np.int32, copy=False) for t in times]),
-        trust=np.concatenate([meshes.trust[t].numpy() for t in times]),
+        vertices=vertices,
+        trust=trust,
         inverse_K=torch.linalg.inv(cameras.K.double()).numpy(),
         world_from_cam=cameras.world_from_cam.double().numpy(),
         width=width,

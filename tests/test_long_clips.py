@@ -170,6 +170,20 @@ def test_the_canvas_of_meshes_is_that_of_their_corners():
     assert Canvas.around(places) == Canvas.around([np.stack([xy.min(0), xy.max(0)]) for xy in places])
 
 
+def test_faces_joined_are_those_of_the_frames_and_are_held_once():
+    random = np.random.default_rng(0)
+    faces = {t: torch.from_numpy(random.integers(0, 50, (10 + t, 3), np.int32)) for t in (0, 2, 5)}
+    trust = {t: torch.rand(10 + t) for t in faces}
+    cameras = render_room(num_frames=6, width=32, height=18, num_tracks=10).cameras
+    meshes = TriangleMeshPipeline(cameras, torch.rand(50, 3), dict(faces), dict(trust), Canvas(0, 0, 1, 1))
+    all_faces, all_trust = meshes.joined([0, 2, 5])
+    assert torch.equal(all_faces, torch.cat(list(faces.values())))
+    assert torch.equal(all_trust, torch.cat(list(trust.values())))
+    for t in faces:
+        assert torch.equal(meshes.faces[t], faces[t]) and torch.equal(meshes.trust[t], trust[t])
+        assert meshes.faces[t].untyped_storage().data_ptr() == all_faces.untyped_storage().data_ptr()
+
+
 @pytest.mark.parametrize("pool", [300, 100_000])
 def test_the_vertices_of_a_mesh_are_found_whatever_the_size_of_the_pool(pool):
     faces = torch.from_numpy(np.random.default_rng(0).integers(0, 300, (60, 3), np.int32))
