@@ -8,6 +8,7 @@ flow replaced by the forward-backward error and by the look of the point.
 """
 
 import cv2
+import numba
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -78,7 +79,7 @@ def _sweep(
             good = (error < FORWARD_BACKWARD_LIMIT) & _inside(there, blurred.shape)
             if abs(t - source) == 1:
                 gain = _gain(look[from_here[good]], patch[good])
-            differs = np.abs(look[from_here] - patch * gain).mean((1, 2))
+            differs = _differences(look, from_here, patch, gain)
             total = cost[source, from_here] + error**2 + LINK_COST + UNLIKE_COST * differs
             won = good & (differs < LOST) & (total < best[from_here])
             best[from_here[won]], unlike[from_here[won]] = total[won], differs[won]
@@ -130,10 +131,48 @@ def _blurred(frame: np.ndarray) -> Float[np.ndarray, "H W 3"]:
     return cv2.GaussianBlur(frame, (0, 0), _SIGMA).astype(np.float32)
 
 
-def _patches(image: np.ndarray, xy: np.ndarray) -> Float[np.ndarray, "n P 3"]:
-    side = np.arange(-_RADIUS, _RADIUS + 1, dtype=np.float32)
-    offsets = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    return sample(image, xy[:, None] + offsets)
+def _patches(image: Float[np.ndarray, "H W 3"], xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n P 3"]:
+    """Bilinear values round points; the border repeats."""
+    patches = np.empty((len(xy), (2 * _RADIUS + 1) ** 2, 3), np.float32)
+    _read_patches(image, xy.astype(np.float32), patches)
+    return patches
+
+
+@numba.njit(cache=True, nogil=True)
+def _read_patches(image, xy, patches):
+    height, width = image.shape[:2]
+    for n in range(len(xy)):
+        x = min(max(xy[n, 0] - np.float32(0.5), np.float32(-width)), np.float32(2 * width))
+        y = min(max(xy[n, 1] - np.float32(0.5), np.float32(-height)), np.float32(2 * height))
+        left, top = int(np.floor(x)), int(np.floor(y))
+        right, below = x - np.float32(left), y - np.float32(top)
+        weights = (1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below
+        place = 0
+        for dy in range(-_RADIUS, _RADIUS + 1):
+            above, under = min(max(top + dy, 0), height - 1), min(max(top + dy + 1, 0), height - 1)
+            for dx in range(-_RADIUS, _RADIUS + 1):
+                a, b = min(max(left + dx, 0), width - 1), min(max(left + dx + 1, 0), width - 1)
+                for c in range(3):
+                    patches[n, place, c] = (
+                        weights[0] * image[above, a, c]
+                        + weights[1] * image[above, b, c]
+                        + weights[2] * image[under, a, c]
+                        + weights[3] * image[under, b, c]
+                    )
+                place += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _differences(look, points, patches, gain):
+    """Mean absolute difference of the points' patches, brightened by gain, from those of their queries."""
+    difference = np.empty(len(points), np.float32)
+    for n in range(len(points)):
+        total = np.float32(0)
+        for place in range(patches.shape[1]):
+            for c in range(3):
+                total += abs(look[points[n], place, c] - patches[n, place, c] * gain[c])
+        difference[n] = total / (3 * patches.shape[1])
+    return difference
 
 
 def _gain(look: np.ndarray, patch: np.ndarray) -> Float[np.ndarray, "3"]:

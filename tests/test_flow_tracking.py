@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.flow_fields import FlowFields, _Shelf
-from models.flow_tracking import INTERVALS, dis_flow
+from models.flow_tracking import INTERVALS, _differences, _patches, dis_flow
 from models.optical_flow import coarse_flow, fine_flow, grey, sample
 from models.synthetic import render_room
 from models.tracking import grow_tracks
@@ -228,3 +228,19 @@ def test_sampling_is_bilinear_between_pixel_centres(seed, count):
     top = field[i, j] * (1 - a) + field[i, j + 1] * a
     expected = top * (1 - b) + (field[i + 1, j] * (1 - a) + field[i + 1, j + 1] * a) * b
     np.testing.assert_allclose(sample(field, xy), expected, atol=0.05)  # OpenCV rounds to 1/32 of a pixel
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patches_and_their_differences_are_those_of_the_plain_way(seed):
+    random = np.random.default_rng(seed)
+    image = random.uniform(0, 255, (20, 30, 3)).astype(np.float32)
+    xy = random.uniform(-8, [38, 28], (200, 2)).astype(np.float32)
+    side = np.arange(-2, 3, dtype=np.float32)
+    offsets = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    patches = _patches(image, xy)
+    np.testing.assert_allclose(patches, sample(image, xy[:, None] + offsets), atol=16)  # OpenCV rounds to 1/32 pixel
+    np.testing.assert_allclose(patches.mean(), sample(image, xy[:, None] + offsets).mean(), rtol=0.01)
+    look, gain = random.uniform(0, 255, (300, 25, 3)).astype(np.float32), np.float32([0.9, 1, 1.2])
+    points = random.permutation(300)[:200]
+    expected = np.abs(look[points] - patches * gain).mean((1, 2))
+    np.testing.assert_allclose(_differences(look, points, patches, gain), expected, rtol=1e-4)
