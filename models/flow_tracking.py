@@ -111,11 +111,12 @@ def _link(fields: FlowFields, a: int, b: int, xy: np.ndarray) -> tuple[np.ndarra
     onwards, backwards = fields.between(a, b)
     there = xy + sample(onwards, xy / fields.scale)
     back = there + sample(backwards, there / fields.scale)
-    return there, np.linalg.norm(back - xy, axis=-1)
+    return there, np.hypot(*(back - xy).T)
 
 
 def _inside(xy: np.ndarray, shape: tuple[int, ...]) -> Bool[np.ndarray, "n"]:
-    return ((xy >= 0.5) & (xy <= np.array(shape[1::-1]) - 0.5)).all(-1)
+    (x, y), (height, width) = xy.T, shape[:2]
+    return (x >= 0.5) & (y >= 0.5) & (x <= width - 0.5) & (y <= height - 0.5)
 
 
 def _looks(frames: np.ndarray, queries: np.ndarray) -> Float[np.ndarray, "N P 3"]:
