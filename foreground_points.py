@@ -59,8 +59,8 @@ class Settings:
     """Track file of the background; results/<clip>/background_points.pt if not given."""
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
-    tracker: str = "lucas_kanade"
-    """Which point tracker: lucas_kanade, dis_flow, or a learned one of submodules/README.md."""
+    tracker: str = "dis_flow"
+    """Which point tracker: dis_flow, lucas_kanade, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     import_path: Path | None = None

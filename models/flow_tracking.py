@@ -8,12 +8,14 @@ flow replaced by the forward-backward error and by the look of the point.
 """
 
 import cv2
+import numba
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from models.optical_flow import fine_flow, grey, sample
+from models.flow_fields import FlowFields
+from models.optical_flow import sample
 
-INTERVALS = (1, 2, 4, 8, 16, 32)
+INTERVALS = (1, 3, 9, 27)
 """Frames that one link of a chain may span."""
 FORWARD_BACKWARD_LIMIT = 0.7
 """A link whose way back misses its start by more than this, in pixels, is not taken."""
@@ -30,45 +32,54 @@ _MIN_FOR_GAIN = 32
 
 
 def dis_flow(
-    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
+    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"], fields: FlowFields | None = None
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Follows queries [t, x, y] both ways in time; a point that was hidden can be found again.
 
-    Flow fields are computed as they are needed and dropped, so memory does not grow with the clip's length.
+    Args:
+        fields: the clip's flow, for those that have more than one call's queries; that of this call alone if not given.
     """
+    if fields is None:
+        with FlowFields(frames) as fields:
+            return dis_flow(frames, queries, fields)
     num_frames, num_queries = len(frames), len(queries)
     start = queries[:, 0].astype(np.int64)
     xy = np.repeat(queries[None, :, 1:], num_frames, 0).astype(np.float32)
     visible = np.zeros((num_frames, num_queries), bool)
     visible[start, np.arange(num_queries)] = True
     look = _looks(frames, queries)
-    _sweep(frames, start, look, xy, visible)
-    # backwards: the same on the clip read from its end; the views are written in place
-    _sweep(frames[::-1], num_frames - 1 - start, look, xy[::-1], visible[::-1])
+    for order in (range(num_frames), range(num_frames - 1, -1, -1)):
+        _sweep(frames, order, fields, start, look, xy, visible)
     return xy, visible
 
 
-def _sweep(frames: np.ndarray, start: np.ndarray, look: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> None:
-    """Carries points onwards from their start, writing into xy and visible."""
-    if len(start) == 0:
-        return
+def _sweep(
+    frames: np.ndarray,
+    order: range,
+    fields: FlowFields,
+    start: np.ndarray,
+    look: np.ndarray,
+    xy: np.ndarray,
+    visible: np.ndarray,
+) -> None:
+    """Carries points along one direction of time from their start, writing into xy and visible."""
     cost = np.full(visible.shape, np.inf, np.float32)
     cost[start, np.arange(len(start))] = 0
-    for t in range(int(start.min()) + 1, len(frames)):
-        blurred, gain, now = _blurred(frames[t]), np.ones(3, np.float32), grey(frames[t])
-        begun = start < t
-        best, unlike, place = np.full(len(start), np.inf, np.float32), np.zeros(len(start)), xy[t - 1].copy()
-        for interval in INTERVALS:
-            source = t - interval
-            from_here = np.flatnonzero(np.isfinite(cost[source]) & (start <= source)) if source >= 0 else []
-            if len(from_here) == 0:
-                continue
-            there, error = _link(grey(frames[source]), now, xy[source, from_here])
+    for t in order[1:]:
+        begun = start * order.step < t * order.step
+        sources = [s for s in _sources(order, t) if np.isfinite(cost[s]).any()]
+        _ask_ahead(fields, order, t, sources, cost)
+        blurred, gain = _blurred(frames[t]), np.ones(3, np.float32)
+        best, unlike = np.full(len(start), np.inf, np.float32), np.zeros(len(start))
+        place = xy[t - order.step].copy()
+        for source in sources:
+            from_here = np.flatnonzero(np.isfinite(cost[source]))
+            there, error = _link(fields, source, t, xy[source, from_here])
             patch = _patches(blurred, there)
-            good = (error < FORWARD_BACKWARD_LIMIT) & _inside(there, now.shape)
-            if interval == 1:
+            good = (error < FORWARD_BACKWARD_LIMIT) & _inside(there, blurred.shape)
+            if abs(t - source) == 1:
                 gain = _gain(look[from_here[good]], patch[good])
-            differs = np.abs(look[from_here] - patch * gain).mean((1, 2))
+            differs = _differences(look, from_here, patch, gain)
             total = cost[source, from_here] + error**2 + LINK_COST + UNLIKE_COST * differs
             won = good & (differs < LOST) & (total < best[from_here])
             best[from_here[won]], unlike[from_here[won]] = total[won], differs[won]
@@ -78,15 +89,34 @@ def _sweep(frames: np.ndarray, start: np.ndarray, look: np.ndarray, xy: np.ndarr
         visible[t, begun] = (np.isfinite(best) & (unlike < SEEN))[begun]
 
 
-def _link(a: np.ndarray, b: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in b of points in a by dense flow, and by how much the way back misses."""
-    there = xy + sample(fine_flow(a, b), xy)
-    back = there + sample(fine_flow(b, a), there)
-    return there, np.linalg.norm(back - xy, axis=-1)
+def _sources(order: range, t: int) -> list[int]:
+    """Frames from which a link may lead to frame t, the nearest first."""
+    return [t - order.step * interval for interval in INTERVALS if t - order.step * interval in order]
+
+
+def _ask_ahead(fields: FlowFields, order: range, t: int, sources: list[int], cost: np.ndarray) -> None:
+    """Has the flow of the links to frame t computed, and of those to the next while the points of t are looked at."""
+    for source in sources:
+        fields.ask(source, t)
+    following = t + order.step
+    if not sources or following not in order:
+        return
+    for source in _sources(order, following):
+        if source == t or np.isfinite(cost[source]).any():
+            fields.ask(source, following)
+
+
+def _link(fields: FlowFields, a: int, b: int, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in frame b of points in frame a by dense flow, and by how much the way back misses."""
+    onwards, backwards = fields.between(a, b)
+    there = xy + sample(onwards, xy / fields.scale)
+    back = there + sample(backwards, there / fields.scale)
+    return there, np.hypot(*(back - xy).T)
 
 
 def _inside(xy: np.ndarray, shape: tuple[int, ...]) -> Bool[np.ndarray, "n"]:
-    return ((xy >= 0.5) & (xy <= np.array(shape[1::-1]) - 0.5)).all(-1)
+    (x, y), (height, width) = xy.T, shape[:2]
+    return (x >= 0.5) & (y >= 0.5) & (x <= width - 0.5) & (y <= height - 0.5)
 
 
 def _looks(frames: np.ndarray, queries: np.ndarray) -> Float[np.ndarray, "N P 3"]:
@@ -102,10 +132,48 @@ def _blurred(frame: np.ndarray) -> Float[np.ndarray, "H W 3"]:
     return cv2.GaussianBlur(frame, (0, 0), _SIGMA).astype(np.float32)
 
 
-def _patches(image: np.ndarray, xy: np.ndarray) -> Float[np.ndarray, "n P 3"]:
-    side = np.arange(-_RADIUS, _RADIUS + 1, dtype=np.float32)
-    offsets = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    return sample(image, xy[:, None] + offsets)
+def _patches(image: Float[np.ndarray, "H W 3"], xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n P 3"]:
+    """Bilinear values round points; the border repeats."""
+    patches = np.empty((len(xy), (2 * _RADIUS + 1) ** 2, 3), np.float32)
+    _read_patches(image, xy.astype(np.float32), patches)
+    return patches
+
+
+@numba.njit(cache=True, nogil=True)
+def _read_patches(image, xy, patches):
+    height, width = image.shape[:2]
+    for n in range(len(xy)):
+        x = min(max(xy[n, 0] - np.float32(0.5), np.float32(-width)), np.float32(2 * width))
+        y = min(max(xy[n, 1] - np.float32(0.5), np.float32(-height)), np.float32(2 * height))
+        left, top = int(np.floor(x)), int(np.floor(y))
+        right, below = x - np.float32(left), y - np.float32(top)
+        weights = (1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below
+        place = 0
+        for dy in range(-_RADIUS, _RADIUS + 1):
+            above, under = min(max(top + dy, 0), height - 1), min(max(top + dy + 1, 0), height - 1)
+            for dx in range(-_RADIUS, _RADIUS + 1):
+                a, b = min(max(left + dx, 0), width - 1), min(max(left + dx + 1, 0), width - 1)
+                for c in range(3):
+                    patches[n, place, c] = (
+                        weights[0] * image[above, a, c]
+                        + weights[1] * image[above, b, c]
+                        + weights[2] * image[under, a, c]
+                        + weights[3] * image[under, b, c]
+                    )
+                place += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _differences(look, points, patches, gain):
+    """Mean absolute difference of the points' patches, brightened by gain, from those of their queries."""
+    difference = np.empty(len(points), np.float32)
+    for n in range(len(points)):
+        total = np.float32(0)
+        for place in range(patches.shape[1]):
+            for c in range(3):
+                total += abs(look[points[n], place, c] - patches[n, place, c] * gain[c])
+        difference[n] = total / (3 * patches.shape[1])
+    return difference
 
 
 def _gain(look: np.ndarray, patch: np.ndarray) -> Float[np.ndarray, "3"]:

@@ -4,6 +4,8 @@ A tracker is a function ``(frames, queries) -> (xy, visible)``.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from models.errors import InputError
+from models.flow_fields import FlowFields
 from models.flow_tracking import dis_flow
 from models.learned_trackers import LEARNED, Tracker, open_learned
 from models.lucas_kanade import lucas_kanade
@@ -107,15 +110,17 @@ def grow_tracks(
     if allowed is not None:
         visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))
     tracks = Sightings.of(xy, visible)
-    done = 0
-    for batch in seed_rounds(len(frames), FEW_ROUNDS if tracker is dis_flow else None):
-        free = [None if allowed is None else allowed[t] for t in batch]
-        queries = [_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(batch, free, strict=True)]
-        tracks = tracks.joined(_followed(frames, np.concatenate(queries), tracker, allowed))
-        tracks = tracks.chosen(_thinned(tracks, spacing, 2))
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(tracks.length))
+    done, by_flow = 0, tracker is dis_flow
+    with FlowFields(frames) if by_flow else nullcontext() as fields:
+        follow = partial(dis_flow, fields=fields) if by_flow else tracker
+        for batch in seed_rounds(len(frames), FEW_ROUNDS if by_flow else None):
+            free = [None if allowed is None else allowed[t] for t in batch]
+            queries = [_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(batch, free, strict=True)]
+            tracks = tracks.joined(_followed(frames, np.concatenate(queries), follow, allowed))
+            tracks = tracks.chosen(_thinned(tracks, spacing, 2))
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(tracks.length))
     if not len(tracks.length):
         raise InputError("no frame has texture outside the masks that can be tracked; film more detail or mask less")
     return tracks.dense()

@@ -1,6 +1,7 @@
 """dis_flow and the flow fields under it, on rooms with known tracks and on pictures moved by known amounts."""
 
 import gc
+import os
 import weakref
 
 import cv2
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.flow_tracking import dis_flow
+from models.flow_fields import FlowFields, _Shelf
+from models.flow_tracking import INTERVALS, _differences, _patches, dis_flow
 from models.optical_flow import coarse_flow, fine_flow, grey, sample
 from models.synthetic import render_room
+from models.tracking import grow_tracks
 
 WIDTH, HEIGHT = 128, 96
 
@@ -107,20 +110,90 @@ def test_a_change_of_exposure_hides_no_point():
     assert dis_flow(dimmed, queries)[1].mean() > 0.95
 
 
-def test_flow_fields_are_dropped_as_the_clip_goes_on(monkeypatch):
-    alive, most = [], 0
+@pytest.fixture
+def computed(monkeypatch):
+    """The flow fields that are computed, as weak references."""
+    fields = []
 
     def watched(a, b):
-        nonlocal most
-        most = max(most, sum(ref() is not None for ref in alive))
-        flow = np.zeros((*a.shape, 2), np.float32)
-        alive.append(weakref.ref(flow))
+        flow = fine_flow(a, b)
+        fields.append(weakref.ref(flow))
         return flow
 
-    monkeypatch.setattr("models.flow_tracking.fine_flow", watched)
+    monkeypatch.setattr("models.flow_fields.fine_flow", watched)
+    return fields
+
+
+def test_both_sweeps_and_all_rounds_of_seeding_share_the_flow_of_each_pair(computed):
+    frames = panned(12)
+    grow_tracks(frames, 12, "dis_flow")
+    pairs = sum(max(0, len(frames) - interval) for interval in INTERVALS)
+    assert len(computed) == 2 * pairs
+
+
+def test_fields_computed_again_for_lack_of_room_give_the_same_tracks(computed):
+    frames, queries = panned(12), np.concatenate([grid_queries(0), grid_queries(11)])
+    expected = dis_flow(frames, queries)
+    once = len(computed)
+    for room in (0, 5 * fields_size(), 20 * fields_size()):
+        del computed[:]
+        with FlowFields(frames, room) as fields:
+            again = dis_flow(frames, queries, fields)
+        for a, b in zip(again, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert len(computed) <= 2 * once and (room or len(computed) > once)
+
+
+def fields_size() -> int:
+    """Bytes that the fields of one pair take."""
+    return 2 * (HEIGHT // 2) * (WIDTH // 2) * 2 * 2
+
+
+def test_flow_fields_leave_the_memory_as_the_clip_goes_on(computed, monkeypatch):
+    most, between = 0, FlowFields.between
+
+    def counting(*args):
+        nonlocal most
+        most = max(most, sum(ref() is not None for ref in computed))
+        return between(*args)
+
+    monkeypatch.setattr(FlowFields, "between", counting)
     gc.collect()
-    dis_flow(np.repeat(picture(3)[None, :HEIGHT, :WIDTH], 40, 0), grid_queries(0))
-    assert len(alive) > 200 and most <= 4
+    dis_flow(np.repeat(picture(3)[None, :HEIGHT, :WIDTH], 60, 0), grid_queries(0))
+    assert len(computed) > 300 and most <= 2 * (os.cpu_count() + 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 4), st.lists(st.integers(0, 6), max_size=40))
+def test_a_shelf_holds_what_was_used_last(slots, wanted):
+    shelf, order = _Shelf((3, 2), slots * 12), []
+    for n in wanted:
+        pair = n, n + 1
+        assert (pair in shelf) == (n in order)
+        if pair in shelf:
+            np.testing.assert_array_equal(shelf.take(pair), np.full((3, 2), n))
+        else:
+            shelf.put(pair, np.full((3, 2), n, np.float16))
+        order = [*(m for m in order if m != n), n][-slots:] if slots else []
+    shelf.close()
+
+
+def test_flow_of_a_pair_is_the_same_asked_from_either_end():
+    frames = panned(4, step=(4, -2))
+    with FlowFields(frames) as fields:
+        fields.ask(3, 1)
+        onwards, backwards = fields.between(1, 3)
+        other = fields.between(3, 1)
+    np.testing.assert_array_equal(other, (backwards, onwards))
+    middle = onwards[12:-12, 12:-12].reshape(-1, 2)
+    assert np.abs(np.median(middle, 0) - [-8, 4]).max() < 0.2  # in the frames' pixels
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 50), (97, 131)])
+def test_frames_of_any_size_have_flow(size):
+    frames = np.zeros((3, *size, 3), np.uint8)
+    xy, visible = dis_flow(frames, np.array([[0, 0.5, 0.5]], np.float32))
+    assert np.abs(xy - 0.5).max() < 0.1 and visible.all()
 
 
 def test_no_queries_give_no_tracks():
@@ -155,3 +228,19 @@ def test_sampling_is_bilinear_between_pixel_centres(seed, count):
     top = field[i, j] * (1 - a) + field[i, j + 1] * a
     expected = top * (1 - b) + (field[i + 1, j] * (1 - a) + field[i + 1, j + 1] * a) * b
     np.testing.assert_allclose(sample(field, xy), expected, atol=0.05)  # OpenCV rounds to 1/32 of a pixel
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patches_and_their_differences_are_those_of_the_plain_way(seed):
+    random = np.random.default_rng(seed)
+    image = random.uniform(0, 255, (20, 30, 3)).astype(np.float32)
+    xy = random.uniform(-8, [38, 28], (200, 2)).astype(np.float32)
+    side = np.arange(-2, 3, dtype=np.float32)
+    offsets = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    patches = _patches(image, xy)
+    np.testing.assert_allclose(patches, sample(image, xy[:, None] + offsets), atol=16)  # OpenCV rounds to 1/32 pixel
+    np.testing.assert_allclose(patches.mean(), sample(image, xy[:, None] + offsets).mean(), rtol=0.01)
+    look, gain = random.uniform(0, 255, (300, 25, 3)).astype(np.float32), np.float32([0.9, 1, 1.2])
+    points = random.permutation(300)[:200]
+    expected = np.abs(look[points] - patches * gain).mean((1, 2))
+    np.testing.assert_allclose(_differences(look, points, patches, gain), expected, rtol=1e-4)
