@@ -234,7 +234,7 @@ class FieldOptimizer:
     def __init__(
         self,
         field: ColorField,
-        table_rate: float = 1e-2,
+        table_rate: float = 2e-2,
         mlp_rate: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-15,

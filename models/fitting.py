@@ -1,5 +1,6 @@
 """A clip with its tracks -> a trained scene: meshes, training pixels, and a colour field fitted to each layer."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from models.encoding import ColorField, HashGrid
 from models.exposure import Exposure, estimate_exposure
 from models.masks import dilate
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, finest_resolution, normalization
 from models.resources import return_freed
 from models.results import heldout_psnr, picture_function
 from models.run_record import stage_bars
@@ -27,8 +28,10 @@ from models.tracks import Tracks
 from models.training import History, Schedule, train
 from models.viewer import Viewer
 
-LOG2_ENTRIES = 19
-"""Entries of each level of the hash grid, as a power of 2."""
+LOG2_ENTRIES = 18, 20
+"""Least and most entries of each level of the hash grid, as powers of 2."""
+PIXELS_PER_ENTRY = 16
+"""Training pixels for each entry between those."""
 MOVER_EPOCHS = 40
 """Passes over the movers' pixels, which are few."""
 MOVER_SHARE = 0.3
@@ -63,7 +66,7 @@ def train_scene(
     if not moving.meshes:
         return scene, history
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
-    renderer = fitting.renderer(*canonical_normalization(moving))
+    renderer = fitting.renderer(*canonical_normalization(moving), len(pixels))
     scene = replace(scene, moving=MovingLayer(moving, renderer))
     seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds
     schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
@@ -94,7 +97,9 @@ def _prepared(
     """The background's meshes, what is trained and what it learns from; the grown masks needed here are not kept."""
     grown = None if inputs.masks is None else dilate(inputs.masks, MASK_MARGIN)
     meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
-    renderer = fitting.renderer(normalization(meshes.cameras, meshes.vertices[meshes.used]))
+    box = normalization(meshes.cameras, meshes.vertices[meshes.used])
+    num_pixels = len(training) * meshes.cameras.width * meshes.cameras.height
+    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels)
     own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
     return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
 
@@ -118,10 +123,12 @@ class _Fitting:
         self.seed, self.device, self.checkpoint, self.viewer = seed, device, checkpoint, viewer
         self.random = np.random.default_rng(seed)
 
-    def renderer(self, to_box: Float[Tensor, "4 4"], finest: int = 2048) -> WorldSpaceTrianglePipeline:
-        """An untrained colour field over the box that ``to_box`` maps to."""
+    def renderer(self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int) -> WorldSpaceTrianglePipeline:
+        """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels."""
         generator = torch.Generator().manual_seed(self.seed)
-        grid = HashGrid(log2_entries=LOG2_ENTRIES, finest_resolution=finest, generator=generator)
+        wanted = round(math.log2(max(1, num_pixels / PIXELS_PER_ENTRY)))
+        entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
+        grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
         return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(self.device)
 
     def fit(

@@ -35,6 +35,10 @@ DEPTH_CELLS, LEAST_DEPTH_SHARE = 4.0, 1e-3
 """Cells of the hash grid along depth for each pixel of parallax, and the least part of them that depth gets."""
 NEAR = 1e-4
 """Smallest depth that is drawn, as a share of the scene's."""
+RESOLUTIONS = 256, 16384
+"""Least and most cells along an axis of the hash grid's finest level."""
+MEASURED_FRAMES, MEASURED_SIZE = 16, (32, 18)
+"""Frames that are asked how large their pixels are in the box, and at how many of their pixels."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,26 @@ def _depth_share(inverse_depth: float, tangent: float, cameras: Cameras) -> floa
     centers = cameras.centers.double()
     path = 2 * float((centers - centers.mean(0)).norm(dim=1).max())
     return min(1.0, max(LEAST_DEPTH_SHARE, DEPTH_CELLS * inverse_depth * path / tangent))
+
+
+def finest_resolution(meshes: TriangleMeshPipeline, normalized_from_world: Float[Tensor, "4 4"]) -> int:
+    """Cells along an axis of [-1, 1]^3 at which one cell is as large as a pixel, by the median over frames.
+
+    Where the camera pans the box spans many images: a grid made for one would leave pixels five to a cell.
+    """
+    frames, sizes = list(meshes.faces), []
+    for i in np.unique(np.linspace(0, len(frames) - 1, MEASURED_FRAMES).astype(int)):
+        camera = meshes.cameras[[frames[i]]]
+        inverse = torch.from_numpy(meshes.inverse_depth(frames[i], *MEASURED_SIZE))
+        rows, columns = torch.nonzero(inverse > 0, as_tuple=True)
+        scale = torch.tensor([camera.width, camera.height]).double() / torch.tensor(MEASURED_SIZE)
+        xy, depth = (torch.stack([columns, rows], 1) + 0.5) * scale, 1 / inverse[rows, columns]
+        beside = xy + torch.tensor([1.0, 0.0]).double()
+        here, there = (camera.unproject(at[None], depth[None])[0] for at in (xy, beside))
+        step = transform_points(normalized_from_world, there) - transform_points(normalized_from_world, here)
+        sizes.append(step[:, :2].norm(dim=1))
+    pixel = float(torch.cat(sizes).median()) if any(len(own) for own in sizes) else 0.0
+    return round(min(max(2 / max(pixel, 1e-9), RESOLUTIONS[0]), RESOLUTIONS[1]))
 
 
 def transform_points(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:

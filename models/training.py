@@ -35,7 +35,7 @@ class Schedule:
 
     num_epochs: float = 6.0
     train_seconds: float | None = None
-    batch_size: int = 1 << 16
+    batch_size: int = 1 << 15
 
     def share_done(self, step: int, num_pixels: int, seconds: float) -> float:
         """0 at the start, 1 when training is over."""

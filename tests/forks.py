@@ -57,7 +57,7 @@ def serve() -> None:
 
     scripts = {"background": background_points, "foreground": foreground_points, "demo": demo_pipeline}
     checkpoints.CHECKPOINT_SECONDS = 0.05
-    fitting.LOG2_ENTRIES = 12
+    fitting.LOG2_ENTRIES = 12, 12
     for line in sys.stdin:
         job = json.loads(line)
         start = time.perf_counter()

@@ -200,7 +200,7 @@ def train_here(folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None
 def test_a_scene_is_trained_again_from_its_configuration_and_no_run_keeps_frames_of_another(
     folder, movers, monkeypatch
 ):
-    monkeypatch.setattr("models.fitting.LOG2_ENTRIES", 12)
+    monkeypatch.setattr("models.fitting.LOG2_ENTRIES", (12, 12))
     flags = {"background_path": "results/clip/background_points.pt", "video_path": "clip/frames", "num_epochs": 1}
     own = {"foreground_path": "movers/foreground_points.pt", "holdout_every": 5, "output_dir": "first"}
     train_here(folder, monkeypatch, **flags | own)
