@@ -63,8 +63,8 @@ class Settings:
     """Folder of masks or mask video (white = moving); without it masks are made from motion."""
     output_dir: Path | None = None
     """Where to write; results/<clip> if not given."""
-    tracker: str = "dis_flow"
-    """Which point tracker: dis_flow, lucas_kanade, or a learned one of submodules/README.md."""
+    tracker: str = "auto"
+    """auto (dis_flow up to 200 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     spacing: int = 8

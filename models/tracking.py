@@ -21,7 +21,25 @@ from models.lucas_kanade import lucas_kanade
 from models.masks import at_points
 from models.sightings import Sightings
 
-TRACKERS: dict[str, Tracker] = {"lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
+LONGEST_BY_FLOW = 200
+"""Frames of a clip up to which ``auto`` takes dense flow: past that its time and memory are many times the other's."""
+
+
+def auto(
+    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
+) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
+    """The better of the trackers built in that the clip's length allows."""
+    return _for_length(auto, len(frames))(frames, queries)
+
+
+def _for_length(tracker: Tracker, num_frames: int) -> Tracker:
+    """A tracker that stands for itself, or the one that ``auto`` stands for."""
+    if tracker is not auto:
+        return tracker
+    return dis_flow if num_frames <= LONGEST_BY_FLOW else lucas_kanade
+
+
+TRACKERS: dict[str, Tracker] = {"auto": auto, "lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
 """Trackers that need nothing but this package."""
 CORNER_QUALITY = 2e-5
 """Smallest eigenvalue of the gradient matrix (images in [0, 1]) below which a patch cannot be tracked."""
@@ -106,6 +124,7 @@ def grow_tracks(
     """
     if isinstance(tracker, str):
         tracker = open_tracker(tracker)
+    tracker = _for_length(tracker, len(frames))
     xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
     if allowed is not None:
         visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))

@@ -179,3 +179,11 @@ def test_the_same_input_gives_the_same_tracks(room, grown):
     again = grow_tracks(room.frames, SPACING)
     for a, b in zip(grown, again, strict=True):
         assert torch.equal(torch.from_numpy(a), torch.from_numpy(b))
+
+
+@pytest.mark.parametrize(("longest", "name"), [(8, "dis_flow"), (7, "lucas_kanade")])
+def test_auto_takes_the_tracker_that_the_length_allows(monkeypatch, longest, name):
+    room = render_room(num_frames=8, width=160, height=90)
+    monkeypatch.setattr("models.tracking.LONGEST_BY_FLOW", longest)
+    for a, b in zip(grow_tracks(room.frames, 12, "auto"), grow_tracks(room.frames, 12, name), strict=True):
+        np.testing.assert_array_equal(a, b)
