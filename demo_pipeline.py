@@ -33,7 +33,7 @@ from models.training import History, Schedule
 from models.trajectories import CameraPath, Clip, from_file
 from models.viewer import Viewer
 
-TRAINING = ("holdout_every", "num_epochs", "train_seconds", "seed")
+TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
 """Settings that the model depends on."""
 RECONSTRUCTION = ("input.mp4", "reconstruction.mp4", "mesh.mp4", "depth.mp4", "background_only.mp4")
 RECONSTRUCTION += ("foreground_only.mp4", "frames/reconstruction", "frames/heldout")
@@ -57,6 +57,8 @@ class Settings:
     """Passes over the training pixels."""
     train_seconds: float | None = None
     """Train so many seconds instead of num_epochs."""
+    refine: bool = True
+    """Move the meshes' vertices to where the training pixels agree on colours."""
     camera_path: Path | None = None
     """A transforms.json of views to render."""
     checkpoint: Path | None = None
@@ -170,7 +172,7 @@ def trained(
 
     def work() -> dict:
         checkpoint = Checkpoint(out / "checkpoint.pt", digest(made_from), report=print)
-        schedule = Schedule(settings.num_epochs, settings.train_seconds)
+        schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
         scene, history = train_scene(inputs, schedule, settings.seed, device, checkpoint, viewer)
         save_scene(out / "model.pt", scene)
         checkpoint.remove()

@@ -190,7 +190,7 @@ class ColorField(nn.Module):
         kernels_cpu.grid_backward(planes, len(points), inward, _grad_buffer(grid.tables), levels, scales)
         slope = None
         if want_point_grad:
-            slope = kernels_cpu.grid_point_gradient(points, planes, inward, grid.tables, levels, scales)
+            slope = kernels_cpu.grid_point_gradient(planes, len(points), inward, grid.tables, levels, scales)
         return torch.tensor(loss, dtype=torch.float32), slope
 
     def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad, charbonnier):

@@ -31,7 +31,7 @@ from models.kernels_simd import (
     to_float,
     to_int,
 )
-from models.kernels_threads import run_tasks
+from models.kernels_threads import run_tasks, scratch
 
 BLOCK = 64
 
@@ -234,16 +234,21 @@ def grid_backward(
 
 
 def grid_point_gradient(
-    points: Float[Tensor, "S 3"],
     planes: np.ndarray,
+    count: int,
     inward: np.ndarray,
     tables: Float[Tensor, "L T 2"],
     levels: Levels,
     weights: np.ndarray,
 ) -> Float[Tensor, "S 3"]:
-    """dL/dpoints, given dL/dfeatures as blocks; zero along an axis on which the point lies outside [-1, 1]."""
-    padded, parts = planes.shape[1], 16
-    out = np.zeros((3, padded), np.float32)
+    """dL/dpoints of ``count`` points given as planes, from dL/dfeatures as blocks.
+
+    Zero along an axis on which the point lies outside [-1, 1].
+    """
+    # A thread takes all its samples through a level before the next: a level's table stays in the second-level cache.
+    padded, parts = planes.shape[1], torch.get_num_threads()
+    out = scratch("point slopes", 3, padded)
+    out[:] = 0
     fixed = flat_view(tables), levels.entries, levels.resolutions, levels.dense, weights, levels.rows
     arrays = inward.reshape(-1), out.reshape(-1)
 
@@ -252,8 +257,8 @@ def grid_point_gradient(
         point_gradient(planes.reshape(-1), padded, begin, end, *fixed, *arrays)
 
     run_tasks(task, parts)
-    slope = torch.from_numpy(out[:, : len(points)]).T
-    return torch.where(points.detach().abs() <= 1, slope, torch.zeros(())).contiguous()
+    out[~(np.abs(planes) <= 1)] = 0  # in numpy: torch would wake its threads for so little
+    return torch.from_numpy(out[:, :count].T.copy())
 
 
 class EncodeBlocks(torch.autograd.Function):
@@ -275,7 +280,7 @@ class EncodeBlocks(torch.autograd.Function):
         inward = inward.contiguous().numpy()
         point_gradient = table_gradient = None
         if ctx.needs_input_grad[0]:
-            point_gradient = grid_point_gradient(points, planes, inward, tables, levels, weights)
+            point_gradient = grid_point_gradient(planes, len(points), inward, tables, levels, weights)
         if ctx.needs_input_grad[1]:
             table_gradient = torch.zeros_like(tables)
             grid_backward(planes, len(points), inward, table_gradient, levels, weights)

@@ -114,15 +114,30 @@ class DevicePixels:
         self, index: Int[Tensor, "B"], normalized_from_world: Float[Tensor, "4 4"], least_weight: float = 0.0
     ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"], Float[Tensor, "B"]]:
         """Points, rgb and weight, as ``TrainingPixels.batch`` gives them."""
-        frame, pixel, face = (x[index].long() for x in (self.frame, self.pixel, self.face))
+        points = ray_meets_plane(self.positions[self.corners(index)].double(), *self.rays(index))
+        weight = self.trust[self.face[index].long()].clamp_min(least_weight)
+        return transform_points(normalized_from_world, points).float(), self.rgb[index].float(), weight
+
+    def corners(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B 3"]:
+        """Vertices of the faces that pixels see."""
+        return self.vertices[self.face[index].long()].long()
+
+    def rays(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+        """Origin and direction (z-depth 1) of the pixels' rays in the world."""
+        frame, pixel = self.frame[index].long(), self.pixel[index].long()
         center = torch.stack([pixel % self.width + 0.5, pixel // self.width + 0.5, torch.ones_like(pixel)], 1).double()
         pose = self.world_from_cam[frame]
-        ray = (pose[:, :3, :3] @ (self.inverse_K[frame] @ center[..., None]))[..., 0]
-        a, b, c = self.positions[self.vertices[face].long()].double().unbind(1)
-        normal = torch.linalg.cross(b - a, c - a)
-        depth = (normal * (a - pose[:, :3, 3])).sum(1) / (normal * ray).sum(1)
-        points = transform_points(normalized_from_world, pose[:, :3, 3] + depth[:, None] * ray)
-        return points.float(), self.rgb[index].float(), self.trust[face].clamp_min(least_weight)
+        return pose[:, :3, 3], (pose[:, :3, :3] @ (self.inverse_K[frame] @ center[..., None]))[..., 0]
+
+
+def ray_meets_plane(
+    corners: Float[Tensor, "B 3 3"], origin: Float[Tensor, "B 3"], ray: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B 3"]:
+    """Where rays meet the planes through three corners; differentiable in all."""
+    a, b, c = corners.unbind(1)
+    normal = torch.linalg.cross(b - a, c - a)
+    depth = (normal * (a - origin)).sum(1) / (normal * ray).sum(1)
+    return origin + depth[:, None] * ray
 
 
 def sample_points(
@@ -189,7 +204,7 @@ def _half_values() -> Float[np.ndarray, "65536"]:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _ray(frame, pixel, inverse_K, pose, width):
+def pixel_ray(frame, pixel, inverse_K, pose, width):
     """Origin and direction (z-depth 1) of a pixel's ray in the world."""
     px, py = pixel % width + 0.5, pixel // width + 0.5
     u = inverse_K[frame, 0, 0] * px + inverse_K[frame, 0, 1] * py + inverse_K[frame, 0, 2]
@@ -202,7 +217,7 @@ def _ray(frame, pixel, inverse_K, pose, width):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _normal(a, b, c):
+def plane_normal(a, b, c):
     """(b - a) x (c - a), in double precision."""
     ax, ay, az = np.float64(a[0]), np.float64(a[1]), np.float64(a[2])
     ex, ey, ez = b[0] - ax, b[1] - ay, b[2] - az
@@ -211,19 +226,29 @@ def _normal(a, b, c):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _gather(begin, end, index, samples, half, vertices, trust, least, places, corners, colors, weight):
-    """What samples [begin, end) of a batch have in memory: loads that wait for nothing but each other's turn."""
-    frame, pixel, face, rgb = samples
+def gather_corners(begin, end, index, frame, pixel, face, vertices, places, corners):
+    """Frame, pixel and face of samples [begin, end) of a batch, and the vertices of their faces.
+
+    Loops without arithmetic: their loads wait for nothing but each other's turn.
+    """
     for i in range(begin, end):
         s, to = index[i], i - begin
         places[to, 0], places[to, 1], places[to, 2] = frame[s], pixel[s], face[s]
+    for to in range(end - begin):
+        f = places[to, 2]
         for k in range(3):
-            colors[i, k] = half[rgb[s, k]]
+            corners[to, k] = vertices[f, k]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _gather(begin, end, index, samples, half, vertices, trust, least, places, corners, colors, weight):
+    """What samples [begin, end) of a batch have in memory."""
+    frame, pixel, face, rgb = samples
+    gather_corners(begin, end, index, frame, pixel, face, vertices, places, corners)
     for i in range(begin, end):
-        f = places[i - begin, 2]
         for k in range(3):
-            corners[i - begin, k] = vertices[f, k]
-        weight[i] = max(trust[f], least)
+            colors[i, k] = half[rgb[index[i], k]]
+        weight[i] = max(trust[places[i - begin, 2]], least)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -239,8 +264,8 @@ def _draw(
         for i in range(start, stop):
             corner = corners[i - start]
             a, b, c = positions[corner[0]], positions[corner[1]], positions[corner[2]]
-            nx, ny, nz = _normal(a, b, c)
-            ox, oy, oz, dx, dy, dz = _ray(places[i - start, 0], places[i - start, 1], inverse_K, pose, width)
+            nx, ny, nz = plane_normal(a, b, c)
+            ox, oy, oz, dx, dy, dz = pixel_ray(places[i - start, 0], places[i - start, 1], inverse_K, pose, width)
             ax, ay, az = np.float64(a[0]), np.float64(a[1]), np.float64(a[2])
             depth = (nx * (ax - ox) + ny * (ay - oy) + nz * (az - oz)) / (nx * dx + ny * dy + nz * dz)
             x, y, z = ox + depth * dx, oy + depth * dy, oz + depth * dz

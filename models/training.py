@@ -15,6 +15,7 @@ from models.checkpoints import Checkpoint, generator_state, restore_generator
 from models.encoding import FieldOptimizer
 from models.errors import InputError, NumericalError
 from models.pipeline import WorldSpaceTrianglePipeline
+from models.refinement import REFINED_FROM, PlainRefinement, Refinement
 from models.tools import DevicePixels, TrainingPixels, batch_plain
 
 FINAL_RATE = 0.03
@@ -36,6 +37,8 @@ class Schedule:
     num_epochs: float = 6.0
     train_seconds: float | None = None
     batch_size: int = 1 << 15
+    refine: bool = True
+    """Move the meshes' vertices as well."""
 
     def share_done(self, step: int, num_pixels: int, seconds: float) -> float:
         """0 at the start, 1 when training is over."""
@@ -71,13 +74,13 @@ def train(
     layer: str = "background",
     heldout_psnr: Callable[[], float] | None = None,
 ) -> History:
-    """Fits the colour field to the training pixels, at the points where their rays meet the mesh.
+    """Fits the colour field to the training pixels, at the points where their rays meet the mesh, and the mesh to it.
 
     With a checkpoint, training that was interrupted goes on from there; on the CPU, and with epochs for a schedule,
     the result is to the bit that of training without interruption.
 
     Args:
-        positions: world positions of the meshes' vertices.
+        positions: world positions of the meshes' vertices; changed in place unless the schedule says otherwise.
         generator: draws the batches.
         progress: is told the share done (0 to 1) and a line with PSNR and samples per second.
         checkpoint: where the state is kept, under the name ``layer``.
@@ -86,7 +89,7 @@ def train(
     Raises:
         NumericalError: the loss is not finite; the step and the likely cause are named.
     """
-    run = _Run(renderer, pixels, positions, schedule.batch_size, generator)
+    run = _Run(renderer, pixels, positions, schedule, generator)
     if checkpoint is not None and (state := checkpoint.load(layer)) is not None:
         try:
             run.restore(state)
@@ -97,7 +100,7 @@ def train(
             return run.finished()
     start, saved = time.perf_counter() - run.seconds, time.perf_counter()
     while (share := schedule.share_done(run.step, len(pixels), time.perf_counter() - start)) < 1:
-        run.advance(FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)))
+        run.advance(FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)), share >= REFINED_FROM)
         run.seconds = time.perf_counter() - start
         if run.step % RECORD_STEPS == 0:
             run.record()
@@ -125,11 +128,11 @@ class _Run:
         renderer: WorldSpaceTrianglePipeline,
         pixels: TrainingPixels,
         positions: Float[np.ndarray, "V 3"],
-        batch_size: int,
+        schedule: Schedule,
         generator: np.random.Generator,
     ):
         self.field, self.pixels, self.positions, self.generator = renderer.field, pixels, positions, generator
-        self.matrix, self.batch_size = renderer.normalized_from_world, batch_size
+        self.matrix, self.batch_size = renderer.normalized_from_world, schedule.batch_size
         self.optimizer = FieldOptimizer(renderer.field)
         self.step, self.seconds, self.history, self.recent = 0, 0.0, History(), []
         self.unscored = list(SCORED)
@@ -137,31 +140,45 @@ class _Run:
         if self.matrix.device.type != "cpu" and isinstance(pixels, TrainingPixels):
             self.store = DevicePixels(pixels, positions, self.matrix.device)
             self.random = torch.Generator(self.matrix.device).manual_seed(int(generator.integers(1 << 62)))
+        self.refinement: Refinement | PlainRefinement | None = None
+        if schedule.refine and isinstance(pixels, TrainingPixels):
+            on_device = self.store is not None
+            self.refinement = PlainRefinement(self.store, positions) if on_device else Refinement(pixels, positions)
 
     @property
     def samples(self) -> int:
         """Samples seen so far."""
         return self.step * self.batch_size
 
-    def advance(self, rate: float) -> None:
-        """One step at a share of the learning rates."""
-        self.optimizer.lr = rate
-        points, rgb, weight = self._batch()
+    def advance(self, rate: float, refining: bool) -> None:
+        """One step at a share of the learning rates; of the vertices too if ``refining``."""
+        self.optimizer.lr, refining = rate, refining and self.refinement is not None
+        index = self._drawn()
+        points, rgb, weight = self._batch(index)
         with torch.autocast(points.device.type, torch.float16, enabled=points.device.type == "cuda"):
-            loss, _ = self.field.loss_and_grad(points, rgb, weight)
+            loss, slope = self.field.loss_and_grad(points, rgb, weight, want_point_grad=refining)
         self.step += 1
         self.recent.append(loss)
         if loss.device.type == "cpu":  # elsewhere the host would have to wait: there record() looks
             self._check(self.recent[-1:])
         self.optimizer.step()
+        if refining and self.store is None:
+            self.refinement.step(index, self.matrix.cpu().numpy(), slope.numpy(), rate)
+        elif refining:
+            self.refinement.step(index, self.matrix, slope, rate)
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self) -> Tensor | np.ndarray:
+        """Indices of a batch's pixels, where they are kept."""
+        if self.store is None:
+            return self.generator.integers(0, len(self.pixels), self.batch_size)
+        return torch.randint(len(self.store), (self.batch_size,), generator=self.random, device=self.matrix.device)
+
+    def _batch(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Points, rgb and weight on the renderer's device."""
         device = self.matrix.device
         if self.store is not None:
-            index = torch.randint(len(self.store), (self.batch_size,), generator=self.random, device=device)
             return self.store.batch(index, self.matrix, LEAST_WEIGHT)
-        index, matrix = self.generator.integers(0, len(self.pixels), self.batch_size), self.matrix.cpu().numpy()
+        matrix = self.matrix.cpu().numpy()
         if isinstance(self.pixels, TrainingPixels):
             batch = self.pixels.batch(index, self.positions, matrix, LEAST_WEIGHT)
         else:
@@ -170,6 +187,8 @@ class _Run:
 
     def record(self) -> None:
         """Adds the mean of recent losses to the history; on a device the host waits for it here only."""
+        if self.refinement is not None:
+            self.refinement.publish()
         if not self.recent:
             return
         self._check(self.recent)
@@ -179,6 +198,8 @@ class _Run:
 
     def score(self, heldout_psnr: Callable[[], float]) -> None:
         """Adds the PSNR of held-out frames to the history."""
+        if self.refinement is not None:
+            self.refinement.publish()
         self.history.heldout_steps.append(self.step)
         self.history.heldout_psnr.append(heldout_psnr())
 
@@ -217,6 +238,7 @@ class _Run:
             "seconds": self.seconds,
             "field": {key: value.cpu() for key, value in self.field.state_dict().items()},
             "optimizer": None if done else self.optimizer.state_dict(),
+            "refinement": None if self.refinement is None else self.refinement.state_dict(),
             "generator": generator_state(self.generator),
             "device_generator": None if self.random is None else self.random.get_state(),
             "unscored": self.unscored,
@@ -229,6 +251,8 @@ class _Run:
         self.field.load_state_dict(state["field"])
         if state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+        if self.refinement is not None:
+            self.refinement.load_state_dict(state["refinement"])
         restore_generator(self.generator, state["generator"])
         if self.random is not None:
             self.random.set_state(state["device_generator"])

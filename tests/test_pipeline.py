@@ -340,16 +340,18 @@ def test_a_sample_costs_twenty_bytes_whatever_is_left_out(scene):
 
 
 def test_training_without_a_gpu_is_repeatable_to_the_bit_whether_watched_or_not(scene):
-    fields, schedule, positions = [], Schedule(num_epochs=0.1, batch_size=1 << 12), scene.meshes.vertices.numpy()
+    fields, schedule, positions = [], Schedule(num_epochs=0.1, batch_size=1 << 12), []
     matrix = normalization(scene.meshes.cameras, scene.meshes.vertices)
     for score in (None, lambda: 20.0):
         renderer = WorldSpaceTrianglePipeline(small_field(), matrix)
         generator = np.random.default_rng(3)
-        history = train(renderer, scene.pixels, positions, schedule, generator, heldout_psnr=score)
+        positions.append(scene.meshes.vertices.numpy().copy())
+        history = train(renderer, scene.pixels, positions[-1], schedule, generator, heldout_psnr=score)
         fields.append(renderer.field)
     assert history.heldout_steps[-1] == history.steps[-1]
     assert len(history.heldout_steps) == len(history.heldout_psnr) > 1
     assert all(torch.equal(a, b) for a, b in zip(*(f.parameters() for f in fields), strict=True))
+    assert (positions[0] == positions[1]).all() and (positions[0] != scene.meshes.vertices.numpy()).any()
 
 
 def test_training_that_meets_bad_values_says_so(scene):

@@ -239,6 +239,7 @@ class Training:
             score = partial(self.score, field) if layer == "background" else None
             histories.append(train(renderer, *given, score))
             weights += [parameter.detach().clone() for parameter in field.parameters()]
+        weights.append(torch.from_numpy(positions))
         return weights, histories
 
 
