@@ -8,6 +8,7 @@ Source: Müller et al., "Instant neural graphics primitives with a multiresoluti
 
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -107,14 +108,24 @@ class _ColorBlocks(torch.autograd.Function):
 
 
 class ColorField(nn.Module):
-    """rgb in [0, 1] of world points in [-1, 1]^3: hash grid, two hidden layers of 64 (ReLU), sigmoid."""
+    """rgb in [0, 1] of world points in [-1, 1]^3: hash grid, two hidden layers of 64 (ReLU), sigmoid.
+
+    The network may read a code of each sample beside the features: what else its colour depends on. One code for all
+    is no more than another bias of the first layer: ``under``.
+    """
 
     def __init__(
-        self, grid: HashGrid | None = None, backend: Backend = "auto", generator: torch.Generator | None = None
+        self,
+        grid: HashGrid | None = None,
+        backend: Backend = "auto",
+        generator: torch.Generator | None = None,
+        code_width: int = 0,
     ):
         super().__init__()
         self.grid = HashGrid(generator=generator) if grid is None else grid
-        widths = (self.grid.width, HIDDEN, HIDDEN, 3)
+        self.code_width = code_width
+        self.levels = replace(self.grid.kernel_levels, code_width=code_width)
+        widths = (self.grid.width + code_width, HIDDEN, HIDDEN, 3)
         self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, *pair) for pair in itertools.pairwise(widths))
         for layer in self.layers:
             bound = 1 / math.sqrt(layer.in_features)
@@ -133,21 +144,47 @@ class ColorField(nn.Module):
 
     @property
     def mlp_parameters(self) -> list[nn.Parameter]:
-        """W1 (64, C), b1, W2 (64, 64), b2, W3 (3, 64), b3."""
+        """W1 (64, C + code_width), b1, W2 (64, 64), b2, W3 (3, 64), b3."""
         return list(self.layers.parameters())
 
     def forward(
-        self, points: Float[Tensor, "S 3"], level_weights: Float[Tensor, "L"] | None = None
+        self,
+        points: Float[Tensor, "S 3"],
+        level_weights: Float[Tensor, "L"] | None = None,
+        code: Float[Tensor, "S E"] | None = None,
     ) -> Float[Tensor, "S 3"]:
-        """Colours of points; differentiable in points and parameters with every backend."""
+        """Colours of points (under a code of zeros if none is given); differentiable in points and parameters."""
         if self.grid.chosen_backend(points) != "numba":
-            return self._mlp(self.grid(points, level_weights))
+            features = self.grid(points, level_weights)
+            code = features.new_zeros((len(points), self.code_width)) if code is None else code.to(features)
+            return self._mlp(torch.cat([features, code], 1))
         if torch.is_grad_enabled() and (points.requires_grad or any(p.requires_grad for p in self.parameters())):
-            blocks = self.grid.blocks(points, level_weights)
+            blocks = self._with_code(self.grid.blocks(points, level_weights), code)
             return _ColorBlocks.apply(blocks, len(points), *self.mlp_parameters)
         # Parts bound the memory; the second-level cache holds a level's table, not the features.
-        parts = [self._colors(part, level_weights) for part in points.split(_INFERENCE_CHUNK)]
+        codes = itertools.repeat(None) if code is None else code.split(_INFERENCE_CHUNK)
+        given = zip(points.split(_INFERENCE_CHUNK), codes, strict=False)
+        parts = [self._colors(part, level_weights, own) for part, own in given]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.no_grad()
+    def under(self, code: Float[Tensor, "E"]) -> "ColorField":
+        """This field as it looks under one code: it needs none, and shares all that the code does not change."""
+        field = ColorField(self.grid, self.backend, torch.Generator())
+        first = nn.utils.skip_init(nn.Linear, self.grid.width, HIDDEN, device=self.layers[0].weight.device)
+        weight, width = self.layers[0].weight, self.grid.width
+        first.weight.copy_(weight[:, :width])
+        first.bias.copy_(self.layers[0].bias + weight[:, width:] @ code.to(weight))
+        field.layers = nn.ModuleList([first, *self.layers[1:]])
+        return field
+
+    def _with_code(self, blocks: Float[Tensor, "B R 64"], code: Float[Tensor, "S E"] | None) -> Tensor:
+        """Feature blocks of the grid alone, widened by the rows of a code."""
+        if not self.code_width:
+            return blocks
+        wide = blocks.new_zeros((len(blocks), self.levels.rows - self.grid.width, kernels_cpu.BLOCK)).numpy()
+        self.levels.write_code(wide, 0, code)
+        return torch.cat([blocks[:, : self.grid.width], torch.from_numpy(wide)], 1)
 
     def loss_and_grad(
         self,
@@ -157,6 +194,7 @@ class ColorField(nn.Module):
         level_weights: Float[Tensor, "L"] | None = None,
         want_point_grad: bool = False,
         charbonnier: float = 0.0,
+        code: Float[Tensor, "S E"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "S 3"] | None]:
         """A training step's loss, with its gradient added to each parameter's ``.grad``.
 
@@ -168,6 +206,7 @@ class ColorField(nn.Module):
             want_point_grad: also return dL/dpoints.
             charbonnier: above 0, the error is sqrt(d^2 + charbonnier^2) - charbonnier in place of d^2, which
                 outliers pull less.
+            code: of each sample; zeros if not given.
 
         Raises:
             ValueError: the shapes do not belong together.
@@ -176,12 +215,13 @@ class ColorField(nn.Module):
             raise ValueError("loss_and_grad: points and target must be (S, 3), weight (S,), with one S")
         target = target.float() / 255 if target.dtype == torch.uint8 else target.float()
         if self.grid.chosen_backend(points) != "numba":
-            return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad, charbonnier)
-        grid, levels = self.grid, self.grid.kernel_levels
+            return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad, charbonnier, code)
+        grid, levels = self.grid, self.levels
         scales = _level_weights(level_weights, grid.tables).numpy()
         planes = kernels_cpu.coordinate_planes(points)
         blocks, inward = (scratch(name, *levels.block_shape(len(points))) for name in ("blocks", "inward"))
         kernels_cpu.grid_forward(planes, grid.tables, levels, scales, blocks)
+        levels.write_code(blocks, grid.width, code)
         loss, gradients = kernels_mlp.mlp_gradients(
             blocks, self.mlp_parameters, target, inward, weight, charbonnier=charbonnier
         )
@@ -193,10 +233,10 @@ class ColorField(nn.Module):
             slope = kernels_cpu.grid_point_gradient(planes, len(points), inward, grid.tables, levels, scales)
         return torch.tensor(loss, dtype=torch.float32), slope
 
-    def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad, charbonnier):
+    def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad, charbonnier, code):
         points = points.detach().requires_grad_(want_point_grad)
         with torch.enable_grad():
-            error = (self(points, level_weights) - target).square()
+            error = (self(points, level_weights, code) - target).square()
             error = (error + charbonnier**2).sqrt() - charbonnier if charbonnier > 0 else error
             error = error if weight is None else error * weight[:, None]
             # Under autocast gradients are half precision on their way: those of a mean would vanish there.
@@ -207,12 +247,13 @@ class ColorField(nn.Module):
             _grad_buffer(tensor).add_(gradient, alpha=1 / scale)
         return loss.detach() / scale, points.grad
 
-    def _colors(self, points: Tensor, level_weights: Tensor | None) -> Float[Tensor, "S 3"]:
+    def _colors(self, points: Tensor, level_weights: Tensor | None, code: Tensor | None) -> Float[Tensor, "S 3"]:
         """Colours by the CPU kernels, without a graph."""
-        levels, scales = self.grid.kernel_levels, _level_weights(level_weights, self.grid.tables).numpy()
+        levels, scales = self.levels, _level_weights(level_weights, self.grid.tables).numpy()
         blocks = scratch("blocks", *levels.block_shape(len(points)))
         planes = kernels_cpu.coordinate_planes(points)
         kernels_cpu.grid_forward(planes, self.grid.tables, levels, scales, blocks)
+        levels.write_code(blocks, self.grid.width, code)
         return kernels_mlp.mlp_colors(blocks, self.mlp_parameters, len(points))
 
     def _mlp(self, features: Float[Tensor, "S C"]) -> Float[Tensor, "S 3"]:

@@ -17,7 +17,13 @@ from models.encoding import ColorField, HashGrid
 from models.exposure import Exposure, estimate_exposure
 from models.masks import dilate
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, finest_resolution, normalization
+from models.pipeline import (
+    TriangleMeshPipeline,
+    Viewpoints,
+    WorldSpaceTrianglePipeline,
+    finest_resolution,
+    normalization,
+)
 from models.resources import return_freed
 from models.results import heldout_psnr, picture_function
 from models.run_record import stage_bars
@@ -99,7 +105,8 @@ def _prepared(
     meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
     box = normalization(meshes.cameras, meshes.vertices[meshes.used])
     num_pixels = len(training) * meshes.cameras.width * meshes.cameras.height
-    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels)
+    viewpoints = Viewpoints.of(meshes.cameras)
+    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels, viewpoints)
     own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
     return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
 
@@ -123,13 +130,17 @@ class _Fitting:
         self.seed, self.device, self.checkpoint, self.viewer = seed, device, checkpoint, viewer
         self.random = np.random.default_rng(seed)
 
-    def renderer(self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int) -> WorldSpaceTrianglePipeline:
+    def renderer(
+        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, viewpoints: Viewpoints | None = None
+    ) -> WorldSpaceTrianglePipeline:
         """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels."""
         generator = torch.Generator().manual_seed(self.seed)
         wanted = round(math.log2(max(1, num_pixels / PIXELS_PER_ENTRY)))
         entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
         grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
-        return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(self.device)
+        width = 0 if viewpoints is None else Viewpoints.WIDTH
+        field = ColorField(grid, generator=generator, code_width=width)
+        return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(self.device)
 
     def fit(
         self,

@@ -174,6 +174,8 @@ class Levels:
     """(L,) bool: every lattice point has its own entry (x fastest); else entries are found by the spatial hash."""
     entries: int
     """Entries of each level's table, a power of two."""
+    code_width: int = 0
+    """Numbers of a sample that stand in its block below the features."""
 
     def block_shape(self, samples: int) -> tuple[int, int, int]:
         """(blocks, rows, 64) of the features of so many samples."""
@@ -181,8 +183,18 @@ class Levels:
 
     @property
     def rows(self) -> int:
-        """Rows of a feature block: two for each level, filled up to a multiple of 8 that stays zero."""
-        return -(-2 * len(self.resolutions) // 8) * 8
+        """Rows of a feature block: two for each level and the code, filled up to a multiple of 8 that stays zero."""
+        return -(-(2 * len(self.resolutions) + self.code_width) // 8) * 8
+
+    def write_code(self, blocks: np.ndarray, row: int, code: Float[Tensor, "S E"] | None) -> None:
+        """Writes a code of each sample into rows ``row`` ... of blocks, which are zero."""
+        if code is None:
+            return
+        whole = len(code) // BLOCK
+        for k, column in enumerate(code.numpy().T):
+            blocks[:whole, row + k] = column[: whole * BLOCK].reshape(whole, BLOCK)
+            if rest := len(column) - whole * BLOCK:
+                blocks[whole, row + k, :rest] = column[whole * BLOCK :]
 
 
 def coordinate_planes(points: Float[Tensor, "S 3"]) -> np.ndarray:

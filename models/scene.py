@@ -14,12 +14,12 @@ from models.errors import InputError
 from models.exposure import Exposure
 from models.files import write_tensors
 from models.moving import MovingMeshPipeline
-from models.pipeline import Canvas, TriangleMeshPipeline, WorldSpaceTrianglePipeline
+from models.pipeline import Canvas, TriangleMeshPipeline, Viewpoints, WorldSpaceTrianglePipeline
 from models.reading import MAX_PIXELS, MAX_SIDE, check_storage, is_file, load_tensors
 from models.rendering import Rendering, render_view
 from models.tracks import camera_problem
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 DEPTH_TOLERANCE = 0.15
 """A mover is hidden only by a background nearer than it by more than this share: the ground it stands on is not."""
 
@@ -193,18 +193,25 @@ def _layer_state(layer: Layer) -> dict:
 def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
     field = {key: value.cpu() for key, value in renderer.field.state_dict().items()}
     finest = renderer.field.grid.resolutions[-1]
-    return {"field": field, "finest": finest, "normalized_from_world": renderer.normalized_from_world.cpu()}
+    state = {"field": field, "finest": finest, "normalized_from_world": renderer.normalized_from_world.cpu()}
+    if renderer.viewpoints is not None:
+        state["viewpoints"] = {key: value.cpu() for key, value in renderer.viewpoints.state_dict().items()}
+    return state
 
 
 def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
     levels, entries, features = state["field"]["grid.tables"].shape
     if not (0 < levels <= 64 and 0 < int(state["finest"]) <= 1 << 24):
         raise ValueError(f"a grid of {levels} levels up to {state['finest']} is out of range")
-    field = ColorField(
-        HashGrid(levels, features, int(entries).bit_length() - 1, finest_resolution=int(state["finest"]))
-    )
+    grid = HashGrid(levels, features, int(entries).bit_length() - 1, finest_resolution=int(state["finest"]))
+    viewpoints = None
+    if "viewpoints" in state:
+        found = state["viewpoints"]
+        viewpoints = Viewpoints(_checked(found["code_from_world"], 3, 4), _checked(found["high"], 3))
+    field = ColorField(grid, code_width=0 if viewpoints is None else Viewpoints.WIDTH)
     field.load_state_dict({key: _checked(value, *value.shape) for key, value in state["field"].items()})
-    return WorldSpaceTrianglePipeline(field, _checked(state["normalized_from_world"], 4, 4)).to(device)
+    to_box = _checked(state["normalized_from_world"], 4, 4)
+    return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(device)
 
 
 def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:

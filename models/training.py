@@ -144,6 +144,9 @@ class _Run:
         if schedule.refine and isinstance(pixels, TrainingPixels):
             on_device = self.store is not None
             self.refinement = PlainRefinement(self.store, positions) if on_device else Refinement(pixels, positions)
+        self.codes: Float[Tensor, "F E"] | None = None
+        if renderer.viewpoints is not None:
+            self.codes = renderer.viewpoints(torch.from_numpy(pixels.world_from_cam[:, :3, 3]))
 
     @property
     def samples(self) -> int:
@@ -156,7 +159,8 @@ class _Run:
         index = self._drawn()
         points, rgb, weight = self._batch(index)
         with torch.autocast(points.device.type, torch.float16, enabled=points.device.type == "cuda"):
-            loss, slope = self.field.loss_and_grad(points, rgb, weight, want_point_grad=refining)
+            code = self._codes_of(index)
+            loss, slope = self.field.loss_and_grad(points, rgb, weight, want_point_grad=refining, code=code)
         self.step += 1
         self.recent.append(loss)
         if loss.device.type == "cpu":  # elsewhere the host would have to wait: there record() looks
@@ -172,6 +176,13 @@ class _Run:
         if self.store is None:
             return self.generator.integers(0, len(self.pixels), self.batch_size)
         return torch.randint(len(self.store), (self.batch_size,), generator=self.random, device=self.matrix.device)
+
+    def _codes_of(self, index: Tensor | np.ndarray) -> Float[Tensor, "B E"] | None:
+        """What else the colours of a batch's pixels may depend on."""
+        if self.codes is None:
+            return None
+        frame = self.store.frame[index].long() if self.store is not None else torch.from_numpy(self.pixels.frame[index])
+        return self.codes[frame]
 
     def _batch(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Points, rgb and weight on the renderer's device."""

@@ -23,10 +23,16 @@ def make_field(seed: int = 0, backend: str = "auto", **sizes) -> ColorField:
     """A small field whose tables are large enough to matter."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"levels": 6, "log2_entries": 10, "base_resolution": 4, "finest_resolution": 128} | sizes
-    field = ColorField(HashGrid(**sizes, generator=generator), backend=backend, generator=generator)
+    width = sizes.pop("code_width", 0)
+    field = ColorField(HashGrid(**sizes, generator=generator), backend, generator, width)
     with torch.no_grad():
         field.grid.tables.mul_(1e4)
     return field
+
+
+def make_code(count: int, width: int, seed: int = 4) -> torch.Tensor | None:
+    """A code of each sample, None for a field that reads none."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) if width else None
 
 
 def make_samples(count: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,18 +52,22 @@ def relative(value: torch.Tensor, reference: torch.Tensor) -> float:
 def outcome(field: ColorField, samples: tuple, level_weights: torch.Tensor) -> list[torch.Tensor]:
     """Colours and all gradients by autograd, then the same by loss_and_grad."""
     points, target, weight = samples
+    code = make_code(len(points), field.code_width)
+    code = None if code is None else code.to(points)
     field.zero_grad()
     moving = points.clone().requires_grad_()
-    colors = field(moving, level_weights)
+    colors = field(moving, level_weights, code)
     (colors * target).sum().backward()
     values = [colors.detach(), moving.grad] + [p.grad.clone() for p in field.parameters()]
     field.zero_grad()
-    loss, slope = field.loss_and_grad(points, target, weight, level_weights, want_point_grad=True)
+    loss, slope = field.loss_and_grad(points, target, weight, level_weights, want_point_grad=True, code=code)
     return [*values, loss, slope, *(p.grad.clone() for p in field.parameters())]
 
 
 @pytest.mark.parametrize("count", [0, 1, 64, 1001])
-@pytest.mark.parametrize("sizes", [{}, {"levels": 5}, {"levels": 12, "log2_entries": 13}, {"levels": 1}])
+@pytest.mark.parametrize(
+    "sizes", [{}, {"levels": 5, "code_width": 3}, {"levels": 12, "log2_entries": 13, "code_width": 2}, {"levels": 1}]
+)
 def test_numba_equals_the_reference_in_values_and_all_gradients(count: int, sizes: dict):
     field = make_field(**sizes)
     level_weights = torch.rand(len(field.grid.tables), generator=torch.Generator().manual_seed(2))
@@ -70,9 +80,20 @@ def test_numba_equals_the_reference_in_values_and_all_gradients(count: int, size
         assert relative(fast, plain) < 1e-4
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("count", [1, 130])
+def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(backend: str, count: int):
+    field, points = make_field(backend=backend, code_width=3), make_samples(count)[0]
+    code = make_code(1, 3)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(field.under(code)(points), field(points, code=code.expand(count, 3)))
+        torch.testing.assert_close(field.under(0 * code)(points), field(points))
+        assert (field(points) - field.under(code)(points)).abs().max() > 1e-3
+
+
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton, and a GPU or TRITON_INTERPRET=1")
 def test_triton_equals_the_reference_in_values_and_all_gradients():
-    field, outcomes = make_field().to(TRITON_DEVICE), []
+    field, outcomes = make_field(code_width=3).to(TRITON_DEVICE), []
     samples = tuple(value.to(TRITON_DEVICE) for value in make_samples(301))
     for field.backend in ("torch", "triton"):
         outcomes.append(outcome(field, samples, torch.tensor([1.0, 0.5, 1, 0, 1, 0.2])))
