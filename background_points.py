@@ -39,7 +39,7 @@ from models.run_record import configuration, stage_bars
 from models.sam2_masks import MaskModel
 from models.sfm import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_scene
 from models.stages import Stages, fingerprint, own_settings
-from models.tracking import Tracker, grow_tracks, open_tracker
+from models.tracking import Tracker, for_length, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, read_video, write_video
 
@@ -261,6 +261,7 @@ def track(
     """Tracks over the whole clip that stay off the masks: those imported, and our own where they leave room."""
     begun = None if imported is None else (imported.xy, imported.visible)
     allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
+    tracker = taken_tracker(tracker, len(video))
     with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:
@@ -268,6 +269,14 @@ def track(
             bar.set_postfix_str(f"{points} tracks")
 
         return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress, begun)
+
+
+def taken_tracker(tracker: Tracker, num_frames: int) -> Tracker:
+    """The tracker for a clip of so many frames; says which where that was left open."""
+    taken = for_length(tracker, num_frames)
+    if taken is not tracker:
+        print(f"tracker: {taken.__name__}, for {num_frames} frames")
+    return taken
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from background_points import clip_name, describe, load_masks, steps
+from background_points import clip_name, describe, load_masks, steps, taken_tracker
 from models.cameras import Cameras
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
@@ -197,6 +197,7 @@ def track(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tracks inside the masks: those imported, and our own where they leave room; none if nothing can be followed."""
     begun = None if imported is None else (imported.xy, imported.visible)
+    tracker = taken_tracker(tracker, len(video))
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:

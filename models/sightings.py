@@ -25,6 +25,21 @@ class Sightings:
         first = np.searchsorted(track, np.arange(visible.shape[1] + 1))
         return Sightings(xy[frame, track], frame.astype(np.int32), first, len(visible))
 
+    @staticmethod
+    def gathered(
+        parts: list[tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]], num_tracks: int, num_frames: int
+    ) -> "Sightings":
+        """From frames, the tracks seen in them and where, in any order; no track twice in a frame."""
+        count = np.zeros(num_tracks, np.int64)
+        for _, tracks, _ in parts:
+            count[tracks] += 1
+        first = np.concatenate([[0], np.cumsum(count)])
+        xy, frame, row = np.empty((first[-1], 2), np.float32), np.empty(first[-1], np.int32), first[:-1].copy()
+        for t, tracks, places in sorted(parts, key=lambda part: part[0]):
+            xy[row[tracks]], frame[row[tracks]] = places, t
+            row[tracks] += 1
+        return Sightings(xy, frame, first, num_frames)
+
     @property
     def length(self) -> Int[np.ndarray, "N"]:
         """Sightings of each track."""

@@ -5,7 +5,7 @@ A tracker is a function ``(frames, queries) -> (xy, visible)``.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from models.errors import InputError
 from models.flow_fields import FlowFields
-from models.flow_tracking import dis_flow
+from models.flow_tracking import dis_flow, follow_by_flow
 from models.learned_trackers import LEARNED, Tracker, open_learned
 from models.lucas_kanade import lucas_kanade
 from models.masks import at_points
@@ -29,10 +29,10 @@ def auto(
     frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """The better of the trackers built in that the clip's length allows."""
-    return _for_length(auto, len(frames))(frames, queries)
+    return for_length(auto, len(frames))(frames, queries)
 
 
-def _for_length(tracker: Tracker, num_frames: int) -> Tracker:
+def for_length(tracker: Tracker, num_frames: int) -> Tracker:
     """A tracker that stands for itself, or the one that ``auto`` stands for."""
     if tracker is not auto:
         return tracker
@@ -49,6 +49,10 @@ AT_ONCE = 1 << 25
 """Points times frames that a tracker is given at most: its answer takes 9 bytes for each."""
 FEW_ROUNDS = 3
 """Rounds of seeding for dis_flow, whose cost is in the flow of each round and hardly in the points."""
+STRETCH = 100
+"""Frames that dis_flow seeds before it goes on to those after them, so that memory and disk do not grow with a clip.
+A point is looked for in its own stretch and those beside it: farther off the flow would be computed again and again.
+"""
 
 
 def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
@@ -124,25 +128,44 @@ def grow_tracks(
     """
     if isinstance(tracker, str):
         tracker = open_tracker(tracker)
-    tracker = _for_length(tracker, len(frames))
+    tracker = for_length(tracker, len(frames))
     xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
     if allowed is not None:
         visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))
     tracks = Sightings.of(xy, visible)
     done, by_flow = 0, tracker is dis_flow
     with FlowFields(frames) if by_flow else nullcontext() as fields:
-        follow = partial(dis_flow, fields=fields) if by_flow else tracker
-        for batch in seed_rounds(len(frames), FEW_ROUNDS if by_flow else None):
-            free = [None if allowed is None else allowed[t] for t in batch]
-            queries = [_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(batch, free, strict=True)]
-            tracks = tracks.joined(_followed(frames, np.concatenate(queries), follow, allowed))
-            tracks = tracks.chosen(_thinned(tracks, spacing, 2))
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(tracks.length))
+        for stretch, reach in stretches(len(frames)) if by_flow else [(range(len(frames)),) * 2]:
+            settled = len(tracks.length) if stretch[0] else 0
+            for batch in seed_rounds(len(stretch), FEW_ROUNDS if by_flow else None):
+                queries = _queries(frames, [stretch[t] for t in batch], tracks, spacing, allowed)
+                if by_flow:
+                    found = follow_by_flow(fields, queries, reach, allowed)
+                else:
+                    found = _followed(frames, queries, tracker, allowed)
+                tracks = tracks.joined(found)
+                tracks = tracks.chosen(_thinned(tracks, spacing, 2, settled, stretch[0]))
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(tracks.length))
     if not len(tracks.length):
         raise InputError("no frame has texture outside the masks that can be tracked; film more detail or mask less")
     return tracks.dense()
+
+
+def stretches(num_frames: int) -> list[tuple[range, range]]:
+    """All frames in order, in stretches about as long as each other; each, and it with those beside it."""
+    edges = np.linspace(0, num_frames, -(-num_frames // STRETCH) + 1).round().astype(int).tolist()
+    around = zip([0, *edges[:-2]], [*edges[2:], num_frames], strict=True)
+    return [(range(*own), range(*wide)) for own, wide in zip(pairwise(edges), around, strict=True)]
+
+
+def _queries(
+    frames: np.ndarray, times: list[int], tracks: Sightings, spacing: int, allowed: np.ndarray | None
+) -> Float[np.ndarray, "n 3"]:
+    """Seeds of some frames."""
+    free = [None if allowed is None else allowed[t] for t in times]
+    return np.concatenate([_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(times, free, strict=True)])
 
 
 def _followed(frames: np.ndarray, queries: np.ndarray, tracker: Tracker, allowed: np.ndarray | None) -> Sightings:
@@ -165,13 +188,14 @@ def thin(
     return _thinned(Sightings.of(xy, visible), spacing, min_length)
 
 
-def _thinned(tracks: Sightings, spacing: int, min_length: int) -> np.ndarray:
-    order = np.argsort(-tracks.length, kind="stable")
-    order = order[tracks.length[order] >= min_length]
+def _thinned(tracks: Sightings, spacing: int, min_length: int, settled: int = 0, begin: int = 0) -> np.ndarray:
+    """As ``thin``, by the frames from ``begin`` on; the first ``settled`` tracks stay, as no frame is seeded twice."""
+    order = settled + np.argsort(-tracks.length[settled:], kind="stable")
+    order = np.concatenate([np.arange(settled), order[tracks.length[order] >= min_length]])
     if len(order) == 0:
         return order
     cell = max(2.0, 0.6 * spacing)
-    return order[_greedy(tracks.xy, tracks.frame, tracks.first, tracks.num_frames, order, cell)]
+    return order[_greedy(tracks.xy, tracks.frame, tracks.first, tracks.num_frames, order, settled, begin, cell)]
 
 
 def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
@@ -181,16 +205,18 @@ def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
 
 
 @numba.njit(cache=True)
-def _greedy(xy, frame, first, num_frames, order, cell):
+def _greedy(xy, frame, first, num_frames, order, settled, begin, cell):
     width, height = xy[:, 0].max(), xy[:, 1].max()
     columns, rows = int(width / cell) + 2, int(height / cell) + 2
     taken = np.zeros((num_frames, rows, columns), np.bool_)
     kept = np.zeros(len(order), np.bool_)
     for i, n in enumerate(order):
-        crowded = 0
+        crowded = length = 0
         for s in range(first[n], first[n + 1]):
-            crowded += taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)]
-        if 2 * crowded < first[n + 1] - first[n]:
+            if frame[s] >= begin:
+                crowded += taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)]
+                length += 1
+        if i < settled or 2 * crowded < length:
             kept[i] = True
             for s in range(first[n], first[n + 1]):
                 taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)] = True
