@@ -55,6 +55,17 @@ class Sightings:
         pairs = (self.xy, other.xy), (self.frame, other.frame)
         return Sightings(*(np.concatenate(pair) for pair in pairs), first, self.num_frames)
 
+    def continued(self, tracks: Int[np.ndarray, "n"], further: "Sightings") -> "Sightings":
+        """Some of the tracks, each followed by what comes after its end of another: that track's first sighting."""
+        later = np.ones(len(further.frame), bool)
+        later[further.first[:-1]] = False
+        owner = np.repeat(np.arange(len(self.length)), self.length), np.repeat(tracks, further.length)[later]
+        order = np.argsort(np.concatenate(owner), kind="stable")
+        xy, frame = np.concatenate([self.xy, further.xy[later]]), np.concatenate([self.frame, further.frame[later]])
+        length = self.length
+        length[tracks] += further.length - 1
+        return Sightings(xy[order], frame[order], np.concatenate([[0], np.cumsum(length)]), self.num_frames)
+
     def chosen(self, tracks: Int[np.ndarray, "n"]) -> "Sightings":
         """Some of the tracks, in the given order."""
         first = np.concatenate([[0], np.cumsum(self.length[tracks])])

@@ -50,9 +50,7 @@ AT_ONCE = 1 << 25
 FEW_ROUNDS = 3
 """Rounds of seeding for dis_flow, whose cost is in the flow of each round and hardly in the points."""
 STRETCH = 100
-"""Frames that dis_flow seeds before it goes on to those after them, so that memory and disk do not grow with a clip.
-A point is looked for in its own stretch and those beside it: farther off the flow would be computed again and again.
-"""
+"""Frames that dis_flow seeds before it carries all tracks on, so that memory and disk do not grow with a clip."""
 
 
 def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
@@ -136,6 +134,8 @@ def grow_tracks(
     done, by_flow = 0, tracker is dis_flow
     with FlowFields(frames) if by_flow else nullcontext() as fields:
         for stretch, reach in stretches(len(frames)) if by_flow else [(range(len(frames)),) * 2]:
+            if stretch[0]:
+                tracks = _carried_on(fields, tracks, stretch, allowed)
             settled = len(tracks.length) if stretch[0] else 0
             for batch in seed_rounds(len(stretch), FEW_ROUNDS if by_flow else None):
                 queries = _queries(frames, [stretch[t] for t in batch], tracks, spacing, allowed)
@@ -154,10 +154,21 @@ def grow_tracks(
 
 
 def stretches(num_frames: int) -> list[tuple[range, range]]:
-    """All frames in order, in stretches about as long as each other; each, and it with those beside it."""
+    """All frames in order, in stretches about as long as each other; each, and it with the one before it."""
     edges = np.linspace(0, num_frames, -(-num_frames // STRETCH) + 1).round().astype(int).tolist()
-    around = zip([0, *edges[:-2]], [*edges[2:], num_frames], strict=True)
-    return [(range(*own), range(*wide)) for own, wide in zip(pairwise(edges), around, strict=True)]
+    return [
+        (range(begin, end), range(before, end))
+        for before, (begin, end) in zip([0, *edges[:-2]], pairwise(edges), strict=True)
+    ]
+
+
+def _carried_on(fields: FlowFields, tracks: Sightings, stretch: range, allowed: np.ndarray | None) -> Sightings:
+    """Tracks whose last sighting is in the frame before a stretch go on through it."""
+    before = stretch[0] - 1
+    last = tracks.first[1:] - 1
+    ends = np.flatnonzero((tracks.length > 0) & (tracks.frame[last] == before))
+    queries = np.column_stack([np.full(len(ends), before, np.float32), tracks.xy[last[ends]]])
+    return tracks.continued(ends, follow_by_flow(fields, queries, range(before, stretch[-1] + 1), allowed))
 
 
 def _queries(
