@@ -64,7 +64,7 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; results/<clip> if not given."""
     tracker: str = "auto"
-    """auto (dis_flow up to 200 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
+    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     spacing: int = 8

@@ -60,7 +60,7 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
     tracker: str = "auto"
-    """auto (dis_flow up to 200 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
+    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     import_path: Path | None = None
