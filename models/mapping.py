@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras
-from models.colmap import poses_of, resect, run_mapper, write_database
+from models.colmap import bundle_adjust, poses_of, resect, run_mapper, write_database
 from models.tracking import half_life
 from models.triangulation import UNSURE, triangulate
 
@@ -47,12 +47,29 @@ def map_cameras(
     """Cameras of tracks in pixels, in the scene's own scale; None where no mapper can place half of the frames."""
     step = _key_step(visible)
     while step > 1:
-        keys = np.unique([*range(0, len(xy), step), len(xy) - 1])
+        keys = _keys(len(xy), step)
         mapped = _map(xy[keys], visible[keys], width, height, seed, report, progress)
         if mapped is not None and mapped[1].mean() >= WELL_MAPPED:
             return _with_others(xy, visible, keys, mapped)
         step //= 2
     return _map(xy, visible, width, height, seed, report, progress)
+
+
+def adjust_cameras(
+    cameras: Cameras, xyz: Float[np.ndarray, "N 3"], xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"]
+) -> Cameras:
+    """``bundle_adjust``; of a long clip only key frames, as what it takes grows with the square of a track's length."""
+    step = _key_step(visible)
+    if step == 1:
+        return bundle_adjust(cameras, xyz, xy, visible)
+    keys = _keys(len(xy), step)
+    moved = bundle_adjust(cameras[keys.tolist()], xyz, xy[keys], visible[keys])
+    return _with_others(xy, visible, keys, (moved, np.ones(len(keys), bool), ""))[0]
+
+
+def _keys(num_frames: int, step: int) -> Int[np.ndarray, "k"]:
+    """Every ``step``-th frame, and the last."""
+    return np.unique([*range(0, num_frames, step), num_frames - 1])
 
 
 def _key_step(visible: Bool[np.ndarray, "F N"]) -> int:

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
-from models.colmap import bundle_adjust
 from models.errors import InputError
-from models.mapping import MIN_TRACKS, Progress, interpolated, map_cameras
+from models.mapping import MIN_TRACKS, Progress, adjust_cameras, interpolated, map_cameras
 from models.rotation import solve_rotation
 from models.sharpening import sharpen_tracks
 from models.tracking import half_life, thin
@@ -125,7 +124,7 @@ def sharpen_scene(
         if scene.method != "given":
             points = triangulate(xy, visible, cameras)
             subset = _long_and_spread(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 48))
-            cameras = bundle_adjust(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
+            cameras = adjust_cameras(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
         scene = _finish(xy, visible, cameras, scene.method, scene.registered)
         report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return xy, scene
