@@ -50,13 +50,18 @@ def turning_tracks(angles_deg: np.ndarray, num_tracks: int = 300, noise: float =
     return xy + noise * random.normal(size=xy.shape), visible, torch.from_numpy(rotation)
 
 
+def few_key_frames(monkeypatch):
+    """Every second frame of the room's clip, in place of all."""
+    monkeypatch.setattr(mapping, "MOST_MAPPED", 8)
+    monkeypatch.setattr(mapping, "KEYS_OF_A_TRACK", 2)
+
+
 @pytest.fixture(params=["all frames", "key frames"])
 def mapped(request, sideways, monkeypatch):
     """The scene mapped whole, and as a clip that is too long for that."""
     if request.param == "all frames":
         return sideways.scene
-    monkeypatch.setattr(mapping, "MOST_MAPPED", 8)
-    monkeypatch.setattr(mapping, "KEYS_OF_A_TRACK", 2)
+    few_key_frames(monkeypatch)
     return solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT)
 
 
@@ -155,13 +160,24 @@ def test_frames_that_could_not_be_placed_are_interpolated_and_flagged(sideways):
 
 
 def test_frames_between_key_frames_without_tracks_are_interpolated_and_flagged(sideways, monkeypatch):
-    monkeypatch.setattr(mapping, "MOST_MAPPED", 8)
-    monkeypatch.setattr(mapping, "KEYS_OF_A_TRACK", 2)
+    few_key_frames(monkeypatch)
     visible = sideways.visible.copy()
     visible[7] = False
     scene = solve_scene(sideways.xy, visible, WIDTH, HEIGHT)
     assert np.flatnonzero(~scene.registered).tolist() == [7]
     torch.testing.assert_close(scene.cameras.centers[7], scene.cameras.centers[[6, 8]].mean(0))
+
+
+def test_key_frames_adjust_the_cameras_as_all_frames_do(sideways, monkeypatch):
+    scene = sideways.scene
+    given = scene.cameras, scene.points.xyz, sideways.xy, scene.points.agrees
+    whole = mapping.adjust_cameras(*given)
+    few_key_frames(monkeypatch)
+    by_keys = mapping.adjust_cameras(*given)
+    path = whole.centers.diff(dim=0).norm(dim=1).sum()
+    assert (by_keys.centers - whole.centers).norm(dim=1).max() < 0.01 * path
+    assert angles(by_keys.world_from_cam[:, :3, :3], whole.world_from_cam[:, :3, :3]).max() < 0.5
+    assert float(by_keys.K[0, 0, 0] / whole.K[0, 0, 0]) == pytest.approx(1, abs=0.02)
 
 
 def test_missing_poses_are_interpolated_and_known_ones_kept():
