@@ -55,17 +55,6 @@ class Sightings:
         pairs = (self.xy, other.xy), (self.frame, other.frame)
         return Sightings(*(np.concatenate(pair) for pair in pairs), first, self.num_frames)
 
-    def continued(self, tracks: Int[np.ndarray, "n"], further: "Sightings") -> "Sightings":
-        """Some of the tracks, each followed by what comes after its end of another: that track's first sighting."""
-        later = np.ones(len(further.frame), bool)
-        later[further.first[:-1]] = False
-        owner = np.repeat(np.arange(len(self.length)), self.length), np.repeat(tracks, further.length)[later]
-        order = np.argsort(np.concatenate(owner), kind="stable")
-        xy, frame = np.concatenate([self.xy, further.xy[later]]), np.concatenate([self.frame, further.frame[later]])
-        length = self.length
-        length[tracks] += further.length - 1
-        return Sightings(xy[order], frame[order], np.concatenate([[0], np.cumsum(length)]), self.num_frames)
-
     def chosen(self, tracks: Int[np.ndarray, "n"]) -> "Sightings":
         """Some of the tracks, in the given order."""
         first = np.concatenate([[0], np.cumsum(self.length[tracks])])
@@ -74,22 +63,32 @@ class Sightings:
 
     def dense(self) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
         """Positions, where a track is not seen those of its last sighting (or its first), and visibility."""
-        shape = self.num_frames, len(self.first) - 1
-        xy, visible = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
-        _spread_out(self.xy, self.frame, self.first, xy, visible)
-        return xy, visible
+        return dense_tracks([(np.arange(len(self.length)), self)], len(self.length))
+
+
+def dense_tracks(
+    parts: list[tuple[Int[np.ndarray, "n"], Sightings]], num_tracks: int
+) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
+    """``Sightings.dense`` of tracks in parts, each with the numbers of its tracks among all; the list is emptied."""
+    num_frames = parts[0][1].num_frames
+    xy, visible = np.zeros((num_frames, num_tracks, 2), np.float32), np.zeros((num_frames, num_tracks), bool)
+    while parts:
+        numbers, part = parts.pop()
+        track = np.repeat(numbers, part.length)
+        xy[part.frame, track], visible[part.frame, track] = part.xy, True
+    _hold(xy, visible)
+    return xy, visible
 
 
 @numba.njit(cache=True)
-def _spread_out(places, frame, first, xy, visible):
-    latest = first[:-1].copy()
-    for t in range(len(xy)):
+def _hold(xy, visible):
+    """Gives positions to frames in which a track is not seen."""
+    latest = np.zeros(visible.shape[1], np.int64)
+    for n in range(len(latest)):
+        while latest[n] + 1 < len(visible) and not visible[latest[n], n]:
+            latest[n] += 1
+    for t in range(len(visible)):
         for n in range(len(latest)):
-            row = latest[n]
-            if row == first[n + 1]:  # a track without any sighting
-                continue
-            if row + 1 < first[n + 1] and frame[row + 1] == t:
-                row += 1
-                latest[n] = row
-            visible[t, n] = frame[row] == t
-            xy[t, n] = places[row]
+            if visible[t, n]:
+                latest[n] = t
+            xy[t, n] = xy[latest[n], n]

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.errors import InputError
 from models.flow_fields import FlowFields
@@ -19,7 +19,7 @@ from models.flow_tracking import dis_flow, follow_by_flow
 from models.learned_trackers import LEARNED, Tracker, open_learned
 from models.lucas_kanade import lucas_kanade
 from models.masks import at_points
-from models.sightings import Sightings
+from models.sightings import Sightings, dense_tracks
 
 LONGEST_BY_FLOW = 1000
 """Frames of a clip up to which ``auto`` takes dense flow: it is not known to cost more past that, but not measured."""
@@ -130,13 +130,14 @@ def grow_tracks(
     xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
     if allowed is not None:
         visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))
-    tracks = Sightings.of(xy, visible)
+    tracks, parts, count = Sightings.of(xy, visible), [], 0
+    numbers = np.zeros(0, np.int64)
     done, by_flow = 0, tracker is dis_flow
     with FlowFields(frames) if by_flow else nullcontext() as fields:
         for stretch, reach in stretches(len(frames)) if by_flow else [(range(len(frames)),) * 2]:
             if stretch[0]:
-                tracks = _carried_on(fields, tracks, stretch, allowed)
-            settled = len(tracks.length) if stretch[0] else 0
+                numbers, tracks = _carried_on(fields, numbers, tracks, stretch, allowed)
+            settled = len(numbers)
             for batch in seed_rounds(len(stretch), FEW_ROUNDS if by_flow else None):
                 queries = _queries(frames, [stretch[t] for t in batch], tracks, spacing, allowed)
                 if by_flow:
@@ -147,10 +148,13 @@ def grow_tracks(
                 tracks = tracks.chosen(_thinned(tracks, spacing, 2, settled, stretch[0]))
                 done += len(batch)
                 if progress is not None:
-                    progress(done, len(tracks.length))
-    if not len(tracks.length):
+                    progress(done, count + len(tracks.length) - settled)
+            fresh = len(tracks.length) - settled
+            numbers, count = np.concatenate([numbers, count + np.arange(fresh)]), count + fresh
+            parts.append((numbers, tracks))
+    if not count:
         raise InputError("no frame has texture outside the masks that can be tracked; film more detail or mask less")
-    return tracks.dense()
+    return dense_tracks(parts, count)
 
 
 def stretches(num_frames: int) -> list[tuple[range, range]]:
@@ -162,13 +166,20 @@ def stretches(num_frames: int) -> list[tuple[range, range]]:
     ]
 
 
-def _carried_on(fields: FlowFields, tracks: Sightings, stretch: range, allowed: np.ndarray | None) -> Sightings:
-    """Tracks whose last sighting is in the frame before a stretch go on through it."""
+def _carried_on(
+    fields: FlowFields, numbers: np.ndarray, tracks: Sightings, stretch: range, allowed: np.ndarray | None
+) -> tuple[Int[np.ndarray, "n"], Sightings]:
+    """The numbered tracks that go on in a stretch: those seen in the frame before it, followed through it.
+
+    Others have no part in it: what is held does not grow with the clip. Those that go on by themselves were given.
+    """
     before = stretch[0] - 1
     last = tracks.first[1:] - 1
-    ends = np.flatnonzero((tracks.length > 0) & (tracks.frame[last] == before))
+    latest = tracks.frame[last]
+    given, ends = np.flatnonzero(latest > before), np.flatnonzero(latest == before)
     queries = np.column_stack([np.full(len(ends), before, np.float32), tracks.xy[last[ends]]])
-    return tracks.continued(ends, follow_by_flow(fields, queries, range(before, stretch[-1] + 1), allowed))
+    found = follow_by_flow(fields, queries, range(before, stretch[-1] + 1), allowed)
+    return np.concatenate([numbers[given], numbers[ends]]), tracks.chosen(given).joined(found)
 
 
 def _queries(

@@ -21,7 +21,7 @@ from models.pipeline import Canvas, TriangleMeshPipeline
 from models.rasterizer import used_vertices
 from models.reading import load_tensors
 from models.resources import held_memory, return_freed
-from models.sightings import Sightings
+from models.sightings import Sightings, dense_tracks
 from models.synthetic import render_room
 from models.tracking import grow_tracks
 from models.tracks import Tracks, load_tracks, save_tracks
@@ -75,15 +75,14 @@ def test_sightings_gathered_frame_by_frame_are_those_of_dense_tracks(seed):
         np.testing.assert_array_equal(getattr(gathered, name), getattr(expected, name))
 
 
-def test_tracks_continued_at_their_last_sighting_are_those_that_were_cut_there():
+def test_tracks_held_in_parts_are_those_held_whole():
     xy, visible = random_tracks(0)
-    whole = Sightings.of(xy, visible)
-    ends = np.flatnonzero(visible[6])
-    cut, rest = visible.copy(), visible[:, ends].copy()
-    cut[7:, ends], rest[:6] = False, False
-    again = Sightings.of(xy, cut).continued(ends, Sightings.of(xy[:, ends], rest))
-    for name in ("xy", "frame", "first"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    early, late = visible.copy(), visible.copy()
+    early[7:], late[:6] = False, False
+    ends = np.flatnonzero(late.any(0))
+    parts = [(np.arange(len(visible[0])), Sightings.of(xy, early)), (ends, Sightings.of(xy[:, ends], late[:, ends]))]
+    for whole, again in zip(Sightings.of(xy, visible).dense(), dense_tracks(parts, len(visible[0])), strict=True):
+        np.testing.assert_array_equal(again, whole)
 
 
 @pytest.fixture(scope="module")
