@@ -16,7 +16,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.background import MASK_MARGIN, masked_scene, needed_memory, static_tracks, with_points, without_movers
+from models.background import (
+    MASK_MARGIN,
+    least_tracks,
+    masked_scene,
+    needed_memory,
+    static_tracks,
+    with_points,
+    without_movers,
+)
 from models.cameras import Cameras, save_transforms
 from models.depth_prior import DepthMaps
 from models.errors import InputError, run_script
@@ -125,7 +133,8 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
     memory = memory_limit(settings.max_memory)
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
     describe(video)
-    warn_of_need(needed_memory(video, settings.spacing), memory, print)
+    need = partial(needed_memory, video, with_motion=settings.mask_path is None)
+    warn_of_need(need(least_tracks(video, settings.spacing)), memory, print)
     masks = load_masks(settings, video)
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     known = known_cameras(settings, video, imported)
@@ -155,6 +164,7 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
     with naming(settings.video_path):
         tracks = stages.values("tracking", made_from, tracked)
+        warn_of_need(need(tracks["xy"].shape[1]), memory, print)
         scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
             values = stages.values("motion", made_from, parted)
