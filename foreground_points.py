@@ -143,15 +143,7 @@ def solve(
         print(f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}")
         return
     movers = label_of_tracks(xy, visible, labels)
-    surface = BackgroundDepth(background, labels > 0)
-    canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
-    for mover in np.unique(movers):
-        own, mask = movers == mover, labels == mover
-        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
-        depth[:, own], how = depth_of_mover(
-            background.cameras, xy[:, own], visible[:, own], mask, surface, settings.seed
-        )
-        print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
+    canonical, depth = shapes_of_movers(background, xy, visible, labels, movers, settings.seed)
     xyz = lifted(background, xy, visible, depth)
     if maps is not None or imported is not None:
         depth = tracks_depth(maps, imported, background, xy, visible, movers, xyz, print)
@@ -236,6 +228,20 @@ class BackgroundDepth(Sequence):
         meshes = self.meshes
         source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]
         return meshes.fragments(source, meshes.cameras, t).depth.numpy()
+
+
+def shapes_of_movers(
+    background: Tracks, xy: np.ndarray, visible: np.ndarray, labels: np.ndarray, movers: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Canonical coordinates (N, 3) and z-depths (F, N) of all movers' tracks; the background's meshes are not kept."""
+    surface = BackgroundDepth(background, labels > 0)
+    canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
+    for mover in np.unique(movers):
+        own, mask = movers == mover, labels == mover
+        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
+        depth[:, own], how = depth_of_mover(background.cameras, xy[:, own], visible[:, own], mask, surface, seed)
+        print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
+    return canonical, depth
 
 
 def depth_of_mover(
