@@ -16,7 +16,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.background import MASK_MARGIN, masked_scene, needed_memory, static_tracks, with_points, without_movers
+from models.background import (
+    MASK_MARGIN,
+    least_tracks,
+    masked_scene,
+    needed_memory,
+    static_tracks,
+    with_points,
+    without_movers,
+)
 from models.cameras import Cameras, save_transforms
 from models.depth_prior import DepthMaps
 from models.errors import InputError, run_script
@@ -39,7 +47,7 @@ from models.run_record import configuration, stage_bars
 from models.sam2_masks import MaskModel
 from models.sfm import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_scene
 from models.stages import Stages, fingerprint, own_settings
-from models.tracking import Tracker, grow_tracks, open_tracker
+from models.tracking import Tracker, for_length, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 from models.video import Video, read_video, write_video
 
@@ -64,7 +72,7 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; results/<clip> if not given."""
     tracker: str = "auto"
-    """auto (dis_flow up to 200 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
+    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     spacing: int = 8
@@ -125,7 +133,8 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
     memory = memory_limit(settings.max_memory)
     video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
     describe(video)
-    warn_of_need(needed_memory(video, settings.spacing), memory, print)
+    need = partial(needed_memory, video, with_motion=settings.mask_path is None)
+    warn_of_need(need(least_tracks(video, settings.spacing)), memory, print)
     masks = load_masks(settings, video)
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     known = known_cameras(settings, video, imported)
@@ -155,6 +164,7 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
     with naming(settings.video_path):
         tracks = stages.values("tracking", made_from, tracked)
+        warn_of_need(need(tracks["xy"].shape[1]), memory, print)
         scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
             values = stages.values("motion", made_from, parted)
@@ -261,6 +271,7 @@ def track(
     """Tracks over the whole clip that stay off the masks: those imported, and our own where they leave room."""
     begun = None if imported is None else (imported.xy, imported.visible)
     allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
+    tracker = taken_tracker(tracker, len(video))
     with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:
@@ -268,6 +279,14 @@ def track(
             bar.set_postfix_str(f"{points} tracks")
 
         return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress, begun)
+
+
+def taken_tracker(tracker: Tracker, num_frames: int) -> Tracker:
+    """The tracker for a clip of so many frames; says which where that was left open."""
+    taken = for_length(tracker, num_frames)
+    if taken is not tracker:
+        print(f"tracker: {taken.__name__}, for {num_frames} frames")
+    return taken
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from background_points import clip_name, describe, load_masks, steps
+from background_points import clip_name, describe, load_masks, steps, taken_tracker
 from models.cameras import Cameras
 from models.canonical import canonical_coordinates
 from models.errors import InputError, run_script
@@ -60,7 +60,7 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
     tracker: str = "auto"
-    """auto (dis_flow up to 200 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
+    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     import_path: Path | None = None
@@ -143,15 +143,7 @@ def solve(
         print(f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}")
         return
     movers = label_of_tracks(xy, visible, labels)
-    surface = BackgroundDepth(background, labels > 0)
-    canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
-    for mover in np.unique(movers):
-        own, mask = movers == mover, labels == mover
-        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
-        depth[:, own], how = depth_of_mover(
-            background.cameras, xy[:, own], visible[:, own], mask, surface, settings.seed
-        )
-        print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
+    canonical, depth = shapes_of_movers(background, xy, visible, labels, movers, settings.seed)
     xyz = lifted(background, xy, visible, depth)
     if maps is not None or imported is not None:
         depth = tracks_depth(maps, imported, background, xy, visible, movers, xyz, print)
@@ -197,6 +189,7 @@ def track(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tracks inside the masks: those imported, and our own where they leave room; none if nothing can be followed."""
     begun = None if imported is None else (imported.xy, imported.visible)
+    tracker = taken_tracker(tracker, len(video))
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
 
         def progress(done: int, points: int) -> None:
@@ -235,6 +228,20 @@ class BackgroundDepth(Sequence):
         meshes = self.meshes
         source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]
         return meshes.fragments(source, meshes.cameras, t).depth.numpy()
+
+
+def shapes_of_movers(
+    background: Tracks, xy: np.ndarray, visible: np.ndarray, labels: np.ndarray, movers: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Canonical coordinates (N, 3) and z-depths (F, N) of all movers' tracks; the background's meshes are not kept."""
+    surface = BackgroundDepth(background, labels > 0)
+    canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
+    for mover in np.unique(movers):
+        own, mask = movers == mover, labels == mover
+        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
+        depth[:, own], how = depth_of_mover(background.cameras, xy[:, own], visible[:, own], mask, surface, seed)
+        print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
+    return canonical, depth
 
 
 def depth_of_mover(

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, UInt8
 
 from models.errors import InputError
 from models.masks import at_points, dilate
-from models.motion import background_scene, motion_masks
+from models.motion import MARGIN, WHOLE, WINDOW, background_scene, motion_masks
+from models.motion_evidence import WORK_SIZE
 from models.sam2_masks import MaskModel
 from models.sfm import Progress, StaticScene, solve_points, solve_scene
 from models.tracks import Tracks
@@ -24,10 +25,12 @@ MOVERS_MATTER = 0.02
 """Share of all sightings on movers from which cameras are solved anew without them."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
-BASE_MEMORY = 6 << 27
+BASE_MEMORY = 1 << 29
 """Bytes that the program takes whatever the clip."""
-FRAMES_OF_A_TRACK, BYTES_OF_AN_ENTRY = 12, 20
-"""For the estimate of memory: how long tracks last, and what all arrays together hold for a track in a frame."""
+BYTES_OF_AN_ENTRY, BYTES_OF_EVIDENCE = 20, 108
+"""What all arrays together hold for a track in a frame, and evidence of motion for a pixel of the size it has."""
+COVERS, FRAMES_OF_A_TRACK = 3, 75
+"""A slow clip has its grid of ``spacing`` filled so many times, and once more each time so many frames have passed."""
 
 
 def masked_scene(
@@ -151,7 +154,21 @@ def static_tracks(
     )
 
 
-def needed_memory(video: Video, spacing: int) -> int:
-    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame."""
-    tracks = video.width * video.height / spacing**2 * max(1, len(video) / FRAMES_OF_A_TRACK)
-    return int(BASE_MEMORY + 4 * video.frames[0, ..., 0].size * len(video) + BYTES_OF_AN_ENTRY * tracks * len(video))
+def least_tracks(video: Video, spacing: int) -> int:
+    """About how many tracks a clip has whose points stay in view for long; a fast one has up to ten times as many."""
+    return int(video.width * video.height / spacing**2 * (COVERS + len(video) / FRAMES_OF_A_TRACK))
+
+
+def needed_memory(video: Video, num_tracks: int, with_motion: bool = True) -> int:
+    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame.
+
+    Args:
+        with_motion: masks are made from motion, from evidence that is held for a stretch of the clip.
+    """
+    size = video.width * video.height
+    need = BASE_MEMORY + 4 * size * len(video) + BYTES_OF_AN_ENTRY * num_tracks * len(video)
+    if with_motion:
+        shrink = min(1.0, WORK_SIZE / max(video.width, video.height)) ** 2
+        held = len(video) if len(video) <= WHOLE else WINDOW + 2 * MARGIN
+        need += int(BYTES_OF_EVIDENCE * shrink * size * held)
+    return need

@@ -19,6 +19,8 @@ from models.images import natural_key
 
 MIN_SHARED = 30
 """Tracks that two frames must share to be matched."""
+LARGEST_MISS = 4.0
+"""Pixels up to which a point agrees with a frame's pose in ``resect``."""
 
 
 def write_database(
@@ -122,6 +124,24 @@ def poses_of(
         registered[i - 1] = True
     K = next(iter(model.cameras.values())).calibration_matrix()
     return world_from_cam, registered, K, np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3)
+
+
+def resect(
+    K: Float[np.ndarray, "3 3"], width: int, height: int, xyz: Float[np.ndarray, "n 3"], xy: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "4 4"] | None:
+    """world_from_cam of a frame that sees known points at pixels xy; None where fewer than ``MIN_SHARED`` agree."""
+    if len(xyz) < MIN_SHARED:
+        return None
+    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=width, height=height, params=[K[0, 0], K[0, 2], K[1, 2]])
+    options = pycolmap.AbsolutePoseEstimationOptions()
+    options.ransac.max_error, options.ransac.random_seed = LARGEST_MISS, 0
+    with _silent():
+        found = pycolmap.estimate_and_refine_absolute_pose(xy.astype(np.float64), xyz, camera, options)
+    if found is None or found["num_inliers"] < MIN_SHARED:
+        return None
+    pose = np.eye(4)
+    pose[:3] = found["cam_from_world"].inverse().matrix()
+    return pose
 
 
 def bundle_adjust(

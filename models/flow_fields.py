@@ -14,6 +14,8 @@ from models.optical_flow import fine_flow, grey
 
 ROOM = 1 << 30
 """Bytes of disk that fields may take; past that those used longest ago are dropped, and computed again if need be."""
+AHEAD = 16
+"""Pairs whose flow may be asked for and not taken yet; past that those asked first are put aside."""
 _Pair = tuple[int, int]
 
 
@@ -44,8 +46,12 @@ class FlowFields:
     def ask(self, a: int, b: int) -> None:
         """Has the flow between two frames computed meanwhile, as it is needed soon."""
         pair = min(a, b), max(a, b)
-        if pair not in self._coming and pair not in self._shelf:
-            self._coming[pair] = self._pool.submit(self._compute, pair)
+        if pair in self._coming or pair in self._shelf:
+            return
+        if len(self._coming) == AHEAD:  # points that were to take it were lost on the way
+            early = next(iter(self._coming))
+            self._shelf.put(early, self._coming.pop(early).result())
+        self._coming[pair] = self._pool.submit(self._compute, pair)
 
     def between(self, a: int, b: int) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]:
         """Flow from frame a to b, and that from b to a; both in the frames' pixels, on fields of half their size."""

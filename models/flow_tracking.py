@@ -7,13 +7,18 @@ Source: Neoral, Serych, Matas, "MFT: Long-term tracking of every pixel", WACV 20
 flow replaced by the forward-backward error and by the look of the point.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.flow_fields import FlowFields
+from models.masks import at_points
 from models.optical_flow import sample
+from models.sightings import Sightings
 
 INTERVALS = (1, 3, 9, 27)
 """Frames that one link of a chain may span."""
@@ -49,44 +54,100 @@ def dis_flow(
     visible[start, np.arange(num_queries)] = True
     look = _looks(frames, queries)
     for order in (range(num_frames), range(num_frames - 1, -1, -1)):
-        _sweep(frames, order, fields, start, look, xy, visible)
+        found = _sweep(fields, order, queries, look)
+        coming = next(found, None)
+        for t in order[1:]:
+            begun = start * order.step < t * order.step
+            xy[t, begun] = xy[t - order.step, begun]
+            if coming is not None and coming[0] == t:
+                _, points, places, seen = coming
+                xy[t, points], visible[t, points] = places, seen
+                coming = next(found, None)
     return xy, visible
 
 
-def _sweep(
-    frames: np.ndarray,
-    order: range,
+def follow_by_flow(
     fields: FlowFields,
-    start: np.ndarray,
-    look: np.ndarray,
-    xy: np.ndarray,
-    visible: np.ndarray,
-) -> None:
-    """Carries points along one direction of time from their start, writing into xy and visible."""
-    cost = np.full(visible.shape, np.inf, np.float32)
-    cost[start, np.arange(len(start))] = 0
-    for t in order[1:]:
-        begun = start * order.step < t * order.step
-        sources = [s for s in _sources(order, t) if np.isfinite(cost[s]).any()]
-        _ask_ahead(fields, order, t, sources, cost)
-        blurred, gain = _blurred(frames[t]), np.ones(3, np.float32)
-        best, unlike = np.full(len(start), np.inf, np.float32), np.zeros(len(start))
-        place = xy[t - order.step].copy()
-        for source in sources:
-            from_here = np.flatnonzero(np.isfinite(cost[source]))
-            there, error = _link(fields, source, t, xy[source, from_here])
-            patch = _patches(blurred, there)
-            good = (error < FORWARD_BACKWARD_LIMIT) & _inside(there, blurred.shape)
-            if abs(t - source) == 1:
-                gain = _gain(look[from_here[good]], patch[good])
-            differs = _differences(look, from_here, patch, gain)
-            total = cost[source, from_here] + error**2 + LINK_COST + UNLIKE_COST * differs
-            won = good & (differs < LOST) & (total < best[from_here])
-            best[from_here[won]], unlike[from_here[won]] = total[won], differs[won]
-            place[from_here[won]] = there[won]
-        cost[t, begun] = best[begun]
-        xy[t, begun] = place[begun]
-        visible[t, begun] = (np.isfinite(best) & (unlike < SEEN))[begun]
+    queries: Float[np.ndarray, "N 3"],
+    reach: range,
+    allowed: Bool[np.ndarray, "F H W"] | None = None,
+) -> Sightings:
+    """What ``dis_flow`` sees of queries [t, x, y], without arrays of all frames times all points.
+
+    Args:
+        fields: the clip's flow.
+        reach: frames in which the points are looked for.
+        allowed: a track ends where it meets a pixel that is not.
+    """
+    frames, start = fields.frames, queries[:, 0].astype(np.int64)
+    look, parts = _looks(frames, queries), []
+    for order in (reach, reach[::-1]):
+        alive = np.ones(len(queries), bool)
+        for t, points, places, seen in _sweep(fields, order, queries, look):
+            points, places = points[seen], places[seen]
+            if allowed is not None:
+                alive[points[~at_points(allowed[[t]], places[None])[0]]] = False
+                points, places = points[alive[points]], places[alive[points]]
+            parts.append((t, points.astype(np.int32), places))
+    parts += [(t, np.flatnonzero(start == t), queries[start == t, 1:]) for t in np.unique(start)]
+    return Sightings.gathered(parts, len(queries), len(frames))
+
+
+@dataclass(frozen=True)
+class _Front:
+    """The points found in one frame, from which links lead on."""
+
+    points: Int[np.ndarray, "n"]
+    xy: Float[np.ndarray, "n 2"]
+    cost: Float[np.ndarray, "n"]
+
+
+_Found = tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"], Bool[np.ndarray, "n"]]
+
+
+def _sweep(fields: FlowFields, order: range, queries: np.ndarray, look: np.ndarray) -> Iterator[_Found]:
+    """Carries points along one direction of time: frame, points found in it, where, and whether they look as they did.
+
+    Only the frames that a link may span are held; the sweep ends where no point is left to carry.
+    """
+    start, fronts = queries[:, 0].astype(np.int64), {}
+    last = (start * order.step).max(initial=order[0] * order.step)
+    for t in order:
+        fronts.pop(t - order.step * (INTERVALS[-1] + 1), None)
+        if not fronts and t * order.step > last:
+            return
+        _ask_ahead(fields, order, t, fronts)
+        cost, unlike, place = _linked(fields, order, t, fronts, look)
+        points = np.flatnonzero(np.isfinite(cost))
+        if len(points):
+            yield t, points, place[points], unlike[points] < SEEN
+        cost[start == t], place[start == t] = 0, queries[start == t, 1:]
+        points = np.flatnonzero(np.isfinite(cost))
+        if len(points):
+            fronts[t] = _Front(points, place[points], cost[points])
+
+
+def _linked(
+    fields: FlowFields, order: range, t: int, fronts: dict[int, _Front], look: np.ndarray
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"], Float[np.ndarray, "N 2"]]:
+    """Of all points: the cost of the best chain to frame t, inf without one; difference from the query; place."""
+    best, unlike = np.full(len(look), np.inf, np.float32), np.zeros(len(look))
+    place = np.empty((len(look), 2), np.float32)
+    sources = [source for source in _sources(order, t) if source in fronts]
+    blurred, gain = _blurred(fields.frames[t]) if sources else None, np.ones(3, np.float32)
+    for source in sources:
+        front = fronts[source]
+        there, error = _link(fields, source, t, front.xy)
+        patch = _patches(blurred, there)
+        good = (error < FORWARD_BACKWARD_LIMIT) & _inside(there, blurred.shape)
+        if abs(t - source) == 1:
+            gain = _gain(look[front.points[good]], patch[good])
+        differs = _differences(look, front.points, patch, gain)
+        total = front.cost + error**2 + LINK_COST + UNLIKE_COST * differs
+        won = good & (differs < LOST) & (total < best[front.points])
+        won_points = front.points[won]
+        best[won_points], unlike[won_points], place[won_points] = total[won], differs[won], there[won]
+    return best, unlike, place
 
 
 def _sources(order: range, t: int) -> list[int]:
@@ -94,15 +155,16 @@ def _sources(order: range, t: int) -> list[int]:
     return [t - order.step * interval for interval in INTERVALS if t - order.step * interval in order]
 
 
-def _ask_ahead(fields: FlowFields, order: range, t: int, sources: list[int], cost: np.ndarray) -> None:
+def _ask_ahead(fields: FlowFields, order: range, t: int, fronts: dict[int, _Front]) -> None:
     """Has the flow of the links to frame t computed, and of those to the next while the points of t are looked at."""
+    sources = [source for source in _sources(order, t) if source in fronts]
     for source in sources:
         fields.ask(source, t)
     following = t + order.step
     if not sources or following not in order:
         return
     for source in _sources(order, following):
-        if source == t or np.isfinite(cost[source]).any():
+        if source == t or source in fronts:
             fields.ask(source, following)
 
 

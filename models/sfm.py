@@ -1,35 +1,27 @@
 """2D tracks of the static scene -> cameras and 3D points.
 
-Neither of COLMAP's mappers is enough alone, so results are judged and the other tried; a camera that only turns or
-stands still has its own path. Once geometry is known the tracks are sharpened by it, and both are solved again.
+A camera that only turns or stands still has its own path; others are mapped. Once geometry is known the tracks are
+sharpened by it, and both are solved again.
 """
 
-import itertools
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras
-from models.colmap import bundle_adjust, poses_of, run_mapper, write_database
 from models.errors import InputError
+from models.mapping import MIN_TRACKS, Progress, adjust_cameras, interpolated, map_cameras
 from models.rotation import solve_rotation
 from models.sharpening import sharpen_tracks
 from models.tracking import half_life, thin
 from models.triangulation import Points, triangulate
 
-Progress = Callable[[str, int, int], None]
-"""Is told a stage, how many of its steps are done, and of how many."""
 ENOUGH_TRACKS = 150
 """Tracks that a frame keeps when short ones are left out of solving cameras, where it has so many."""
-MIN_TRACKS = 30
-"""Tracks in a frame below which no camera can be told."""
 ROTATION_LIMIT = 1.0
 """Median residual in pixels under which a model of pure rotation explains the tracks, at 640 pixels width."""
 TRACKING_NOISE = 0.35
@@ -101,7 +93,7 @@ def solve_scene(
     report(f"pure rotation leaves {residual:.2f} px")
     if residual < max(TRACKING_NOISE, ROTATION_LIMIT * max(width, height) / 640):
         return _finish_turning(xy, visible, turning)
-    best = _map(few_xy, few_visible, width, height, seed, report, progress)
+    best = map_cameras(few_xy, few_visible, width, height, seed, report, progress)
     if best is None:
         report("no mapper could place the cameras: taken as a camera that turns")
         return _finish_turning(xy, visible, turning)
@@ -132,14 +124,10 @@ def sharpen_scene(
         if scene.method != "given":
             points = triangulate(xy, visible, cameras)
             subset = _long_and_spread(xy, points.agrees, max(8, max(cameras.width, cameras.height) // 48))
-            cameras = bundle_adjust(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
+            cameras = adjust_cameras(cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset])
         scene = _finish(xy, visible, cameras, scene.method, scene.registered)
         report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return xy, scene
-
-
-def _next(progress: Progress, placed: Iterator[int], total: int) -> None:
-    progress("mapping", min(next(placed), total - 1), total)
 
 
 def _count(progress: Progress, stage: str, before: int, total: int, done: int) -> None:
@@ -168,7 +156,7 @@ def _long_and_spread(
 def _finish_turning(xy: np.ndarray, visible: np.ndarray, turning: Cameras) -> StaticScene:
     """The scene of a camera that turns or stands still; a frame with hardly a track takes its neighbours' pose."""
     registered = visible.sum(1) >= min(MIN_TRACKS, visible.sum(1).max())
-    poses = torch.from_numpy(_interpolated(turning.world_from_cam.numpy(), registered))
+    poses = torch.from_numpy(interpolated(turning.world_from_cam.numpy(), registered))
     still = bool(torch.equal(poses, torch.eye(4).to(poses).expand_as(poses)))
     return _finish(xy, visible, replace(turning, world_from_cam=poses), "still" if still else "rotation", registered)
 
@@ -182,68 +170,3 @@ def _finish(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, 
     points = triangulate(xy, visible & registered[:, None], cameras, flat=method in ("rotation", "still"))
     error = float(points.residual.mean()) if points.agrees.any() else float("nan")
     return StaticScene(cameras, points, method, registered, error)
-
-
-def _map(
-    xy: np.ndarray,
-    visible: np.ndarray,
-    width: int,
-    height: int,
-    seed: int,
-    report: Callable[[str], None],
-    progress: Progress,
-) -> tuple[Cameras, np.ndarray, str] | None:
-    """The better of incremental and global mapping; the second runs only where the first is not convincing."""
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "database.db"
-        write_database(database, xy, visible, width, height)
-        for method in ("incremental", "global"):
-            placed = itertools.count(3)  # the first two come together; a mapper that starts again counts on
-            told = partial(_next, progress, placed, len(xy))
-            model = run_mapper(method, database, Path(folder), seed, placed=told)
-            progress("mapping", len(xy), len(xy))
-            if model is None:
-                report(f"{method} mapping: no model")
-                continue
-            frames, length = model.num_reg_images(), model.compute_mean_track_length()
-            error = model.compute_mean_reprojection_error()
-            report(f"{method} mapping: {frames} of {len(xy)} frames, {error:.2f} px, {length:.0f} frames a point")
-            results.append((frames, -error, model, method))
-            if frames == len(xy) and error < 1.5 and length >= min(8, len(xy) / 3):
-                break
-    if not results:
-        return None
-    *_, model, method = max(results, key=lambda r: (round(20 * r[0] / len(xy)), r[1]))
-    if model.num_reg_images() < max(2, len(xy) // 2):
-        return None
-    poses, registered, K, points = poses_of(model, len(xy))
-    poses = _in_own_scale(_interpolated(poses, registered), int(registered.argmax()), points)
-    shared = torch.from_numpy(np.tile(K, (len(xy), 1, 1)))
-    return Cameras(shared, torch.from_numpy(poses), width, height), registered, method
-
-
-def _in_own_scale(
-    world_from_cam: Float[np.ndarray, "F 4 4"], first: int, points: Float[np.ndarray, "P 3"]
-) -> Float[np.ndarray, "F 4 4"]:
-    """Poses in the scene's own scale: median point depth 1, the first registered camera as the world's axes."""
-    from_world = np.linalg.inv(world_from_cam[first])
-    local = points @ from_world[:3, :3].T + from_world[:3, 3]
-    ahead = local[:, 2][local[:, 2] > 0]
-    moved = from_world @ world_from_cam
-    moved[:, :3, 3] /= np.median(ahead) if len(ahead) else 1.0
-    return moved
-
-
-def _interpolated(poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]) -> Float[np.ndarray, "F 4 4"]:
-    """Poses of unregistered frames from their neighbours in time (held at the ends)."""
-    known = np.flatnonzero(registered)
-    if len(known) == 1:
-        return np.repeat(poses[known], len(poses), 0)
-    times = np.clip(np.arange(len(poses)), known[0], known[-1])
-    filled = poses.copy()
-    filled[:, :3, :3] = Slerp(known, Rotation.from_matrix(poses[known, :3, :3]))(times).as_matrix()
-    for axis in range(3):
-        filled[:, axis, 3] = np.interp(times, known, poses[known, axis, 3])
-    filled[registered] = poses[registered]
-    return filled

@@ -25,6 +25,21 @@ class Sightings:
         first = np.searchsorted(track, np.arange(visible.shape[1] + 1))
         return Sightings(xy[frame, track], frame.astype(np.int32), first, len(visible))
 
+    @staticmethod
+    def gathered(
+        parts: list[tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]], num_tracks: int, num_frames: int
+    ) -> "Sightings":
+        """From frames, the tracks seen in them and where, in any order; no track twice in a frame."""
+        count = np.zeros(num_tracks, np.int64)
+        for _, tracks, _ in parts:
+            count[tracks] += 1
+        first = np.concatenate([[0], np.cumsum(count)])
+        xy, frame, row = np.empty((first[-1], 2), np.float32), np.empty(first[-1], np.int32), first[:-1].copy()
+        for t, tracks, places in sorted(parts, key=lambda part: part[0]):
+            xy[row[tracks]], frame[row[tracks]] = places, t
+            row[tracks] += 1
+        return Sightings(xy, frame, first, num_frames)
+
     @property
     def length(self) -> Int[np.ndarray, "N"]:
         """Sightings of each track."""
@@ -48,22 +63,32 @@ class Sightings:
 
     def dense(self) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
         """Positions, where a track is not seen those of its last sighting (or its first), and visibility."""
-        shape = self.num_frames, len(self.first) - 1
-        xy, visible = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
-        _spread_out(self.xy, self.frame, self.first, xy, visible)
-        return xy, visible
+        return dense_tracks([(np.arange(len(self.length)), self)], len(self.length))
+
+
+def dense_tracks(
+    parts: list[tuple[Int[np.ndarray, "n"], Sightings]], num_tracks: int
+) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
+    """``Sightings.dense`` of tracks in parts, each with the numbers of its tracks among all; the list is emptied."""
+    num_frames = parts[0][1].num_frames
+    xy, visible = np.zeros((num_frames, num_tracks, 2), np.float32), np.zeros((num_frames, num_tracks), bool)
+    while parts:
+        numbers, part = parts.pop()
+        track = np.repeat(numbers, part.length)
+        xy[part.frame, track], visible[part.frame, track] = part.xy, True
+    _hold(xy, visible)
+    return xy, visible
 
 
 @numba.njit(cache=True)
-def _spread_out(places, frame, first, xy, visible):
-    latest = first[:-1].copy()
-    for t in range(len(xy)):
+def _hold(xy, visible):
+    """Gives positions to frames in which a track is not seen."""
+    latest = np.zeros(visible.shape[1], np.int64)
+    for n in range(len(latest)):
+        while latest[n] + 1 < len(visible) and not visible[latest[n], n]:
+            latest[n] += 1
+    for t in range(len(visible)):
         for n in range(len(latest)):
-            row = latest[n]
-            if row == first[n + 1]:  # a track without any sighting
-                continue
-            if row + 1 < first[n + 1] and frame[row + 1] == t:
-                row += 1
-                latest[n] = row
-            visible[t, n] = frame[row] == t
-            xy[t, n] = places[row]
+            if visible[t, n]:
+                latest[n] = t
+            xy[t, n] = xy[latest[n], n]

@@ -5,34 +5,34 @@ A tracker is a function ``(frames, queries) -> (xy, visible)``.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.errors import InputError
 from models.flow_fields import FlowFields
-from models.flow_tracking import dis_flow
+from models.flow_tracking import dis_flow, follow_by_flow
 from models.learned_trackers import LEARNED, Tracker, open_learned
 from models.lucas_kanade import lucas_kanade
 from models.masks import at_points
-from models.sightings import Sightings
+from models.sightings import Sightings, dense_tracks
 
-LONGEST_BY_FLOW = 200
-"""Frames of a clip up to which ``auto`` takes dense flow: past that its time and memory are many times the other's."""
+LONGEST_BY_FLOW = 1000
+"""Frames of a clip up to which ``auto`` takes dense flow: it is not known to cost more past that, but not measured."""
 
 
 def auto(
     frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """The better of the trackers built in that the clip's length allows."""
-    return _for_length(auto, len(frames))(frames, queries)
+    return for_length(auto, len(frames))(frames, queries)
 
 
-def _for_length(tracker: Tracker, num_frames: int) -> Tracker:
+def for_length(tracker: Tracker, num_frames: int) -> Tracker:
     """A tracker that stands for itself, or the one that ``auto`` stands for."""
     if tracker is not auto:
         return tracker
@@ -49,6 +49,8 @@ AT_ONCE = 1 << 25
 """Points times frames that a tracker is given at most: its answer takes 9 bytes for each."""
 FEW_ROUNDS = 3
 """Rounds of seeding for dis_flow, whose cost is in the flow of each round and hardly in the points."""
+STRETCH = 100
+"""Frames that dis_flow seeds before it carries all tracks on, so that memory and disk do not grow with a clip."""
 
 
 def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
@@ -124,25 +126,68 @@ def grow_tracks(
     """
     if isinstance(tracker, str):
         tracker = open_tracker(tracker)
-    tracker = _for_length(tracker, len(frames))
+    tracker = for_length(tracker, len(frames))
     xy, visible = begun or (np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool))
     if allowed is not None:
         visible = _ended_at_masks(visible, at_points(allowed, xy), visible.argmax(0))
-    tracks = Sightings.of(xy, visible)
+    tracks, parts, count = Sightings.of(xy, visible), [], 0
+    numbers = np.zeros(0, np.int64)
     done, by_flow = 0, tracker is dis_flow
     with FlowFields(frames) if by_flow else nullcontext() as fields:
-        follow = partial(dis_flow, fields=fields) if by_flow else tracker
-        for batch in seed_rounds(len(frames), FEW_ROUNDS if by_flow else None):
-            free = [None if allowed is None else allowed[t] for t in batch]
-            queries = [_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(batch, free, strict=True)]
-            tracks = tracks.joined(_followed(frames, np.concatenate(queries), follow, allowed))
-            tracks = tracks.chosen(_thinned(tracks, spacing, 2))
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(tracks.length))
-    if not len(tracks.length):
+        for stretch, reach in stretches(len(frames)) if by_flow else [(range(len(frames)),) * 2]:
+            if stretch[0]:
+                numbers, tracks = _carried_on(fields, numbers, tracks, stretch, allowed)
+            settled = len(numbers)
+            for batch in seed_rounds(len(stretch), FEW_ROUNDS if by_flow else None):
+                queries = _queries(frames, [stretch[t] for t in batch], tracks, spacing, allowed)
+                if by_flow:
+                    found = follow_by_flow(fields, queries, reach, allowed)
+                else:
+                    found = _followed(frames, queries, tracker, allowed)
+                tracks = tracks.joined(found)
+                tracks = tracks.chosen(_thinned(tracks, spacing, 2, settled, stretch[0]))
+                done += len(batch)
+                if progress is not None:
+                    progress(done, count + len(tracks.length) - settled)
+            fresh = len(tracks.length) - settled
+            numbers, count = np.concatenate([numbers, count + np.arange(fresh)]), count + fresh
+            parts.append((numbers, tracks))
+    if not count:
         raise InputError("no frame has texture outside the masks that can be tracked; film more detail or mask less")
-    return tracks.dense()
+    return dense_tracks(parts, count)
+
+
+def stretches(num_frames: int) -> list[tuple[range, range]]:
+    """All frames in order, in stretches about as long as each other; each, and it with the one before it."""
+    edges = np.linspace(0, num_frames, -(-num_frames // STRETCH) + 1).round().astype(int).tolist()
+    return [
+        (range(begin, end), range(before, end))
+        for before, (begin, end) in zip([0, *edges[:-2]], pairwise(edges), strict=True)
+    ]
+
+
+def _carried_on(
+    fields: FlowFields, numbers: np.ndarray, tracks: Sightings, stretch: range, allowed: np.ndarray | None
+) -> tuple[Int[np.ndarray, "n"], Sightings]:
+    """The numbered tracks that go on in a stretch: those seen in the frame before it, followed through it.
+
+    Others have no part in it: what is held does not grow with the clip. Those that go on by themselves were given.
+    """
+    before = stretch[0] - 1
+    last = tracks.first[1:] - 1
+    latest = tracks.frame[last]
+    given, ends = np.flatnonzero(latest > before), np.flatnonzero(latest == before)
+    queries = np.column_stack([np.full(len(ends), before, np.float32), tracks.xy[last[ends]]])
+    found = follow_by_flow(fields, queries, range(before, stretch[-1] + 1), allowed)
+    return np.concatenate([numbers[given], numbers[ends]]), tracks.chosen(given).joined(found)
+
+
+def _queries(
+    frames: np.ndarray, times: list[int], tracks: Sightings, spacing: int, allowed: np.ndarray | None
+) -> Float[np.ndarray, "n 3"]:
+    """Seeds of some frames."""
+    free = [None if allowed is None else allowed[t] for t in times]
+    return np.concatenate([_seeds(frames[t], t, tracks.at(t), spacing, f) for t, f in zip(times, free, strict=True)])
 
 
 def _followed(frames: np.ndarray, queries: np.ndarray, tracker: Tracker, allowed: np.ndarray | None) -> Sightings:
@@ -165,13 +210,14 @@ def thin(
     return _thinned(Sightings.of(xy, visible), spacing, min_length)
 
 
-def _thinned(tracks: Sightings, spacing: int, min_length: int) -> np.ndarray:
-    order = np.argsort(-tracks.length, kind="stable")
-    order = order[tracks.length[order] >= min_length]
+def _thinned(tracks: Sightings, spacing: int, min_length: int, settled: int = 0, begin: int = 0) -> np.ndarray:
+    """As ``thin``, by the frames from ``begin`` on; the first ``settled`` tracks stay, as no frame is seeded twice."""
+    order = settled + np.argsort(-tracks.length[settled:], kind="stable")
+    order = np.concatenate([np.arange(settled), order[tracks.length[order] >= min_length]])
     if len(order) == 0:
         return order
     cell = max(2.0, 0.6 * spacing)
-    return order[_greedy(tracks.xy, tracks.frame, tracks.first, tracks.num_frames, order, cell)]
+    return order[_greedy(tracks.xy, tracks.frame, tracks.first, tracks.num_frames, order, settled, begin, cell)]
 
 
 def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
@@ -181,16 +227,18 @@ def half_life(visible: Bool[np.ndarray, "F N"]) -> float:
 
 
 @numba.njit(cache=True)
-def _greedy(xy, frame, first, num_frames, order, cell):
+def _greedy(xy, frame, first, num_frames, order, settled, begin, cell):
     width, height = xy[:, 0].max(), xy[:, 1].max()
     columns, rows = int(width / cell) + 2, int(height / cell) + 2
     taken = np.zeros((num_frames, rows, columns), np.bool_)
     kept = np.zeros(len(order), np.bool_)
     for i, n in enumerate(order):
-        crowded = 0
+        crowded = length = 0
         for s in range(first[n], first[n + 1]):
-            crowded += taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)]
-        if 2 * crowded < first[n + 1] - first[n]:
+            if frame[s] >= begin:
+                crowded += taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)]
+                length += 1
+        if i < settled or 2 * crowded < length:
             kept[i] = True
             for s in range(first[n], first[n + 1]):
                 taken[frame[s], int(xy[s, 1] / cell), int(xy[s, 0] / cell)] = True

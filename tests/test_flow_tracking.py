@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.flow_fields import FlowFields, _Shelf
+from models.flow_fields import AHEAD, FlowFields, _Shelf
 from models.flow_tracking import INTERVALS, _differences, _patches, dis_flow
 from models.optical_flow import coarse_flow, fine_flow, grey, sample
 from models.synthetic import render_room
@@ -142,6 +142,16 @@ def test_fields_computed_again_for_lack_of_room_give_the_same_tracks(computed):
         for a, b in zip(again, expected, strict=True):
             np.testing.assert_array_equal(a, b)
         assert len(computed) <= 2 * once and (room or len(computed) > once)
+
+
+def test_fields_that_nobody_takes_are_put_aside(computed):
+    with FlowFields(panned(30, step=(1, 1))) as fields:
+        for t in range(29):
+            fields.ask(t, t + 1)
+            assert len(fields._coming) <= AHEAD
+        for t in range(29):
+            fields.between(t, t + 1)
+    assert len(computed) == 2 * 29
 
 
 def fields_size() -> int:

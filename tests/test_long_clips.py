@@ -11,6 +11,8 @@ from scipy import ndimage
 from models import tracking
 from models.blobs import Blobs
 from models.files import write_tensors
+from models.flow_fields import FlowFields
+from models.flow_tracking import dis_flow, follow_by_flow
 from models.frame_store import FrameStore
 from models.masks import at_points
 from models.motion import MARGIN, WINDOW, _windows
@@ -19,7 +21,7 @@ from models.pipeline import Canvas, TriangleMeshPipeline
 from models.rasterizer import used_vertices
 from models.reading import load_tensors
 from models.resources import held_memory, return_freed
-from models.sightings import Sightings
+from models.sightings import Sightings, dense_tracks
 from models.synthetic import render_room
 from models.tracking import grow_tracks
 from models.tracks import Tracks, load_tracks, save_tracks
@@ -61,6 +63,65 @@ def test_points_followed_in_parts_are_those_followed_at_once(monkeypatch):
     monkeypatch.setattr(tracking, "AT_ONCE", 8 * 50)
     for a, b in zip(whole, grow_tracks(room.frames, 8, allowed=~room.masks), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sightings_gathered_frame_by_frame_are_those_of_dense_tracks(seed):
+    xy, visible = random_tracks(seed)
+    order = np.random.default_rng(seed).permutation(len(xy))
+    parts = [(int(t), np.flatnonzero(visible[t]), xy[t, visible[t]]) for t in order]
+    gathered, expected = Sightings.gathered(parts, visible.shape[1], len(xy)), Sightings.of(xy, visible)
+    for name in ("xy", "frame", "first"):
+        np.testing.assert_array_equal(getattr(gathered, name), getattr(expected, name))
+
+
+def test_tracks_held_in_parts_are_those_held_whole():
+    xy, visible = random_tracks(0)
+    early, late = visible.copy(), visible.copy()
+    early[7:], late[:6] = False, False
+    ends = np.flatnonzero(late.any(0))
+    parts = [(np.arange(len(visible[0])), Sightings.of(xy, early)), (ends, Sightings.of(xy[:, ends], late[:, ends]))]
+    for whole, again in zip(Sightings.of(xy, visible).dense(), dense_tracks(parts, len(visible[0])), strict=True):
+        np.testing.assert_array_equal(again, whole)
+
+
+@pytest.fixture(scope="module")
+def moved_room():
+    return render_room(num_frames=12, width=160, height=90)
+
+
+def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(moved_room):
+    frames, allowed = moved_room.frames, ~moved_room.masks
+    queries = np.array([[t, x, y] for t in (0, 5, 11) for x in range(4, 160, 12) for y in range(4, 90, 12)], np.float32)
+    start = queries[:, 0].astype(int)
+    queries, start = (v[allowed[start, queries[:, 2].astype(int), queries[:, 1].astype(int)]] for v in (queries, start))
+    xy, visible = dis_flow(frames, queries)
+    with FlowFields(frames) as fields:
+        for masks in (None, allowed):
+            found = follow_by_flow(fields, queries, range(12), masks)
+            seen = visible if masks is None else tracking._ended_at_masks(visible, at_points(masks, xy), start)
+            for name in ("xy", "frame", "first"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(Sightings.of(xy, seen), name))
+        nearby = follow_by_flow(fields, queries, range(3, 8), None)
+        assert nearby.frame[nearby.length.repeat(nearby.length) > 1].max() < 8
+
+
+def test_a_clip_seeded_in_stretches_is_covered_like_one_seeded_whole(moved_room, monkeypatch):
+    whole = grow_tracks(moved_room.frames, 8, "dis_flow")[1].sum(1)
+    monkeypatch.setattr(tracking, "STRETCH", 3)
+    xy, visible = grow_tracks(moved_room.frames, 8, "dis_flow")
+    assert (visible.sum(1) > 0.8 * whole).all()
+    assert visible.sum(0).max() == len(visible)
+    assert ((xy[visible] >= 0) & (xy[visible] <= [160, 90])).all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 100, 101, 1000])
+def test_stretches_hold_every_frame_once_and_reach_into_those_before_them(num_frames):
+    own, reach = zip(*tracking.stretches(num_frames), strict=True)
+    assert [t for part in own for t in part] == list(range(num_frames))
+    assert all(1 <= len(part) <= tracking.STRETCH for part in own)
+    for n, wide in enumerate(reach):
+        assert list(wide) == [t for part in own[max(0, n - 1) : n + 1] for t in part]
 
 
 def random_blobs(seed: int) -> np.ndarray:

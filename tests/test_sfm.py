@@ -6,11 +6,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from models import mapping
 from models.cameras import Cameras, save_transforms, similarity_between
 from models.errors import InputError
 from models.known_cameras import read_cameras
+from models.mapping import interpolated
 from models.rotation import solve_rotation
-from models.sfm import _interpolated, solve_scene
+from models.sfm import solve_scene
 from models.synthetic import render_room
 from models.tracking import grow_tracks
 
@@ -48,10 +50,25 @@ def turning_tracks(angles_deg: np.ndarray, num_tracks: int = 300, noise: float =
     return xy + noise * random.normal(size=xy.shape), visible, torch.from_numpy(rotation)
 
 
-def test_cameras_are_recovered_up_to_a_similarity(sideways):
-    estimated, true = sideways.scene.cameras, sideways.room.cameras
-    assert sideways.scene.method in ("incremental", "global")
-    assert sideways.scene.registered.all()
+def few_key_frames(monkeypatch):
+    """Every second frame of the room's clip, in place of all."""
+    monkeypatch.setattr(mapping, "MOST_MAPPED", 8)
+    monkeypatch.setattr(mapping, "KEYS_OF_A_TRACK", 2)
+
+
+@pytest.fixture(params=["all frames", "key frames"])
+def mapped(request, sideways, monkeypatch):
+    """The scene mapped whole, and as a clip that is too long for that."""
+    if request.param == "all frames":
+        return sideways.scene
+    few_key_frames(monkeypatch)
+    return solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT)
+
+
+def test_cameras_are_recovered_up_to_a_similarity(mapped, sideways):
+    estimated, true = mapped.cameras, sideways.room.cameras
+    assert mapped.method in ("incremental", "global")
+    assert mapped.registered.all()
     scale, rotation, shift = similarity_between(estimated.centers, true.centers)
     error = (scale * estimated.centers @ rotation.T + shift - true.centers).norm(dim=1)
     path = true.centers.diff(dim=0).norm(dim=1).sum()
@@ -142,13 +159,34 @@ def test_frames_that_could_not_be_placed_are_interpolated_and_flagged(sideways):
     assert not scene.points.agrees[[6, 13]].any()
 
 
+def test_frames_between_key_frames_without_tracks_are_interpolated_and_flagged(sideways, monkeypatch):
+    few_key_frames(monkeypatch)
+    visible = sideways.visible.copy()
+    visible[7] = False
+    scene = solve_scene(sideways.xy, visible, WIDTH, HEIGHT)
+    assert np.flatnonzero(~scene.registered).tolist() == [7]
+    torch.testing.assert_close(scene.cameras.centers[7], scene.cameras.centers[[6, 8]].mean(0))
+
+
+def test_key_frames_adjust_the_cameras_as_all_frames_do(sideways, monkeypatch):
+    scene = sideways.scene
+    given = scene.cameras, scene.points.xyz, sideways.xy, scene.points.agrees
+    whole = mapping.adjust_cameras(*given)
+    few_key_frames(monkeypatch)
+    by_keys = mapping.adjust_cameras(*given)
+    path = whole.centers.diff(dim=0).norm(dim=1).sum()
+    assert (by_keys.centers - whole.centers).norm(dim=1).max() < 0.01 * path
+    assert angles(by_keys.world_from_cam[:, :3, :3], whole.world_from_cam[:, :3, :3]).max() < 0.5
+    assert float(by_keys.K[0, 0, 0] / whole.K[0, 0, 0]) == pytest.approx(1, abs=0.02)
+
+
 def test_missing_poses_are_interpolated_and_known_ones_kept():
     rotation = about_vertical(np.linspace(0, 40, 9))
     poses = np.tile(np.eye(4), (9, 1, 1))
     poses[:, :3, :3], poses[:, 0, 3] = rotation, np.arange(9)
     registered = np.array([0, 1, 0, 0, 1, 1, 0, 1, 0], bool)
     broken = np.where(registered[:, None, None], poses, np.eye(4))
-    filled = _interpolated(broken, registered)
+    filled = interpolated(broken, registered)
     np.testing.assert_array_equal(filled[registered], poses[registered])
     np.testing.assert_allclose(filled[1:8], poses[1:8], atol=1e-12)
     np.testing.assert_array_equal(filled[[0, 8]], poses[[1, 7]])
