@@ -59,8 +59,8 @@ class Settings:
     """Track file of the background; results/<clip>/background_points.pt if not given."""
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
-    tracker: str = "auto"
-    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
+    tracker: str = "lucas_kanade"
+    """lucas_kanade, dis_flow, auto (the latter to 1,000 frames), or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     import_path: Path | None = None
