@@ -148,7 +148,9 @@ def solve(
     if maps is not None or imported is not None:
         depth = tracks_depth(maps, imported, background, xy, visible, movers, xyz, print)
         xyz = lifted(background, xy, visible, depth)
-    save_tracks(out, moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers))
+    tracks = moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers)
+    del xyz, depth  # twice as large as what the file holds
+    save_tracks(out, tracks)
     drawn = draw_tracks(video.frames, xy, visible, groups=movers)
     overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
     write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
