@@ -49,12 +49,22 @@ def folder(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def run(script: str, folder: Path, *switches: str, **flags: object) -> str:
     """Runs a script in ``folder``; returns what it printed."""
-    command = [sys.executable, str(ROOT / script), *switches]
-    command += [text for key, value in flags.items() for text in (f"--{key}", str(value))]
+    command = [sys.executable, str(ROOT / script), *switches, *as_texts(flags)]
     environment = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
+
+
+def as_texts(flags: dict[str, object]) -> list[str]:
+    """Settings as a command line has them; True and False are those of a switch."""
+    texts = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            texts.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            texts += [f"--{name}", str(value)]
+    return texts
 
 
 def demo(folder: Path, output_dir: str, *switches: str, **flags: object) -> str:
@@ -111,8 +121,7 @@ def test_the_configuration_names_the_inputs_by_their_content(folder):
 def settings_of(config: Path) -> dict[str, object]:
     """The settings that a run told, as flags: those that were not given are left out."""
     settings = json.loads(config.read_text())["settings"]
-    assert not any(value is True for value in settings.values()), "a switch is no flag with a value"
-    return {name: value for name, value in settings.items() if value is not None and value is not False}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def test_the_configuration_is_enough_to_repeat_a_run(folder):
@@ -137,8 +146,7 @@ def movers(folder: Path) -> Path:
 def here(script: ModuleType, folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None:
     """Runs a script in ``folder``, in this process: to start one takes seconds."""
     patch.chdir(folder)
-    texts = [str(text) for key, value in flags.items() for text in (f"--{key}", value)]
-    patch.setattr(sys, "argv", [script.__name__, *texts])
+    patch.setattr(sys, "argv", [script.__name__, *as_texts(flags)])
     script.main()
 
 
