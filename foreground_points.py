@@ -60,7 +60,7 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
     tracker: str = "lucas_kanade"
-    """lucas_kanade, dis_flow, auto (the latter to 1,000 frames), or a learned one of submodules/README.md."""
+    """lucas_kanade, dis_flow, auto (see background_points.py), or a learned one of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     import_path: Path | None = None

@@ -55,8 +55,8 @@ class Refinement:
     def step(
         self,
         index: Int[np.ndarray, "B"],
-        normalized_from_world: Float[np.ndarray, "4 4"],
-        slope: Float[np.ndarray, "B 3"],
+        normalized_from_world: Float[Tensor, "4 4"],
+        slope: Float[Tensor, "B 3"],
         rate: float,
     ) -> None:
         """Moves the vertices that pixels ``index`` see, given dL/dx of their normalised points.
@@ -66,9 +66,9 @@ class Refinement:
         """
         pixels, (corner, push) = self.pixels, self._room(len(index))
         samples = index, pixels.frame, pixels.pixel, pixels.face
-        cameras = pixels.inverse_K, pixels.world_from_cam, pixels.width, normalized_from_world
+        cameras = pixels.inverse_K, pixels.world_from_cam, pixels.width, normalized_from_world.numpy()
         parts = split_range(len(index), 16)
-        fixed = *samples, pixels.vertices, self.positions, *cameras, slope, corner, push
+        fixed = *samples, pixels.vertices, self.positions, *cameras, slope.numpy(), corner, push
         run_tasks(lambda i: _slopes(*parts[i], *fixed), len(parts))
         corner, push = corner.reshape(-1), push.reshape(-1, 3)
         shares = split_range(len(self.positions), torch.get_num_threads())

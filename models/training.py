@@ -166,9 +166,7 @@ class _Run:
         if loss.device.type == "cpu":  # elsewhere the host would have to wait: there record() looks
             self._check(self.recent[-1:])
         self.optimizer.step()
-        if refining and self.store is None:
-            self.refinement.step(index, self.matrix.cpu().numpy(), slope.numpy(), rate)
-        elif refining:
+        if refining:
             self.refinement.step(index, self.matrix, slope, rate)
 
     def _drawn(self) -> Tensor | np.ndarray:

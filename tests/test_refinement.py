@@ -49,10 +49,10 @@ def test_the_kernel_takes_the_steps_of_the_plain_form(seed: int):
     plain = PlainRefinement(DevicePixels(pixels, there, torch.device("cpu")), there)
     for step in range(6):
         index = random.integers(0, len(pixels), 500 + step)
-        slope = random.standard_normal((len(index), 3)).astype(np.float32)
+        slope = torch.from_numpy(random.standard_normal((len(index), 3)).astype(np.float32))
         before = positions.copy()
-        fast.step(index, matrix, slope, 1.0)
-        plain.step(torch.from_numpy(index), torch.from_numpy(matrix), torch.from_numpy(slope), 1.0)
+        fast.step(index, torch.from_numpy(matrix), slope, 1.0)
+        plain.step(torch.from_numpy(index), torch.from_numpy(matrix), slope, 1.0)
         plain.publish()
         np.testing.assert_allclose(positions, there, atol=1e-5)
         unseen = np.setdiff1d(np.arange(len(positions)), pixels.vertices[pixels.face[index]])
@@ -67,7 +67,7 @@ def test_the_slope_is_that_of_the_points_where_rays_meet_faces():
     index = np.arange(len(pixels))
     refinement = Refinement(pixels, positions)
     slope = random.standard_normal((len(index), 3)).astype(np.float32)
-    refinement.step(index, matrix, slope, 0.0)
+    refinement.step(index, torch.from_numpy(matrix), torch.from_numpy(slope), 0.0)
     push = refinement._push
     for i in random.permutation(len(index))[:60]:
         corners = pixels.vertices[pixels.face[i]]
@@ -105,16 +105,18 @@ def meeting(pixels: TrainingPixels, i: int, positions: np.ndarray) -> np.ndarray
 
 def test_a_stopped_refinement_goes_on_to_the_bit():
     pixels, positions, matrix, random = random_pixels(3)
-    batches = [(random.integers(0, len(pixels), 400), random.standard_normal((400, 3))) for _ in range(4)]
+    matrix = torch.from_numpy(matrix)
+    drawn = [(random.integers(0, len(pixels), 400), random.standard_normal((400, 3))) for _ in range(4)]
+    batches = [(index, torch.from_numpy(slope).float()) for index, slope in drawn]
     whole = Refinement(pixels, positions.copy())
     first = Refinement(pixels, positions.copy())
     for i, (index, slope) in enumerate(batches):
-        whole.step(index, matrix, slope.astype(np.float32), 0.5)
+        whole.step(index, matrix, slope, 0.5)
         if i == 2:
             second = Refinement(pixels, positions.copy())
             second.load_state_dict(first.state_dict())
             first = second
-        first.step(index, matrix, slope.astype(np.float32), 0.5)
+        first.step(index, matrix, slope, 0.5)
     assert (whole.positions == first.positions).all() and (whole.state == first.state).all()
 
 
