@@ -19,7 +19,6 @@ from models.masks import dilate
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import (
     TriangleMeshPipeline,
-    Viewpoints,
     WorldSpaceTrianglePipeline,
     finest_resolution,
     normalization,
@@ -33,6 +32,7 @@ from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
 from models.training import History, Schedule, train
 from models.viewer import Viewer
+from models.viewpoints import Viewpoints
 
 LOG2_ENTRIES = 18, 20
 """Least and most entries of each level of the hash grid, as powers of 2."""

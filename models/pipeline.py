@@ -21,6 +21,7 @@ from models.meshing import build_mesh, hidden_points
 from models.rasterizer import Fragments, rasterize, used_vertices
 from models.stereo import Surface
 from models.tracks import Tracks
+from models.viewpoints import Viewpoints
 
 NUM_BLENDED = 4
 """Meshes of how many frames are joined for one view."""
@@ -29,8 +30,6 @@ OFF_PATH = 0.025
 ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
 """Least, best and largest distance, as a share of the scene's depth, of frames that then show what the nearest cannot
 see, and their weight: any surface of the nearest exceeds it, but not a face of theirs that spans a depth jump."""
-STILL = 1e-9
-"""Spread of camera centres, as a share of their distance from the origin, that rounding makes."""
 CHUNK = 1 << 18
 """Points coloured at a time."""
 DEPTH_CELLS, LEAST_DEPTH_SHARE = 4.0, 1e-3
@@ -300,39 +299,6 @@ def transform_points(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "S 3"])
     """Points through a projective map."""
     image = points @ matrix[:3, :3].T.to(points) + matrix[:3, 3].to(points)
     return image / (points @ matrix[3, :3].to(points) + matrix[3, 3].to(points))[:, None]
-
-
-class Viewpoints(nn.Module):
-    """Places of cameras as codes that the colour may depend on: where on the clip's path, -1 to 1.
-
-    The axes are those in which the cameras spread, all in the unit of the widest; a place off the path counts as the
-    nearest of the box round it, for nobody saw what a highlight does there.
-    """
-
-    WIDTH = 3
-
-    def __init__(self, code_from_world: Float[Tensor, "3 4"], high: Float[Tensor, "3"]):
-        """Args: high: largest code along each axis; the least is its opposite."""
-        super().__init__()
-        self.register_buffer("code_from_world", code_from_world.double())
-        self.register_buffer("high", high.double())
-
-    @staticmethod
-    def of(cameras: Cameras) -> "Viewpoints":
-        """Those of a clip's cameras; all have the code 0 if the camera stands still."""
-        centers = cameras.centers.double()
-        _, _, axes = torch.linalg.svd(centers - centers.mean(0), full_matrices=True)
-        along = centers @ axes.T
-        low, high = along.amin(0), along.amax(0)
-        middle, half = (low + high) / 2, (high - low) / 2
-        scale = 1 / half.max() if float(half.max()) > STILL * float(centers.norm(dim=1).max()) else 0.0
-        return Viewpoints(scale * torch.cat([axes, -middle[:, None]], 1), scale * half)
-
-    def forward(self, centers: Float[Tensor, "C 3"]) -> Float[Tensor, "C 3"]:
-        """Codes of camera centres in the world."""
-        matrix, high = self.code_from_world, self.high
-        code = centers.to(matrix) @ matrix[:, :3].T + matrix[:, 3]
-        return torch.minimum(torch.maximum(code, -high), high).float()
 
 
 class WorldSpaceTrianglePipeline(nn.Module):

@@ -14,10 +14,11 @@ from models.errors import InputError
 from models.exposure import Exposure
 from models.files import write_tensors
 from models.moving import MovingMeshPipeline
-from models.pipeline import Canvas, TriangleMeshPipeline, Viewpoints, WorldSpaceTrianglePipeline
+from models.pipeline import Canvas, TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.reading import MAX_PIXELS, MAX_SIDE, check_storage, is_file, load_tensors
 from models.rendering import Rendering, render_view
 from models.tracks import camera_problem
+from models.viewpoints import Viewpoints
 
 MODEL_VERSION = 2
 DEPTH_TOLERANCE = 0.15

@@ -8,9 +8,10 @@ from test_refinement import SIZE
 
 from models.cameras import Cameras
 from models.encoding import ColorField, HashGrid
-from models.pipeline import Viewpoints, WorldSpaceTrianglePipeline
+from models.pipeline import WorldSpaceTrianglePipeline
 from models.tools import TrainingPixels
 from models.training import Schedule, train
+from models.viewpoints import Viewpoints
 
 
 def cameras_at(centers: np.ndarray) -> Cameras:
