@@ -8,7 +8,8 @@ Source: Müller et al., "Instant neural graphics primitives with a multiresoluti
 
 import itertools
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -24,6 +25,8 @@ from models.kernels_threads import scratch
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 HIDDEN = kernels_mlp.WIDTH
+CHANGE_RATE = 0.5
+"""Learning rate of the grid of changes, as a share of that of the grid of space."""
 _INFERENCE_CHUNK = 1 << 16
 _HALF_SCALE = 256
 """Under autocast a sample's gradient is that of its own error over this: far from both ends of half precision."""
@@ -110,8 +113,10 @@ class _ColorBlocks(torch.autograd.Function):
 class ColorField(nn.Module):
     """rgb in [0, 1] of world points in [-1, 1]^3: hash grid, two hidden layers of 64 (ReLU), sigmoid.
 
-    The network may read a code of each sample beside the features: what else its colour depends on. One code for all
-    is no more than another bias of the first layer: ``under``.
+    The network may read more of a sample than the features of its point. A code: what else its colour depends on; one
+    code for all is no more than another bias of the first layer, see ``under``. And the features of a second grid,
+    ``changes``, over (x, y, time): what does not look the same for the whole clip. The time, -1 to 1, then is one more
+    number behind each sample's code.
     """
 
     def __init__(
@@ -120,12 +125,16 @@ class ColorField(nn.Module):
         backend: Backend = "auto",
         generator: torch.Generator | None = None,
         code_width: int = 0,
+        changes: HashGrid | None = None,
     ):
         super().__init__()
         self.grid = HashGrid(generator=generator) if grid is None else grid
-        self.code_width = code_width
-        self.levels = replace(self.grid.kernel_levels, code_width=code_width)
-        widths = (self.grid.width + code_width, HIDDEN, HIDDEN, 3)
+        self.changes, self.code_width = changes, code_width
+        self.time = 0.0
+        """Of samples that come without a code."""
+        more = code_width + (0 if changes is None else changes.width)
+        self.levels = replace(self.grid.kernel_levels, code_width=more)
+        widths = (self.grid.width + more, HIDDEN, HIDDEN, 3)
         self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, *pair) for pair in itertools.pairwise(widths))
         for layer in self.layers:
             bound = 1 / math.sqrt(layer.in_features)
@@ -140,11 +149,17 @@ class ColorField(nn.Module):
 
     @backend.setter
     def backend(self, backend: Backend) -> None:
-        self.grid.backend = backend
+        for grid in self.grids:
+            grid.backend = backend
+
+    @property
+    def grids(self) -> list[HashGrid]:
+        """The grid of space, and that of changes where there is one."""
+        return [self.grid] if self.changes is None else [self.grid, self.changes]
 
     @property
     def mlp_parameters(self) -> list[nn.Parameter]:
-        """W1 (64, C + code_width), b1, W2 (64, 64), b2, W3 (3, 64), b3."""
+        """W1 (64, all that is read), b1, W2 (64, 64), b2, W3 (3, 64), b3."""
         return list(self.layers.parameters())
 
     def forward(
@@ -155,12 +170,14 @@ class ColorField(nn.Module):
     ) -> Float[Tensor, "S 3"]:
         """Colours of points (under a code of zeros if none is given); differentiable in points and parameters."""
         if self.grid.chosen_backend(points) != "numba":
-            features = self.grid(points, level_weights)
-            code = features.new_zeros((len(points), self.code_width)) if code is None else code.to(features)
-            return self._mlp(torch.cat([features, code], 1))
+            times, code = self._times_and_code(code, len(points))
+            features = [self.grid(points, level_weights)]
+            if self.changes is not None:
+                features.append(self.changes(torch.cat([points[:, :2], times.to(points)[:, None]], 1)))
+            code = features[0].new_zeros((len(points), self.code_width)) if code is None else code.to(features[0])
+            return self._mlp(torch.cat([*features, code], 1))
         if torch.is_grad_enabled() and (points.requires_grad or any(p.requires_grad for p in self.parameters())):
-            blocks = self._with_code(self.grid.blocks(points, level_weights), code)
-            return _ColorBlocks.apply(blocks, len(points), *self.mlp_parameters)
+            return _ColorBlocks.apply(self._blocks(points, level_weights, code), len(points), *self.mlp_parameters)
         # Parts bound the memory; the second-level cache holds a level's table, not the features.
         codes = itertools.repeat(None) if code is None else code.split(_INFERENCE_CHUNK)
         given = zip(points.split(_INFERENCE_CHUNK), codes, strict=False)
@@ -170,21 +187,54 @@ class ColorField(nn.Module):
     @torch.no_grad()
     def under(self, code: Float[Tensor, "E"]) -> "ColorField":
         """This field as it looks under one code: it needs none, and shares all that the code does not change."""
-        field = ColorField(self.grid, self.backend, torch.Generator())
-        first = nn.utils.skip_init(nn.Linear, self.grid.width, HIDDEN, device=self.layers[0].weight.device)
-        weight, width = self.layers[0].weight, self.grid.width
+        field = ColorField(self.grid, self.backend, torch.Generator(), changes=self.changes)
+        if self.changes is not None:
+            field.time, code = float(code[-1]), code[:-1]
+        width = field.layers[0].in_features
+        first = nn.utils.skip_init(nn.Linear, width, HIDDEN, device=self.layers[0].weight.device)
+        weight = self.layers[0].weight
         first.weight.copy_(weight[:, :width])
         first.bias.copy_(self.layers[0].bias + weight[:, width:] @ code.to(weight))
         field.layers = nn.ModuleList([first, *self.layers[1:]])
         return field
 
-    def _with_code(self, blocks: Float[Tensor, "B R 64"], code: Float[Tensor, "S E"] | None) -> Tensor:
-        """Feature blocks of the grid alone, widened by the rows of a code."""
-        if not self.code_width:
-            return blocks
-        wide = blocks.new_zeros((len(blocks), self.levels.rows - self.grid.width, kernels_cpu.BLOCK)).numpy()
-        self.levels.write_code(wide, 0, code)
-        return torch.cat([blocks[:, : self.grid.width], torch.from_numpy(wide)], 1)
+    def _times_and_code(
+        self, code: Float[Tensor, "S E"] | None, count: int
+    ) -> tuple[Float[Tensor, "S"], Float[Tensor, "S C"] | None]:
+        """Times of the samples, and what of their codes the network reads as it is."""
+        if self.changes is None or code is None:
+            return torch.full((count,), self.time), code
+        return code[:, -1], code[:, :-1]
+
+    def _blocks(
+        self, points: Float[Tensor, "S 3"], level_weights: Tensor | None, code: Float[Tensor, "S E"] | None
+    ) -> Float[Tensor, "B R 64"]:
+        """All that the network reads, in blocks, differentiable in points and tables."""
+        times, code = self._times_and_code(code, len(points))
+        parts = [self.grid.blocks(points, level_weights)[:, : self.grid.width]]
+        if self.changes is not None:
+            timed = torch.cat([points[:, :2], times[:, None]], 1)
+            parts.append(self.changes.blocks(timed)[:, : self.changes.width])
+        rest = self.levels.rows - sum(part.shape[1] for part in parts)
+        last = parts[0].new_zeros((len(parts[0]), rest, kernels_cpu.BLOCK))
+        self.levels.write_code(last.numpy(), 0, code)
+        return torch.cat([*parts, last], 1)
+
+    def _fill(
+        self, points: Float[Tensor, "S 3"], scales: np.ndarray, code: Float[Tensor, "S E"] | None, blocks: np.ndarray
+    ) -> list["_GridTask"]:
+        """Fills blocks with all that the network reads; returns what the kernels of the gradients need of each grid."""
+        times, code = self._times_and_code(code, len(points))
+        tasks = [_GridTask(self.grid, kernels_cpu.coordinate_planes(points), scales, 0)]
+        if self.changes is not None:
+            planes = tasks[0].planes.copy()
+            planes[2, : len(points)] = times.numpy()
+            even = _level_weights(None, self.changes.tables).numpy()
+            tasks.append(_GridTask(self.changes, planes, even, self.grid.width))
+        for task in tasks:
+            task.fill(blocks)
+        self.levels.write_code(blocks, sum(task.grid.width for task in tasks), code)
+        return tasks
 
     def loss_and_grad(
         self,
@@ -206,7 +256,7 @@ class ColorField(nn.Module):
             want_point_grad: also return dL/dpoints.
             charbonnier: above 0, the error is sqrt(d^2 + charbonnier^2) - charbonnier in place of d^2, which
                 outliers pull less.
-            code: of each sample; zeros if not given.
+            code: of each sample, and behind it the time where there are changes; zeros if not given.
 
         Raises:
             ValueError: the shapes do not belong together.
@@ -216,21 +266,21 @@ class ColorField(nn.Module):
         target = target.float() / 255 if target.dtype == torch.uint8 else target.float()
         if self.grid.chosen_backend(points) != "numba":
             return self._loss_by_autograd(points, target, weight, level_weights, want_point_grad, charbonnier, code)
-        grid, levels = self.grid, self.levels
-        scales = _level_weights(level_weights, grid.tables).numpy()
-        planes = kernels_cpu.coordinate_planes(points)
-        blocks, inward = (scratch(name, *levels.block_shape(len(points))) for name in ("blocks", "inward"))
-        kernels_cpu.grid_forward(planes, grid.tables, levels, scales, blocks)
-        levels.write_code(blocks, grid.width, code)
+        scales, count = _level_weights(level_weights, self.grid.tables).numpy(), len(points)
+        blocks, inward = (scratch(name, *self.levels.block_shape(count)) for name in ("blocks", "inward"))
+        tasks = self._fill(points, scales, code, blocks)
         loss, gradients = kernels_mlp.mlp_gradients(
             blocks, self.mlp_parameters, target, inward, weight, charbonnier=charbonnier
         )
         for parameter, gradient in zip(self.mlp_parameters, gradients, strict=True):
             _grad_buffer(parameter).add_(gradient)
-        kernels_cpu.grid_backward(planes, len(points), inward, _grad_buffer(grid.tables), levels, scales)
+        for task in tasks:
+            task.add_table_gradient(count, inward)
         slope = None
         if want_point_grad:
-            slope = kernels_cpu.grid_point_gradient(planes, len(points), inward, grid.tables, levels, scales)
+            slope = tasks[0].point_gradient(count, inward)
+            for task in tasks[1:]:  # its third axis is time
+                slope[:, :2] += task.point_gradient(count, inward)[:, :2]
         return torch.tensor(loss, dtype=torch.float32), slope
 
     def _loss_by_autograd(self, points, target, weight, level_weights, want_point_grad, charbonnier, code):
@@ -249,17 +299,41 @@ class ColorField(nn.Module):
 
     def _colors(self, points: Tensor, level_weights: Tensor | None, code: Tensor | None) -> Float[Tensor, "S 3"]:
         """Colours by the CPU kernels, without a graph."""
-        levels, scales = self.levels, _level_weights(level_weights, self.grid.tables).numpy()
-        blocks = scratch("blocks", *levels.block_shape(len(points)))
-        planes = kernels_cpu.coordinate_planes(points)
-        kernels_cpu.grid_forward(planes, self.grid.tables, levels, scales, blocks)
-        levels.write_code(blocks, self.grid.width, code)
+        blocks = scratch("blocks", *self.levels.block_shape(len(points)))
+        self._fill(points, _level_weights(level_weights, self.grid.tables).numpy(), code, blocks)
         return kernels_mlp.mlp_colors(blocks, self.mlp_parameters, len(points))
 
     def _mlp(self, features: Float[Tensor, "S C"]) -> Float[Tensor, "S 3"]:
         """Under autocast the products are in half precision; the colours never are, as they would show steps."""
         first, second, output = self.layers
         return torch.sigmoid(output(torch.relu(second(torch.relu(first(features))))).to(features.dtype))
+
+
+@dataclass(frozen=True)
+class _GridTask:
+    """One grid of a field at some points, for the CPU kernels."""
+
+    grid: HashGrid
+    planes: Float[np.ndarray, "3 padded"]
+    scales: Float[np.ndarray, "L"]
+    row: int
+    """Of the blocks, where its features begin."""
+
+    def fill(self, blocks: np.ndarray) -> None:
+        """Writes its features."""
+        kernels_cpu.grid_forward(self.planes, self.grid.tables, self.grid.kernel_levels, self.scales, blocks, self.row)
+
+    def add_table_gradient(self, count: int, inward: np.ndarray) -> None:
+        """Adds dL/dtables, given dL/dfeatures as blocks, to the tables' ``.grad``."""
+        gradient = _grad_buffer(self.grid.tables)
+        kernels_cpu.grid_backward(self.planes, count, inward, gradient, self.grid.kernel_levels, self.scales, self.row)
+
+    def point_gradient(self, count: int, inward: np.ndarray) -> Float[Tensor, "S 3"]:
+        """dL by its three coordinates."""
+        grid = self.grid
+        return kernels_cpu.grid_point_gradient(
+            self.planes, count, inward, grid.tables, grid.kernel_levels, self.scales, self.row
+        )
 
 
 class FieldOptimizer:
@@ -281,9 +355,10 @@ class FieldOptimizer:
         eps: float = 1e-15,
     ):
         self.lr, self.count = 1.0, 0
-        self.parameters = [field.grid.tables, *field.mlp_parameters]
-        self.rates = [table_rate] + [mlp_rate] * len(field.mlp_parameters)
-        self.rules = [AdamRule(betas, eps, sparse=True)] + [AdamRule(betas, eps)] * len(field.mlp_parameters)
+        tables, layers = [grid.tables for grid in field.grids], field.mlp_parameters
+        self.parameters = [*tables, *layers]
+        self.rates = [table_rate] + [CHANGE_RATE * table_rate] * (len(tables) - 1) + [mlp_rate] * len(layers)
+        self.rules = [AdamRule(betas, eps, sparse=True)] * len(tables) + [AdamRule(betas, eps)] * len(layers)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.field = field
 
@@ -294,14 +369,20 @@ class FieldOptimizer:
         for index, parameter in enumerate(self.parameters):
             if parameter.grad is None:
                 continue
-            step = kernels_adam.adam_step if self._uses_numba(parameter) else adam_reference
             gradient, rate = parameter.grad.contiguous(), self.rates[index] * self.lr
-            step(parameter, gradient, self.moments[index], self.count, rate, self.rules[index])
+            self._kernel_for(parameter)(parameter, gradient, self.moments[index], self.count, rate, self.rules[index])
             parameter.grad = gradient
 
-    def _uses_numba(self, parameter: Tensor) -> bool:
-        fits = parameter.device.type == "cpu" and parameter.dtype == torch.float32
-        return fits and self.field.backend in ("auto", "numba")
+    def _kernel_for(self, parameter: Tensor) -> Callable[..., None]:
+        """The Adam step of the parameter's device, or the reference where there is none."""
+        device, backend = parameter.device.type, self.field.backend
+        if device == "cpu" and parameter.dtype == torch.float32 and backend in ("auto", "numba"):
+            return kernels_adam.adam_step
+        if backend == "triton" or (backend == "auto" and device == "cuda" and _has_triton()):
+            from models import kernels_cuda
+
+            return kernels_cuda.adam_step
+        return adam_reference
 
     def state_dict(self) -> dict:
         """Everything a resumed run needs to go on bit-identically, as tensors and numbers."""

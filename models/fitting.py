@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from models.cameras import Cameras
 from models.checkpoints import Checkpoint
 from models.clip_inputs import ClipInputs
 from models.encoding import ColorField, HashGrid
@@ -38,6 +39,10 @@ LOG2_ENTRIES = 18, 20
 """Least and most entries of each level of the hash grid, as powers of 2."""
 PIXELS_PER_ENTRY = 16
 """Training pixels for each entry between those."""
+CHANGE_LEVELS, FRAMES_PER_CELL = 6, 4
+"""Levels of the grid of what changes with time, and frames to a cell of its finest."""
+CHANGE_CELLS = 64, 0.25
+"""Cells along an axis of that level: at least so many, and this share of those of the grid of space."""
 MOVER_EPOCHS = 40
 """Passes over the movers' pixels, which are few."""
 MOVER_SHARE = 0.3
@@ -105,8 +110,7 @@ def _prepared(
     meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
     box = normalization(meshes.cameras, meshes.vertices[meshes.used])
     num_pixels = len(training) * meshes.cameras.width * meshes.cameras.height
-    viewpoints = Viewpoints.of(meshes.cameras)
-    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels, viewpoints)
+    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels, meshes.cameras)
     own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
     return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
 
@@ -131,15 +135,23 @@ class _Fitting:
         self.random = np.random.default_rng(seed)
 
     def renderer(
-        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, viewpoints: Viewpoints | None = None
+        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, cameras: Cameras | None = None
     ) -> WorldSpaceTrianglePipeline:
-        """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels."""
+        """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels.
+
+        Args:
+            cameras: of the clip, if colours may depend on the place of the camera and the time.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         wanted = round(math.log2(max(1, num_pixels / PIXELS_PER_ENTRY)))
         entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
         grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
-        width = 0 if viewpoints is None else Viewpoints.WIDTH
-        field = ColorField(grid, generator=generator, code_width=width)
+        if cameras is None:
+            return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(self.device)
+        coarse = max(CHANGE_CELLS[0], round(CHANGE_CELLS[1] * finest))
+        changes = HashGrid(CHANGE_LEVELS, log2_entries=entries, finest_resolution=coarse, generator=generator)
+        field = ColorField(grid, generator=generator, code_width=Viewpoints.WIDTH, changes=changes)
+        viewpoints = Viewpoints.of(cameras, 2 / (FRAMES_PER_CELL * coarse))
         return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(self.device)
 
     def fit(

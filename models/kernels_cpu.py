@@ -210,13 +210,26 @@ def flat_view(tensor: Tensor) -> np.ndarray:
     return tensor.detach().view(-1).numpy()
 
 
+def _rows_from(blocks: np.ndarray, row: int) -> np.ndarray:
+    """Blocks as a flat array in which their row ``row`` stands where the first would."""
+    return blocks.reshape(-1)[row * BLOCK :]
+
+
 def grid_forward(
-    planes: np.ndarray, tables: Float[Tensor, "L T 2"], levels: Levels, weights: np.ndarray, blocks: np.ndarray
+    planes: np.ndarray,
+    tables: Float[Tensor, "L T 2"],
+    levels: Levels,
+    weights: np.ndarray,
+    blocks: np.ndarray,
+    row: int = 0,
 ) -> np.ndarray:
-    """Fills feature blocks (blocks, rows, 64) at points given as planes; ``weights`` (L,) float32 scales the levels."""
-    padded, count = planes.shape[1], len(levels.resolutions)
-    blocks[:, 2 * count :] = 0
-    flat, flat_planes, table = blocks.reshape(-1), planes.reshape(-1), flat_view(tables)
+    """Fills feature blocks (blocks, rows, 64) from ``row`` on, at points given as planes; what is left is zero.
+
+    ``weights`` (L,) float32 scales the levels.
+    """
+    padded, count, rows = planes.shape[1], len(levels.resolutions), blocks.shape[1]
+    blocks[:, row + 2 * count :] = 0
+    flat, flat_planes, table = _rows_from(blocks, row), planes.reshape(-1), flat_view(tables)
     # Two tasks a level let more threads than levels help; a level's table stays in the second-level cache.
     middle = padded // 2 // BLOCK * BLOCK
 
@@ -224,21 +237,27 @@ def grid_forward(
         level, upper = divmod(index, 2)
         begin, end = (middle, padded) if upper else (0, middle)
         fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
-        encode_level(flat_planes, padded, begin, end, *fixed, levels.rows, flat)
+        encode_level(flat_planes, padded, begin, end, *fixed, rows, flat)
 
     run_tasks(task, 2 * count)
     return blocks
 
 
 def grid_backward(
-    planes: np.ndarray, count: int, inward: np.ndarray, gradient: Tensor, levels: Levels, weights: np.ndarray
+    planes: np.ndarray,
+    count: int,
+    inward: np.ndarray,
+    gradient: Tensor,
+    levels: Levels,
+    weights: np.ndarray,
+    row: int = 0,
 ) -> None:
-    """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points as blocks."""
-    flat, flat_planes, table = inward.reshape(-1), planes.reshape(-1), flat_view(gradient)
+    """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points in blocks from ``row`` on."""
+    flat, flat_planes, table = _rows_from(inward, row), planes.reshape(-1), flat_view(gradient)
 
     def task(level: int) -> None:
         fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
-        scatter_level(flat_planes, planes.shape[1], count, *fixed, levels.rows, flat)
+        scatter_level(flat_planes, planes.shape[1], count, *fixed, inward.shape[1], flat)
 
     # The last levels miss the cache most: they start first.
     last = len(levels.resolutions) - 1
@@ -252,8 +271,9 @@ def grid_point_gradient(
     tables: Float[Tensor, "L T 2"],
     levels: Levels,
     weights: np.ndarray,
+    row: int = 0,
 ) -> Float[Tensor, "S 3"]:
-    """dL/dpoints of ``count`` points given as planes, from dL/dfeatures as blocks.
+    """dL/dpoints of ``count`` points given as planes, from dL/dfeatures in blocks from ``row`` on.
 
     Zero along an axis on which the point lies outside [-1, 1].
     """
@@ -261,8 +281,8 @@ def grid_point_gradient(
     padded, parts = planes.shape[1], torch.get_num_threads()
     out = scratch("point slopes", 3, padded)
     out[:] = 0
-    fixed = flat_view(tables), levels.entries, levels.resolutions, levels.dense, weights, levels.rows
-    arrays = inward.reshape(-1), out.reshape(-1)
+    fixed = flat_view(tables), levels.entries, levels.resolutions, levels.dense, weights, inward.shape[1]
+    arrays = _rows_from(inward, row), out.reshape(-1)
 
     def task(part: int) -> None:
         begin, end = (padded // BLOCK * i // parts * BLOCK for i in (part, part + 1))

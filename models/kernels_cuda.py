@@ -1,9 +1,10 @@
-"""Triton kernels of the hash grid, for CUDA tensors; encoding imports this file only when one comes.
+"""Triton kernels of the hash grid and of Adam, for CUDA tensors; encoding imports this file only when one comes.
 
 Tables may be half precision: sums and gradients are float32. The scatter into the tables uses atomic additions, whose
 order, and so the last bits of a gradient, changes from run to run.
 """
 
+import math
 from functools import cache
 
 import torch
@@ -13,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels_reference import PRIME_Y, PRIME_Z
+from models.kernels_reference import PRIME_Y, PRIME_Z, AdamRule
 
-_BLOCK = 256
+_BLOCK, _ADAM_BLOCK = 256, 1024
 _Y, _Z = tl.constexpr(PRIME_Y), tl.constexpr(PRIME_Z)
 
 
@@ -127,6 +128,36 @@ def _point_kernel(
     tl.store(out + rows * 3, sum_x, mask=inside)
     tl.store(out + rows * 3 + 1, sum_y, mask=inside)
     tl.store(out + rows * 3 + 2, sum_z, mask=inside)
+
+
+@triton.jit
+def _adam_kernel(
+    values, gradients, first, second, count, rate, correction, beta1, beta2, eps, sparse: tl.constexpr,
+    block: tl.constexpr,
+):  # fmt: skip
+    """One Adam step; with ``sparse`` elements without a gradient are not even read."""
+    at = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
+    inside = at < count
+    g = tl.load(gradients + at, mask=inside, other=0.0)
+    moved = inside & (g != 0) if sparse else inside
+    m = beta1 * tl.load(first + at, mask=moved, other=0.0) + (1 - beta1) * g
+    v = beta2 * tl.load(second + at, mask=moved, other=0.0) + (1 - beta2) * g * g
+    old = tl.load(values + at, mask=moved, other=0.0)
+    tl.store(values + at, old - rate * m / (tl.sqrt(v) / correction + eps), mask=moved)
+    tl.store(first + at, m, mask=moved)
+    tl.store(second + at, v, mask=moved)
+    tl.store(gradients + at, 0.0, mask=moved)
+
+
+def adam_step(
+    value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float, rule: AdamRule
+) -> None:
+    """One Adam step in place, on contiguous float32 CUDA tensors of one shape; zeroes the gradient."""
+    (first, second), (beta1, beta2) = moments, rule.betas
+    scale, correction = rate / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    fixed = value.numel(), scale, correction, beta1, beta2, rule.eps
+    tensors = (tensor.detach() for tensor in (value, gradient, first, second))
+    _adam_kernel[(triton.cdiv(value.numel(), _ADAM_BLOCK),)](*tensors, *fixed, sparse=rule.sparse, block=_ADAM_BLOCK)
 
 
 class _Encode(torch.autograd.Function):

@@ -30,6 +30,8 @@ OFF_PATH = 0.025
 ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
 """Least, best and largest distance, as a share of the scene's depth, of frames that then show what the nearest cannot
 see, and their weight: any surface of the nearest exceeds it, but not a face of theirs that spans a depth jump."""
+ONE_MOMENT = 8
+"""Frames further apart than this are of different times, which have no mean."""
 CHUNK = 1 << 18
 """Points coloured at a time."""
 DEPTH_CELLS, LEAST_DEPTH_SHARE = 4.0, 1e-3
@@ -218,6 +220,16 @@ class TriangleMeshPipeline:
         aside = [min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side]
         return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)
 
+    @staticmethod
+    def moment(frames: Sequence[int], weights: Sequence[float]) -> float:
+        """The time that a view of some frames' meshes shows: the mean of the frames that are near the heaviest.
+
+        Not that of the view: what the camera does not look at then has no colours of that time.
+        """
+        frames, weights = np.array(frames), np.array(weights)
+        weights = weights * (np.abs(frames - frames[weights.argmax()]) <= ONE_MOMENT)
+        return float(frames @ weights / weights.sum())
+
 
 def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
     """First and last frame in which each track is seen."""
@@ -312,11 +324,15 @@ class WorldSpaceTrianglePipeline(nn.Module):
         self.field, self.viewpoints = field, viewpoints
         self.register_buffer("normalized_from_world", normalized_from_world.double())
 
-    def seen_from(self, center: Float[Tensor, "3"]) -> "WorldSpaceTrianglePipeline":
-        """This renderer for a camera at one place of the world; without it, that is for the middle of the path."""
+    def seen_from(self, center: Float[Tensor, "3"], frame: float) -> "WorldSpaceTrianglePipeline":
+        """This renderer for a camera at one place of the world at one time; without it, for the middle of both.
+
+        Args:
+            frame: the time, in frames of the clip.
+        """
         if self.viewpoints is None:
             return self
-        field = self.field.under(self.viewpoints(center[None])[0])
+        field = self.field.under(self.viewpoints(center[None], torch.tensor([frame]))[0])
         return WorldSpaceTrianglePipeline(field, self.normalized_from_world)
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:

@@ -20,7 +20,9 @@ from models.rendering import Rendering, render_view
 from models.tracks import camera_problem
 from models.viewpoints import Viewpoints
 
-MODEL_VERSION = 2
+MODEL_VERSION = 3
+GRIDS = "grid", "changes"
+"""Names of a colour field's hash grids in a model file."""
 DEPTH_TOLERANCE = 0.15
 """A mover is hidden only by a background nearer than it by more than this share: the ground it stands on is not."""
 
@@ -193,7 +195,7 @@ def _layer_state(layer: Layer) -> dict:
 
 def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
     field = {key: value.cpu() for key, value in renderer.field.state_dict().items()}
-    finest = renderer.field.grid.resolutions[-1]
+    finest = [grid.resolutions[-1] for grid in renderer.field.grids]
     state = {"field": field, "finest": finest, "normalized_from_world": renderer.normalized_from_world.cpu()}
     if renderer.viewpoints is not None:
         state["viewpoints"] = {key: value.cpu() for key, value in renderer.viewpoints.state_dict().items()}
@@ -201,18 +203,26 @@ def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
 
 
 def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
-    levels, entries, features = state["field"]["grid.tables"].shape
-    if not (0 < levels <= 64 and 0 < int(state["finest"]) <= 1 << 24):
-        raise ValueError(f"a grid of {levels} levels up to {state['finest']} is out of range")
-    grid = HashGrid(levels, features, int(entries).bit_length() - 1, finest_resolution=int(state["finest"]))
+    grids = [
+        _grid_from(state["field"][f"{name}.tables"], finest)
+        for name, finest in zip(GRIDS, state["finest"], strict=False)
+    ]
     viewpoints = None
     if "viewpoints" in state:
-        found = state["viewpoints"]
-        viewpoints = Viewpoints(_checked(found["code_from_world"], 3, 4), _checked(found["high"], 3))
-    field = ColorField(grid, code_width=0 if viewpoints is None else Viewpoints.WIDTH)
+        found, shapes = state["viewpoints"], {"code_from_world": (3, 4), "high": (3,), "clock": (2,)}
+        viewpoints = Viewpoints(*(_checked(found[name], *shape) for name, shape in shapes.items()))
+    field = ColorField(grids[0], code_width=0 if viewpoints is None else Viewpoints.WIDTH, changes=(*grids, None)[1])
     field.load_state_dict({key: _checked(value, *value.shape) for key, value in state["field"].items()})
     to_box = _checked(state["normalized_from_world"], 4, 4)
     return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(device)
+
+
+def _grid_from(tables: Tensor, finest: int) -> HashGrid:
+    """A grid of the size of its tables, to be filled."""
+    levels, entries, features = tables.shape
+    if not (0 < levels <= 64 and 0 < int(finest) <= 1 << 24):
+        raise ValueError(f"a grid of {levels} levels up to {finest} is out of range")
+    return HashGrid(levels, features, int(entries).bit_length() - 1, finest_resolution=int(finest))
 
 
 def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:

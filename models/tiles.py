@@ -54,25 +54,30 @@ class _FieldReader:
     """
 
     def __init__(self, field: ColorField):
-        self.levels, self.table = field.grid.kernel_levels, kernels_cpu.flat_view(field.grid.tables)
-        self.weights = kernels_mlp.packed_weights(field.mlp_parameters, self.levels.rows)
+        self.shape, self.time = field.levels.block_shape, np.float32(field.time)
+        self.grids = [(grid.kernel_levels, kernels_cpu.flat_view(grid.tables)) for grid in field.grids]
+        self.weights = kernels_mlp.packed_weights(field.mlp_parameters, field.levels.rows)
         self.cell = 2.0 / max(field.grid.resolutions)
         """Side of the smallest cell of the hash grid."""
 
     def colors(self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int) -> Float[np.ndarray, "count 3"]:
-        """Colours of points given axis by axis; the result is this thread's own until its next call."""
-        levels, blocks = self.levels, kernels_cpu.block_count(count)
-        end = blocks * kernels_cpu.BLOCK
+        """Colours of points given axis by axis, which are overwritten; the result is valid until the next call."""
+        end = kernels_cpu.block_count(count) * kernels_cpu.BLOCK
         for axis in range(3):
             planes[axis * padded + count : axis * padded + end] = 0
-        features = scratch("features", *levels.block_shape(count))
-        features[:, 2 * len(levels.resolutions) :] = 0
-        flat, one = features.reshape(-1), np.float32(1)
-        for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
-            fixed = self.table, level, levels.entries, resolution, dense, one, levels.rows, flat
-            kernels_cpu.encode_level(planes, padded, 0, end, *fixed)
+        features = scratch("features", *self.shape(count))
+        blocks, rows, _ = features.shape
+        flat, row, one = features.reshape(-1), 0, np.float32(1)
+        for levels, table in self.grids:
+            own = flat[row * kernels_cpu.BLOCK :]
+            for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
+                fixed = table, level, levels.entries, resolution, dense, one, rows, own
+                kernels_cpu.encode_level(planes, padded, 0, end, *fixed)
+            row += 2 * len(levels.resolutions)
+            planes[2 * padded : 2 * padded + end] = self.time  # of a second grid the third axis is time
+        features[:, row:] = 0
         out = scratch("colors", count, 3)
-        kernels_mlp.mlp_forward(flat, levels.rows, self.weights, 0, blocks, count, out.reshape(-1))
+        kernels_mlp.mlp_forward(flat, rows, self.weights, 0, blocks, count, out.reshape(-1))
         return out
 
 

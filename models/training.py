@@ -146,7 +146,8 @@ class _Run:
             self.refinement = PlainRefinement(self.store, positions) if on_device else Refinement(pixels, positions)
         self.codes: Float[Tensor, "F E"] | None = None
         if renderer.viewpoints is not None:
-            self.codes = renderer.viewpoints(torch.from_numpy(pixels.world_from_cam[:, :3, 3]))
+            centers = torch.from_numpy(pixels.world_from_cam[:, :3, 3]).to(self.matrix)
+            self.codes = renderer.viewpoints(centers, torch.arange(len(centers), device=centers.device))
 
     @property
     def samples(self) -> int:

@@ -23,15 +23,18 @@ def make_field(seed: int = 0, backend: str = "auto", **sizes) -> ColorField:
     """A small field whose tables are large enough to matter."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"levels": 6, "log2_entries": 10, "base_resolution": 4, "finest_resolution": 128} | sizes
-    width = sizes.pop("code_width", 0)
-    field = ColorField(HashGrid(**sizes, generator=generator), backend, generator, width)
+    width, changing = sizes.pop("code_width", 0), sizes.pop("changing", 0)
+    changes = HashGrid(changing, log2_entries=9, finest_resolution=40, generator=generator) if changing else None
+    field = ColorField(HashGrid(**sizes, generator=generator), backend, generator, width, changes)
     with torch.no_grad():
-        field.grid.tables.mul_(1e4)
+        for grid in field.grids:
+            grid.tables.mul_(1e4)
     return field
 
 
-def make_code(count: int, width: int, seed: int = 4) -> torch.Tensor | None:
-    """A code of each sample, None for a field that reads none."""
+def make_code(count: int, field: ColorField, seed: int = 4) -> torch.Tensor | None:
+    """A code of each sample, some with a time past the ends; None for a field that reads none."""
+    width = field.code_width + (field.changes is not None)
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) if width else None
 
 
@@ -52,7 +55,7 @@ def relative(value: torch.Tensor, reference: torch.Tensor) -> float:
 def outcome(field: ColorField, samples: tuple, level_weights: torch.Tensor) -> list[torch.Tensor]:
     """Colours and all gradients by autograd, then the same by loss_and_grad."""
     points, target, weight = samples
-    code = make_code(len(points), field.code_width)
+    code = make_code(len(points), field)
     code = None if code is None else code.to(points)
     field.zero_grad()
     moving = points.clone().requires_grad_()
@@ -66,7 +69,15 @@ def outcome(field: ColorField, samples: tuple, level_weights: torch.Tensor) -> l
 
 @pytest.mark.parametrize("count", [0, 1, 64, 1001])
 @pytest.mark.parametrize(
-    "sizes", [{}, {"levels": 5, "code_width": 3}, {"levels": 12, "log2_entries": 13, "code_width": 2}, {"levels": 1}]
+    "sizes",
+    [
+        {},
+        {"levels": 5, "code_width": 3},
+        {"levels": 12, "log2_entries": 13, "code_width": 2},
+        {"levels": 1},
+        {"levels": 5, "code_width": 3, "changing": 3},
+        {"changing": 1},
+    ],
 )
 def test_numba_equals_the_reference_in_values_and_all_gradients(count: int, sizes: dict):
     field = make_field(**sizes)
@@ -82,18 +93,35 @@ def test_numba_equals_the_reference_in_values_and_all_gradients(count: int, size
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("count", [1, 130])
-def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(backend: str, count: int):
-    field, points = make_field(backend=backend, code_width=3), make_samples(count)[0]
-    code = make_code(1, 3)[0]
+@pytest.mark.parametrize("changing", [0, 2])
+def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(backend: str, count: int, changing: int):
+    field, points = make_field(backend=backend, code_width=3, changing=changing), make_samples(count)[0]
+    code = make_code(1, field)[0]
     with torch.no_grad():
-        torch.testing.assert_close(field.under(code)(points), field(points, code=code.expand(count, 3)))
+        torch.testing.assert_close(field.under(code)(points), field(points, code=code.expand(count, len(code))))
         torch.testing.assert_close(field.under(0 * code)(points), field(points))
         assert (field(points) - field.under(code)(points)).abs().max() > 1e-3
+    assert field.under(code).backend == backend
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_changes_are_of_a_place_in_the_image_at_a_time(backend: str):
+    """They depend on x, y and the time, not on depth: of two points on a line of sight one is seen at a time."""
+    field, points = make_field(backend=backend, changing=3), make_samples(90)[0]
+    with torch.no_grad():
+        field.grid.tables.zero_()
+        at = points.clamp(-1, 1)[:, :2]
+        times = torch.full((90, 1), 0.3)
+        deeper = torch.cat([points[:, :2], -points[:, 2:]], 1)
+        torch.testing.assert_close(field(points, code=times), field(deeper, code=times))
+        assert (field(points, code=times) - field(points, code=-times)).abs().max() > 1e-3
+        moved = torch.cat([-at, points[:, 2:]], 1)
+        assert (field(points, code=times) - field(moved, code=times)).abs().max() > 1e-3
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton, and a GPU or TRITON_INTERPRET=1")
 def test_triton_equals_the_reference_in_values_and_all_gradients():
-    field, outcomes = make_field(code_width=3).to(TRITON_DEVICE), []
+    field, outcomes = make_field(code_width=3, changing=2).to(TRITON_DEVICE), []
     samples = tuple(value.to(TRITON_DEVICE) for value in make_samples(301))
     for field.backend in ("torch", "triton"):
         outcomes.append(outcome(field, samples, torch.tensor([1.0, 0.5, 1, 0, 1, 0.2])))
@@ -231,17 +259,31 @@ def test_gradients_of_two_calls_add_up():
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-def test_numba_adam_equals_the_reference(sparse: bool):
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "numba",
+        pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="needs a GPU or TRITON_INTERPRET=1")),
+    ],
+)
+def test_fast_adam_equals_the_reference(sparse: bool, backend: str):
+    if backend == "triton":
+        from models.kernels_cuda import adam_step as fast_step
+    else:
+        fast_step = adam_step
+    device = TRITON_DEVICE if backend == "triton" else "cpu"
+    generator = torch.Generator()
     states = []
-    for step_of in (adam_step, adam_reference):
+    for step_of in (fast_step, adam_reference):
         generator.manual_seed(0)
         value, first, second = torch.randn(1003, generator=generator), torch.zeros(1003), torch.zeros(1003)
+        value, first, second = (tensor.to(device) for tensor in (value, first, second))
         for count in range(1, 6):
             gradient = torch.randn(1003, generator=generator) * 10.0 ** torch.randint(
                 -6, 2, (1003,), generator=generator
             )
             gradient[torch.rand(1003, generator=generator) < 0.5] = 0
+            gradient = gradient.to(device)
             step_of(value, gradient, (first, second), count, 1e-2, AdamRule(sparse=sparse))
             assert gradient.abs().max() == 0
         states.append((value, first, second))
