@@ -39,9 +39,9 @@ LOG2_ENTRIES = 18, 20
 """Least and most entries of each level of the hash grid, as powers of 2."""
 PIXELS_PER_ENTRY = 16
 """Training pixels for each entry between those."""
-CHANGE_LEVELS, FRAMES_PER_CELL = 6, 4
+CHANGE_LEVELS, FRAMES_PER_CELL = 7, 3
 """Levels of the grid of what changes with time, and frames to a cell of its finest."""
-CHANGE_CELLS = 64, 0.25
+CHANGE_CELLS = 64, 0.5
 """Cells along an axis of that level: at least so many, and this share of those of the grid of space."""
 MOVER_EPOCHS = 40
 """Passes over the movers' pixels, which are few."""

@@ -27,7 +27,7 @@ from models.tools import (
 
 REFINED_FROM = 0.15
 """Share of the training after which vertices move: before, the colours do not tell where they belong."""
-RATE = 3e-4
+RATE = 1e-4
 """Largest step of a vertex, as a share of its distance from the cameras, where the learning rate is at its start."""
 BETAS = 0.97, 0.99
 """Of Adam; a shorter memory of the slope lets vertices shake apart, as few pixels of a batch see each of them."""
