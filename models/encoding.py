@@ -115,8 +115,8 @@ class ColorField(nn.Module):
 
     The network may read more of a sample than the features of its point. A code: what else its colour depends on; one
     code for all is no more than another bias of the first layer, see ``under``. And the features of a second grid,
-    ``changes``, over (x, y, time): what does not look the same for the whole clip. The time, -1 to 1, then is one more
-    number behind each sample's code.
+    ``changes``, over (x, y, time): what does not look the same for the whole clip. Two numbers then stand behind each
+    sample's code: the time, -1 to 1, and how much the changes count, 0 to 1, which their features are multiplied by.
     """
 
     def __init__(
@@ -130,8 +130,8 @@ class ColorField(nn.Module):
         super().__init__()
         self.grid = HashGrid(generator=generator) if grid is None else grid
         self.changes, self.code_width = changes, code_width
-        self.time = 0.0
-        """Of samples that come without a code."""
+        self.moment = 0.0, 0.0
+        """Time, and how much changes count, of samples that come without a code."""
         more = code_width + (0 if changes is None else changes.width)
         self.levels = replace(self.grid.kernel_levels, code_width=more)
         widths = (self.grid.width + more, HIDDEN, HIDDEN, 3)
@@ -170,10 +170,10 @@ class ColorField(nn.Module):
     ) -> Float[Tensor, "S 3"]:
         """Colours of points (under a code of zeros if none is given); differentiable in points and parameters."""
         if self.grid.chosen_backend(points) != "numba":
-            times, code = self._times_and_code(code, len(points))
-            features = [self.grid(points, level_weights)]
+            moments, code = self._moments_and_code(code, len(points))
+            features, moments = [self.grid(points, level_weights)], moments.to(points)
             if self.changes is not None:
-                features.append(self.changes(torch.cat([points[:, :2], times.to(points)[:, None]], 1)))
+                features.append(self.changes(torch.cat([points[:, :2], moments[:, :1]], 1)) * moments[:, 1:])
             code = features[0].new_zeros((len(points), self.code_width)) if code is None else code.to(features[0])
             return self._mlp(torch.cat([*features, code], 1))
         if torch.is_grad_enabled() and (points.requires_grad or any(p.requires_grad for p in self.parameters())):
@@ -189,7 +189,7 @@ class ColorField(nn.Module):
         """This field as it looks under one code: it needs none, and shares all that the code does not change."""
         field = ColorField(self.grid, self.backend, torch.Generator(), changes=self.changes)
         if self.changes is not None:
-            field.time, code = float(code[-1]), code[:-1]
+            field.moment, code = (float(code[-2]), float(code[-1])), code[:-2]
         width = field.layers[0].in_features
         first = nn.utils.skip_init(nn.Linear, width, HIDDEN, device=self.layers[0].weight.device)
         weight = self.layers[0].weight
@@ -198,23 +198,24 @@ class ColorField(nn.Module):
         field.layers = nn.ModuleList([first, *self.layers[1:]])
         return field
 
-    def _times_and_code(
+    def _moments_and_code(
         self, code: Float[Tensor, "S E"] | None, count: int
-    ) -> tuple[Float[Tensor, "S"], Float[Tensor, "S C"] | None]:
-        """Times of the samples, and what of their codes the network reads as it is."""
+    ) -> tuple[Float[Tensor, "S 2"], Float[Tensor, "S C"] | None]:
+        """Time of each sample and how much changes count there, and what of its code the network reads as it is."""
         if self.changes is None or code is None:
-            return torch.full((count,), self.time), code
-        return code[:, -1], code[:, :-1]
+            return torch.tensor(self.moment).expand(count, 2), code
+        return code[:, -2:], code[:, :-2]
 
     def _blocks(
         self, points: Float[Tensor, "S 3"], level_weights: Tensor | None, code: Float[Tensor, "S E"] | None
     ) -> Float[Tensor, "B R 64"]:
         """All that the network reads, in blocks, differentiable in points and tables."""
-        times, code = self._times_and_code(code, len(points))
+        moments, code = self._moments_and_code(code, len(points))
         parts = [self.grid.blocks(points, level_weights)[:, : self.grid.width]]
         if self.changes is not None:
-            timed = torch.cat([points[:, :2], times[:, None]], 1)
-            parts.append(self.changes.blocks(timed)[:, : self.changes.width])
+            timed = torch.cat([points[:, :2], moments[:, :1]], 1)
+            share = torch.from_numpy(_as_row(moments[:, 1], len(parts[0])))
+            parts.append(self.changes.blocks(timed)[:, : self.changes.width] * share)
         rest = self.levels.rows - sum(part.shape[1] for part in parts)
         last = parts[0].new_zeros((len(parts[0]), rest, kernels_cpu.BLOCK))
         self.levels.write_code(last.numpy(), 0, code)
@@ -224,13 +225,13 @@ class ColorField(nn.Module):
         self, points: Float[Tensor, "S 3"], scales: np.ndarray, code: Float[Tensor, "S E"] | None, blocks: np.ndarray
     ) -> list["_GridTask"]:
         """Fills blocks with all that the network reads; returns what the kernels of the gradients need of each grid."""
-        times, code = self._times_and_code(code, len(points))
+        moments, code = self._moments_and_code(code, len(points))
         tasks = [_GridTask(self.grid, kernels_cpu.coordinate_planes(points), scales, 0)]
         if self.changes is not None:
             planes = tasks[0].planes.copy()
-            planes[2, : len(points)] = times.numpy()
-            even = _level_weights(None, self.changes.tables).numpy()
-            tasks.append(_GridTask(self.changes, planes, even, self.grid.width))
+            planes[2, : len(points)] = moments[:, 0].numpy()
+            even, share = _level_weights(None, self.changes.tables).numpy(), _as_row(moments[:, 1], len(blocks))
+            tasks.append(_GridTask(self.changes, planes, even, self.grid.width, share))
         for task in tasks:
             task.fill(blocks)
         self.levels.write_code(blocks, sum(task.grid.width for task in tasks), code)
@@ -256,7 +257,7 @@ class ColorField(nn.Module):
             want_point_grad: also return dL/dpoints.
             charbonnier: above 0, the error is sqrt(d^2 + charbonnier^2) - charbonnier in place of d^2, which
                 outliers pull less.
-            code: of each sample, and behind it the time where there are changes; zeros if not given.
+            code: of each sample, and behind it what changes need; zeros if not given.
 
         Raises:
             ValueError: the shapes do not belong together.
@@ -318,18 +319,26 @@ class _GridTask:
     scales: Float[np.ndarray, "L"]
     row: int
     """Of the blocks, where its features begin."""
+    share: Float[np.ndarray, "B 1 64"] | None = None
+    """What each sample's features are multiplied by."""
 
     def fill(self, blocks: np.ndarray) -> None:
         """Writes its features."""
         kernels_cpu.grid_forward(self.planes, self.grid.tables, self.grid.kernel_levels, self.scales, blocks, self.row)
+        self._take_share(blocks)
+
+    def _take_share(self, blocks: np.ndarray) -> None:
+        if self.share is not None:
+            blocks[:, self.row : self.row + self.grid.width] *= self.share
 
     def add_table_gradient(self, count: int, inward: np.ndarray) -> None:
-        """Adds dL/dtables, given dL/dfeatures as blocks, to the tables' ``.grad``."""
+        """Adds dL/dtables, given dL/dfeatures as blocks (of which its own are changed), to the tables' ``.grad``."""
+        self._take_share(inward)
         gradient = _grad_buffer(self.grid.tables)
         kernels_cpu.grid_backward(self.planes, count, inward, gradient, self.grid.kernel_levels, self.scales, self.row)
 
     def point_gradient(self, count: int, inward: np.ndarray) -> Float[Tensor, "S 3"]:
-        """dL by its three coordinates."""
+        """dL by its three coordinates, after the gradient by the tables."""
         grid = self.grid
         return kernels_cpu.grid_point_gradient(
             self.planes, count, inward, grid.tables, grid.kernel_levels, self.scales, self.row
@@ -394,6 +403,13 @@ class FieldOptimizer:
         for own, saved in zip(self.moments, state["moments"], strict=True):
             for mine, other in zip(own, saved, strict=True):
                 mine.copy_(other)
+
+
+def _as_row(values: Float[Tensor, "S"], blocks: int) -> Float[np.ndarray, "B 1 64"]:
+    """A number of each sample as a row of as many blocks, zero past the last sample."""
+    row = np.zeros(blocks * kernels_cpu.BLOCK, np.float32)
+    row[: len(values)] = values.numpy()
+    return row.reshape(blocks, 1, kernels_cpu.BLOCK)
 
 
 def _grad_buffer(parameter: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ OFF_PATH = 0.025
 ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
 """Least, best and largest distance, as a share of the scene's depth, of frames that then show what the nearest cannot
 see, and their weight: any surface of the nearest exceeds it, but not a face of theirs that spans a depth jump."""
+CHANGES_COUNT = 0.4, 1.0
+"""Distance from the path, in OFF_PATH, up to which what changes with time counts whole, and from which not at all."""
 ONE_MOMENT = 8
 """Frames further apart than this are of different times, which have no mean."""
 CHUNK = 1 << 18
@@ -209,6 +211,14 @@ class TriangleMeshPipeline:
         centers = self.cameras[list(self.faces)].centers
         return (centers - view.world_from_cam[index, :3, 3].double()).norm(dim=1) / self.depth_scale
 
+    def off_path(self, view: Cameras, index: int) -> float:
+        """Distance of a view from the lines between neighbouring frames that have a mesh, as a share of the depth."""
+        centers, point = self.cameras[list(self.faces)].centers.double(), view.world_from_cam[index, :3, 3].double()
+        start, along = centers[:-1], centers.diff(dim=0)
+        share = ((point - start) * along).sum(1) / (along * along).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+        nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
+        return float((nearest - point).norm(dim=1).min()) / self.depth_scale
+
     def drawn_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
         """The nearest frames; for a view off the path also one before and one after them that see round what hides."""
         nearest, weights = self.nearest_frames(view, index, count)
@@ -219,6 +229,11 @@ class TriangleMeshPipeline:
         sides = [t for t in seeing if t < nearest[0]], [t for t in seeing if t > nearest[0]]
         aside = [min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side]
         return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)
+
+    def changes_count(self, view: Cameras, index: int) -> float:
+        """How much what changes with time counts in a view, 0 to 1."""
+        whole, none = CHANGES_COUNT
+        return min(1.0, max(0.0, (none - self.off_path(view, index) / OFF_PATH) / (none - whole)))
 
     @staticmethod
     def moment(frames: Sequence[int], weights: Sequence[float]) -> float:
@@ -324,15 +339,16 @@ class WorldSpaceTrianglePipeline(nn.Module):
         self.field, self.viewpoints = field, viewpoints
         self.register_buffer("normalized_from_world", normalized_from_world.double())
 
-    def seen_from(self, center: Float[Tensor, "3"], frame: float) -> "WorldSpaceTrianglePipeline":
-        """This renderer for a camera at one place of the world at one time; without it, for the middle of both.
+    def seen_from(self, center: Float[Tensor, "3"], frame: float, changes: float = 1.0) -> "WorldSpaceTrianglePipeline":
+        """This renderer for a camera at one place of the world at one time; without it, for the middle of the path.
 
         Args:
             frame: the time, in frames of the clip.
+            changes: how much what changes with time counts.
         """
         if self.viewpoints is None:
             return self
-        field = self.field.under(self.viewpoints(center[None], torch.tensor([frame]))[0])
+        field = self.field.under(self.viewpoints(center[None], torch.tensor([frame]), changes)[0])
         return WorldSpaceTrianglePipeline(field, self.normalized_from_world)
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:

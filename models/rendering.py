@@ -37,7 +37,8 @@ def render_view(
     weight agrees on wins. Faces that are hardly trusted are seen only where nothing else is; what is left is filled.
     """
     frames, weights = meshes.drawn_frames(view, index, count)
-    renderer = renderer.seen_from(view.world_from_cam[index, :3, 3], meshes.moment(frames, weights))
+    moment = meshes.moment(frames, weights), meshes.changes_count(view, index)
+    renderer = renderer.seen_from(view.world_from_cam[index, :3, 3], *moment)
     on_cpu = renderer.field.grid.chosen_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
     rgb, surface = draw(meshes, renderer, view, index, list(zip(frames, weights, strict=True)))

@@ -54,7 +54,7 @@ class _FieldReader:
     """
 
     def __init__(self, field: ColorField):
-        self.shape, self.time = field.levels.block_shape, np.float32(field.time)
+        self.shape, self.moment = field.levels.block_shape, np.float32(field.moment)
         self.grids = [(grid.kernel_levels, kernels_cpu.flat_view(grid.tables)) for grid in field.grids]
         self.weights = kernels_mlp.packed_weights(field.mlp_parameters, field.levels.rows)
         self.cell = 2.0 / max(field.grid.resolutions)
@@ -67,14 +67,14 @@ class _FieldReader:
             planes[axis * padded + count : axis * padded + end] = 0
         features = scratch("features", *self.shape(count))
         blocks, rows, _ = features.shape
-        flat, row, one = features.reshape(-1), 0, np.float32(1)
+        flat, row, share = features.reshape(-1), 0, np.float32(1)
         for levels, table in self.grids:
             own = flat[row * kernels_cpu.BLOCK :]
             for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
-                fixed = table, level, levels.entries, resolution, dense, one, rows, own
+                fixed = table, level, levels.entries, resolution, dense, share, rows, own
                 kernels_cpu.encode_level(planes, padded, 0, end, *fixed)
             row += 2 * len(levels.resolutions)
-            planes[2 * padded : 2 * padded + end] = self.time  # of a second grid the third axis is time
+            planes[2 * padded : 2 * padded + end], share = self.moment  # of a second grid the third axis is time
         features[:, row:] = 0
         out = scratch("colors", count, 3)
         kernels_mlp.mlp_forward(flat, rows, self.weights, 0, blocks, count, out.reshape(-1))

@@ -26,6 +26,8 @@ SCORED = (0.1, 0.25, 0.5, 0.75)
 """Shares of the training after which held-out frames are scored; they are at the end too."""
 HOLD_SHARE = 0.2
 """Share of the training in which the learning rate stays at its start."""
+UNCHANGED = 0.2
+"""Share of a batch that is learned without what changes with time: so looks what is seen from off the path."""
 RECORD_STEPS = 20
 """Steps between points of the training curve."""
 
@@ -181,7 +183,9 @@ class _Run:
         if self.codes is None:
             return None
         frame = self.store.frame[index].long() if self.store is not None else torch.from_numpy(self.pixels.frame[index])
-        return self.codes[frame]
+        code = self.codes[frame]
+        code[: round(UNCHANGED * len(code)), -1] = 0  # which pixels these are is random, as all of the batch
+        return code
 
     def _batch(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Points, rgb and weight on the renderer's device."""

@@ -11,14 +11,15 @@ STILL = 1e-9
 
 
 class Viewpoints(nn.Module):
-    """Codes of views: where on the clip's path the camera is (3 numbers, -1 to 1), and the time (-1 to 1).
+    """Codes of views: where on the path the camera is (3 numbers, -1 to 1), the time (-1 to 1), and what changes count.
 
     The axes of the place are those in which the cameras spread, all in the unit of the widest; a place off the path
-    counts as the nearest of the box round it, for nobody saw what a highlight does there.
+    counts as the nearest of the box round it, for nobody saw what a highlight does there. What changes with time is
+    as the path's cameras saw it, inexact surfaces and all: off the path it counts less, and soon nothing.
     """
 
     WIDTH = 3
-    """Numbers of the place; the time is behind them."""
+    """Numbers of the place; two more are behind them."""
 
     def __init__(self, code_from_world: Float[Tensor, "3 4"], high: Float[Tensor, "3"], clock: Float[Tensor, "2"]):
         """
@@ -47,10 +48,17 @@ class Viewpoints(nn.Module):
         clock = torch.tensor([(len(cameras) - 1) / 2, min(time_step, 2 / len(cameras))])
         return Viewpoints(scale * torch.cat([axes, -middle[:, None]], 1), scale * half, clock)
 
-    def forward(self, centers: Float[Tensor, "C 3"], frames: Float[Tensor, "C"]) -> Float[Tensor, "C 4"]:
-        """Codes of camera centres in the world at times given in frames of the clip."""
+    def forward(
+        self, centers: Float[Tensor, "C 3"], frames: Float[Tensor, "C"], changes: float = 1.0
+    ) -> Float[Tensor, "C 5"]:
+        """Codes of camera centres in the world.
+
+        Args:
+            frames: times, in frames of the clip.
+            changes: how much they count, 0 to 1.
+        """
         matrix, high = self.code_from_world, self.high
         place = centers.to(matrix) @ matrix[:, :3].T + matrix[:, 3]
         place = torch.minimum(torch.maximum(place, -high), high)
         time = (frames.to(matrix) - self.clock[0]) * self.clock[1]
-        return torch.cat([place, time[:, None]], 1).float()
+        return torch.cat([place, time[:, None], torch.full_like(time[:, None], changes)], 1).float()

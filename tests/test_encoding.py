@@ -34,7 +34,7 @@ def make_field(seed: int = 0, backend: str = "auto", **sizes) -> ColorField:
 
 def make_code(count: int, field: ColorField, seed: int = 4) -> torch.Tensor | None:
     """A code of each sample, some with a time past the ends; None for a field that reads none."""
-    width = field.code_width + (field.changes is not None)
+    width = field.code_width + 2 * (field.changes is not None)
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) if width else None
 
 
@@ -111,10 +111,13 @@ def test_changes_are_of_a_place_in_the_image_at_a_time(backend: str):
     with torch.no_grad():
         field.grid.tables.zero_()
         at = points.clamp(-1, 1)[:, :2]
-        times = torch.full((90, 1), 0.3)
+        times = torch.tensor([[0.3, 1.0]]).expand(90, 2)
         deeper = torch.cat([points[:, :2], -points[:, 2:]], 1)
         torch.testing.assert_close(field(points, code=times), field(deeper, code=times))
-        assert (field(points, code=times) - field(points, code=-times)).abs().max() > 1e-3
+        later, half = (times * torch.tensor(by) for by in ([-1.0, 1.0], [1.0, 0.5]))
+        for other in (later, half):
+            assert (field(points, code=times) - field(points, code=other)).abs().max() > 1e-3
+        torch.testing.assert_close(field(points, code=0 * times), field(points))
         moved = torch.cat([-at, points[:, 2:]], 1)
         assert (field(points, code=times) - field(moved, code=times)).abs().max() > 1e-3
 
