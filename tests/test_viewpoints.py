@@ -1,5 +1,7 @@
 """Colours that depend on where the camera is."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from test_refinement import SIZE
 
 from models.cameras import Cameras
 from models.encoding import ColorField, HashGrid
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
+from models.pipeline import OFF_PATH, Canvas, TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.tools import TrainingPixels
 from models.training import Schedule, train
 from models.viewpoints import Viewpoints
+
+WALL = np.array([[-2, -2, 1], [2, -2, 1], [2, 2, 1], [-2, 2, 1]], np.float32)
 
 
 def cameras_at(centers: np.ndarray) -> Cameras:
@@ -76,6 +80,26 @@ def test_the_moment_of_a_view_is_of_frames_that_belong_together():
     assert moment([10, 200, 11, 201], [0.3, 0.25, 0.25, 0.2]) == pytest.approx(10.4545, abs=1e-3)  # passed twice
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_distance_from_the_path_is_that_from_its_nearest_piece(seed: int):
+    centers, random = path(seed), np.random.default_rng(seed)
+    shown = [0, 2, 3, 7, 11]
+    wall = torch.from_numpy(WALL + centers.mean(0).astype(np.float32))
+    faces, trust = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.ones(2)
+    parts = {t: faces for t in shown}, {t: trust for t in shown}
+    meshes = TriangleMeshPipeline(cameras_at(centers), wall, *parts, Canvas(0, 0, 1, 1))
+    between = np.linspace(0, 1, 2001)[:, None]
+    line = np.concatenate([a + between * (b - a) for a, b in itertools.pairwise(centers[shown])])
+    away = centers[random.integers(12, size=8)] + random.standard_normal((8, 3))
+    for i, point in enumerate(away):
+        expected = np.linalg.norm(line - point, axis=1).min() / meshes.depth_scale
+        assert meshes.off_path(cameras_at(away), i) == pytest.approx(expected, abs=2e-3)
+    on_line = cameras_at(line[random.integers(len(line), size=5)])
+    assert all(meshes.changes_count(on_line, i) == 1 for i in range(5))
+    above = line[:1] + np.array([0, 0, OFF_PATH * meshes.depth_scale + 9])
+    assert meshes.changes_count(cameras_at(above), 0) == 0
+
+
 def training_pixels(cameras: Cameras, shown: list[int], rgb: np.ndarray) -> TrainingPixels:
     """All pixels of some frames, of a wall of two triangles; rgb (frames shown * pixels, 3)."""
     pixel = np.tile(np.arange(SIZE**2, dtype=np.int32), len(shown))
@@ -92,7 +116,6 @@ def training_pixels(cameras: Cameras, shown: list[int], rgb: np.ndarray) -> Trai
     )
 
 
-WALL = np.array([[-2, -2, 1], [2, -2, 1], [2, 2, 1], [-2, 2, 1]], np.float32)
 TO_BOX = torch.diag(torch.tensor([0.4, 0.4, 0.4, 1.0]))
 
 
