@@ -16,6 +16,7 @@ from torch import Tensor
 from models.cameras import Cameras
 from models.canonical import local_map, mover_box
 from models.exposure import Exposure
+from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.rasterizer import interpolate, rasterize
 from models.tracks import Tracks
@@ -35,21 +36,6 @@ LABEL_GAP = 64
 
 
 @dataclass(frozen=True)
-class MovingMesh:
-    """Movers of one frame."""
-
-    xyz: Float[Tensor, "V 3"]
-    """World position at the frame's time."""
-    to_next: Float[Tensor, "V 3"]
-    """How far each vertex goes until the next frame that has a mesh of it."""
-    to_previous: Float[Tensor, "V 3"]
-    """The same towards the one before."""
-    source: Float[Tensor, "V 5"]
-    """Canonical (u, v, w) and the pixel (x, y) in the frame."""
-    faces: Int[Tensor, "T 3"]
-
-
-@dataclass(frozen=True)
 class MoverPicture:
     """Movers as a camera sees them."""
 
@@ -61,13 +47,16 @@ class MoverPicture:
 class MovingMeshPipeline:
     """Meshes of the movers in those frames that have them."""
 
-    def __init__(self, meshes: dict[int, MovingMesh], alpha: dict[int, UInt8[Tensor, "H W"]]):
+    def __init__(
+        self, meshes: dict[int, MovingMesh], alpha: dict[int, UInt8[Tensor, "H W"]], centers: Float[Tensor, "F 3"]
+    ):
         """
         Args:
             meshes: by frame.
             alpha: soft mask of each frame, 255 = mover.
+            centers: of the clip's cameras, in the world.
         """
-        self.meshes, self.alpha = meshes, alpha
+        self.meshes, self.alpha, self.centers = meshes, alpha, centers
 
     @staticmethod
     def from_tracks(tracks: Tracks, masks: Bool[np.ndarray, "F H W"], frames: list[int]) -> "MovingMeshPipeline":
@@ -75,12 +64,10 @@ class MovingMeshPipeline:
         frames = [t for t in frames if masks[t].any()]
         meshes, alpha = {}, {}
         for i, t in enumerate(frames):
-            following = frames[i + 1] if i + 1 < len(frames) else None
-            before = frames[i - 1] if i > 0 else None
-            mesh = _build(tracks, masks, t, before, following)
+            mesh = _build(tracks, masks, t, frames[max(0, i - 2) : i + 3])
             if mesh is not None:
                 meshes[t], alpha[t] = mesh, torch.from_numpy(soften(masks[t]))
-        return MovingMeshPipeline(meshes, alpha)
+        return MovingMeshPipeline(meshes, alpha, tracks.cameras.centers.double())
 
     def at(self, time: float) -> tuple[int, Float[Tensor, "V 3"], float] | None:
         """The frame whose mesh shows ``time``, its vertices then, and the w of that time; None where no mover is."""
@@ -93,10 +80,7 @@ class MovingMeshPipeline:
         other = known[place + 1] if gap > 0 and place + 1 < len(known) else known[place - 1] if gap < 0 < place else t
         if abs(gap) > 1 and (other == t or abs(other - t) > 16):
             return None
-        mesh = self.meshes[t]
-        share = abs(gap) / max(abs(other - t), 1)
-        step = mesh.to_next if gap > 0 else mesh.to_previous
-        return t, mesh.xyz + share * step, gap
+        return t, self.meshes[t].placed(time, self.centers), gap
 
     def picture(
         self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float
@@ -124,14 +108,16 @@ class MovingMeshPipeline:
     def state(self) -> dict:
         """Tensors only, for the model file."""
         return {
-            "meshes": {t: [m.xyz, m.to_next, m.to_previous, m.source, m.faces] for t, m in self.meshes.items()},
+            "meshes": {t: [m.times, m.places, m.source, m.faces] for t, m in self.meshes.items()},
             "alpha": self.alpha,
+            "centers": self.centers,
         }
 
     @staticmethod
     def from_state(state: dict) -> "MovingMeshPipeline":
         """The inverse of ``state``."""
-        return MovingMeshPipeline({t: MovingMesh(*parts) for t, parts in state["meshes"].items()}, state["alpha"])
+        meshes = {t: MovingMesh(t, *parts) for t, parts in state["meshes"].items()}
+        return MovingMeshPipeline(meshes, state["alpha"], state["centers"])
 
 
 def soften(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
@@ -197,8 +183,12 @@ def sample_movers(
     return MovingPixels(*joined, np.zeros(len(joined[0]), np.int32), np.ones(1, np.float32))
 
 
-def _build(tracks: Tracks, masks: np.ndarray, t: int, before: int | None, following: int | None) -> MovingMesh | None:
-    """The mesh of frame t: its tracks and an outline, whose values follow from the tracks near it."""
+def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> MovingMesh | None:
+    """The mesh of frame t: its tracks and an outline, whose values follow from the tracks near it.
+
+    Args:
+        near: frames in which its places are noted, those with tracks in common with t; in order, t among them.
+    """
     seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
     if not len(seen):
         return None
@@ -220,9 +210,12 @@ def _build(tracks: Tracks, masks: np.ndarray, t: int, before: int | None, follow
         return None
     camera = tracks.cameras[[t]]
     xyz = camera.unproject(torch.from_numpy(xy)[None], torch.from_numpy(1 / values[:, 2])[None])[0]
-    steps = [_displacement(tracks, t, other, xy, box) for other in (following, before)]
+    steps = {other: _displacement(tracks, t, other, xy, box) for other in near if other != t}
+    places = {t: xyz.float()} | {other: (xyz + step).float() for other, step in steps.items() if step is not None}
+    times = sorted(places)
     source = torch.from_numpy(np.concatenate([values[:, :2], w[:, None], xy], 1)).float()
-    return MovingMesh(xyz.float(), *steps, source, torch.from_numpy(faces))
+    noted = torch.tensor(times), torch.stack([places[other] for other in times])
+    return MovingMesh(t, *noted, source, torch.from_numpy(faces))
 
 
 def _home(inner: np.ndarray, place: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -258,17 +251,15 @@ def _faces_inside(xy: np.ndarray, mask: np.ndarray, w: np.ndarray) -> Int[np.nda
 
 
 def _displacement(
-    tracks: Tracks, t: int, other: int | None, xy: Float[np.ndarray, "V 2"], box: np.ndarray
-) -> Float[Tensor, "V 3"]:
-    """World displacement of each vertex from frame t to another, from the tracks seen in both."""
-    if other is None:
-        return torch.zeros(len(xy), 3)
+    tracks: Tracks, t: int, other: int, xy: Float[np.ndarray, "V 2"], box: np.ndarray
+) -> Float[Tensor, "V 3"] | None:
+    """World displacement of each vertex from frame t to another, from the tracks seen in both; None if none is."""
     both = (tracks.visible[t] & tracks.visible[other]).numpy()
     if not both.any():
-        return torch.zeros(len(xy), 3)
+        return None
     moved = (tracks.xyz[other, both] - tracks.xyz[t, both]).double().numpy()
     still = np.array([[0.0, 0.0], [1e-9, 1e-9]])
-    return torch.from_numpy(local_map(tracks.xy[t, both].double().numpy(), moved, xy, box, still)).float()
+    return torch.from_numpy(local_map(tracks.xy[t, both].double().numpy(), moved, xy, box, still))
 
 
 def _sampled(image: UInt8[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:

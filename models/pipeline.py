@@ -30,8 +30,8 @@ OFF_PATH = 0.025
 ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
 """Least, best and largest distance, as a share of the scene's depth, of frames that then show what the nearest cannot
 see, and their weight: any surface of the nearest exceeds it, but not a face of theirs that spans a depth jump."""
-CHANGES_COUNT = 0.4, 1.0
-"""Distance from the path, in OFF_PATH, up to which what changes with time counts whole, and from which not at all."""
+CHANGES_COUNT, LEAST_COUNT = (0.4, 1.0), 0.5
+"""Distance from the path, in OFF_PATH, up to which what changes with time counts whole, and from which so much."""
 ONE_MOMENT = 8
 """Frames further apart than this are of different times, which have no mean."""
 CHUNK = 1 << 18
@@ -231,9 +231,10 @@ class TriangleMeshPipeline:
         return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)
 
     def changes_count(self, view: Cameras, index: int) -> float:
-        """How much what changes with time counts in a view, 0 to 1."""
-        whole, none = CHANGES_COUNT
-        return min(1.0, max(0.0, (none - self.off_path(view, index) / OFF_PATH) / (none - whole)))
+        """How much what changes with time counts in a view, LEAST_COUNT to 1."""
+        whole, far = CHANGES_COUNT
+        nearness = (far - self.off_path(view, index) / OFF_PATH) / (far - whole)
+        return LEAST_COUNT + (1 - LEAST_COUNT) * min(1.0, max(0.0, nearness))
 
     @staticmethod
     def moment(frames: Sequence[int], weights: Sequence[float]) -> float:

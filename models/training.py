@@ -27,7 +27,7 @@ SCORED = (0.1, 0.25, 0.5, 0.75)
 HOLD_SHARE = 0.2
 """Share of the training in which the learning rate stays at its start."""
 UNCHANGED = 0.2
-"""Share of a batch that is learned without what changes with time: so looks what is seen from off the path."""
+"""Share of a batch that is learned without what changes with time, which counts less off the path."""
 RECORD_STEPS = 20
 """Steps between points of the training curve."""
 

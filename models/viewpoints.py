@@ -15,7 +15,7 @@ class Viewpoints(nn.Module):
 
     The axes of the place are those in which the cameras spread, all in the unit of the widest; a place off the path
     counts as the nearest of the box round it, for nobody saw what a highlight does there. What changes with time is
-    as the path's cameras saw it, inexact surfaces and all: off the path it counts less, and soon nothing.
+    as the path's cameras saw it, inexact surfaces and all: off the path it counts less.
     """
 
     WIDTH = 3

@@ -7,6 +7,7 @@ from models.encoding import ColorField
 from models.exposure import Exposure
 from models.lifting import contact_depth, lift_mover, smooth_depth
 from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline, transform_points
 from models.synthetic import render_room
 from models.tracks import Tracks
@@ -129,7 +130,40 @@ def test_between_frames_a_mover_is_between_its_places(room):
     _, later, late = meshes.at(2.5)
     mesh = meshes.meshes[2]
     assert late == pytest.approx(0.5)
-    torch.testing.assert_close(later, before + 0.25 * mesh.to_next)
+    assert mesh.times.tolist() == [2, 4]
+    torch.testing.assert_close(before, mesh.xyz)
+    straight = before + 0.25 * (mesh.places[1] - before)
+    assert (later - straight).norm(dim=1).max() < 0.06 * (mesh.places[1] - before).norm(dim=1).max()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: int):
+    """Its directions bend smoothly and the camera moves; each frame's distance is off by a factor of its own."""
+    random = np.random.default_rng(seed)
+    path = lambda t: np.array([0.3 * t - 0.02 * t**2, 0.1 * t + 0.015 * t**2, 6.0])  # noqa: E731
+    centers = torch.arange(8)[:, None] * torch.from_numpy(random.normal(0, 0.1, (1, 3)))
+    shape = random.normal(0, 0.3, (20, 3))
+    truth = {t: torch.from_numpy(path(t) + shape) for t in range(8)}
+    known = [1, 2, 4, 5]
+    factors = random.permutation([0.8, 0.95, 1.05, 1.25])
+    places = [centers[t] + factor * (truth[t] - centers[t]) for t, factor in zip(known, factors, strict=True)]
+    mesh = MovingMesh(2, torch.tensor(known), torch.stack(places), torch.zeros(20, 5), torch.zeros(0, 3).long())
+    found = mesh.placed(3.0, centers) - centers[3]
+    true = truth[3] - centers[3]
+    cosine = torch.nn.functional.cosine_similarity(found, true, dim=1)
+    straight = torch.nn.functional.cosine_similarity((places[1] + places[2]) / 2 - centers[3], true, dim=1)
+    assert torch.arccos(cosine.clamp(max=1)).max() < 0.2 * torch.arccos(straight.clamp(max=1)).max()
+    lengths = [(places[i] - centers[known[i]]).norm(dim=1) for i in (1, 2)]
+    torch.testing.assert_close(found.norm(dim=1), (lengths[0] + lengths[1]) / 2)
+
+
+def test_a_mover_stays_where_it_is_past_the_places_known():
+    places, centers = torch.randn(2, 5, 3), torch.randn(9, 3).double()
+    mesh = MovingMesh(4, torch.tensor([3, 4]), places, torch.zeros(5, 5), torch.zeros(0, 3).long())
+    for time in (2.5, 4.0, 4.4, 5.0):
+        torch.testing.assert_close(mesh.placed(time, centers), places[1])
+    with pytest.raises(ValueError, match="frame 6"):
+        MovingMesh(6, torch.tensor([3, 4]), places, torch.zeros(5, 5), torch.zeros(0, 3).long())
 
 
 def test_a_mover_is_not_drawn_long_before_it_comes(room):
