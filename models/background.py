@@ -73,15 +73,16 @@ def without_movers(
         progress: is told the stage, and how many of its steps are done.
     """
     motion = motion_masks(frames, xy, visible, scene, partial(progress, "motion"))
-    masks = motion.masks
+    masks, against = motion.masks, motion.scene
     report(f"motion: {int(motion.labels.max())} mover(s), {100 * masks.mean():.1f} % of the pixels")
-    if not masks.any() or motion.scene is None:
+    if not masks.any() or against is None:
         return masks, scene
     if mask_model is not None:
         masks = mask_model(frames, motion.labels, partial(progress, "learned masks")) > 0
         report(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
+    del motion  # its labels, as large as the masks
     free = visible & _outside(masks, xy)
-    known = solve_points(motion.scene, xy, free)
+    known = solve_points(against, xy, free)
     if scene.method == "given" or free.sum() > (1 - MOVERS_MATTER) * visible.sum():
         return masks, known
     return masks, _better(known, _solved_again(known, xy, free, seed, report, progress))

@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
 from models.motion_evidence import gather_evidence
 from models.motion_segments import label_movers, segment
+from models.resources import return_freed
 from models.rotation import solve_rotation
 from models.sfm import StaticScene
 from models.small_motion import adjust_rotation
@@ -74,11 +75,7 @@ def motion_masks(
     if scene is None:
         return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None)
     patches = _probabilities(frames, xy, visible, scene, progress or (lambda done, total: None))
-    moving = np.zeros((len(frames), *patches[0].shape), bool)
-    for t, patch in enumerate(patches):
-        moving[t] = patch.whole() > 0.5
-    small = label_movers(moving)
-    masks, labels = _enlarged(patches, small, width, height)
+    masks, labels = _enlarged(patches, label_movers(_moving(patches)), width, height)
     return MotionMasks(masks, labels, scene)
 
 
@@ -105,6 +102,14 @@ class _Patch:
         return image
 
 
+def _moving(patches: list[_Patch]) -> Bool[np.ndarray, "F h w"]:
+    """Pixels that move more likely than not."""
+    moving = np.empty((len(patches), *patches[0].shape), bool)
+    for t, patch in enumerate(patches):
+        moving[t] = patch.whole() > 0.5
+    return moving
+
+
 def _probabilities(
     frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, report: Callable[[int, int], None]
 ) -> list[_Patch]:
@@ -113,15 +118,28 @@ def _probabilities(
     windows = _windows(len(frames))
     total = sum(len(around) + 3 for around, _ in windows)
     for around, own in windows:
-        part = slice(around[0], around[-1] + 1)
-        told = partial(_count, report, total, before)
-        evidence = gather_evidence(frames[part], scene.cameras[part], nearest[part], told)
-        votes = track_votes(xy, visible, scene, *evidence.misfit.shape[1:], times=around)
-        told = partial(_count, report, total, before + len(around))
-        probability = segment(evidence, votes, scene.cameras[part], told)
+        probability = _of_window(frames, xy, visible, scene, nearest, around, partial(_count, report, total, before))
         patches += [_Patch.of(probability[t - around[0]]) for t in own]
         before += len(around) + 3
+        del probability
+        return_freed()  # the evidence, much of it arrays of one frame, before that of the next window is gathered
     return patches
+
+
+def _of_window(
+    frames: np.ndarray,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    scene: StaticScene,
+    nearest: Float[np.ndarray, "F"],
+    around: range,
+    report: Callable[[int, int], None],
+) -> Float[np.ndarray, "T h w"]:
+    """How likely each pixel of the frames ``around`` moves; their evidence is let go on return."""
+    part = slice(around[0], around[-1] + 1)
+    evidence = gather_evidence(frames[part], scene.cameras[part], nearest[part], report)
+    votes = track_votes(xy, visible, scene, *evidence.misfit.shape[1:], times=around)
+    return segment(evidence, votes, scene.cameras[part], lambda done, _: report(len(around) + done, 0))
 
 
 def _count(report: Callable[[int, int], None], total: int, before: int, done: int, _: int) -> None:
@@ -175,20 +193,25 @@ def agreement(
     """Share of agreeing observations around each track, and share of the tracked image where most agree."""
     cell = max(4.0, CELL * max(width, height) / 854)
     shape = len(xy), int(height / cell) + 1, int(width / cell) + 1
-    frame, track = np.nonzero(visible)
-    column = np.clip(xy[frame, track, 0] / cell, 0, shape[2] - 1).astype(int)
-    row = np.clip(xy[frame, track, 1] / cell, 0, shape[1] - 1).astype(int)
-    where = np.ravel_multi_index((frame, row, column), shape)
-    size = int(np.prod(shape))
-    seen = np.bincount(where, minlength=size).reshape(shape).astype(float)
-    good = np.bincount(where, agrees[frame, track], size).reshape(shape)
+    seen, good, size = np.zeros(shape), np.zeros(shape), shape[1] * shape[2]
+    for t in range(len(xy)):
+        where = _cells(xy[t, visible[t]], cell, shape[1:])
+        seen[t] = np.bincount(where, minlength=size).reshape(shape[1:])
+        good[t] = np.bincount(where, agrees[t, visible[t]], size).reshape(shape[1:])
     blur = (1.0, 1.5, 1.5)
     share = ndimage.gaussian_filter(good, blur) / np.maximum(ndimage.gaussian_filter(seen, blur), 1e-3)
     coverage = float((share[seen > 0] > 0.5).mean()) if (seen > 0).any() else 0.0
-    mean = np.bincount(track, share.ravel()[where], xy.shape[1]) / np.maximum(
-        np.bincount(track, minlength=xy.shape[1]), 1
-    )
-    return mean, coverage
+    mean = np.zeros(xy.shape[1])
+    for t in range(len(xy)):
+        mean[visible[t]] += share[t].ravel()[_cells(xy[t, visible[t]], cell, shape[1:])]
+    return mean / np.maximum(visible.sum(0), 1), coverage
+
+
+def _cells(xy: Float[np.ndarray, "n 2"], cell: float, shape: tuple[int, int]) -> Int[np.ndarray, "n"]:
+    """Number of the cell that each point of an image lies in, row by row; beyond the border that of the border."""
+    column = np.clip(xy[:, 0] / cell, 0, shape[1] - 1).astype(int)
+    row = np.clip(xy[:, 1] / cell, 0, shape[0] - 1).astype(int)
+    return np.ravel_multi_index((row, column), shape)
 
 
 def _solve_from_rotation(

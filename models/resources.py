@@ -2,6 +2,7 @@
 
 import _thread
 import ctypes
+import gc
 import os
 import platform
 import signal
@@ -37,7 +38,12 @@ def peak_memory() -> float | None:
 
 
 def return_freed() -> None:
-    """Gives memory that the program has freed back to the system: glibc keeps blocks below 32 MiB for itself."""
+    """Gives memory that the program needs no more back to the system.
+
+    glibc keeps blocks below 32 MiB for itself. Errors that numba meets and drops while it compiles are cycles that
+    hold the frames of all callers, hence their arrays, until Python collects, which it does by number, not by size.
+    """
+    gc.collect()
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
 

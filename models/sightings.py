@@ -21,9 +21,8 @@ class Sightings:
     @staticmethod
     def of(xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"]) -> "Sightings":
         """Those of dense arrays."""
-        track, frame = np.nonzero(visible.T)
-        first = np.searchsorted(track, np.arange(visible.shape[1] + 1))
-        return Sightings(xy[frame, track], frame.astype(np.int32), first, len(visible))
+        first = np.concatenate([[0], np.cumsum(visible.sum(0))])
+        return Sightings(*_seen(xy, visible, first), first, len(visible))
 
     @staticmethod
     def gathered(
@@ -78,6 +77,18 @@ def dense_tracks(
         xy[part.frame, track], visible[part.frame, track] = part.xy, True
     _hold(xy, visible)
     return xy, visible
+
+
+@numba.njit(cache=True)
+def _seen(xy, visible, first):
+    """Positions and frames of all sightings, track by track; numpy's indices of them would take twice as much."""
+    out, frame, row = np.empty((first[-1], 2), xy.dtype), np.empty(first[-1], np.int32), first[:-1].copy()
+    for t in range(len(visible)):
+        for n in range(visible.shape[1]):
+            if visible[t, n]:
+                out[row[n], 0], out[row[n], 1], frame[row[n]] = xy[t, n, 0], xy[t, n, 1], t
+                row[n] += 1
+    return out, frame
 
 
 @numba.njit(cache=True)

@@ -18,7 +18,7 @@ import torch
 from models.errors import InputError, NumericalError
 from models.files import OutputError, subfolder, write_json, write_tensors
 from models.reading import load_tensors, read_json
-from models.resources import Meter
+from models.resources import Meter, return_freed
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "numba", "pycolmap")
 """Packages whose version may change a result."""
@@ -150,6 +150,7 @@ class Stages:
             write_tensors(subfolder(self.folder, _VALUES) / f"{name}.pt", arrays)
 
         self.run(name, made_from, [path], write)
+        return_freed()  # what was written must not be held beside what is read
         loaded = load_tensors(self.folder / path)
         return {key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in loaded.items()}
 

@@ -15,7 +15,7 @@ from models.flow_fields import FlowFields
 from models.flow_tracking import dis_flow, follow_by_flow
 from models.frame_store import FrameStore
 from models.masks import at_points
-from models.motion import MARGIN, WINDOW, _windows
+from models.motion import MARGIN, WINDOW, _windows, agreement
 from models.motion_segments import SHORTEST, SMALLEST, label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
 from models.rasterizer import used_vertices
@@ -23,7 +23,7 @@ from models.reading import load_tensors
 from models.resources import held_memory, return_freed
 from models.sightings import Sightings, dense_tracks
 from models.synthetic import render_room
-from models.tracking import grow_tracks
+from models.tracking import grow_tracks, half_life
 from models.tracks import Tracks, load_tracks, save_tracks
 from models.triangulation import anchors
 
@@ -45,6 +45,31 @@ def test_sightings_hold_all_that_dense_tracks_tell(seed):
     some, seen = sightings.chosen(order).joined(sightings).dense()
     np.testing.assert_array_equal(seen, np.concatenate([visible[:, order], visible], 1))
     np.testing.assert_array_equal(some[seen], np.concatenate([xy[:, order], xy], 1)[seen])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_half_life_is_that_of_the_length_told_to_each_sighting(seed):
+    length = random_tracks(seed)[1].sum(0)
+    assert half_life(random_tracks(seed)[1]) == float(np.median(np.repeat(length, length))) / 2
+    assert half_life(np.zeros((5, 3), bool)) == half_life(np.zeros((5, 0), bool)) == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_agreement_counted_frame_by_frame_is_that_of_all_sightings_at_once(seed):
+    xy, visible = random_tracks(seed, 20, 300)
+    agrees = visible & (np.random.default_rng(seed).random(visible.shape) < 0.7)
+    shape = len(xy), 11, 13  # cells of 4 pixels
+    frame, track = np.nonzero(visible)
+    row, column = (np.clip(xy[frame, track, k] / 4, 0, shape[2 - k] - 1).astype(int) for k in (1, 0))
+    where = np.ravel_multi_index((frame, row, column), shape)
+    seen = np.bincount(where, minlength=np.prod(shape)).reshape(shape).astype(float)
+    good = np.bincount(where, agrees[frame, track], np.prod(shape)).reshape(shape)
+    seen_around, good_around = (ndimage.gaussian_filter(count, (1.0, 1.5, 1.5)) for count in (seen, good))
+    share = good_around / np.maximum(seen_around, 1e-3)
+    mean = np.bincount(track, share.ravel()[where], 300) / np.maximum(visible.sum(0), 1)
+    told, coverage = agreement(xy, visible, agrees, 48, 40)
+    np.testing.assert_array_equal(told, mean)
+    assert coverage == (share[seen > 0] > 0.5).mean()
 
 
 def test_a_track_that_is_not_seen_stays_where_it_was_last():

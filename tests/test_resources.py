@@ -20,6 +20,7 @@ from models.resources import (
     held_memory,
     machine_memory,
     memory_limit,
+    return_freed,
     warn_of_need,
     watched_memory,
 )
@@ -51,6 +52,27 @@ def test_the_peak_of_a_block_is_its_own():
         time.sleep(0.01)
     assert large.peak_gib > small.peak_gib + 0.2
     assert small.seconds >= 0.01
+
+
+@linux
+def test_arrays_of_frames_that_a_dropped_error_holds_are_given_back():
+    def fail():
+        error = ValueError()
+        try:
+            raise error
+        except ValueError as caught:
+            assert caught.__traceback__  # of this frame, which holds the error: a cycle, as numba leaves
+
+    def caller():
+        block = np.ones(20_000_000)
+        fail()
+        return block[0]
+
+    return_freed()
+    before = held_memory()
+    caller()
+    return_freed()
+    assert held_memory() - before < 50_000_000
 
 
 @linux
