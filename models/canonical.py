@@ -1,7 +1,8 @@
 """Canonical coordinates of a mover: one place per surface point, constant in time, where its colour lives.
 
 A frame in which the mover is large is the reference, and its pixels are the coordinates. From there outwards in time,
-points that appear get theirs from their neighbours by a local affine map.
+points that appear get theirs from their neighbours by a local affine map. What errors that gathers on the way is then
+evened out among the neighbours in all frames.
 """
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.spatial import cKDTree
 NEIGHBOURS = 12
 RIDGE = 0.3
 """How strongly a local map is held to the whole mover's: neighbours' worth of evidence."""
+ROUNDS = 20
+"""Times that places are evened out among neighbours."""
 
 
 def canonical_coordinates(
@@ -33,7 +36,39 @@ def canonical_coordinates(
             known = visible[t] & ~np.isnan(place[:, 0])
             box = _box(masks[t], xy[t, visible[t]])
             place[fresh] = local_map(xy[t, known], place[known], xy[t, fresh], box, home)
+    return evened(xy, visible, place)
+
+
+def evened(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], place: Float[np.ndarray, "N 2"]
+) -> Float[np.ndarray, "N 2"]:
+    """Places that go with those of their neighbours: round each point, nearly an affine map of each frame.
+
+    A place becomes the mean, over the frames that see its track, of the affine fit to its nearest tracks there; so an
+    affine map of the image stays what it is, and an error that frames do not agree on goes.
+    """
+    fits = [_local_fit(xy[t], np.flatnonzero(seen)) for t, seen in enumerate(visible) if seen.sum() >= NEIGHBOURS]
+    place = place.copy()
+    for _ in range(ROUNDS):
+        total, count = np.zeros_like(place), np.zeros(len(place))
+        for own, near, weight in fits:
+            total[own] += np.einsum("qk,qkc->qc", weight, place[near])
+            count[own] += 1
+        place = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], place)
     return place
+
+
+def _local_fit(
+    xy: Float[np.ndarray, "N 2"], own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "n k"]]:
+    """Some points, the nearest of them to each, itself included, and by what an affine fit to these weights them."""
+    points = xy[own].astype(np.float64)
+    distance, index = cKDTree(points).query(points, NEIGHBOURS)
+    reach = np.maximum(distance.mean(1), 1e-6)[:, None, None]
+    design = np.concatenate([np.ones((*index.shape, 1)), (points[index] - points[:, None]) / reach], 2)
+    normal = np.einsum("qki,qkj->qij", design, design) + np.diag([1e-9, 1e-4, 1e-4])
+    weight = np.einsum("qj,qkj->qk", np.linalg.inv(normal)[:, 0], design)
+    return own, own[index], weight / weight.sum(1, keepdims=True)
 
 
 def local_map(

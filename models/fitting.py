@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -35,14 +35,26 @@ from models.training import History, Schedule, train
 from models.viewer import Viewer
 from models.viewpoints import Viewpoints
 
+
+@dataclass(frozen=True)
+class Changes:
+    """How fine a grid of what changes with time is."""
+
+    levels: int
+    cells: float
+    """Along an axis of its finest level, as a share of those of the grid of space."""
+    frames: float
+    """To a cell of that level."""
+
+
 LOG2_ENTRIES = 18, 20
 """Least and most entries of each level of the hash grid, as powers of 2."""
 PIXELS_PER_ENTRY = 16
 """Training pixels for each entry between those."""
-CHANGE_LEVELS, FRAMES_PER_CELL = 7, 3
-"""Levels of the grid of what changes with time, and frames to a cell of its finest."""
-CHANGE_CELLS = 64, 0.5
-"""Cells along an axis of that level: at least so many, and this share of those of the grid of space."""
+CHANGES = Changes(levels=8, cells=1.0, frames=3)
+MOVER_CHANGES = Changes(levels=12, cells=1.5, frames=1)
+"""Canonical places are less exact than surfaces: a frame's own colours make up for it."""
+LEAST_CHANGE_CELLS = 64
 MOVER_EPOCHS = 40
 """Passes over the movers' pixels, which are few."""
 MOVER_SHARE = 0.3
@@ -77,7 +89,7 @@ def train_scene(
     if not moving.meshes:
         return scene, history
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
-    renderer = fitting.renderer(*canonical_normalization(moving), len(pixels))
+    renderer = fitting.renderer(*canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES)
     scene = replace(scene, moving=MovingLayer(moving, renderer))
     seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds
     schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
@@ -135,23 +147,21 @@ class _Fitting:
         self.random = np.random.default_rng(seed)
 
     def renderer(
-        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, cameras: Cameras | None = None
+        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, cameras: Cameras, fineness: Changes = CHANGES
     ) -> WorldSpaceTrianglePipeline:
         """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels.
 
         Args:
-            cameras: of the clip, if colours may depend on the place of the camera and the time.
+            cameras: of the clip; colours may depend on the place of the camera and the time.
         """
         generator = torch.Generator().manual_seed(self.seed)
         wanted = round(math.log2(max(1, num_pixels / PIXELS_PER_ENTRY)))
         entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
         grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
-        if cameras is None:
-            return WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), to_box).to(self.device)
-        coarse = max(CHANGE_CELLS[0], round(CHANGE_CELLS[1] * finest))
-        changes = HashGrid(CHANGE_LEVELS, log2_entries=entries, finest_resolution=coarse, generator=generator)
+        cells = max(LEAST_CHANGE_CELLS, round(fineness.cells * finest))
+        changes = HashGrid(fineness.levels, log2_entries=entries, finest_resolution=cells, generator=generator)
         field = ColorField(grid, generator=generator, code_width=Viewpoints.WIDTH, changes=changes)
-        viewpoints = Viewpoints.of(cameras, 2 / (FRAMES_PER_CELL * coarse))
+        viewpoints = Viewpoints.of(cameras, 2 / (fineness.frames * cells))
         return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(self.device)
 
     def fit(

@@ -80,12 +80,14 @@ def _bake(
     """Colour at each texel's canonical place, and alpha at its pixel in its frame."""
     place, face, covered = atlas.texels(source.numpy())
     own = part[face]
-    alpha = np.zeros(len(place), np.float32)
+    alpha, colors = np.zeros(len(place), np.float32), np.zeros((len(place), 3), np.float32)
     for i, t in enumerate(times):
         column, row = place[own == i, 3:].numpy().T - 0.5  # map_coordinates puts (0, 0) at the top-left pixel's centre
         alpha[own == i] = map_coordinates(layer.meshes.alpha[t].numpy() / np.float32(255), [row, column], order=1)
+        then = layer.renderer.seen_from(layer.meshes.centers[t], t)
+        colors[own == i] = then.colors(torch.as_tensor(place[own == i, :3])).numpy()
     texture = np.zeros((atlas.height, atlas.width, 4), np.float32)
-    texture[covered, :3] = layer.renderer.colors(place[:, :3]).numpy()
+    texture[covered, :3] = colors
     texture[covered, 3] = alpha
     texture[..., :3] = fill_borders(np.ascontiguousarray(texture[..., :3]), covered)
     return texture

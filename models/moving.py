@@ -1,7 +1,7 @@
 """The moving layer: a mesh of each frame's mover, carried to any time and camera, with a soft outline.
 
 ``MovingMeshPipeline`` stands beside ``TriangleMeshPipeline``: its vertices move, and colour is read not at world points
-but at canonical coordinates (u, v, w): place on the mover, and time, along which colour may change slowly.
+but at canonical coordinates (u, v, w): place on the mover, and which mover; what changes with time is the field's.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,10 @@ OUTLINE_MARGIN = 3
 """Pixels by which the mesh reaches past the mask, so that the soft edge has colour."""
 EDGE_SOFTNESS = 0.7
 """Standard deviation in pixels of the outline's blur."""
-CELLS_PER_PIXEL = 1.5
+LONGEST_GAP = 16
+"""Most frames between two that have a mesh of a mover for it to be there in between."""
+CELLS_PER_PIXEL = 1.0
 """Cells of the hash grid's finest level along one pixel of the reference frame."""
-FRAMES_PER_CELL = 1.0
-"""Frames along w in one cell of the finest level; more blur motion that tracks miss, fewer tell less between frames."""
-LABEL_GAP = 64
-"""Frames between the time axes of two movers along w."""
 
 
 @dataclass(frozen=True)
@@ -69,38 +67,47 @@ class MovingMeshPipeline:
                 meshes[t], alpha[t] = mesh, torch.from_numpy(soften(masks[t]))
         return MovingMeshPipeline(meshes, alpha, tracks.cameras.centers.double())
 
-    def at(self, time: float) -> tuple[int, Float[Tensor, "V 3"], float] | None:
-        """The frame whose mesh shows ``time``, its vertices then, and the w of that time; None where no mover is."""
-        if not self.meshes:
-            return None
-        known = sorted(self.meshes)
-        t = min(known, key=lambda k: (abs(k - time), k))
-        gap = time - t
-        place = known.index(t)
-        other = known[place + 1] if gap > 0 and place + 1 < len(known) else known[place - 1] if gap < 0 < place else t
-        if abs(gap) > 1 and (other == t or abs(other - t) > 16):
-            return None
-        return t, self.meshes[t].placed(time, self.centers), gap
+    def at(self, time: float) -> list[tuple[int, float]]:
+        """The frames whose meshes show ``time``, with shares that sum to 1; empty where no mover is."""
+        before = max((t for t in self.meshes if t <= time), default=None)
+        after = min((t for t in self.meshes if t > time), default=None)
+        if before is not None and after is not None and before != time and after - before <= LONGEST_GAP:
+            share = (time - before) / (after - before)
+            return [(before, 1 - share), (after, share)]
+        near = [t for t in (before, after) if t is not None and abs(t - time) <= 1]
+        return [(min(near, key=lambda t: abs(t - time)), 1.0)] if near else []
 
     def picture(
         self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float
     ) -> MoverPicture | None:
-        """What camera ``index`` of ``view`` sees of the movers at ``time``; None where it sees nothing of them."""
-        found = self.at(time)
-        if found is None:
-            return None
-        t, xyz, late = found
+        """What camera ``index`` of ``view`` sees of the movers at ``time``; None where it sees nothing of them.
+
+        Between two frames it is both frames' movers, each with its own colours, carried there and averaged.
+        """
+        drawn = [(self._picture(renderer, view, index, time, t), share) for t, share in self.at(time)]
+        drawn = [(picture, share) for picture, share in drawn if picture is not None]
+        if len(drawn) < 2:
+            return drawn[0][0] if drawn else None
+        alpha = sum(share * picture.alpha for picture, share in drawn)
+        rgb = sum((share * picture.alpha)[..., None] * picture.rgb for picture, share in drawn)
+        rgb /= np.where(alpha > 0, alpha, 1)[..., None]
+        return MoverPicture(rgb, alpha, np.minimum(*(picture.depth for picture, _ in drawn)))
+
+    def _picture(
+        self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float, t: int
+    ) -> MoverPicture | None:
+        """Frame t's movers where they are at ``time``, as they look in their own frame."""
         mesh = self.meshes[t]
-        local = view[[index]].to_camera(xyz.double())[0]
+        local = view[[index]].to_camera(mesh.placed(time, self.centers).double())[0]
         near = 1e-3 * float(local[:, 2].abs().median())
         fragments = rasterize(local, mesh.faces, view.K[index], view.width, view.height, near=near)
         rows, columns = np.nonzero(fragments.face.numpy() >= 0)
         if not len(rows):
             return None
         source = interpolate(fragments, mesh.faces, mesh.source)[rows, columns]
-        place = source[:, :3] + torch.tensor([0.0, 0.0, late])
         rgb = np.zeros((view.height, view.width, 3), np.float32)
-        rgb[rows, columns] = renderer.colors(place).numpy()
+        own = renderer.seen_from(self.centers[t], t)
+        rgb[rows, columns] = own.colors(source[:, :3]).numpy()
         alpha = np.zeros((view.height, view.width), np.float32)
         alpha[rows, columns] = _sampled(self.alpha[t].numpy(), source[:, 3:].numpy())
         return MoverPicture(rgb, alpha, fragments.depth.numpy())
@@ -128,8 +135,7 @@ def soften(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 def canonical_normalization(meshes: MovingMeshPipeline) -> tuple[Float[Tensor, "4 4"], int]:
     """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of the grid that fits it.
 
-    One scale for (u, v), by the range that holds nearly all vertices; along w as many frames a cell as
-    ``FRAMES_PER_CELL``, more where the clip is too long for the box.
+    One scale for (u, v), by the range that holds nearly all vertices; movers are spread evenly along w.
     """
     source = torch.cat([mesh.source[:, :3] for mesh in meshes.meshes.values()]).double()
     levels = torch.tensor([0.01, 0.99], dtype=torch.float64)
@@ -139,7 +145,7 @@ def canonical_normalization(meshes: MovingMeshPipeline) -> tuple[Float[Tensor, "
     reach = 1.3 * float((high - low)[:2].max().clamp_min(16))
     finest = int(min(2048, max(128, CELLS_PER_PIXEL * reach)))
     scale = torch.full((3,), 2.0 / reach, dtype=torch.float64)
-    scale[2] = min(2 / (finest * FRAMES_PER_CELL), 1.9 / float((high - low)[2] + 1))
+    scale[2] = 2 / float((high - low)[2] + 1)
     matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
     matrix[:3, 3] = -scale * (low + high) / 2
     return matrix, finest
@@ -151,8 +157,10 @@ class MovingPixels:
 
     places: Float[np.ndarray, "S 3"]
     rgb: Float[np.ndarray, "S 3"]
+    frame: Int[np.ndarray, "S"]
     face: Int[np.ndarray, "S"]
     trust: Float[np.ndarray, "1"]
+    world_from_cam: Float[np.ndarray, "F 4 4"]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -170,7 +178,7 @@ def sample_movers(
     exposure: Exposure,
 ) -> MovingPixels:
     """All pixels inside the masks of the frames that have a mesh."""
-    places, colors = [], []
+    places, colors, times = [], [], []
     for t, mesh in meshes.meshes.items():
         local = cameras[[t]].to_camera(mesh.xyz.double())[0]
         near = 1e-3 * float(local[:, 2].abs().median())
@@ -179,8 +187,10 @@ def sample_movers(
         places.append(interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy())
         own = frames[t] / (255 * exposure.factor(t))
         colors.append(own.clip(0, 1)[rows, columns].astype(np.float16))
-    joined = np.concatenate(places), np.concatenate(colors)
-    return MovingPixels(*joined, np.zeros(len(joined[0]), np.int32), np.ones(1, np.float32))
+        times.append(np.full(len(rows), t, np.int32))
+    joined = (np.concatenate(parts) for parts in (places, colors, times))
+    alike = np.zeros(sum(map(len, times)), np.int32), np.ones(1, np.float32)
+    return MovingPixels(*joined, *alike, cameras.world_from_cam.double().numpy())
 
 
 def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> MovingMesh | None:
@@ -195,8 +205,7 @@ def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> Moving
     inner = tracks.xy[t, seen].double().numpy()
     outline = _outline(masks[t])
     box = mover_box(masks[t])
-    label = tracks.label[seen].double().numpy() if tracks.label is not None else np.zeros(len(seen))
-    w = t + (len(masks) + LABEL_GAP) * label
+    w = tracks.label[seen].double().numpy() if tracks.label is not None else np.zeros(len(seen))
     depth = tracks.cameras[[t]].project(tracks.xyz[t, seen].double()[None])[1][0].numpy()
     known = np.concatenate([tracks.canonical[seen, :2].double().numpy(), 1 / depth[:, None]], 1)
     home = _home(inner, known[:, :2], box)

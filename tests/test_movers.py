@@ -126,10 +126,10 @@ def test_pixels_of_movers_lie_in_the_box_of_their_field(room):
 def test_between_frames_a_mover_is_between_its_places(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, [2, 4])
-    _, before, _ = meshes.at(2.0)
-    _, later, late = meshes.at(2.5)
+    assert meshes.at(2.0) == [(2, 1.0)]
+    assert meshes.at(2.5) == [(2, 0.75), (4, 0.25)]
     mesh = meshes.meshes[2]
-    assert late == pytest.approx(0.5)
+    before, later = (mesh.placed(time, meshes.centers) for time in (2.0, 2.5))
     assert mesh.times.tolist() == [2, 4]
     torch.testing.assert_close(before, mesh.xyz)
     straight = before + 0.25 * (mesh.places[1] - before)
@@ -171,8 +171,8 @@ def test_a_mover_is_not_drawn_long_before_it_comes(room):
     masks = scene.masks.copy()
     masks[:5] = False
     meshes = MovingMeshPipeline.from_tracks(tracks, masks, list(range(8)))
-    assert meshes.at(1.0) is None
-    assert meshes.at(6.0) is not None
+    assert not meshes.at(1.0)
+    assert meshes.at(6.0) == [(6, 1.0)]
 
 
 def test_the_state_of_moving_meshes_survives(room):
