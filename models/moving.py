@@ -29,6 +29,8 @@ EDGE_SOFTNESS = 0.7
 """Standard deviation in pixels of the outline's blur."""
 LONGEST_GAP = 16
 """Most frames between two that have a mesh of a mover for it to be there in between."""
+SUBPIXELS = 3
+"""Points to a side of a pixel at which movers are drawn in views that are not a frame's own."""
 CELLS_PER_PIXEL = 1.0
 """Cells of the hash grid's finest level along one pixel of the reference frame."""
 
@@ -96,21 +98,27 @@ class MovingMeshPipeline:
     def _picture(
         self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float, t: int
     ) -> MoverPicture | None:
-        """Frame t's movers where they are at ``time``, as they look in their own frame."""
+        """Frame t's movers where they are at ``time``, as they look in their own frame.
+
+        The colour field knows them at that frame's pixels; where the view has others, it is asked at more points.
+        """
         mesh = self.meshes[t]
-        local = view[[index]].to_camera(mesh.placed(time, self.centers).double())[0]
+        own = renderer.seen_from(self.centers[t], t)
+        side = (
+            1 if time == t and torch.equal(view.world_from_cam[index, :3, 3].double(), self.centers[t]) else SUBPIXELS
+        )
+        camera = view[[index]].resized(side * view.width, side * view.height)
+        local = camera.to_camera(mesh.placed(time, self.centers).double())[0]
         near = 1e-3 * float(local[:, 2].abs().median())
-        fragments = rasterize(local, mesh.faces, view.K[index], view.width, view.height, near=near)
+        fragments = rasterize(local, mesh.faces, camera.K[0], camera.width, camera.height, near=near)
         rows, columns = np.nonzero(fragments.face.numpy() >= 0)
         if not len(rows):
             return None
         source = interpolate(fragments, mesh.faces, mesh.source)[rows, columns]
-        rgb = np.zeros((view.height, view.width, 3), np.float32)
-        own = renderer.seen_from(self.centers[t], t)
-        rgb[rows, columns] = own.colors(source[:, :3]).numpy()
-        alpha = np.zeros((view.height, view.width), np.float32)
-        alpha[rows, columns] = _sampled(self.alpha[t].numpy(), source[:, 3:].numpy())
-        return MoverPicture(rgb, alpha, fragments.depth.numpy())
+        rgba = np.zeros((camera.height, camera.width, 4), np.float32)
+        rgba[rows, columns, :3] = own.colors(source[:, :3]).numpy()
+        rgba[rows, columns, 3] = _sampled(self.alpha[t].numpy(), source[:, 3:].numpy())
+        return MoverPicture(*_reduced(rgba, fragments.depth.numpy(), side))
 
     def state(self) -> dict:
         """Tensors only, for the model file."""
@@ -125,6 +133,19 @@ class MovingMeshPipeline:
         """The inverse of ``state``."""
         meshes = {t: MovingMesh(t, *parts) for t, parts in state["meshes"].items()}
         return MovingMeshPipeline(meshes, state["alpha"], state["centers"])
+
+
+def _reduced(
+    rgba: Float[np.ndarray, "h w 4"], depth: Float[np.ndarray, "h w"], side: int
+) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+    """rgb, alpha and depth of pixels that are ``side`` points square: means of what is there, and the nearest depth."""
+    if side == 1:
+        return rgba[..., :3], rgba[..., 3], depth
+    height, width = (size // side for size in depth.shape)
+    blocks = rgba.reshape(height, side, width, side, 4)
+    alpha = blocks[..., 3].mean((1, 3))
+    rgb = (blocks[..., :3] * blocks[..., 3:]).mean((1, 3)) / np.where(alpha > 0, alpha, 1)[..., None]
+    return rgb, alpha, depth.reshape(height, side, width, side).min((1, 3))
 
 
 def soften(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from models.cameras import Cameras
 from models.canonical import canonical_coordinates, local_map
 from models.encoding import ColorField
 from models.exposure import Exposure
 from models.lifting import contact_depth, lift_mover, smooth_depth
-from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.moving import MovingMeshPipeline, _reduced, canonical_normalization, sample_movers
 from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline, transform_points
 from models.synthetic import render_room
@@ -182,3 +183,25 @@ def test_the_state_of_moving_meshes_survives(room):
     for t, mesh in meshes.meshes.items():
         torch.testing.assert_close(again.meshes[t].xyz, mesh.xyz)
         torch.testing.assert_close(again.alpha[t], meshes.alpha[t])
+
+
+def test_a_view_of_more_points_a_pixel_is_their_mean(room):
+    """Alpha and colours of a frame's own view, and of one a hair beside it, are nearly the same."""
+    scene, tracks = room
+    meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
+    renderer = WorldSpaceTrianglePipeline(ColorField(), canonical_normalization(meshes)[0])
+    poses = scene.cameras.world_from_cam.clone()
+    poses[:, :3, 3] += 1e-7
+    beside = Cameras(scene.cameras.K, poses, scene.cameras.width, scene.cameras.height)
+    own, other = (meshes.picture(renderer, cameras, 3, 3) for cameras in (scene.cameras, beside))
+    assert own.rgb.shape == other.rgb.shape
+    assert np.abs(own.alpha - other.alpha).mean() < 0.005
+    seen = (own.alpha > 0.99) & (other.alpha > 0.99)
+    assert np.abs(own.rgb - other.rgb)[seen].max() < 0.02
+    assert np.median(np.abs(own.depth[seen] / other.depth[seen] - 1)) < 0.01
+    pieces = np.random.default_rng(0).random((4, 6, 4)).astype(np.float32)
+    rgb, alpha, depth = _reduced(pieces, pieces[..., 0], 2)
+    block = pieces[2:, 4:].reshape(4, 4)
+    np.testing.assert_allclose(alpha[1, 2], block[:, 3].mean(), rtol=1e-5)
+    np.testing.assert_allclose(rgb[1, 2], (block[:, :3] * block[:, 3:]).sum(0) / block[:, 3].sum(), rtol=1e-5)
+    assert depth[1, 2] == block[:, 0].min()
