@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d, map_coordinates, maximum_filter1d
 
 from models.atlas import Atlas, build_atlas
-from models.rasterizer import rasterize
 from models.scene import DEPTH_TOLERANCE, MovingLayer, Scene
 from models.texture import TexturedMesh, fill_borders
 
@@ -56,9 +55,7 @@ def _pulls(scene: Scene, world: TexturedMesh, times: list[int]) -> list[float]:
     pulls = []
     for t in times:
         mesh, cameras = scene.moving.meshes.meshes[t], scene.cameras
-        local = cameras[[t]].to_camera(mesh.xyz.double())[0]
-        near = 1e-3 * float(local[:, 2].abs().median())
-        depth = rasterize(local, mesh.faces, cameras.K[t], cameras.width, cameras.height, near=near).depth.numpy()
+        depth = mesh.fragments(cameras, t).depth.numpy()
         shown = np.isfinite(depth) & (scene.moving.meshes.alpha[t].numpy() > 127)
         ratio = depth[shown] / world.coordinates(cameras, t)[1][shown]
         pulls.append(1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0)

@@ -18,7 +18,7 @@ from models.canonical import local_map, mover_box
 from models.exposure import Exposure
 from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.rasterizer import interpolate, rasterize
+from models.rasterizer import interpolate
 from models.tracks import Tracks
 
 OUTLINE_STEP = 6
@@ -108,9 +108,7 @@ class MovingMeshPipeline:
             1 if time == t and torch.equal(view.world_from_cam[index, :3, 3].double(), self.centers[t]) else SUBPIXELS
         )
         camera = view[[index]].resized(side * view.width, side * view.height)
-        local = camera.to_camera(mesh.placed(time, self.centers).double())[0]
-        near = 1e-3 * float(local[:, 2].abs().median())
-        fragments = rasterize(local, mesh.faces, camera.K[0], camera.width, camera.height, near=near)
+        fragments = mesh.fragments(camera, xyz=mesh.placed(time, self.centers))
         rows, columns = np.nonzero(fragments.face.numpy() >= 0)
         if not len(rows):
             return None
@@ -201,9 +199,7 @@ def sample_movers(
     """All pixels inside the masks of the frames that have a mesh."""
     places, colors, times = [], [], []
     for t, mesh in meshes.meshes.items():
-        local = cameras[[t]].to_camera(mesh.xyz.double())[0]
-        near = 1e-3 * float(local[:, 2].abs().median())
-        fragments = rasterize(local, mesh.faces, cameras.K[t], cameras.width, cameras.height, near=near)
+        fragments = mesh.fragments(cameras, t)
         rows, columns = np.nonzero((fragments.face.numpy() >= 0) & masks[t])
         places.append(interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy())
         own = frames[t] / (255 * exposure.factor(t))

@@ -6,6 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.cameras import Cameras
+from models.rasterizer import Fragments, rasterize
+
+NEAR = 1e-3
+"""Smallest depth that is drawn, as a share of the mover's."""
 NODES_WITHIN = 4
 """Frames further than this from a time do not say how a mover's path bends there."""
 
@@ -32,6 +37,12 @@ class MovingMesh:
     def xyz(self) -> Float[Tensor, "V 3"]:
         """World positions at the frame's own time."""
         return self.places[self.times.tolist().index(self.frame)]
+
+    def fragments(self, view: Cameras, index: int = 0, xyz: Float[Tensor, "V 3"] | None = None) -> Fragments:
+        """The mesh as camera ``index`` of ``view`` sees it, its vertices at ``xyz`` or where they are in its frame."""
+        local = view[[index]].to_camera((self.xyz if xyz is None else xyz).double())[0]
+        near = NEAR * float(local[:, 2].abs().median())
+        return rasterize(local, self.faces, view.K[index], view.width, view.height, near=near)
 
     def placed(self, time: float, centers: Float[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
         """World positions at a time, in frames.
