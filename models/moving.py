@@ -123,14 +123,13 @@ class MovingMeshPipeline:
         return {
             "meshes": {t: [m.times, m.places, m.source, m.faces] for t, m in self.meshes.items()},
             "alpha": self.alpha,
-            "centers": self.centers,
         }
 
     @staticmethod
-    def from_state(state: dict) -> "MovingMeshPipeline":
-        """The inverse of ``state``."""
+    def from_state(state: dict, centers: Float[Tensor, "F 3"]) -> "MovingMeshPipeline":
+        """The inverse of ``state``, for a clip with its cameras there."""
         meshes = {t: MovingMesh(t, *parts) for t, parts in state["meshes"].items()}
-        return MovingMeshPipeline(meshes, state["alpha"], state["centers"])
+        return MovingMeshPipeline(meshes, state["alpha"], centers)
 
 
 def _reduced(

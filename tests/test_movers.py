@@ -179,7 +179,7 @@ def test_a_mover_is_not_drawn_long_before_it_comes(room):
 def test_the_state_of_moving_meshes_survives(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, [1, 3])
-    again = MovingMeshPipeline.from_state(meshes.state())
+    again = MovingMeshPipeline.from_state(meshes.state(), meshes.centers)
     for t, mesh in meshes.meshes.items():
         torch.testing.assert_close(again.meshes[t].xyz, mesh.xyz)
         torch.testing.assert_close(again.alpha[t], meshes.alpha[t])
