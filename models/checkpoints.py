@@ -41,13 +41,15 @@ class Checkpoint:
         return layers
 
     def load(self, layer: str) -> dict | None:
-        """The state saved of a layer, None where there is none."""
-        return self.layers.get(layer)
+        """The state saved of a layer, None where there is none; one that is not done is given once and not kept."""
+        state = self.layers.get(layer)
+        return state if state is None or state["done"] else self.layers.pop(layer)
 
     def save(self, layer: str, state: dict) -> None:
-        """Replaces the state of a layer; those of others stay."""
-        self.layers[layer] = state
-        write_tensors(self.path, {"made_from": self.made_from, "layers": self.layers})
+        """Replaces the state of a layer in the file; the others' that are done stay there."""
+        write_tensors(self.path, {"made_from": self.made_from, "layers": {**self.layers, layer: state}})
+        if state["done"]:
+            self.layers[layer] = state
 
     def remove(self) -> None:
         """Removes the file once the model that it led to is written."""

@@ -394,8 +394,8 @@ class FieldOptimizer:
         return adam_reference
 
     def state_dict(self) -> dict:
-        """Everything a resumed run needs to go on bit-identically, as tensors and numbers."""
-        return {"count": self.count, "lr": self.lr, "moments": [[m.clone(), v.clone()] for m, v in self.moments]}
+        """Everything a resumed run needs to go on bit-identically; the tensors are the optimizer's own, not copies."""
+        return {"count": self.count, "lr": self.lr, "moments": [list(pair) for pair in self.moments]}
 
     def load_state_dict(self, state: dict) -> None:
         """Takes over what state_dict gave, for a field of the same shape."""

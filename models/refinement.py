@@ -81,13 +81,20 @@ class Refinement:
             self._corner, self._push = np.empty((count, 3), np.int32), np.empty((count, 3, 3), np.float32)
         return self._corner, self._push
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Positions and moments, from which a stopped run goes on to the bit."""
-        return {"positions": torch.from_numpy(self.positions.copy()), "state": torch.from_numpy(self.state.copy())}
+    def state_dict(self, done: bool = False) -> dict[str, Tensor]:
+        """Positions and moments, from which a stopped run goes on to the bit: its own tensors, not copies.
+
+        Args:
+            done: leave out what only further steps need.
+        """
+        positions = {"positions": torch.from_numpy(self.positions)}
+        return positions if done else {**positions, "state": torch.from_numpy(self.state)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes over what state_dict gave."""
-        self.positions[:], self.state[:] = state["positions"].numpy(), state["state"].numpy()
+        self.positions[:] = state["positions"].numpy()
+        if "state" in state:
+            self.state[:] = state["state"].numpy()
 
     def publish(self) -> None:
         """Brings the positions to where the meshes are: here they are there."""
@@ -128,16 +135,20 @@ class PlainRefinement:
         size = rate * RATE * self.distance[hit] / (self.square[hit].sqrt() + _TINY)
         pixels.positions[hit] -= size[:, None] * self.mean[hit]
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, done: bool = False) -> dict[str, Tensor]:
         """See ``Refinement.state_dict``."""
-        found = {"positions": self.pixels.positions, "mean": self.mean, "square": self.square}
-        return {name: tensor.cpu().clone() for name, tensor in found.items()}
+        kept = ("positions",) if done else ("positions", "mean", "square")
+        return {name: tensor.cpu() for name, tensor in self._tensors().items() if name in kept}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes over what state_dict gave."""
-        for own, name in ((self.pixels.positions, "positions"), (self.mean, "mean"), (self.square, "square")):
-            own.copy_(state[name])
+        own = self._tensors()
+        for name, values in state.items():
+            own[name].copy_(values)
         self.publish()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"positions": self.pixels.positions, "mean": self.mean, "square": self.square}
 
     def publish(self) -> None:
         """Brings the positions to where the meshes are."""

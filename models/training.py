@@ -92,14 +92,8 @@ def train(
         NumericalError: the loss is not finite; the step and the likely cause are named.
     """
     run = _Run(renderer, pixels, positions, schedule, generator)
-    if checkpoint is not None and (state := checkpoint.load(layer)) is not None:
-        try:
-            run.restore(state)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f"{checkpoint.path}: is not of this program; remove it to train anew") from error
-        checkpoint.report(f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in")
-        if state["done"]:
-            return run.finished()
+    if checkpoint is not None and _taken_up(run, checkpoint, layer):
+        return run.finished()
     start, saved = time.perf_counter() - run.seconds, time.perf_counter()
     while (share := schedule.share_done(run.step, len(pixels), time.perf_counter() - start)) < 1:
         run.advance(FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)), share >= REFINED_FROM)
@@ -120,6 +114,19 @@ def train(
     if checkpoint is not None:
         checkpoint.save(layer, run.state(done=True))
     return run.finished()
+
+
+def _taken_up(run: "_Run", checkpoint: Checkpoint, layer: str) -> bool:
+    """Puts training where a checkpoint left it, if there is one; whether it was done then."""
+    try:
+        state = checkpoint.load(layer)
+        if state is None:
+            return False
+        run.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{checkpoint.path}: is not of this program; remove it to train anew") from error
+    checkpoint.report(f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in")
+    return state["done"]
 
 
 class _Run:
@@ -233,7 +240,8 @@ class _Run:
         return "the mesh or the tracks hold bad values; make the track files again"
 
     def finished(self) -> History:
-        """The history once training is over."""
+        """The history once training is over; what only steps need is let go."""
+        self.field.zero_grad(set_to_none=True)
         self.history.seconds, self.history.samples = self.seconds, self.samples
         return self.history
 
@@ -252,7 +260,7 @@ class _Run:
             "seconds": self.seconds,
             "field": {key: value.cpu() for key, value in self.field.state_dict().items()},
             "optimizer": None if done else self.optimizer.state_dict(),
-            "refinement": None if self.refinement is None else self.refinement.state_dict(),
+            "refinement": None if self.refinement is None else self.refinement.state_dict(done),
             "generator": generator_state(self.generator),
             "device_generator": None if self.random is None else self.random.get_state(),
             "unscored": self.unscored,
