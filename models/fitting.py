@@ -17,7 +17,8 @@ from models.clip_inputs import ClipInputs
 from models.encoding import ColorField, HashGrid
 from models.exposure import Exposure, estimate_exposure
 from models.masks import dilate
-from models.moving import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.moving import MovingMeshPipeline, canonical_normalization
+from models.moving_pixels import sample_movers
 from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
@@ -88,7 +89,8 @@ def train_scene(
     moving = MovingMeshPipeline.from_tracks(movers, masks, training)
     if not moving.meshes:
         return scene, history
-    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure)
+    drawn = {"generator": fitting.random, "progress": partial(stage_bars(), "mover pixels")}
+    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure, **drawn)
     renderer = fitting.renderer(*canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES)
     scene = replace(scene, moving=MovingLayer(moving, renderer))
     seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.canonical import local_map, mover_box
-from models.exposure import Exposure
 from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.rasterizer import interpolate
@@ -167,46 +166,6 @@ def canonical_normalization(meshes: MovingMeshPipeline) -> tuple[Float[Tensor, "
     matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
     matrix[:3, 3] = -scale * (low + high) / 2
     return matrix, finest
-
-
-@dataclass(frozen=True)
-class MovingPixels:
-    """S pixels of the movers, with the canonical coordinate that each one sees; stands in for TrainingPixels."""
-
-    places: Float[np.ndarray, "S 3"]
-    rgb: Float[np.ndarray, "S 3"]
-    frame: Int[np.ndarray, "S"]
-    face: Int[np.ndarray, "S"]
-    trust: Float[np.ndarray, "1"]
-    world_from_cam: Float[np.ndarray, "F 4 4"]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def points(self, index: Int[np.ndarray, "B"], positions: object = None) -> Float[np.ndarray, "B 3"]:
-        """Canonical coordinates of the pixels."""
-        return self.places[index]
-
-
-def sample_movers(
-    meshes: MovingMeshPipeline,
-    cameras: Cameras,
-    frames: UInt8[np.ndarray, "F H W 3"],
-    masks: Bool[np.ndarray, "F H W"],
-    exposure: Exposure,
-) -> MovingPixels:
-    """All pixels inside the masks of the frames that have a mesh."""
-    places, colors, times = [], [], []
-    for t, mesh in meshes.meshes.items():
-        fragments = mesh.fragments(cameras, t)
-        rows, columns = np.nonzero((fragments.face.numpy() >= 0) & masks[t])
-        places.append(interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy())
-        own = frames[t] / (255 * exposure.factor(t))
-        colors.append(own.clip(0, 1)[rows, columns].astype(np.float16))
-        times.append(np.full(len(rows), t, np.int32))
-    joined = (np.concatenate(parts) for parts in (places, colors, times))
-    alike = np.zeros(sum(map(len, times)), np.int32), np.ones(1, np.float32)
-    return MovingPixels(*joined, *alike, cameras.world_from_cam.double().numpy())
 
 
 def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> MovingMesh | None:

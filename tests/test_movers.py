@@ -7,8 +7,9 @@ from models.canonical import canonical_coordinates, local_map
 from models.encoding import ColorField
 from models.exposure import Exposure
 from models.lifting import contact_depth, lift_mover, smooth_depth
-from models.moving import MovingMeshPipeline, _reduced, canonical_normalization, sample_movers
+from models.moving import MovingMeshPipeline, _reduced, canonical_normalization
 from models.moving_mesh import MovingMesh
+from models.moving_pixels import sample_movers
 from models.pipeline import WorldSpaceTrianglePipeline, transform_points
 from models.synthetic import render_room
 from models.tracks import Tracks
@@ -122,6 +123,22 @@ def test_pixels_of_movers_lie_in_the_box_of_their_field(room):
     matrix, _ = canonical_normalization(meshes)
     inside = transform_points(matrix, torch.from_numpy(pixels.points(np.arange(len(pixels)))).double()).abs() <= 1
     assert inside.all(1).float().mean() > 0.97
+
+
+def test_of_many_pixels_of_movers_a_share_of_each_frame_is_kept(room):
+    scene, tracks = room
+    meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
+    given = meshes, scene.cameras, scene.frames, scene.masks, Exposure.neutral(8, 160, 96)
+    whole, told = sample_movers(*given), []
+    limit = len(whole) // 4
+    few = sample_movers(*given, limit=limit, progress=lambda done, total: told.append((done, total)))
+    assert 0.9 * limit < len(few) < 1.1 * limit
+    assert told == [(i, len(meshes.meshes)) for i in range(1, len(meshes.meshes) + 1)]
+    for t in meshes.meshes:
+        own, kept = ({tuple(p) for p in pixels.places[pixels.frame == t].tolist()} for pixels in (whole, few))
+        assert kept <= own and 0.1 * len(own) < len(kept) < 0.4 * len(own)
+    rows = {tuple(p): tuple(c) for p, c in zip(whole.places.tolist(), whole.rgb.tolist(), strict=True)}
+    assert all(rows[tuple(p)] == tuple(c) for p, c in zip(few.places.tolist(), few.rgb.tolist(), strict=True))
 
 
 def test_between_frames_a_mover_is_between_its_places(room):
