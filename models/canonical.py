@@ -1,19 +1,37 @@
 """Canonical coordinates of a mover: one place per surface point, constant in time, where its colour lives.
 
-A frame in which the mover is large is the reference, and its pixels are the coordinates. From there outwards in time,
-points that appear get theirs from their neighbours by a local affine map. What errors that gathers on the way is then
-evened out among the neighbours in all frames.
+They are the pixels of a frame in which many of its points are seen. Two neighbours lie as far apart there as in any
+image that shows both, turned and scaled as the whole mover is; the places that fit best what all frames say of all
+neighbours follow from one sparse system (a Poisson equation on the graph of neighbours), solved again with less weight
+for what disagrees. Were places carried from frame to frame, errors would add up: in a long clip movers would shrink.
+
+Points are complex numbers x + iy here, since a similarity of the plane is then z -> a z + b.
 """
 
-import numpy as np
-from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
+from dataclasses import dataclass
+from itertools import pairwise
 
-NEIGHBOURS = 12
-RIDGE = 0.3
-"""How strongly a local map is held to the whole mover's: neighbours' worth of evidence."""
-ROUNDS = 20
-"""Times that places are evened out among neighbours."""
+import numpy as np
+from jaxtyping import Bool, Complex, Float, Int
+from scipy import sparse
+from scipy.sparse.linalg import splu
+from scipy.spatial import Delaunay, QhullError
+
+from models.local_maps import mover_box
+
+ROUNDS = 8
+"""Times that the places are solved for."""
+TOLERANCE = 0.25, 0.5
+"""Disagreement at which a pair of neighbours counts half: share of their distance, and pixels."""
+HOLD = 1e-4
+"""Weight that holds a place where it was before, in pairs' worth: decides where no pair does."""
+LONGEST = 6.0
+"""Length of the longest pairs, in medians of a frame's."""
+LEAST_SHARED = 6
+"""Tracks that two frames must share to tell how the mover went from one to the other."""
+STEP_ROUNDS = 8
+STEP_TOLERANCE = 0.5
+"""Pixels of disagreement that are nothing yet."""
 
 
 def canonical_coordinates(
@@ -23,112 +41,133 @@ def canonical_coordinates(
 
     Args:
         masks: where the mover is; its box stands in where no track leads from one frame to the next.
+
+    Returns NaN for tracks that no frame sees.
     """
-    place = np.full((xy.shape[1], 2), np.nan)
+    maps = _maps_to_reference(xy, visible, masks)
+    place = np.full(xy.shape[1], complex(np.nan, np.nan))
+    for t, (factor, shift) in maps.items():
+        fresh = visible[t] & np.isnan(place.real)
+        place[fresh] = factor * _complex(xy[t, fresh]) + shift
+    seen = np.flatnonzero(~np.isnan(place.real))
+    if len(seen):
+        pairs = _Pairs.of(xy[:, seen], visible[:, seen], {t: factor for t, (factor, _) in maps.items()})
+        place[seen] = pairs.places(place[seen])
+    return np.stack([place.real, place.imag], 1)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """P sightings of neighbours in some frame; the same two may be neighbours in many."""
+
+    first: Int[np.ndarray, "P"]
+    second: Int[np.ndarray, "P"]
+    """Tracks, ``first`` < ``second``."""
+    offset: Complex[np.ndarray, "P"]
+    """From the first to the second, in the reference frame's pixels."""
+
+    @staticmethod
+    def of(xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], factors: dict[int, complex]) -> "_Pairs":
+        """All neighbours in the frames that have a factor from their pixels to the reference frame's."""
+        pairs, offsets = [np.zeros((0, 2), np.int32)], [np.zeros(0, complex)]
+        for t, factor in factors.items():
+            own = np.flatnonzero(visible[t]).astype(np.int32)
+            near = _neighbours(xy[t, own].astype(np.float64))
+            pairs.append(own[near])
+            offsets.append(factor * (_complex(xy[t, own[near[:, 1]]]) - _complex(xy[t, own[near[:, 0]]])))
+        first, second = np.concatenate(pairs).T
+        return _Pairs(first, second, np.concatenate(offsets))
+
+    def places(self, start: Complex[np.ndarray, "N"]) -> Complex[np.ndarray, "N"]:
+        """The places that fit best; ``start`` decides for tracks that have no neighbours, and where all lie."""
+        key, of_pair = np.unique(self.first.astype(np.int64) * len(start) + self.second, return_inverse=True)
+        ends = np.stack([key // len(start), key % len(start)])
+        weight, place = np.ones(len(self.first)), start
+        for _ in range(ROUNDS):
+            total = np.bincount(of_pair, weight, len(key))
+            mean = sum(
+                unit * np.bincount(of_pair, weight * part, len(key))
+                for unit, part in ((1, self.offset.real), (1j, self.offset.imag))
+            ) / np.maximum(total, np.finfo(float).tiny)
+            place = _poisson(ends, total, mean, place)
+            left = np.abs(place[self.second] - place[self.first] - self.offset)
+            weight = 1 / (1 + (left / (TOLERANCE[0] * np.abs(self.offset) + TOLERANCE[1])) ** 2)
+        return place
+
+
+def _poisson(
+    ends: Int[np.ndarray, "2 P"],
+    weight: Float[np.ndarray, "P"],
+    offset: Complex[np.ndarray, "P"],
+    before: Complex[np.ndarray, "N"],
+) -> Complex[np.ndarray, "N"]:
+    """p that minimises the sum of weight |p_second - p_first - offset|^2 and HOLD |p - before|^2."""
+    rows, ones = np.arange(len(weight)), np.ones(len(weight))
+    entries = np.concatenate([-ones, ones]), (np.concatenate([rows, rows]), ends.ravel())
+    difference = sparse.csr_matrix(entries, (len(weight), len(before)))
+    normal = difference.T @ sparse.diags(weight.astype(float)) @ difference + HOLD * sparse.identity(len(before))
+    solver = splu(normal.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    wanted = difference.T @ (weight * offset) + HOLD * before
+    return solver.solve(wanted.real.copy()) + 1j * solver.solve(wanted.imag.copy())
+
+
+def _neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
+    """Pairs (in order) that a Delaunay triangulation joins, but for those much longer than most."""
+    try:
+        faces = Delaunay(points).simplices
+    except (QhullError, ValueError):  # fewer than three, or on one line
+        faces = np.zeros((0, 3), np.int32)
+    pairs = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]]), 1), axis=0)
+    length = np.linalg.norm(points[pairs[:, 1]] - points[pairs[:, 0]], axis=1)
+    return pairs[length <= LONGEST * np.median(length)] if len(pairs) else pairs
+
+
+def _maps_to_reference(
+    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], masks: Bool[np.ndarray, "F H W"]
+) -> dict[int, tuple[complex, complex]]:
+    """For each frame that sees the mover, nearest to the reference first: a, b of the map z -> a z + b to that one."""
+    frames = np.flatnonzero(visible.any(1)).tolist()
+    if not frames:
+        return {}
     reference = int(visible.sum(1).argmax())
-    place[visible[reference]] = xy[reference, visible[reference]]
-    home = _box(masks[reference], xy[reference, visible[reference]])
-    for order in (range(reference + 1, len(xy)), range(reference - 1, -1, -1)):
-        for t in order:
-            fresh = visible[t] & np.isnan(place[:, 0])
-            if not fresh.any():
-                continue
-            known = visible[t] & ~np.isnan(place[:, 0])
-            box = _box(masks[t], xy[t, visible[t]])
-            place[fresh] = local_map(xy[t, known], place[known], xy[t, fresh], box, home)
-    return evened(xy, visible, place)
+    maps, middle = {reference: (1 + 0j, 0j)}, frames.index(reference)
+    for order in (frames[middle:], frames[middle::-1]):
+        for before, t in pairwise(order):
+            shared = visible[t] & visible[before]
+            boxes = (mover_box(masks[s], xy[s, visible[s]]) for s in (t, before))
+            step = _similarity(_complex(xy[t, shared]), _complex(xy[before, shared])) or _box_map(*boxes)
+            factor, shift = maps[before]
+            maps[t] = factor * step[0], factor * step[1] + shift
+    return maps
 
 
-def evened(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], place: Float[np.ndarray, "N 2"]
-) -> Float[np.ndarray, "N 2"]:
-    """Places that go with those of their neighbours: round each point, nearly an affine map of each frame.
+def _similarity(source: Complex[np.ndarray, "n"], target: Complex[np.ndarray, "n"]) -> tuple[complex, complex] | None:
+    """a, b of the map that carries most of the points to their targets; None for too few points.
 
-    A place becomes the mean, over the frames that see its track, of the affine fit to its nearest tracks there; so an
-    affine map of the image stays what it is, and an error that frames do not agree on goes.
+    Its scale is the ratio of the spreads (Horn 1987), not that of least squares, which errors make too small.
     """
-    fits = [_local_fit(xy[t], np.flatnonzero(seen)) for t, seen in enumerate(visible) if seen.sum() >= NEIGHBOURS]
-    place = place.copy()
-    for _ in range(ROUNDS):
-        total, count = np.zeros_like(place), np.zeros(len(place))
-        for own, near, weight in fits:
-            total[own] += np.einsum("qk,qkc->qc", weight, place[near])
-            count[own] += 1
-        place = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], place)
-    return place
+    if len(source) < LEAST_SHARED:
+        return None
+    weight = np.ones(len(source))
+    for _ in range(STEP_ROUNDS):
+        share = weight / weight.sum()
+        middle = share @ source, share @ target
+        own, other = source - middle[0], target - middle[1]
+        turned = (share * own.conj()) @ other
+        spread = np.sqrt(share @ np.abs(own) ** 2), np.sqrt(share @ np.abs(other) ** 2)
+        if not (min(spread) > 0 and abs(turned) > 0):
+            return None
+        factor = spread[1] / spread[0] * turned / abs(turned)
+        left = np.abs(other - factor * own)
+        weight = 1 / (1 + (left / max(STEP_TOLERANCE, float(np.median(left)))) ** 2)
+    return complex(factor), complex(middle[1] - factor * middle[0])
 
 
-def _local_fit(
-    xy: Float[np.ndarray, "N 2"], own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "n k"]]:
-    """Some points, the nearest of them to each, itself included, and by what an affine fit to these weights them."""
-    points = xy[own].astype(np.float64)
-    distance, index = cKDTree(points).query(points, NEIGHBOURS)
-    reach = np.maximum(distance.mean(1), 1e-6)[:, None, None]
-    design = np.concatenate([np.ones((*index.shape, 1)), (points[index] - points[:, None]) / reach], 2)
-    normal = np.einsum("qki,qkj->qij", design, design) + np.diag([1e-9, 1e-4, 1e-4])
-    weight = np.einsum("qj,qkj->qk", np.linalg.inv(normal)[:, 0], design)
-    return own, own[index], weight / weight.sum(1, keepdims=True)
+def _box_map(box: Float[np.ndarray, "2 2"], home: Float[np.ndarray, "2 2"]) -> tuple[complex, complex]:
+    """a, b of the map that carries a box (middle and half size) to another."""
+    scale = home[1, 0] / box[1, 0]
+    return complex(scale), complex(*home[0]) - scale * complex(*box[0])
 
 
-def local_map(
-    source: Float[np.ndarray, "n 2"],
-    target: Float[np.ndarray, "n C"],
-    query: Float[np.ndarray, "q 2"],
-    box: Float[np.ndarray, "2 2"],
-    home: Float[np.ndarray, "2 2"],
-) -> Float[np.ndarray, "q C"]:
-    """Values at query points by an affine map fitted to the nearest of the known points (moving least squares).
-
-    The local map is held to the affine map of all known points, and that one, where they are few, to the map that
-    carries ``box`` (middle and half size) to ``home`` in the first two values.
-    """
-    guess = _carry(query, box, home, target.shape[1])
-    if len(source) == 0:
-        return guess
-    whole = _fit_whole(source, target, _carry(source, box, home, target.shape[1]), box)
-    base_query, base_source = guess + whole(query), _carry(source, box, home, target.shape[1]) + whole(source)
-    left = target - base_source
-    k = min(NEIGHBOURS, len(source))
-    distance, index = cKDTree(source).query(query, k)
-    distance, index = distance.reshape(len(query), k), index.reshape(len(query), k)
-    reach = np.maximum(distance.mean(1, keepdims=True), 2.0)
-    weight = 1.0 / ((distance / reach) ** 2 + 0.05)
-    weight /= weight.sum(1, keepdims=True)
-    design = np.concatenate([np.ones((*index.shape, 1)), (source[index] - query[:, None]) / reach[..., None]], 2)
-    normal = np.einsum("qk,qki,qkj->qij", weight, design, design) + np.diag([1e-3, RIDGE, RIDGE])
-    fitted = np.linalg.solve(normal, np.einsum("qk,qki,qkc->qic", weight, design, left[index]))[:, 0]
-    return base_query + fitted
-
-
-def _fit_whole(source: np.ndarray, target: np.ndarray, guess: np.ndarray, box: np.ndarray):
-    """Affine correction to the guess over all points, with a ridge that fades as points are more."""
-    scaled = (source - box[0]) / box[1]
-    design = np.concatenate([np.ones((len(source), 1)), scaled], 1)
-    normal = design.T @ design + np.diag([1e-6, 3.0, 3.0])
-    coefficients = np.linalg.solve(normal, design.T @ (target - guess))
-
-    def correction(points: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.ones((len(points), 1)), (points - box[0]) / box[1]], 1) @ coefficients
-
-    return correction
-
-
-def _carry(points: np.ndarray, box: np.ndarray, home: np.ndarray, width: int) -> np.ndarray:
-    carried = (points - box[0]) / box[1] * home[1] + home[0]
-    return np.concatenate([carried, np.zeros((len(points), width - 2))], 1)
-
-
-def _box(mask: Bool[np.ndarray, "H W"], points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2 2"]:
-    """Middle and half size (the same both ways) of a mask, or of points where the mask is empty."""
-    rows, columns = np.nonzero(mask)
-    found = np.stack([columns, rows], 1) + 0.5 if len(rows) else points
-    if not len(found):
-        return np.array([[0.0, 0.0], [1.0, 1.0]])
-    size = max(1.0, float(np.sqrt(np.prod(found.std(0) + 0.5))) * 2)
-    return np.array([np.median(found, 0), [size, size]])
-
-
-def mover_box(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "2 2"]:
-    """Middle and half size of a mover's mask, in pixels."""
-    return _box(mask, np.zeros((0, 2)))
+def _complex(xy: Float[np.ndarray, "n 2"]) -> Complex[np.ndarray, "n"]:
+    return xy[..., 0] + 1j * xy[..., 1].astype(np.float64)

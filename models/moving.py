@@ -14,7 +14,7 @@ from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.canonical import local_map, mover_box
+from models.local_maps import local_map, mover_box
 from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.rasterizer import interpolate

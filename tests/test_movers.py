@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from models.cameras import Cameras
-from models.canonical import canonical_coordinates, local_map
+from models.canonical import canonical_coordinates
 from models.encoding import ColorField
 from models.exposure import Exposure
 from models.lifting import contact_depth, lift_mover, smooth_depth
+from models.local_maps import local_map
 from models.moving import MovingMeshPipeline, _reduced, canonical_normalization
 from models.moving_mesh import MovingMesh
 from models.moving_pixels import sample_movers
@@ -74,6 +75,37 @@ def test_canonical_coordinates_of_a_shifting_patch_are_its_place_in_the_referenc
     place = canonical_coordinates(xy, visible, masks)
     reference = int(visible.sum(1).argmax())
     np.testing.assert_allclose(place, base + shift[reference], atol=0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_canonical_coordinates_do_not_shrink_along_a_long_clip_of_noisy_tracks(seed: int):
+    """A mover turns, comes and goes for 300 frames; tracks last 20 of them and wander by a third of a pixel."""
+    random = np.random.default_rng(seed)
+    times, surface = np.arange(300), random.uniform(-30, 30, (3000, 2)) @ [1, 1j]
+    pose = (1 + 0.3 * np.sin(times / 40)) * np.exp(0.4j * np.sin(times / 25)), 80 + 60j + 0.2 * times
+    noise = random.normal(0, 0.3, (300, 3000, 2)) @ [1, 1j]
+    seen = pose[0][:, None] * surface + pose[1][:, None] + noise
+    start = random.integers(-19, 300, 3000)
+    visible = (times[:, None] >= start) & (times[:, None] < start + 20)
+    masks = np.zeros((300, 4, 4), bool)
+    place = canonical_coordinates(np.stack([seen.real, seen.imag], 2), visible, masks) @ [1, 1j]
+    reference = int(visible.sum(1).argmax())
+    error = place - (pose[0][reference] * surface + pose[1][reference])
+    for part in np.array_split(np.argsort(start), 5):
+        scale = np.std(place[part]) / np.std(pose[0][reference] * surface[part])
+        assert 0.9 < scale < 1.1
+        assert np.median(np.abs(error[part] - np.median(error[part]))) < 2.5
+
+
+@pytest.mark.parametrize("count", (1, 2, 3, 30))
+def test_canonical_coordinates_of_few_points_or_of_points_on_a_line_are_finite(count: int):
+    xy = np.stack([np.linspace(10, 40, count), np.full(count, 20.0)], 1) + np.zeros((6, 1, 1))
+    visible = np.ones((6, count + 1), bool)
+    visible[:, -1] = False
+    visible[3] = False
+    place = canonical_coordinates(np.pad(xy, ((0, 0), (0, 1), (0, 0))), visible, np.zeros((6, 50, 60), bool))
+    np.testing.assert_allclose(place[:-1], xy[0], atol=0.1)
+    assert np.isnan(place[-1]).all()
 
 
 def test_contact_depth_is_that_of_the_ground_below_the_feet():
