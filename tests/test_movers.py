@@ -79,7 +79,7 @@ def test_canonical_coordinates_of_a_shifting_patch_are_its_place_in_the_referenc
 
 @pytest.mark.parametrize("seed", range(3))
 def test_canonical_coordinates_do_not_shrink_along_a_long_clip_with_tracks_that_stay_behind(seed: int):
-    """A mover goes to and fro for 300 frames; tracks last 20 of them, and a fifth of them are of what lies behind it."""
+    """A mover goes to and fro for 300 frames; tracks last 20 of them, and a fifth of them are of what is behind."""
     random = np.random.default_rng(seed)
     times, surface = np.arange(300)[:, None], random.uniform(-30, 30, (3000, 2))
     path = np.stack([80 + 15 * np.sin(times / 15), np.full(times.shape, 60.0)], 2)
