@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d, map_coordinates, maximum_filter1d
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from models.atlas import Atlas, build_atlas
 from models.scene import DEPTH_TOLERANCE, MovingLayer, Scene
@@ -56,7 +56,9 @@ def _pulls(scene: Scene, world: TexturedMesh, times: list[int]) -> list[float]:
     for t in times:
         mesh, cameras = scene.moving.meshes.meshes[t], scene.cameras
         depth = mesh.fragments(cameras, t).depth.numpy()
-        shown = np.isfinite(depth) & (scene.moving.meshes.alpha[t].numpy() > 127)
+        shown = np.isfinite(depth)
+        pixels = np.argwhere(shown)[:, ::-1] + 0.5
+        shown[shown] = scene.moving.meshes.alpha[t].at(pixels) > 0.5
         ratio = depth[shown] / world.coordinates(cameras, t)[1][shown]
         pulls.append(1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0)
     wide = maximum_filter1d(np.clip(np.array(pulls) + LEAST_PULL, LEAST_PULL, MOST_PULL), 9)
@@ -79,8 +81,7 @@ def _bake(
     own = part[face]
     alpha, colors = np.zeros(len(place), np.float32), np.zeros((len(place), 3), np.float32)
     for i, t in enumerate(times):
-        column, row = place[own == i, 3:].numpy().T - 0.5  # map_coordinates puts (0, 0) at the top-left pixel's centre
-        alpha[own == i] = map_coordinates(layer.meshes.alpha[t].numpy() / np.float32(255), [row, column], order=1)
+        alpha[own == i] = layer.meshes.alpha[t].at(place[own == i, 3:].numpy())
         then = layer.renderer.seen_from(layer.meshes.centers[t], t)
         colors[own == i] = then.colors(torch.as_tensor(place[own == i, :3])).numpy()
     texture = np.zeros((atlas.height, atlas.width, 4), np.float32)

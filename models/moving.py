@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
@@ -18,14 +18,13 @@ from models.local_maps import local_map, mover_box
 from models.moving_mesh import MovingMesh
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.rasterizer import interpolate
+from models.soft_masks import SoftMask
 from models.tracks import Tracks
 
 OUTLINE_STEP = 6
 """Pixels between vertices along a mover's outline."""
 OUTLINE_MARGIN = 3
 """Pixels by which the mesh reaches past the mask, so that the soft edge has colour."""
-EDGE_SOFTNESS = 0.7
-"""Standard deviation in pixels of the outline's blur."""
 LONGEST_GAP = 16
 """Most frames between two that have a mesh of a mover for it to be there in between."""
 SUBPIXELS = 3
@@ -46,13 +45,11 @@ class MoverPicture:
 class MovingMeshPipeline:
     """Meshes of the movers in those frames that have them."""
 
-    def __init__(
-        self, meshes: dict[int, MovingMesh], alpha: dict[int, UInt8[Tensor, "H W"]], centers: Float[Tensor, "F 3"]
-    ):
+    def __init__(self, meshes: dict[int, MovingMesh], alpha: dict[int, SoftMask], centers: Float[Tensor, "F 3"]):
         """
         Args:
             meshes: by frame.
-            alpha: soft mask of each frame, 255 = mover.
+            alpha: where in each of those frames they are.
             centers: of the clip's cameras, in the world.
         """
         self.meshes, self.alpha, self.centers = meshes, alpha, centers
@@ -65,7 +62,7 @@ class MovingMeshPipeline:
         for i, t in enumerate(frames):
             mesh = _build(tracks, masks, t, frames[max(0, i - 2) : i + 3])
             if mesh is not None:
-                meshes[t], alpha[t] = mesh, torch.from_numpy(soften(masks[t]))
+                meshes[t], alpha[t] = mesh, SoftMask.of(masks[t])
         return MovingMeshPipeline(meshes, alpha, tracks.cameras.centers.double())
 
     def at(self, time: float) -> list[tuple[int, float]]:
@@ -114,21 +111,22 @@ class MovingMeshPipeline:
         source = interpolate(fragments, mesh.faces, mesh.source)[rows, columns]
         rgba = np.zeros((camera.height, camera.width, 4), np.float32)
         rgba[rows, columns, :3] = own.colors(source[:, :3]).numpy()
-        rgba[rows, columns, 3] = _sampled(self.alpha[t].numpy(), source[:, 3:].numpy())
+        rgba[rows, columns, 3] = self.alpha[t].at(source[:, 3:].numpy())
         return MoverPicture(*_reduced(rgba, fragments.depth.numpy(), side))
 
     def state(self) -> dict:
         """Tensors only, for the model file."""
         return {
             "meshes": {t: [m.times, m.places, m.source, m.faces] for t, m in self.meshes.items()},
-            "alpha": self.alpha,
+            "alpha": {t: [own.values, own.left, own.top] for t, own in self.alpha.items()},
         }
 
     @staticmethod
     def from_state(state: dict, centers: Float[Tensor, "F 3"]) -> "MovingMeshPipeline":
         """The inverse of ``state``, for a clip with its cameras there."""
         meshes = {t: MovingMesh(t, *parts) for t, parts in state["meshes"].items()}
-        return MovingMeshPipeline(meshes, state["alpha"], centers)
+        alpha = {t: SoftMask(*parts) for t, parts in state["alpha"].items()}
+        return MovingMeshPipeline(meshes, alpha, centers)
 
 
 def _reduced(
@@ -142,11 +140,6 @@ def _reduced(
     alpha = blocks[..., 3].mean((1, 3))
     rgb = (blocks[..., :3] * blocks[..., 3:]).mean((1, 3)) / np.where(alpha > 0, alpha, 1)[..., None]
     return rgb, alpha, depth.reshape(height, side, width, side).min((1, 3))
-
-
-def soften(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """A mask with a soft outline, 255 = inside."""
-    return (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE_SOFTNESS) * 255 + 0.5).astype(np.uint8)
 
 
 def canonical_normalization(meshes: MovingMeshPipeline) -> tuple[Float[Tensor, "4 4"], int]:
@@ -244,14 +237,3 @@ def _displacement(
     moved = (tracks.xyz[other, both] - tracks.xyz[t, both]).double().numpy()
     still = np.array([[0.0, 0.0], [1e-9, 1e-9]])
     return torch.from_numpy(local_map(tracks.xy[t, both].double().numpy(), moved, xy, box, still))
-
-
-def _sampled(image: UInt8[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
-    """Bilinear, 0 to 1; 0 outside the image."""
-    x, y = (xy.astype(np.float32) - np.float32(0.5)).T  # OpenCV puts (0, 0) at the centre of the top-left pixel
-    out = np.zeros(len(xy), np.float32)
-    step = 32000  # OpenCV's remap takes maps of at most 32767 rows
-    for i in range(0, len(xy), step):
-        maps = x[i : i + step, None].copy(), y[i : i + step, None].copy()
-        out[i : i + step] = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0] / 255
-    return out

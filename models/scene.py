@@ -20,7 +20,7 @@ from models.rendering import Rendering, render_view
 from models.tracks import camera_problem
 from models.viewpoints import Viewpoints
 
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 GRIDS = "grid", "changes"
 """Names of a colour field's hash grids in a model file."""
 DEPTH_TOLERANCE = 0.15

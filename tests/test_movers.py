@@ -1,6 +1,8 @@
+import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from models.cameras import Cameras
 from models.canonical import canonical_coordinates
@@ -12,6 +14,7 @@ from models.moving import MovingMeshPipeline, _reduced, canonical_normalization
 from models.moving_mesh import MovingMesh
 from models.moving_pixels import sample_movers
 from models.pipeline import WorldSpaceTrianglePipeline, transform_points
+from models.soft_masks import SoftMask
 from models.synthetic import render_room
 from models.tracks import Tracks
 
@@ -230,7 +233,23 @@ def test_the_state_of_moving_meshes_survives(room):
     again = MovingMeshPipeline.from_state(meshes.state(), meshes.centers)
     for t, mesh in meshes.meshes.items():
         torch.testing.assert_close(again.meshes[t].xyz, mesh.xyz)
-        torch.testing.assert_close(again.alpha[t], meshes.alpha[t])
+        assert torch.equal(again.alpha[t].values, meshes.alpha[t].values)
+        assert (again.alpha[t].left, again.alpha[t].top) == (meshes.alpha[t].left, meshes.alpha[t].top)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_soft_mask_is_that_of_the_whole_image_everywhere(seed: int):
+    random = np.random.default_rng(seed)
+    mask = np.zeros((40, 60), bool)
+    (top, bottom), (left, right) = np.sort(random.integers(0, 41, 2)), np.sort(random.integers(0, 61, 2))
+    mask[top : bottom + 1, left : right + 1] = random.random((40, 60))[top : bottom + 1, left : right + 1] < 0.7
+    mask[random.integers(40), random.integers(60)] = True
+    xy = random.uniform(-3, 63, (40_000, 2)).astype(np.float32)
+    soft = (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7) * 255 + 0.5).astype(np.uint8)
+    places = np.clip(xy[:, ::-1] - 0.5, 0, [39, 59]).T  # past the border is what is at it
+    np.testing.assert_allclose(
+        SoftMask.of(mask).at(xy), map_coordinates(soft.astype(np.float64), places, order=1) / 255, atol=0.02
+    )
 
 
 def test_a_view_of_more_points_a_pixel_is_their_mean(room):
