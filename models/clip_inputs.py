@@ -34,9 +34,9 @@ class ClipInputs:
     files: Mapping[str, Path]
     """Where all of it came from, for ``stages.fingerprint``."""
 
-    def unread_tracks(self) -> Tracks:
-        """``tracks`` from the file again: what is looked at in these leaves memory with them."""
-        return load_tracks(self.files["background"])
+    def unread_tracks(self, layer: str = "background") -> Tracks:
+        """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory with them."""
+        return load_tracks(self.files[layer])
 
 
 def load_inputs(

@@ -79,17 +79,20 @@ def train_scene(
         checkpoint: where training that was stopped goes on from.
         viewer: shows the scene while it is trained.
     """
-    tracks, frames, masks, movers = inputs.tracks, inputs.frames, inputs.masks, inputs.movers
+    tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
     training = sorted(set(range(len(frames))) - set(inputs.held_out))
     fitting = _Fitting(seed, device, checkpoint, viewer)
     exposure = _exposure(inputs, training)
     scene, history = _background(inputs, training, exposure, schedule, fitting)
-    if movers is None or masks is None:
+    if inputs.movers is None or masks is None:
         return scene, history
-    moving = MovingMeshPipeline.from_tracks(movers, masks, training)
+    return_freed()
+    bars, movers = stage_bars(), inputs.unread_tracks("foreground")
+    moving = MovingMeshPipeline.from_tracks(movers, masks, training, partial(bars, "mover meshes"))
+    del movers  # and with them the memory of all that was looked at
     if not moving.meshes:
         return scene, history
-    drawn = {"generator": fitting.random, "progress": partial(stage_bars(), "mover pixels")}
+    drawn = {"generator": fitting.random, "progress": partial(bars, "mover pixels")}
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure, **drawn)
     renderer = fitting.renderer(*canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES)
     scene = replace(scene, moving=MovingLayer(moving, renderer))

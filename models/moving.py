@@ -4,6 +4,7 @@
 but at canonical coordinates (u, v, w): place on the mover, and which mover; what changes with time is the field's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -55,14 +56,24 @@ class MovingMeshPipeline:
         self.meshes, self.alpha, self.centers = meshes, alpha, centers
 
     @staticmethod
-    def from_tracks(tracks: Tracks, masks: Bool[np.ndarray, "F H W"], frames: list[int]) -> "MovingMeshPipeline":
-        """Meshes of the given frames' masks from the moving tracks visible in them."""
+    def from_tracks(
+        tracks: Tracks,
+        masks: Bool[np.ndarray, "F H W"],
+        frames: list[int],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "MovingMeshPipeline":
+        """Meshes of the given frames' masks from the moving tracks visible in them.
+
+        Args:
+            progress: is told how many frames are done, of how many.
+        """
         frames = [t for t in frames if masks[t].any()]
         meshes, alpha = {}, {}
         for i, t in enumerate(frames):
             mesh = _build(tracks, masks, t, frames[max(0, i - 2) : i + 3])
             if mesh is not None:
                 meshes[t], alpha[t] = mesh, SoftMask.of(masks[t])
+            progress(i + 1, len(frames))
         return MovingMeshPipeline(meshes, alpha, tracks.cameras.centers.double())
 
     def at(self, time: float) -> list[tuple[int, float]]:

@@ -10,19 +10,15 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numba import njit
 from torch import Tensor
 
+from models.errors import InputError
 from models.exposure import Exposure
 from models.kernels_threads import run_tasks, split_range
 from models.pipeline import TriangleMeshPipeline, transform_points
 from models.resources import return_freed
 
-SAMPLE = np.dtype(
-    {
-        "names": ["frame", "pixel", "face", "rgb"],
-        "formats": [np.int32, np.int32, np.int32, (np.float16, 3)],
-        "itemsize": 20,
-    }
-)
+SAMPLE = np.dtype([("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)])
 """A training pixel, side by side in memory: to draw one at random is then one wait for memory, not four."""
+MOST_FRAMES = 1 << 16
 MOST_SAMPLES = 40_000_000
 """Training pixels that are kept at most."""
 GATHERED = 256
@@ -102,7 +98,8 @@ class DevicePixels:
         def move(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(device)
 
-        self.frame, self.pixel, self.face = (move(x) for x in (pixels.frame, pixels.pixel, pixels.face))
+        self.frame = move(pixels.frame.astype(np.int32))  # torch does little with 16 bits without sign
+        self.pixel, self.face = move(pixels.pixel), move(pixels.face)
         self.rgb, self.trust, self.vertices = (move(x) for x in (pixels.rgb, pixels.trust, pixels.vertices))
         self.inverse_K, self.world_from_cam = move(pixels.inverse_K), move(pixels.world_from_cam)
         self.positions, self.width = move(positions), pixels.width
@@ -155,7 +152,12 @@ def sample_points(
     Args:
         limit: at most so many pixels are kept, the same share of every frame, chosen by ``generator``.
         progress: is told how many frames are done, of how many.
+
+    Raises:
+        InputError: there are more frames than the pixels' 16 bits can number.
     """
+    if len(frames) > MOST_FRAMES:
+        raise InputError(f"the clip has {len(frames)} frames, of which {MOST_FRAMES} can be learned; give a --stride")
     times = [t for t in times if t in meshes.faces]
     generator = generator or np.random.default_rng(0)
     height, width = frames.shape[1:3]

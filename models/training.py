@@ -189,7 +189,10 @@ class _Run:
         """What else the colours of a batch's pixels may depend on."""
         if self.codes is None:
             return None
-        frame = self.store.frame[index].long() if self.store is not None else torch.from_numpy(self.pixels.frame[index])
+        if self.store is not None:
+            frame = self.store.frame[index].long()
+        else:
+            frame = torch.from_numpy(self.pixels.frame[index].astype(np.int64))
         code = self.codes[frame]
         code[: round(UNCHANGED * len(code)), -1] = 0  # which pixels these are is random, as all of the batch
         return code

@@ -335,8 +335,8 @@ def test_batches_of_all_forms_are_the_same(scene):
 
 def test_a_sample_costs_twenty_bytes_whatever_is_left_out(scene):
     few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit=1000)
-    assert few.frame.strides == few.pixel.strides == few.face.strides == few.rgb.strides[:1] == (20,)
-    assert few.frame.base is not None and few.frame.base.nbytes < 20 * 1500
+    assert few.frame.strides == few.pixel.strides == few.face.strides == few.rgb.strides[:1] == (16,)
+    assert few.frame.base is not None and few.frame.base.nbytes < 16 * 1500
 
 
 def test_training_without_a_gpu_is_repeatable_to_the_bit_whether_watched_or_not(scene):
