@@ -70,6 +70,12 @@ class Cameras:
         pose = self.world_from_cam.to(xy)
         return local @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
 
+    def same_as(self, other: "Cameras") -> bool:
+        """Whether both see the same, to the bit."""
+        pairs = (self.K, other.K), (self.world_from_cam, other.world_from_cam)
+        sizes = (self.width, self.height), (other.width, other.height)
+        return sizes[0] == sizes[1] and all(torch.equal(a.double(), b.double()) for a, b in pairs)
+
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras for images scaled to another size."""
         scale = torch.diag(torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype))

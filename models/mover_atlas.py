@@ -82,7 +82,7 @@ def _bake(
     alpha, colors = np.zeros(len(place), np.float32), np.zeros((len(place), 3), np.float32)
     for i, t in enumerate(times):
         alpha[own == i] = layer.meshes.alpha[t].at(place[own == i, 3:].numpy())
-        then = layer.renderer.seen_from(layer.meshes.centers[t], t)
+        then = layer.renderer.seen_from(layer.meshes.cameras.centers[t].double(), t)
         colors[own == i] = then.colors(torch.as_tensor(place[own == i, :3])).numpy()
     texture = np.zeros((atlas.height, atlas.width, 4), np.float32)
     texture[covered, :3] = colors

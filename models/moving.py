@@ -46,14 +46,14 @@ class MoverPicture:
 class MovingMeshPipeline:
     """Meshes of the movers in those frames that have them."""
 
-    def __init__(self, meshes: dict[int, MovingMesh], alpha: dict[int, SoftMask], centers: Float[Tensor, "F 3"]):
+    def __init__(self, meshes: dict[int, MovingMesh], alpha: dict[int, SoftMask], cameras: Cameras):
         """
         Args:
             meshes: by frame.
             alpha: where in each of those frames they are.
-            centers: of the clip's cameras, in the world.
+            cameras: those of all frames of the clip.
         """
-        self.meshes, self.alpha, self.centers = meshes, alpha, centers
+        self.meshes, self.alpha, self.cameras = meshes, alpha, cameras
 
     @staticmethod
     def from_tracks(
@@ -74,7 +74,7 @@ class MovingMeshPipeline:
             if mesh is not None:
                 meshes[t], alpha[t] = mesh, SoftMask.of(masks[t])
             progress(i + 1, len(frames))
-        return MovingMeshPipeline(meshes, alpha, tracks.cameras.centers.double())
+        return MovingMeshPipeline(meshes, alpha, tracks.cameras)
 
     def at(self, time: float) -> list[tuple[int, float]]:
         """The frames whose meshes show ``time``, with shares that sum to 1; empty where no mover is."""
@@ -109,13 +109,11 @@ class MovingMeshPipeline:
 
         The colour field knows them at that frame's pixels; where the view has others, it is asked at more points.
         """
-        mesh = self.meshes[t]
-        own = renderer.seen_from(self.centers[t], t)
-        side = (
-            1 if time == t and torch.equal(view.world_from_cam[index, :3, 3].double(), self.centers[t]) else SUBPIXELS
-        )
+        mesh, centers = self.meshes[t], self.cameras.centers.double()
+        own = renderer.seen_from(centers[t], t)
+        side = 1 if time == t and view[[index]].same_as(self.cameras[[t]]) else SUBPIXELS
         camera = view[[index]].resized(side * view.width, side * view.height)
-        fragments = mesh.fragments(camera, xyz=mesh.placed(time, self.centers))
+        fragments = mesh.fragments(camera, xyz=mesh.placed(time, centers))
         rows, columns = np.nonzero(fragments.face.numpy() >= 0)
         if not len(rows):
             return None
@@ -133,11 +131,11 @@ class MovingMeshPipeline:
         }
 
     @staticmethod
-    def from_state(state: dict, centers: Float[Tensor, "F 3"]) -> "MovingMeshPipeline":
-        """The inverse of ``state``, for a clip with its cameras there."""
+    def from_state(state: dict, cameras: Cameras) -> "MovingMeshPipeline":
+        """The inverse of ``state``, for a clip with these cameras."""
         meshes = {t: MovingMesh(t, *parts) for t, parts in state["meshes"].items()}
         alpha = {t: SoftMask(*parts) for t, parts in state["alpha"].items()}
-        return MovingMeshPipeline(meshes, alpha, centers)
+        return MovingMeshPipeline(meshes, alpha, cameras)
 
 
 def _reduced(

@@ -150,7 +150,7 @@ def load_scene(path: Path, device: torch.device) -> Scene:
         background = _layer_from(state["background"], cameras, device)
         moving = None
         if "moving" in state:
-            meshes = MovingMeshPipeline.from_state(state["moving"], cameras.centers.double())
+            meshes = MovingMeshPipeline.from_state(state["moving"], cameras)
             moving = MovingLayer(meshes, _renderer_from(state["moving"], device))
         return Scene(cameras, float(state["fps"]), exposure, background, moving)
     except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:

@@ -181,7 +181,7 @@ def test_between_frames_a_mover_is_between_its_places(room):
     assert meshes.at(2.0) == [(2, 1.0)]
     assert meshes.at(2.5) == [(2, 0.75), (4, 0.25)]
     mesh = meshes.meshes[2]
-    before, later = (mesh.placed(time, meshes.centers) for time in (2.0, 2.5))
+    before, later = (mesh.placed(time, meshes.cameras.centers.double()) for time in (2.0, 2.5))
     assert mesh.times.tolist() == [2, 4]
     torch.testing.assert_close(before, mesh.xyz)
     straight = before + 0.25 * (mesh.places[1] - before)
@@ -230,7 +230,7 @@ def test_a_mover_is_not_drawn_long_before_it_comes(room):
 def test_the_state_of_moving_meshes_survives(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, [1, 3])
-    again = MovingMeshPipeline.from_state(meshes.state(), meshes.centers)
+    again = MovingMeshPipeline.from_state(meshes.state(), meshes.cameras)
     for t, mesh in meshes.meshes.items():
         torch.testing.assert_close(again.meshes[t].xyz, mesh.xyz)
         assert torch.equal(again.alpha[t].values, meshes.alpha[t].values)
