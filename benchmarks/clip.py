@@ -7,8 +7,9 @@ import torch
 
 from models.cameras import Cameras
 from models.encoding import ColorField
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.tracks import Tracks
+from models.world_box import normalization
 
 
 @dataclass(frozen=True)

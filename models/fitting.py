@@ -23,7 +23,6 @@ from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
     finest_resolution,
-    normalization,
 )
 from models.resources import return_freed
 from models.results import heldout_psnr, picture_function
@@ -35,6 +34,7 @@ from models.tracks import Tracks
 from models.training import History, Schedule, train
 from models.viewer import Viewer
 from models.viewpoints import Viewpoints
+from models.world_box import normalization
 
 
 @dataclass(frozen=True)

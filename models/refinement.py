@@ -14,7 +14,6 @@ from numba import njit
 from torch import Tensor
 
 from models.kernels_threads import run_tasks, split_range
-from models.pipeline import transform_points
 from models.tools import (
     GATHERED,
     DevicePixels,
@@ -24,6 +23,7 @@ from models.tools import (
     plane_normal,
     ray_meets_plane,
 )
+from models.world_box import transform_points
 
 REFINED_FROM = 0.15
 """Share of the training after which vertices move: before, the colours do not tell where they belong."""

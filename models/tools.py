@@ -13,8 +13,9 @@ from torch import Tensor
 from models.errors import InputError
 from models.exposure import Exposure
 from models.kernels_threads import run_tasks, split_range
-from models.pipeline import TriangleMeshPipeline, transform_points
+from models.pipeline import TriangleMeshPipeline
 from models.resources import return_freed
+from models.world_box import transform_points
 
 SAMPLE = np.dtype([("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)])
 """A training pixel, side by side in memory: to draw one at random is then one wait for memory, not four."""

@@ -22,13 +22,14 @@ from models.footage import Footage
 from models.masks import dilate
 from models.metrics import psnr
 from models.moving import MovingMeshPipeline, canonical_normalization
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.rasterizer import rasterize
 from models.scene import Layer, MovingLayer, Scene
 from models.synthetic import SyntheticScene, render_room
 from models.texture import TexturedMesh
 from models.tools import sample_points
 from models.training import Schedule, train
+from models.world_box import normalization
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 10
 HELD_OUT = [2, 7]

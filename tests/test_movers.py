@@ -13,10 +13,11 @@ from models.local_maps import local_map
 from models.moving import MovingMeshPipeline, _reduced, canonical_normalization
 from models.moving_mesh import MovingMesh
 from models.moving_pixels import sample_movers
-from models.pipeline import WorldSpaceTrianglePipeline, transform_points
+from models.pipeline import WorldSpaceTrianglePipeline
 from models.soft_masks import SoftMask
 from models.synthetic import render_room
 from models.tracks import Tracks
+from models.world_box import transform_points
 
 BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
 

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from models.cameras import Cameras, look_at
 from models.encoding import ColorField, HashGrid
 from models.errors import InputError
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.rasterizer import rasterize
 from models.rendering import render_view
 from models.sfm import solve_scene
 from models.tools import sample_points
 from models.tracks import Tracks
 from models.training import Schedule, train
+from models.world_box import normalization
 
 FRAMES, WIDTH, HEIGHT = 4, 48, 32
 DEGENERATE = ("none", "plane", "coincident", "behind", "line", "one far away")

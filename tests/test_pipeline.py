@@ -14,8 +14,6 @@ from models.metrics import psnr
 from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
-    normalization,
-    transform_points,
 )
 from models.rendering import render_view
 from models.sfm import solve_scene
@@ -24,6 +22,7 @@ from models.tools import DevicePixels, batch_plain, sample_points
 from models.tracking import grow_tracks
 from models.tracks import Tracks
 from models.training import Schedule, train
+from models.world_box import normalization, transform_points
 
 WIDTH, HEIGHT, NUM_FRAMES = 200, 112, 12
 HELD_OUT = 4

@@ -8,12 +8,13 @@ from scipy.spatial.transform import Rotation
 
 from models.encoding import ColorField, HashGrid
 from models.metrics import psnr
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline, normalization
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.refinement import GRAZING, RATE, PlainRefinement, Refinement
 from models.rendering import render_view
 from models.synthetic import render_room
 from models.tools import DevicePixels, TrainingPixels, sample_points
 from models.training import Schedule, train
+from models.world_box import normalization
 
 SIZE = 32
 
