@@ -5,7 +5,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from models.cameras import Cameras
-from models.canonical import canonical_coordinates
+from models.canonical import HOLD, _poisson, canonical_coordinates
 from models.encoding import ColorField
 from models.exposure import Exposure
 from models.lifting import contact_depth, lift_mover, smooth_depth
@@ -109,6 +109,21 @@ def test_canonical_coordinates_of_few_points_or_of_points_on_a_line_are_finite(c
     place = canonical_coordinates(np.pad(xy, ((0, 0), (0, 1), (0, 0))), visible, np.zeros((6, 50, 60), bool))
     np.testing.assert_allclose(place[:-1], xy[0], atol=0.1)
     assert np.isnan(place[-1]).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_places_are_the_least_squares_solution(seed: int):
+    random = np.random.default_rng(seed)
+    ends, weight = random.integers(0, 40, (2, 200)), random.uniform(0.1, 1, 200)
+    offset, before = (random.normal(0, 3, (n, 2)) @ [1, 1j] for n in (200, 40))
+    rows = np.zeros((200, 40))
+    np.add.at(rows, (np.arange(200), ends[0]), -1)
+    np.add.at(rows, (np.arange(200), ends[1]), 1)
+    stacked = np.concatenate([np.sqrt(weight)[:, None] * rows, np.sqrt(HOLD) * np.eye(40)])
+    wanted = np.concatenate([np.sqrt(weight) * offset, np.sqrt(HOLD) * before])
+    found, true = _poisson(ends, weight, offset, before), np.linalg.lstsq(stacked, wanted, rcond=None)[0]
+    error = found - true
+    assert np.abs(error - error.mean()).max() < 0.01 * np.abs(true - true.mean()).max()
 
 
 def test_contact_depth_is_that_of_the_ground_below_the_feet():
