@@ -27,6 +27,8 @@ HOLD = 1e-4
 """Weight that holds a place where it was before, in pairs' worth: decides where no pair does."""
 PRECISION = 1e-3
 """Pixels of slope, in the mean over all places, at which a solution is good enough."""
+MOST_STEPS = 2000
+"""Of conjugate gradients for one solution; a few hundred are usual."""
 LONGEST = 6.0
 """Length of the longest pairs, in medians of a frame's."""
 LEAST_SHARED = 6
@@ -114,8 +116,11 @@ def _poisson(
     laplacian = (difference.T @ sparse.diags(weight.astype(float)) @ difference).tocsr()
     normal, left = laplacian + HOLD * sparse.identity(len(before)), difference.T @ (weight * offset)
     left = left - laplacian @ before
-    limit = {"rtol": 0.0, "atol": PRECISION * np.sqrt(len(before)), "M": sparse.diags(1 / normal.diagonal())}
-    return before + cg(normal, left.real.copy(), **limit)[0] + 1j * cg(normal, left.imag.copy(), **limit)[0]
+    limit = {"rtol": 1e-9, "atol": PRECISION * np.sqrt(len(before)), "maxiter": MOST_STEPS}
+    x, y = (
+        cg(normal, part.copy(), M=sparse.diags(1 / normal.diagonal()), **limit)[0] for part in (left.real, left.imag)
+    )
+    return before + x + 1j * y
 
 
 def _neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:

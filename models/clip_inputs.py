@@ -125,4 +125,4 @@ def check_same_clip(scene: Scene, path: Path, tracks: Tracks, background_path: P
 def needed_memory(frames: UInt8[np.ndarray, "F H W 3"]) -> int:
     """About how many bytes training holds: the program and the fields, frames and masks, and the training pixels."""
     pixels = frames[..., 0].size
-    return BASE_MEMORY + 4 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)
+    return BASE_MEMORY + 8 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)
