@@ -1,7 +1,7 @@
 """What demo_pipeline.py works on, read and checked: track files, the frames they were made on, and masks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,9 @@ class ClipInputs:
 
     def unread_tracks(self, layer: str = "background") -> Tracks:
         """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory with them."""
-        return load_tracks(self.files[layer])
+        tracks = load_tracks(self.files[layer])
+        # Of its own memory: whoever keeps the cameras would keep all of the file that was looked at.
+        return replace(tracks, K=tracks.K.clone(), world_from_cam=tracks.world_from_cam.clone())
 
 
 def load_inputs(

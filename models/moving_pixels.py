@@ -10,6 +10,7 @@ from models.cameras import Cameras
 from models.exposure import Exposure
 from models.moving import MovingMeshPipeline
 from models.rasterizer import interpolate
+from models.resources import return_freed
 
 SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
 """A pixel of a mover."""
@@ -54,21 +55,24 @@ def sample_movers(
         progress: is told how many frames are done, of how many.
     """
     generator = generator or np.random.default_rng(0)
-    share = min(1.0, limit / max(1, sum(int(masks[t].sum()) for t in meshes.meshes)))
-    parts = []
+    most = sum(int(masks[t].sum()) for t in meshes.meshes)
+    share = min(1.0, limit / max(1, most))
+    # Room for the most there can be costs nothing: the system gives memory only to what is written.
+    kept, store = 0, np.empty(min(most, int(limit + 8 * limit**0.5) + 64), SAMPLE)
     for done, (t, mesh) in enumerate(meshes.meshes.items(), 1):
         fragments = mesh.fragments(cameras, t)
         wanted = (fragments.face.numpy() >= 0) & masks[t]
         if share < 1.0:
             wanted &= generator.random(wanted.shape, np.float32) < share
-        rows, columns = np.nonzero(wanted)
-        own = np.empty(len(rows), SAMPLE)
+        rows, columns = (places[: len(store) - kept] for places in np.nonzero(wanted))
+        own = store[kept : kept + len(rows)]
         own["place"] = interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy()
         own["rgb"] = (frames[t] / (255 * exposure.factor(t))).clip(0, 1)[rows, columns]
         own["frame"] = t
-        parts.append(own)
+        kept += len(rows)
         progress(done, len(meshes.meshes))
-    pixels = np.concatenate(parts)
+    pixels = store[:kept]
+    return_freed()
     alike = np.broadcast_to(np.int32(0), len(pixels)), np.ones(1, np.float32)
     poses = cameras.world_from_cam.double().numpy()
     return MovingPixels(pixels["place"], pixels["rgb"], pixels["frame"], *alike, poses)
