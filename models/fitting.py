@@ -136,7 +136,7 @@ def _meshes(
     tracks: Tracks, frames: np.ndarray, masks: np.ndarray | None, grown: np.ndarray | None, training: list[int]
 ) -> TriangleMeshPipeline:
     """Meshes of the tracks, and with them as a start those whose outlines the frames themselves tell."""
-    coarse = TriangleMeshPipeline.from_tracks(tracks, training, masks)
+    coarse = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="coarse meshes", unit="frame"), masks)
     framed = tqdm(coarse.faces, desc="meshes", unit="frame")
     width, height = matched_size(tracks.cameras)
     starts = partial(coarse.inverse_depth, width=width, height=height)
