@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from models import tracking
 from models.blobs import Blobs
+from models.clip_inputs import ClipInputs
 from models.files import write_tensors
 from models.flow_fields import FlowFields
 from models.flow_tracking import dis_flow, follow_by_flow
@@ -222,19 +223,38 @@ def mapped_memory() -> int | None:
     return None
 
 
-def test_a_track_file_that_was_checked_holds_no_memory(tmp_path):
+def large_tracks() -> Tracks:
+    """Tracks of many points in 16 frames: 29 MB."""
     num_frames, num_tracks = 16, 1 << 17
     cameras, visible = render_room(num_frames, 32, 18, num_tracks=10).cameras, torch.ones(16, 1 << 17, dtype=torch.bool)
     values = {"xy": torch.rand(num_frames, num_tracks, 2), "visible": visible, "confidence": visible.float()}
     poses = {"K": cameras.K, "world_from_cam": cameras.world_from_cam, "frame_indices": torch.arange(num_frames)}
     size = {"width": 32, "height": 18, "fps": 24.0, "layer": "background", "video_path": ""}
     xyz = torch.rand(1, num_tracks, 3).expand(num_frames, -1, -1)
-    save_tracks(tmp_path / "a.pt", Tracks(**values, xyz=xyz, **poses, **size))
+    return Tracks(**values, xyz=xyz, **poses, **size)
+
+
+def test_a_track_file_that_was_checked_holds_no_memory(tmp_path):
+    tracks, path = large_tracks(), tmp_path / "a.pt"
+    save_tracks(path, tracks)
     before = mapped_memory()
-    tracks = load_tracks(tmp_path / "a.pt")
+    again = load_tracks(path)
     if before is not None:
         assert mapped_memory() - before < 2 << 20
-    assert torch.equal(tracks.xy, values["xy"]) and torch.equal(tracks.visible, visible)
+    assert torch.equal(again.xy, tracks.xy) and torch.equal(again.visible, tracks.visible)
+
+
+def test_cameras_of_tracks_that_were_looked_at_hold_no_memory_of_the_file(tmp_path):
+    path = tmp_path / "background_points.pt"
+    save_tracks(path, large_tracks())
+    inputs = ClipInputs(load_tracks(path), None, np.zeros((16, 18, 32, 3), np.uint8), None, [], {"background": path})
+    before, tracks = mapped_memory(), inputs.unread_tracks()
+    assert tracks.xy.sum() > 0
+    cameras = tracks.cameras
+    del tracks
+    if before is not None:
+        assert mapped_memory() - before < 2 << 20
+    assert torch.equal(cameras.K, inputs.tracks.K)
 
 
 def test_frames_are_held_once_and_leave_no_memory_behind():

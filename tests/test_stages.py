@@ -297,6 +297,21 @@ def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp
     assert all(value.isfinite().all() for value in saved["field"].values())
 
 
+def test_a_checkpoint_keeps_what_is_done_and_not_what_goes_on(tmp_path):
+    """States are as large as all that is trained: one that is written, or taken up, is not held as well."""
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "this")
+    states = {name: {"done": name == "first", "value": torch.arange(3)} for name in ("first", "second")}
+    for name, state in states.items():
+        checkpoint.save(name, state)
+    assert list(checkpoint.layers) == ["first"]
+    again = Checkpoint(tmp_path / "checkpoint.pt", "this")
+    for name, state in states.items():
+        assert torch.equal(again.load(name)["value"], state["value"])
+    assert list(again.layers) == ["first"]
+    again.save("second", {"done": True})
+    assert list(Checkpoint(tmp_path / "checkpoint.pt", "this").layers) == ["first", "second"]
+
+
 def test_writing_tensors_to_a_full_disk_names_it(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
