@@ -16,6 +16,7 @@ from models.encoding import FieldOptimizer
 from models.errors import InputError, NumericalError
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.refinement import REFINED_FROM, PlainRefinement, Refinement
+from models.resources import return_freed
 from models.tools import DevicePixels, TrainingPixels, batch_plain
 
 FINAL_RATE = 0.03
@@ -105,6 +106,7 @@ def train(
             run.unscored = [later for later in run.unscored if later > share]
             run.score(heldout_psnr)
         if checkpoint is not None and time.perf_counter() - saved > checkpoints.CHECKPOINT_SECONDS:
+            return_freed()  # batches fill what meshes left between them, until all of that is held again
             checkpoint.save(layer, run.state(done=False))
             saved = time.perf_counter()
     run.record()
@@ -255,7 +257,7 @@ class _Run:
             NumericalError: a weight is not finite, and the earlier checkpoint must stay.
         """
         self._check(self.recent)
-        if not all(torch.isfinite(p).all() for p in self.field.parameters()):
+        if not all(math.isfinite(p.detach().sum()) for p in self.field.parameters()):  # isfinite(p) would be another p
             raise NumericalError(f"training stopped at step {self.step}: a weight is not finite, {self._cause()}")
         return {
             "done": done,
