@@ -40,10 +40,15 @@ def peak_memory() -> float | None:
 def return_freed() -> None:
     """Gives memory that the program needs no more back to the system.
 
-    glibc keeps blocks below 32 MiB for itself. Errors that numba meets and drops while it compiles are cycles that
-    hold the frames of all callers, hence their arrays, until Python collects, which it does by number, not by size.
+    Errors that numba meets and drops while it compiles are cycles that hold the frames of all callers, hence their
+    arrays, until Python collects, which it does by number, not by size.
     """
     gc.collect()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Gives memory that was freed back to the system: glibc keeps blocks below 32 MiB for itself."""
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -16,7 +16,7 @@ from models.encoding import FieldOptimizer
 from models.errors import InputError, NumericalError
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.refinement import REFINED_FROM, PlainRefinement, Refinement
-from models.resources import return_freed
+from models.resources import trim_heap
 from models.tools import DevicePixels, TrainingPixels, batch_plain
 
 FINAL_RATE = 0.03
@@ -106,7 +106,7 @@ def train(
             run.unscored = [later for later in run.unscored if later > share]
             run.score(heldout_psnr)
         if checkpoint is not None and time.perf_counter() - saved > checkpoints.CHECKPOINT_SECONDS:
-            return_freed()  # batches fill what meshes left between them, until all of that is held again
+            trim_heap()  # batches fill what meshes left between them, until all of that is held again
             checkpoint.save(layer, run.state(done=False))
             saved = time.perf_counter()
     run.record()
