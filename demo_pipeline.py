@@ -20,7 +20,6 @@ from models.export import EXPORTED, export_and_score, footage_of, parse_formats
 from models.figures import write_charts
 from models.files import check_output_dir, write_json
 from models.fitting import MASK_MARGIN, train_scene
-from models.masks import dilate
 from models.path_script import PathScript, parse_path
 from models.report import Report, write_report
 from models.report_world import gather_world
@@ -195,7 +194,7 @@ def shown(
         metrics.update(stages.run(name, made_from | own, outputs, work))
 
     def exported() -> dict:
-        footage = footage_of(scene, frames, None if masks is None else dilate(masks, MASK_MARGIN))
+        footage = footage_of(scene, frames, masks, MASK_MARGIN)
         return export_and_score(scene, out, parse_formats(settings.export), footage, inputs.tracks, inputs.held_out)
 
     if settings.checkpoint is None or path is None:

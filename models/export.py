@@ -38,13 +38,16 @@ def parse_formats(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def footage_of(scene: Scene, frames: UInt8[np.ndarray, "F H W 3"], masks: Bool[np.ndarray, "F H W"] | None) -> Footage:
+def footage_of(
+    scene: Scene, frames: UInt8[np.ndarray, "F H W 3"], masks: Bool[np.ndarray, "F H W"] | None, margin: int = 0
+) -> Footage:
     """The frames that a scene was trained on: those with a mesh.
 
     Args:
-        masks: where something moves, grown by a few pixels.
+        masks: where something moves.
+        margin: pixels by which they are grown.
     """
-    return Footage(scene.cameras, frames, masks, scene.exposure, sorted(scene.background.meshes.faces))
+    return Footage(scene.cameras, frames, masks, scene.exposure, sorted(scene.background.meshes.faces), margin)
 
 
 def static_mesh(scene: Scene, footage: Footage) -> TexturedMesh:

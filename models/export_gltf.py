@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from models.atlas import Atlas
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
-from models.files import write_bytes
+from models.files import replacing
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -108,13 +108,14 @@ class GltfWriter:
         Raises:
             InputError: the file cannot be written.
         """
-        binary = bytes(self.binary) + b"\0" * (-len(self.binary) % 4)
-        self.root["buffers"] = [{"byteLength": len(binary)}]
+        self.binary += b"\0" * (-len(self.binary) % 4)
+        self.root["buffers"] = [{"byteLength": len(self.binary)}]
         text = json.dumps(self.root, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(binary))
-        chunks = [struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", len(binary), b"BIN\0"), binary]
-        write_bytes(path, head + b"".join(chunks))
+        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(self.binary))
+        sizes = struct.pack("<I4s", len(text), b"JSON"), struct.pack("<I4s", len(self.binary), b"BIN\0")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.writelines([head, sizes[0], text, sizes[1], self.binary])
 
 
 def camera_motion(cameras: Cameras) -> tuple[Float[np.ndarray, "F 3"], Float[np.ndarray, "F 4"]]:

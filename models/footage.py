@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
 from models.exposure import Exposure
+from models.masks import dilate
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Footage:
     exposure: Exposure
     times: list[int]
     """The frames that may be looked at; held-out ones are not among them."""
+    margin: int = 0
+    """Pixels by which masks are grown: frame by frame, as those of a long clip take much memory."""
 
     def colors(self, t: int) -> Float[np.ndarray, "H W 3"]:
         """Frame t without its exposure, about 0 to 1."""
@@ -30,7 +33,7 @@ class Footage:
         """Where frame t shows what stands still."""
         if self.masks is None:
             return np.ones(self.frames.shape[1:3], bool)
-        return ~self.masks[t]
+        return ~dilate(self.masks[t][None], self.margin)[0]
 
 
 def spread(frames: Sequence[int], count: int) -> list[int]:
