@@ -17,7 +17,7 @@ sfm, depth_points, depth_turning, imported, depth_movers, learned_inputs, small_
 motion_background, blobs, motion_segments, motion, background, lifting, rigid, exposure, meshing, kernels_threads,
 kernels_raster, rasterizer, kernels_stereo, stereo, kernels_simd, kernels_tile, kernels_reference, kernels_cpu,
 kernels_adam, kernels_mlp, kernels_cuda, encoding, kernels_view, blending, tiles, local_maps, soft_masks, canonical,
-viewpoints, world_box, pipeline, rendering, moving_mesh, moving, moving_pixels, scene, tools, refinement, checkpoints,
+viewpoints, world_box, pipeline, rendering, moving_mesh, moving, scene, tools, moving_pixels, refinement, checkpoints,
 training, stabilization, trajectories, path_script, metrics, track_scores, plots, results, footage, world_mesh,
 silhouettes, atlas, texture, mover_atlas, export_gltf, export_mesh, export_cameras, export, run_record, report_world,
 figures, report_tables, report, key_frames, viewer_panel, viewer, clip_inputs, fitting, synthetic_textures,

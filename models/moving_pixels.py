@@ -11,6 +11,7 @@ from models.exposure import Exposure
 from models.moving import MovingMeshPipeline
 from models.rasterizer import interpolate
 from models.resources import return_freed
+from models.tools import share_and_room
 
 SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
 """A pixel of a mover."""
@@ -55,10 +56,7 @@ def sample_movers(
         progress: is told how many frames are done, of how many.
     """
     generator = generator or np.random.default_rng(0)
-    most = sum(int(masks[t].sum()) for t in meshes.meshes)
-    share = min(1.0, limit / max(1, most))
-    # Room for the most there can be costs nothing: the system gives memory only to what is written.
-    kept, store = 0, np.empty(min(most, int(limit + 8 * limit**0.5) + 64), SAMPLE)
+    kept, (share, store) = 0, share_and_room(sum(int(masks[t].sum()) for t in meshes.meshes), limit, SAMPLE)
     for done, (t, mesh) in enumerate(meshes.meshes.items(), 1):
         fragments = mesh.fragments(cameras, t)
         wanted = (fragments.face.numpy() >= 0) & masks[t]

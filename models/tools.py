@@ -162,9 +162,7 @@ def sample_points(
     times = [t for t in times if t in meshes.faces]
     generator = generator or np.random.default_rng(0)
     height, width = frames.shape[1:3]
-    share = min(1.0, limit / max(1, len(times) * height * width))
-    # The system gives memory only to what is written, so that room for the most there can be costs nothing.
-    kept, store = 0, np.empty(min(len(times) * height * width, int(limit + 8 * limit**0.5) + 64), SAMPLE)
+    kept, (share, store) = 0, share_and_room(len(times) * height * width, limit, SAMPLE)
     offsets = np.cumsum([0, *(len(meshes.faces[t]) for t in times)])
     vertices, trust = (values.numpy() for values in meshes.joined(times))
     return_freed()
@@ -188,6 +186,14 @@ def sample_points(
         world_from_cam=cameras.world_from_cam.double().numpy(),
         width=width,
     )
+
+
+def share_and_room(most: int, limit: int, sample: np.dtype) -> tuple[float, np.ndarray]:
+    """What share of at most so many samples to keep that about ``limit`` are, and room for them, unfilled.
+
+    The system gives memory only to what is written, so that room for the most there can be costs nothing.
+    """
+    return min(1.0, limit / max(1, most)), np.empty(min(most, int(limit + 8 * limit**0.5) + 64), sample)
 
 
 def _scene_colors(
