@@ -53,9 +53,9 @@ def canonical_coordinates(
     for t, (factor, shift) in maps.items():
         fresh = visible[t] & np.isnan(place.real)
         place[fresh] = factor * _complex(xy[t, fresh]) + shift
-    seen = np.flatnonzero(~np.isnan(place.real))
-    if len(seen):
-        pairs = _Pairs.of(xy[:, seen], visible[:, seen], {t: factor for t, (factor, _) in maps.items()})
+    seen = ~np.isnan(place.real)
+    if seen.any():
+        pairs = _Pairs.of(xy, visible, seen, {t: factor for t, (factor, _) in maps.items()})
         place[seen] = pairs.places(place[seen])
     return np.stack([place.real, place.imag], 1)
 
@@ -66,18 +66,24 @@ class _Pairs:
 
     first: Int[np.ndarray, "P"]
     second: Int[np.ndarray, "P"]
-    """Tracks, ``first`` < ``second``."""
+    """Which of the tracks that are seen, ``first`` < ``second``."""
     offset: Complex[np.ndarray, "P"]
     """From the first to the second, in the reference frame's pixels."""
 
     @staticmethod
-    def of(xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], factors: dict[int, complex]) -> "_Pairs":
+    def of(
+        xy: Float[np.ndarray, "F N 2"],
+        visible: Bool[np.ndarray, "F N"],
+        seen: Bool[np.ndarray, "N"],
+        factors: dict[int, complex],
+    ) -> "_Pairs":
         """All neighbours in the frames that have a factor from their pixels to the reference frame's."""
+        number = (np.cumsum(seen) - 1).astype(np.int32)
         pairs, offsets = [np.zeros((0, 2), np.int32)], [np.zeros(0, np.complex64)]  # millions in a long clip
         for t, factor in factors.items():
-            own = np.flatnonzero(visible[t]).astype(np.int32)
+            own = np.flatnonzero(visible[t])
             near = _neighbours(xy[t, own].astype(np.float64))
-            pairs.append(own[near])
+            pairs.append(number[own[near]])
             step = _complex(xy[t, own[near[:, 1]]]) - _complex(xy[t, own[near[:, 0]]])
             offsets.append((factor * step).astype(np.complex64))
         first, second = np.concatenate(pairs).T
