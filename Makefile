@@ -22,7 +22,7 @@ test: $(STAMP)
 
 setup: $(STAMP)
 
-data/sample/video.mp4: $(wildcard models/synthetic*.py) | $(STAMP)
+data/sample/video.mp4: $(wildcard models/synthetic/*.py) | $(STAMP)
 	$(PY) -m models.synthetic data/sample
 
 $(STAMP): requirements.txt requirements-learned.txt requirements-dev.txt

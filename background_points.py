@@ -16,22 +16,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.background import (
-    MASK_MARGIN,
-    least_tracks,
-    masked_scene,
-    needed_memory,
-    static_tracks,
-    with_points,
-    without_movers,
-)
 from models.cameras import Cameras, save_transforms
-from models.depth_prior import DepthMaps
-from models.errors import InputError, run_script
-from models.files import check_output_dir, subfolder, write_json
-from models.imported import Imported, fitting_cameras, read_imported
-from models.known_cameras import cameras_of_clip
-from models.learned_inputs import (
+from models.clip.masks import dilate, read_masks, write_masks
+from models.clip.video import Video, read_video, write_video
+from models.depth.imported import Imported, fitting_cameras, read_imported
+from models.depth.maps import DepthMaps
+from models.depth.options import (
     LearnedOptions,
     check_learned_options,
     depth_maps,
@@ -40,16 +30,26 @@ from models.learned_inputs import (
     weights_and_maps,
     with_depth,
 )
-from models.masks import dilate, read_masks, write_masks
-from models.plots import draw_tracks, mask_overlay
-from models.resources import memory_limit, warn_of_need, watched_memory
-from models.run_record import configuration, stage_bars
-from models.sam2_masks import MaskModel
-from models.sfm import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_scene
-from models.stages import Stages, fingerprint, own_settings
-from models.tracking import Tracker, for_length, grow_tracks, open_tracker
+from models.learned.sam2 import MaskModel
+from models.motion.without_movers import (
+    MASK_MARGIN,
+    least_tracks,
+    masked_scene,
+    needed_memory,
+    static_tracks,
+    with_points,
+    without_movers,
+)
+from models.report.drawing import draw_tracks, mask_overlay
+from models.run.errors import InputError, run_script
+from models.run.files import check_output_dir, subfolder, write_json
+from models.run.memory import memory_limit, warn_of_need, watched_memory
+from models.run.record import configuration, stage_bars
+from models.run.stages import Stages, fingerprint, own_settings
+from models.sfm.known_cameras import cameras_of_clip
+from models.sfm.static_scene import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_scene
+from models.tracking.growing import Tracker, for_length, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
-from models.video import Video, read_video, write_video
 
 OUTPUTS = (
     "background_points.pt",

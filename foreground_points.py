@@ -18,12 +18,11 @@ from tqdm import tqdm
 
 from background_points import clip_name, describe, load_masks, steps, taken_tracker
 from models.cameras import Cameras
-from models.canonical import canonical_coordinates
-from models.errors import InputError, run_script
-from models.files import check_output_dir, subfolder, write_json
-from models.images import write_image
-from models.imported import Imported, read_imported
-from models.learned_inputs import (
+from models.clip.images import write_image
+from models.clip.masks import at_points
+from models.clip.video import Video, read_video, write_video
+from models.depth.imported import Imported, read_imported
+from models.depth.options import (
     DEPTH_FOLDER,
     DepthOptions,
     check_depth_options,
@@ -31,18 +30,19 @@ from models.learned_inputs import (
     tracks_depth,
     weights_and_maps,
 )
-from models.lifting import lift_mover
-from models.masks import at_points
-from models.motion_segments import label_movers
+from models.motion.segments import label_movers
+from models.movers.canonical import canonical_coordinates
+from models.movers.contact import lift_mover
+from models.movers.rigid import metric_depth, solve_rigid
 from models.pipeline import TriangleMeshPipeline
-from models.plots import draw_tracks
-from models.resources import memory_limit, watched_memory
-from models.rigid import metric_depth, solve_rigid
-from models.run_record import configuration
-from models.stages import Stages, fingerprint, own_settings
-from models.tracking import Tracker, grow_tracks, open_tracker
+from models.report.drawing import draw_tracks
+from models.run.errors import InputError, run_script
+from models.run.files import check_output_dir, subfolder, write_json
+from models.run.memory import memory_limit, watched_memory
+from models.run.record import configuration
+from models.run.stages import Stages, fingerprint, own_settings
+from models.tracking.growing import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
-from models.video import Video, read_video, write_video
 
 OUTPUTS = ("foreground_points.pt", "foreground_tracks.mp4", "labels", "foreground_config.json")
 
@@ -175,7 +175,7 @@ def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.
     folder = background_path.parent / "masks"
     if not folder.is_dir():
         raise InputError(f"{folder}: there are no masks beside {background_path}; run background_points.py again")
-    from models.masks import read_masks
+    from models.clip.masks import read_masks
 
     return read_masks(folder, len(video), video.width, video.height, np.arange(len(video)))
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from models.cameras import Cameras
-from models.encoding import ColorField
+from models.field.encoding import ColorField
+from models.field.world_box import normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.tracks import Tracks
-from models.world_box import normalization
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from benchmarks.quality_runs import Flags, Run, run_scene, split_flags
 from benchmarks.quality_scenes import Scene, read_scenes
 from benchmarks.quality_scores import score_pictures
 from benchmarks.quality_table import LEGEND, differences, table, unpaired
-from models.errors import InputError, run_script
-from models.files import check_output_dir, write_json
-from models.reading import read_json
-from models.run_record import configuration
-from models.stages import fingerprint
+from models.run.errors import InputError, run_script
+from models.run.files import check_output_dir, write_json
+from models.run.reading import read_json
+from models.run.record import configuration
+from models.run.stages import fingerprint
 
 OWN_NAME = "spacelayer"
 

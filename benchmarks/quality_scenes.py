@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from models.errors import InputError
-from models.images import image_paths
-from models.reading import is_file
+from models.clip.images import image_paths
+from models.run.errors import InputError
+from models.run.reading import is_file
 
 HELD_OUT = "held out"
 """Name of the views that are frames of the clip itself."""

@@ -25,11 +25,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.clip import Clip, make_clip
-from models.encoding import ColorField, FieldOptimizer
-from models.rasterizer import Fragments, rasterize
-from models.rendering import render_view
+from models.field.encoding import ColorField, FieldOptimizer
+from models.render.rendering import render_view
+from models.surface.rasterizer import Fragments, rasterize
 from models.tools import sample_points
-from models.training import Schedule, train
+from models.training.loop import Schedule, train
 
 FLOPS_FORWARD = 2 * (24 * 64 + 64 * 64 + 64 * 3)
 FLOPS_TRAIN = 3 * FLOPS_FORWARD
@@ -69,7 +69,7 @@ def turns(fast: Callable, plain: Callable, repeats: int, device: str) -> tuple[f
 
 
 def make_step(field: ColorField, points: torch.Tensor, target: torch.Tensor) -> Callable[[], None]:
-    """A whole training step of the fast path, as models/training.py makes it."""
+    """A whole training step of the fast path, as models/training/loop.py makes it."""
     optimizer, device = FieldOptimizer(field), points.device.type
 
     def step() -> None:

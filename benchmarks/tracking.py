@@ -22,12 +22,12 @@ import torch
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models.errors import InputError, run_script
-from models.learned_trackers import LEARNED
-from models.synthetic import render_room
-from models.track_scores import score_tracks
-from models.tracking import TRACKERS, open_tracker, track_points
-from models.video import read_video
+from benchmarks.track_scores import score_tracks
+from models.clip.video import read_video
+from models.learned.trackers import LEARNED
+from models.run.errors import InputError, run_script
+from models.synthetic.sample import render_room
+from models.tracking.growing import TRACKERS, open_tracker, track_points
 
 ROOMS = {
     "still room": {"num_movers": 0},

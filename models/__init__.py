@@ -7,19 +7,31 @@ Conventions. Camera axes are OpenCV's: x right, y down, z forward. Pixels are co
 top-left pixel is (0.5, 0.5), as in COLMAP; OpenCV's own (0, 0) origin is converted at the call. Names say the
 frames of reference: ``world_from_cam`` maps camera axes to world axes. Images are uint8 RGB, (H, W, 3).
 
-Data flows one way: a file imports only files listed above it (``tests/test_layout.py`` reads this list):
-
-errors, files, resources, reading, stages, images, frame_checks, frame_store, decoding, video_writer, video, cameras,
-tracks_import, tracks, masks, optical_flow, lucas_kanade, sightings, flow_fields, flow_tracking, third_party,
-pretrained, depth_models, sam2_masks, depth_fit, depth_prior, tracker_windows, tracker_cotracker3, tracker_tapir,
-tracker_spatracker2, learned_trackers, tracking, rotation, triangulation, sharpening, colmap, mapping, known_cameras,
-sfm, depth_points, depth_turning, imported, depth_movers, learned_inputs, small_motion, motion_evidence,
-motion_background, blobs, motion_segments, motion, background, lifting, rigid, exposure, meshing, kernels_threads,
-kernels_raster, rasterizer, kernels_stereo, stereo, kernels_simd, kernels_tile, kernels_reference, kernels_cpu,
-kernels_adam, kernels_mlp, kernels_cuda, encoding, kernels_view, blending, tiles, local_maps, soft_masks, canonical,
-viewpoints, world_box, pipeline, rendering, moving_mesh, moving, scene, tools, moving_pixels, refinement, checkpoints,
-training, stabilization, trajectories, path_script, metrics, track_scores, plots, results, footage, world_mesh,
-silhouettes, atlas, texture, mover_atlas, export_gltf, export_mesh, export_cameras, export, run_record, report_world,
-figures, report_tables, report, key_frames, viewer_panel, viewer, clip_inputs, fitting, synthetic_textures,
-synthetic_rays, synthetic_room, synthetic
+The package has four nouns (``cameras``, ``tracks``, ``pipeline``, ``tools``) and sixteen rooms. A room is a change of
+state of the data, and its ``__init__.py`` is its door: its job, its files in reading order, and the names that other
+rooms may take. Data flows one way: ``IMPORTS`` is the table of allowed imports, which ``tests/test_layout.py`` reads.
 """
+
+IMPORTS: dict[str, str] = {
+    "run": "",
+    "cameras": "run",
+    "clip": "run cameras",
+    "learned": "run",
+    "tracks": "run clip cameras",
+    "tracking": "run clip learned tracks",
+    "sfm": "run clip tracking cameras tracks",
+    "motion": "run clip learned tracking sfm cameras tracks",
+    "depth": "run clip learned sfm cameras tracks",
+    "surface": "run cameras",
+    "field": "run cameras",
+    "pipeline": "run surface field cameras tracks",
+    "tools": "run clip surface field cameras tracks pipeline",
+    "movers": "run clip tracking sfm surface cameras tracks pipeline tools",
+    "render": "run clip surface field movers cameras tracks pipeline",
+    "paths": "run clip cameras",
+    "training": "run clip surface field movers render cameras tracks pipeline tools",
+    "export": "run clip sfm surface render paths cameras tracks pipeline",
+    "report": "run clip sfm render paths training cameras tracks",
+    "synthetic": "run clip cameras tracks",
+}
+"""Rooms and nouns in the order of the data, and the other rooms and nouns that each may import."""

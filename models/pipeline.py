@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.cameras import Cameras
-from models.encoding import ColorField
-from models.errors import InputError
-from models.meshing import build_mesh, hidden_points
-from models.rasterizer import Fragments, rasterize, used_vertices
-from models.stereo import Surface
+from models.field.encoding import ColorField
+from models.field.viewpoints import Viewpoints
+from models.field.world_box import transform_points
+from models.run.errors import InputError
+from models.surface.meshing import build_mesh, hidden_points
+from models.surface.rasterizer import Fragments, rasterize, used_vertices
+from models.surface.stereo import Surface
 from models.tracks import Tracks
-from models.viewpoints import Viewpoints
-from models.world_box import transform_points
 
 NUM_BLENDED = 4
 """Meshes of how many frames are joined for one view."""

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.errors import InputError
-from models.files import write_tensors
-from models.reading import is_file, load_tensors
-from models.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
+from models.clip.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
+from models.run.errors import InputError
+from models.run.files import write_tensors
+from models.run.reading import is_file, load_tensors
 
 FORMAT_VERSION = 1
 LAYERS = ("background", "foreground")

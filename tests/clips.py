@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from models.canonical import canonical_coordinates
-from models.synthetic import SyntheticScene
+from models.movers.canonical import canonical_coordinates
+from models.synthetic.sample import SyntheticScene
 from models.tracks import Tracks
 
 

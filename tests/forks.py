@@ -53,11 +53,12 @@ def serve() -> None:
     import background_points
     import demo_pipeline
     import foreground_points
-    from models import checkpoints, fitting
+    from models.run import checkpoints
+    from models.training import fit_scene
 
     scripts = {"background": background_points, "foreground": foreground_points, "demo": demo_pipeline}
     checkpoints.CHECKPOINT_SECONDS = 0.05
-    fitting.LOG2_ENTRIES = 12, 12
+    fit_scene.LOG2_ENTRIES = 12, 12
     for line in sys.stdin:
         job = json.loads(line)
         start = time.perf_counter()
@@ -84,7 +85,7 @@ def run_child(main, job: dict) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job.get("kill_at_file") is not None:
         die_at_file(job["kill_at_file"], job["renamed"])
-    from models.errors import run_script
+    from models.run.errors import run_script
 
     code = 1
     try:

@@ -15,10 +15,10 @@ from clips import true_tracks
 import background_points
 import demo_pipeline
 from models.cameras import save_transforms
-from models.errors import run_script
-from models.synthetic import SyntheticScene, render_room
+from models.clip.video import write_images
+from models.run.errors import run_script
+from models.synthetic.sample import SyntheticScene, render_room
 from models.tracks import save_tracks
-from models.video import write_images
 
 ROOT = Path(__file__).parent.parent
 FRAMES = 5

@@ -2,7 +2,7 @@
 
 from benchmarks.clip import make_clip
 from benchmarks.renderer import measure_field, measure_raster
-from models.rendering import render_view
+from models.render.rendering import render_view
 
 
 def test_the_figures_that_others_read_are_there():

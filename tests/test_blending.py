@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.blending import AGREEMENT, blend_surfaces, blend_surfaces_torch, fill_holes
+from models.render.blending import AGREEMENT, blend_surfaces, blend_surfaces_torch, fill_holes
 
 
 def random_layers(seed: int, meshes: int = 4, height: int = 17, width: int = 23):

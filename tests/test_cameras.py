@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, load_transforms, look_at, save_transforms, similarity_between
-from models.errors import InputError
+from models.run.errors import InputError
 
 
 def random_cameras(seed: int, num: int = 4, width: int = 64, height: int = 48) -> Cameras:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from models.depth_movers import mover_depth
-from models.depth_points import align_to_scene, fill_gaps, settle_points
-from models.depth_prior import FAR_SHELL, AlignedDepth, DepthMaps, align_depth, read_depth
-from models.errors import InputError
-from models.sfm import StaticScene
-from models.synthetic import SyntheticScene, render_room
-from models.triangulation import Points, triangulate
+from models.depth.maps import FAR_SHELL, AlignedDepth, DepthMaps, align_depth, read_depth
+from models.depth.movers import mover_depth
+from models.depth.points import align_to_scene, fill_gaps, settle_points
+from models.run.errors import InputError
+from models.sfm.static_scene import StaticScene
+from models.sfm.triangulation import Points, triangulate
+from models.synthetic.sample import SyntheticScene, render_room
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 

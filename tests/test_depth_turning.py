@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.depth_prior import read_depth
-from models.depth_turning import FARTHEST, raise_relief
-from models.errors import InputError
-from models.sfm import StaticScene
-from models.synthetic import SyntheticScene, render_room
-from models.triangulation import triangulate
+from models.depth.maps import read_depth
+from models.depth.turning import FARTHEST, raise_relief
+from models.run.errors import InputError
+from models.sfm.static_scene import StaticScene
+from models.sfm.triangulation import triangulate
+from models.synthetic.sample import SyntheticScene, render_room
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 

@@ -8,9 +8,9 @@ import os
 import pytest
 import torch
 
-from models.encoding import ColorField, FieldOptimizer, HashGrid
-from models.kernels_adam import adam_step
-from models.kernels_reference import AdamRule, adam_reference
+from models.field.adam_kernels import adam_step
+from models.field.encoding import ColorField, FieldOptimizer, HashGrid
+from models.field.reference import AdamRule, adam_reference
 
 # Triton runs on a GPU, or, for its meaning only, interpreted: TRITON_INTERPRET=1.
 TRITON_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -271,7 +271,7 @@ def test_gradients_of_two_calls_add_up():
 )
 def test_fast_adam_equals_the_reference(sparse: bool, backend: str):
     if backend == "triton":
-        from models.kernels_cuda import adam_step as fast_step
+        from models.field.cuda_kernels import adam_step as fast_step
     else:
         fast_step = adam_step
     device = TRITON_DEVICE if backend == "triton" else "cpu"

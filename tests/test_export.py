@@ -11,25 +11,25 @@ import torch
 import trimesh
 from clips import true_tracks
 
-from models.atlas import Atlas
 from models.cameras import load_transforms
-from models.colmap import read_model
-from models.encoding import ColorField, HashGrid
-from models.errors import InputError
-from models.export import FORMATS, export_scene, footage_of, parse_formats, score_mesh, static_mesh
-from models.exposure import Exposure
-from models.footage import Footage
-from models.masks import dilate
-from models.metrics import psnr
-from models.moving import MovingMeshPipeline, canonical_normalization
+from models.clip.exposure import Exposure
+from models.clip.masks import dilate
+from models.export.atlas import Atlas
+from models.export.footage import Footage
+from models.export.formats import FORMATS, export_scene, footage_of, parse_formats, score_mesh, static_mesh
+from models.export.texture import TexturedMesh
+from models.field.encoding import ColorField, HashGrid
+from models.field.world_box import normalization
+from models.movers.moving_pipeline import MovingMeshPipeline, canonical_normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
-from models.rasterizer import rasterize
-from models.scene import Layer, MovingLayer, Scene
-from models.synthetic import SyntheticScene, render_room
-from models.texture import TexturedMesh
+from models.render.metrics import psnr
+from models.render.scene import Layer, MovingLayer, Scene
+from models.run.errors import InputError
+from models.sfm.colmap import read_model
+from models.surface.rasterizer import rasterize
+from models.synthetic.sample import SyntheticScene, render_room
 from models.tools import sample_points
-from models.training import Schedule, train
-from models.world_box import normalization
+from models.training.loop import Schedule, train
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 10
 HELD_OUT = [2, 7]

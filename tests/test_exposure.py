@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from models import exposure
-from models.exposure import estimate_exposure
-from models.sharpening import sharpen_tracks
-from models.synthetic import render_room
-from models.triangulation import triangulate
+from models.clip import exposure
+from models.clip.exposure import estimate_exposure
+from models.sfm.sharpening import sharpen_tracks
+from models.sfm.triangulation import triangulate
+from models.synthetic.sample import render_room
 
 
 @pytest.fixture(scope="module")

@@ -60,8 +60,8 @@ def server():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from models.synthetic import render_room
-    from models.video import write_images
+    from models.clip.video import write_images
+    from models.synthetic.sample import render_room
 
     folder = tmp_path_factory.mktemp("clip")
     room = render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=0)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.flow_fields import AHEAD, FlowFields, _Shelf
-from models.flow_tracking import INTERVALS, _differences, _patches, dis_flow
-from models.optical_flow import coarse_flow, fine_flow, grey, sample
-from models.synthetic import render_room
-from models.tracking import grow_tracks
+from models.synthetic.sample import render_room
+from models.tracking.dis_flow import INTERVALS, _differences, _patches, dis_flow
+from models.tracking.flow_fields import AHEAD, FlowFields, _Shelf
+from models.tracking.growing import grow_tracks
+from models.tracking.optical_flow import coarse_flow, fine_flow, grey, sample
 
 WIDTH, HEIGHT = 128, 96
 
@@ -120,7 +120,7 @@ def computed(monkeypatch):
         fields.append(weakref.ref(flow))
         return flow
 
-    monkeypatch.setattr("models.flow_fields.fine_flow", watched)
+    monkeypatch.setattr("models.tracking.flow_fields.fine_flow", watched)
     return fields
 
 

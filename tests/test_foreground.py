@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import foreground_points
-from models.errors import run_script
-from models.synthetic import SyntheticScene, render_room
+from models.clip.video import write_images
+from models.run.errors import run_script
+from models.synthetic.sample import SyntheticScene, render_room
 from models.tracks import Tracks, load_tracks, save_tracks
-from models.video import write_images
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 96
 

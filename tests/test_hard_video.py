@@ -14,11 +14,11 @@ from forks import ask, fork_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.decoding import damaged_frames
-from models.errors import InputError
-from models.frame_checks import misleading, named, small_picture
-from models.synthetic import render_room
-from models.video import read_video, write_images, write_video
+from models.clip.decoding import damaged_frames
+from models.clip.frame_checks import misleading, named, small_picture
+from models.clip.video import read_video, write_images, write_video
+from models.run.errors import InputError
+from models.synthetic.sample import render_room
 
 FRAMES, WIDTH, HEIGHT = 14, 176, 112
 

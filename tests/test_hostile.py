@@ -11,9 +11,9 @@ from forks import ask, fork_server
 from hostile_corpus import CORPUS, FRAMES, HEIGHT, WIDTH
 
 from models.cameras import save_transforms
-from models.synthetic import render_room
+from models.clip.video import write_images, write_video
+from models.synthetic.sample import render_room
 from models.tracks import save_tracks
-from models.video import write_images, write_video
 
 pytestmark = [
     pytest.mark.slow,

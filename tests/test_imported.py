@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from models.cameras import Cameras
-from models.depth_movers import mover_depth
-from models.errors import InputError
-from models.imported import Imported, align_imported, fitting_cameras, read_imported
-from models.synthetic import SyntheticScene, render_room
-from models.tracking import grow_tracks
+from models.clip.video import Video
+from models.depth.imported import Imported, align_imported, fitting_cameras, read_imported
+from models.depth.movers import mover_depth
+from models.run.errors import InputError
+from models.synthetic.sample import SyntheticScene, render_room
+from models.tracking.growing import grow_tracks
 from models.tracks import Tracks
-from models.video import Video
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 SCALE = 3.0

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cameras import Cameras, load_lenses, load_transforms, save_transforms
-from models.colmap import lens_shift, read_model
-from models.errors import InputError
-from models.known_cameras import read_cameras
+from models.run.errors import InputError
+from models.sfm.colmap import lens_shift, read_model
+from models.sfm.known_cameras import read_cameras
 
 WIDTH, HEIGHT = 200, 100
 NAMES = [f"{i:05d}.png" for i in range(6)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.depth_models import DEPTH_MODELS, IMAGENET_MEAN, IMAGENET_STD, open_depth_model, write_depth_maps
-from models.depth_prior import read_depth
-from models.pretrained import open_pretrained
+from models.depth.maps import read_depth
+from models.learned.depth import DEPTH_MODELS, IMAGENET_MEAN, IMAGENET_STD, open_depth_model, write_depth_maps
+from models.learned.pretrained import open_pretrained
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.depth_models import DEPTH_MODELS, open_depth_model
-from models.errors import InputError
-from models.learned_inputs import LearnedOptions, check_learned_options
-from models.pretrained import open_pretrained
-from models.sam2_masks import SAM2, open_mask_model
-from models.synthetic import render_room
+from models.clip.video import write_images
+from models.depth.options import LearnedOptions, check_learned_options
+from models.learned.depth import DEPTH_MODELS, open_depth_model
+from models.learned.pretrained import open_pretrained
+from models.learned.sam2 import SAM2, open_mask_model
+from models.run.errors import InputError
+from models.synthetic.sample import render_room
 from models.tracks import load_tracks
-from models.video import write_images
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def nothing_of_the_users(tmp_path, monkeypatch):
     """No folder of submodules/ and no network, which the tests must not depend on."""
-    monkeypatch.setattr("models.pretrained.SUBMODULES", tmp_path / "submodules")
+    monkeypatch.setattr("models.learned.pretrained.SUBMODULES", tmp_path / "submodules")
 
     def refuse(*_: object) -> None:
         raise OSError("a test went to the network")

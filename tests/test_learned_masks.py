@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import sam2_masks
-from models.pretrained import open_pretrained
-from models.sam2_masks import SAM2, best_frame, follow_movers, followed, open_mask_model
-from models.synthetic import render_room
+from models.learned import sam2 as sam2_masks
+from models.learned.pretrained import open_pretrained
+from models.learned.sam2 import SAM2, best_frame, follow_movers, followed, open_mask_model
+from models.synthetic.sample import render_room
 
 SIDE = 128
 """Of the images that the tiny SAM 2 sees."""

@@ -8,25 +8,25 @@ import pytest
 import torch
 from scipy import ndimage
 
-from models import tracking
-from models.blobs import Blobs
-from models.clip_inputs import ClipInputs
-from models.files import write_tensors
-from models.flow_fields import FlowFields
-from models.flow_tracking import dis_flow, follow_by_flow
-from models.frame_store import FrameStore
-from models.masks import at_points
-from models.motion import MARGIN, WINDOW, _windows, agreement
-from models.motion_segments import SHORTEST, SMALLEST, label_movers
+from models.clip.frame_store import FrameStore
+from models.clip.masks import at_points
+from models.motion.blobs import Blobs
+from models.motion.motion_masks import MARGIN, WINDOW, _windows, agreement
+from models.motion.segments import SHORTEST, SMALLEST, label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
-from models.rasterizer import used_vertices
-from models.reading import load_tensors
-from models.resources import held_memory, return_freed
-from models.sightings import Sightings, dense_tracks
-from models.synthetic import render_room
-from models.tracking import grow_tracks, half_life
+from models.run.files import write_tensors
+from models.run.memory import held_memory, return_freed
+from models.run.reading import load_tensors
+from models.sfm.triangulation import anchors
+from models.surface.rasterizer import used_vertices
+from models.synthetic.sample import render_room
+from models.tracking import growing
+from models.tracking.dis_flow import dis_flow, follow_by_flow
+from models.tracking.flow_fields import FlowFields
+from models.tracking.growing import grow_tracks, half_life
+from models.tracking.sightings import Sightings, dense_tracks
 from models.tracks import Tracks, load_tracks, save_tracks
-from models.triangulation import anchors
+from models.training.inputs import ClipInputs
 
 
 def random_tracks(seed: int, num_frames: int = 12, num_tracks: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +86,7 @@ def test_a_track_that_is_not_seen_stays_where_it_was_last():
 def test_points_followed_in_parts_are_those_followed_at_once(monkeypatch):
     room = render_room(num_frames=8, width=160, height=90)
     whole = grow_tracks(room.frames, 8, allowed=~room.masks)
-    monkeypatch.setattr(tracking, "AT_ONCE", 8 * 50)
+    monkeypatch.setattr(growing, "AT_ONCE", 8 * 50)
     for a, b in zip(whole, grow_tracks(room.frames, 8, allowed=~room.masks), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -125,7 +125,7 @@ def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(mo
     with FlowFields(frames) as fields:
         for masks in (None, allowed):
             found = follow_by_flow(fields, queries, range(12), masks)
-            seen = visible if masks is None else tracking._ended_at_masks(visible, at_points(masks, xy), start)
+            seen = visible if masks is None else growing._ended_at_masks(visible, at_points(masks, xy), start)
             for name in ("xy", "frame", "first"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(Sightings.of(xy, seen), name))
         nearby = follow_by_flow(fields, queries, range(3, 8), None)
@@ -134,7 +134,7 @@ def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(mo
 
 def test_a_clip_seeded_in_stretches_is_covered_like_one_seeded_whole(moved_room, monkeypatch):
     whole = grow_tracks(moved_room.frames, 8, "dis_flow")[1].sum(1)
-    monkeypatch.setattr(tracking, "STRETCH", 3)
+    monkeypatch.setattr(growing, "STRETCH", 3)
     xy, visible = grow_tracks(moved_room.frames, 8, "dis_flow")
     assert (visible.sum(1) > 0.8 * whole).all()
     assert visible.sum(0).max() == len(visible)
@@ -143,9 +143,9 @@ def test_a_clip_seeded_in_stretches_is_covered_like_one_seeded_whole(moved_room,
 
 @pytest.mark.parametrize("num_frames", [1, 2, 100, 101, 1000])
 def test_stretches_hold_every_frame_once_and_reach_into_those_before_them(num_frames):
-    own, reach = zip(*tracking.stretches(num_frames), strict=True)
+    own, reach = zip(*growing.stretches(num_frames), strict=True)
     assert [t for part in own for t in part] == list(range(num_frames))
-    assert all(1 <= len(part) <= tracking.STRETCH for part in own)
+    assert all(1 <= len(part) <= growing.STRETCH for part in own)
     for n, wide in enumerate(reach):
         assert list(wide) == [t for part in own[max(0, n - 1) : n + 1] for t in part]
 

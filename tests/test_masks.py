@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from models.errors import InputError
-from models.masks import dilate, read_masks, write_masks
-from models.video import write_images, write_video
+from models.clip.masks import dilate, read_masks, write_masks
+from models.clip.video import write_images, write_video
+from models.run.errors import InputError
 
 
 def random_masks(num: int = 5, height: int = 24, width: int = 32, seed: int = 0) -> np.ndarray:

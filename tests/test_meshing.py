@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.meshing import JUMP_RATIO, JUMP_TRUST, build_mesh, extrapolate_depth
+from models.surface.meshing import JUMP_RATIO, JUMP_TRUST, build_mesh, extrapolate_depth
 
 WIDTH, HEIGHT = 160, 90
 BORDER_TOLERANCE = 0.05

@@ -5,7 +5,7 @@ from scipy.spatial.transform import Rotation
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from models.cameras import Cameras
-from models.metrics import pose_errors, psnr, reprojection_error, ssim, track_error
+from models.render.metrics import pose_errors, psnr, reprojection_error, ssim, track_error
 
 
 def images(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,13 @@ import functools
 import numpy as np
 import pytest
 
-from models.motion import MotionMasks, background_scene, motion_masks
-from models.rotation import solve_rotation
-from models.sfm import StaticScene
-from models.small_motion import adjust_rotation
-from models.synthetic import SyntheticScene, render_room
-from models.tracking import grow_tracks
-from models.triangulation import triangulate
+from models.motion.motion_masks import MotionMasks, background_scene, motion_masks
+from models.sfm.rotation import solve_rotation
+from models.sfm.small_motion import adjust_rotation
+from models.sfm.static_scene import StaticScene
+from models.sfm.triangulation import triangulate
+from models.synthetic.sample import SyntheticScene, render_room
+from models.tracking.growing import grow_tracks
 
 
 @functools.cache

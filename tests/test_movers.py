@@ -5,19 +5,19 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from models.cameras import Cameras
-from models.canonical import HOLD, _poisson, canonical_coordinates
-from models.encoding import ColorField
-from models.exposure import Exposure
-from models.lifting import contact_depth, lift_mover, smooth_depth
-from models.local_maps import local_map
-from models.moving import MovingMeshPipeline, _reduced, canonical_normalization
-from models.moving_mesh import MovingMesh
-from models.moving_pixels import sample_movers
+from models.clip.exposure import Exposure
+from models.field.encoding import ColorField
+from models.field.world_box import transform_points
+from models.movers.canonical import HOLD, _poisson, canonical_coordinates
+from models.movers.contact import contact_depth, lift_mover, smooth_depth
+from models.movers.local_maps import local_map
+from models.movers.mesh import MovingMesh
+from models.movers.moving_pipeline import MovingMeshPipeline, _reduced, canonical_normalization
+from models.movers.pixels import sample_movers
+from models.movers.soft_mask import SoftMask
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.soft_masks import SoftMask
-from models.synthetic import render_room
+from models.synthetic.sample import render_room
 from models.tracks import Tracks
-from models.world_box import transform_points
 
 BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
 

@@ -6,16 +6,16 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from models.cameras import Cameras, look_at
-from models.encoding import ColorField, HashGrid
-from models.errors import InputError
+from models.field.encoding import ColorField, HashGrid
+from models.field.world_box import normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
-from models.rasterizer import rasterize
-from models.rendering import render_view
-from models.sfm import solve_scene
+from models.render.rendering import render_view
+from models.run.errors import InputError
+from models.sfm.static_scene import solve_scene
+from models.surface.rasterizer import rasterize
 from models.tools import sample_points
 from models.tracks import Tracks
-from models.training import Schedule, train
-from models.world_box import normalization
+from models.training.loop import Schedule, train
 
 FRAMES, WIDTH, HEIGHT = 4, 48, 32
 DEGENERATE = ("none", "plane", "coincident", "behind", "line", "one far away")

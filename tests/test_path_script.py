@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from models.cameras import Cameras
-from models.errors import InputError
-from models.path_script import JOINT, parse_path
-from models.trajectories import Clip
+from models.paths.path_script import JOINT, parse_path
+from models.paths.trajectories import Clip
+from models.run.errors import InputError
 
 FRAMES = 41
 

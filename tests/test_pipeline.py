@@ -5,24 +5,24 @@ import numpy as np
 import pytest
 import torch
 
-from models import tiles
 from models.cameras import Cameras, look_at
-from models.encoding import ColorField, FieldOptimizer, HashGrid
-from models.errors import InputError
-from models.meshing import BORDER_TRUST
-from models.metrics import psnr
+from models.field.encoding import ColorField, FieldOptimizer, HashGrid
+from models.field.world_box import normalization, transform_points
 from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
 )
-from models.rendering import render_view
-from models.sfm import solve_scene
-from models.synthetic import novel_cameras, render_room, render_views
+from models.render import tiles
+from models.render.metrics import psnr
+from models.render.rendering import render_view
+from models.run.errors import InputError
+from models.sfm.static_scene import solve_scene
+from models.surface.meshing import BORDER_TRUST
+from models.synthetic.sample import novel_cameras, render_room, render_views
 from models.tools import DevicePixels, batch_plain, sample_points
-from models.tracking import grow_tracks
+from models.tracking.growing import grow_tracks
 from models.tracks import Tracks
-from models.training import Schedule, train
-from models.world_box import normalization, transform_points
+from models.training.loop import Schedule, train
 
 WIDTH, HEIGHT, NUM_FRAMES = 200, 112, 12
 HELD_OUT = 4

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.plots import colorize_depth, depth_range, draw_mesh, draw_tracks, mask_overlay
+from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks, mask_overlay
 
 BLACK = np.zeros((40, 50, 3), np.uint8)
 

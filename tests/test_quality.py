@@ -28,10 +28,10 @@ from benchmarks.quality_scores import (
 )
 from benchmarks.quality_table import differences, table
 from models.cameras import look_at
-from models.errors import InputError
-from models.metrics import psnr
-from models.synthetic import SyntheticScene, render_room, write_scene
-from models.video import write_images
+from models.clip.video import write_images
+from models.render.metrics import psnr
+from models.run.errors import InputError
+from models.synthetic.sample import SyntheticScene, render_room, write_scene
 
 ROOT = Path(__file__).parent.parent
 

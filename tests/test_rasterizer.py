@@ -6,8 +6,8 @@ import torch
 from scipy.spatial import ConvexHull, Delaunay
 from torch import Tensor
 
-from models import rasterizer
-from models.rasterizer import Fragments, interpolate, interpolate_torch, rasterize
+from models.surface import rasterizer
+from models.surface.rasterizer import Fragments, interpolate, interpolate_torch, rasterize
 
 WIDTH, HEIGHT = 61, 47
 K = torch.tensor([[52.0, 0.3, 29.0], [0, 49.0, 25.0], [0, 0, 1]], dtype=torch.float64)

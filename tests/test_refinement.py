@@ -6,15 +6,15 @@ import torch
 from clips import true_tracks
 from scipy.spatial.transform import Rotation
 
-from models.encoding import ColorField, HashGrid
-from models.metrics import psnr
+from models.field.encoding import ColorField, HashGrid
+from models.field.world_box import normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
-from models.refinement import GRAZING, RATE, PlainRefinement, Refinement
-from models.rendering import render_view
-from models.synthetic import render_room
+from models.render.metrics import psnr
+from models.render.rendering import render_view
+from models.synthetic.sample import render_room
 from models.tools import DevicePixels, TrainingPixels, sample_points
-from models.training import Schedule, train
-from models.world_box import normalization
+from models.training.loop import Schedule, train
+from models.training.refinement import GRAZING, RATE, PlainRefinement, Refinement
 
 SIZE = 32
 

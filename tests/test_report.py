@@ -13,14 +13,14 @@ from clips import true_tracks
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from models.errors import InputError
-from models.figures import loss_curve, save_png, svg, write_charts
-from models.report import Report, three_js, write_report
-from models.report_world import gather_world, point_colors, world_json
-from models.results import track_overlay
-from models.synthetic import SyntheticScene, render_room
-from models.training import History
-from models.video import write_video
+from models.clip.video import write_video
+from models.report.charts import loss_curve, save_png, svg, write_charts
+from models.report.page import Report, three_js, write_report
+from models.report.videos import track_overlay
+from models.report.world import gather_world, point_colors, world_json
+from models.run.errors import InputError
+from models.synthetic.sample import SyntheticScene, render_room
+from models.training.loop import History
 
 FRAMES, WIDTH, HEIGHT = 12, 160, 90
 VIDEOS = (

@@ -10,9 +10,10 @@ import pytest
 import torch
 from forks import ask, fork_server
 
-from models.errors import InputError
-from models.frame_store import FrameStore
-from models.resources import (
+from models.clip.frame_store import FrameStore
+from models.clip.video import read_video, write_images
+from models.run.errors import InputError
+from models.run.memory import (
     GIB,
     MemoryLimitError,
     Meter,
@@ -24,8 +25,7 @@ from models.resources import (
     warn_of_need,
     watched_memory,
 )
-from models.synthetic import render_room
-from models.video import read_video, write_images
+from models.synthetic.sample import render_room
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="read from /proc")
 
@@ -77,7 +77,7 @@ def test_arrays_of_frames_that_a_dropped_error_holds_are_given_back():
 
 @linux
 def test_a_block_that_takes_too_much_is_ended_and_another_is_left_alone(monkeypatch):
-    monkeypatch.setattr("models.resources.WATCH_SECONDS", 0.02)
+    monkeypatch.setattr("models.run.memory.WATCH_SECONDS", 0.02)
     kept = []
     with pytest.raises(MemoryLimitError, match="GiB"), watched_memory(held_memory() + 50_000_000):
         for _ in range(200):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models import rigid
 from models.cameras import Cameras
-from models.rigid import SHARED, WHOLE, RigidMotion, _stretches, metric_depth, solve_rigid
+from models.movers import rigid
+from models.movers.rigid import SHARED, WHOLE, RigidMotion, _stretches, metric_depth, solve_rigid
 
 FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
 
@@ -55,8 +55,8 @@ def test_tracks_that_lead_far_away_get_the_depth_of_their_neighbours(box):
 
 
 def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short(monkeypatch):
-    monkeypatch.setattr("models.rigid.WHOLE", 24)
-    monkeypatch.setattr("models.rigid.SHARED", 8)
+    monkeypatch.setattr("models.movers.rigid.WHOLE", 24)
+    monkeypatch.setattr("models.movers.rigid.SHARED", 8)
     random, count = np.random.default_rng(5), 56
     shape = random.uniform(-0.5, 0.5, (500, 3))
     turn = Rotation.from_rotvec(np.radians(np.linspace(0, 110, count))[:, None] * [0, 1, 0]).as_matrix()

@@ -15,11 +15,11 @@ import torch
 import demo_pipeline
 import foreground_points
 from models.cameras import load_transforms, save_transforms
-from models.metrics import psnr
-from models.stages import content_of
-from models.synthetic import SyntheticScene, render_room
+from models.clip.video import read_video, write_images
+from models.render.metrics import psnr
+from models.run.stages import content_of
+from models.synthetic.sample import SyntheticScene, render_room
 from models.tracks import load_tracks
-from models.video import read_video, write_images
 
 pytestmark = pytest.mark.slow
 
@@ -208,7 +208,7 @@ def train_here(folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None
 def test_a_scene_is_trained_again_from_its_configuration_and_no_run_keeps_frames_of_another(
     folder, movers, monkeypatch
 ):
-    monkeypatch.setattr("models.fitting.LOG2_ENTRIES", (12, 12))
+    monkeypatch.setattr("models.training.fit_scene.LOG2_ENTRIES", (12, 12))
     flags = {"background_path": "results/clip/background_points.pt", "video_path": "clip/frames", "num_epochs": 1}
     own = {"foreground_path": "movers/foreground_points.pt", "holdout_every": 5, "output_dir": "first"}
     train_here(folder, monkeypatch, **flags | own)

@@ -6,15 +6,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models import mapping
 from models.cameras import Cameras, save_transforms, similarity_between
-from models.errors import InputError
-from models.known_cameras import read_cameras
-from models.mapping import interpolated
-from models.rotation import solve_rotation
-from models.sfm import solve_scene
-from models.synthetic import render_room
-from models.tracking import grow_tracks
+from models.run.errors import InputError
+from models.sfm import mapping
+from models.sfm.known_cameras import read_cameras
+from models.sfm.mapping import interpolated
+from models.sfm.rotation import solve_rotation
+from models.sfm.static_scene import solve_scene
+from models.synthetic.sample import render_room
+from models.tracking.growing import grow_tracks
 
 WIDTH, HEIGHT = 200, 112
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoints
-from models.checkpoints import Checkpoint
-from models.encoding import ColorField, HashGrid
-from models.errors import InputError, NumericalError
-from models.files import replacing, subfolder, write_bytes, write_json, write_tensors
-from models.learned_inputs import DepthOptions
+from models.depth.options import DepthOptions
+from models.field.encoding import ColorField, HashGrid
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.stages import Stages, content_of, digest, fingerprint, own_settings
+from models.run import checkpoints
+from models.run.checkpoints import Checkpoint
+from models.run.errors import InputError, NumericalError
+from models.run.files import replacing, subfolder, write_bytes, write_json, write_tensors
+from models.run.stages import Stages, content_of, digest, fingerprint, own_settings
 from models.tools import TrainingPixels
-from models.training import Schedule, train
+from models.training.loop import Schedule, train
 
 SCRIPT = Path(__file__)
 
@@ -317,7 +317,7 @@ def test_writing_tensors_to_a_full_disk_names_it(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write_tensors(tmp_path / "x.pt", {"a": torch.zeros(3)})
-    monkeypatch.setattr("models.files.os.fsync", full)
+    monkeypatch.setattr("models.run.files.os.fsync", full)
     with pytest.raises(InputError, match=r"x.pt.*No space left"):
         write_tensors(tmp_path / "x.pt", {"a": torch.ones(3)})
     monkeypatch.undo()

@@ -10,10 +10,10 @@ from clips import true_tracks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import kernels_stereo, stereo
-from models.meshing import FINE, JUMP_TRUST, build_mesh
 from models.pipeline import TriangleMeshPipeline
-from models.synthetic import render_room
+from models.surface import stereo, stereo_kernels
+from models.surface.meshing import FINE, JUMP_TRUST, build_mesh
+from models.synthetic.sample import render_room
 
 WIDTH, HEIGHT, FRAMES = 200, 112, 12
 
@@ -99,9 +99,9 @@ def test_fine_vertices_tell_outlines_that_coarse_ones_do_not():
 
 
 def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray, float]:
-    radius = kernels_stereo.RADIUS
+    radius = stereo_kernels.RADIUS
     patch = np.pad(image, radius, "edge")[y : y + 2 * radius + 1, x : x + 2 * radius + 1].astype(np.float64)
-    weights = np.exp(-(((patch - patch[radius, radius]) / kernels_stereo.COLOR_SIGMA) ** 2))
+    weights = np.exp(-(((patch - patch[radius, radius]) / stereo_kernels.COLOR_SIGMA) ** 2))
     weights /= weights.sum()
     centred = patch - (weights * patch).sum()
     return weights, weights * centred, float((weights * centred**2).sum())
@@ -109,15 +109,15 @@ def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.nda
 
 def unlikeness_plain(source, A, T, weights, values, variance, x, y, rho, slope) -> float:
     """The formula in numpy: each pixel of the patch through the exact map, read at the nearest enlarged pixel."""
-    zoom, radius = kernels_stereo.ZOOM, kernels_stereo.RADIUS
+    zoom, radius = stereo_kernels.ZOOM, stereo_kernels.RADIUS
     j, i = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     r = rho + slope[0] * i + slope[1] * j
     X, Y, Z = np.einsum("ab,bji->aji", A, np.stack([x + i, y + j, np.ones(i.shape)])) + T[:, None, None] * r
     column, row = (zoom * X / Z).astype(int), (zoom * Y / Z).astype(int)
     grey = source[row.clip(0, len(source) - 1), column.clip(0, source.shape[1] - 1)].astype(np.float64)
     mean = (weights * grey).sum()
-    spread = (weights * grey**2).sum() - mean**2 + kernels_stereo.NOISE
-    return 1 - (values * grey).sum() / np.sqrt(spread * (variance + kernels_stereo.NOISE))
+    spread = (weights * grey**2).sum() - mean**2 + stereo_kernels.NOISE
+    return 1 - (values * grey).sum() / np.sqrt(spread * (variance + stereo_kernels.NOISE))
 
 
 @settings(max_examples=30, deadline=None)
@@ -126,19 +126,19 @@ def test_unlikeness_equals_its_formula(seed):
     random = np.random.default_rng(seed)
     smooth = cv2.GaussianBlur(random.uniform(0, 255, (60, 80)).astype(np.float32), (0, 0), 3)
     image = (8 * (smooth - smooth.mean()) + 128).astype(np.float32)
-    source = np.repeat(np.repeat(np.roll(image, 2, 1), kernels_stereo.ZOOM, 0), kernels_stereo.ZOOM, 1)
+    source = np.repeat(np.repeat(np.roll(image, 2, 1), stereo_kernels.ZOOM, 0), stereo_kernels.ZOOM, 1)
     x, y = random.integers(20, 60), random.integers(20, 40)
     rho, slope = random.uniform(0.5, 1.0), random.uniform(-1e-3, 1e-3, 2)
     A, T = np.eye(3, dtype=np.float32), np.array([random.uniform(-3, 3), random.uniform(-3, 3), 0], np.float32)
     plain = weights_plain(image, y, x)
-    weights, values = np.empty(kernels_stereo.SIDE**2, np.float32), np.empty(kernels_stereo.SIDE**2, np.float32)
-    variance = kernels_stereo.patch_weights(image, y, x, weights, values)
+    weights, values = np.empty(stereo_kernels.SIDE**2, np.float32), np.empty(stereo_kernels.SIDE**2, np.float32)
+    variance = stereo_kernels.patch_weights(image, y, x, weights, values)
     np.testing.assert_allclose(weights, plain[0].ravel(), atol=1e-5)
     np.testing.assert_allclose(values, plain[1].ravel(), atol=1e-3)
     given = np.float32(x + 0.5), np.float32(y + 0.5), np.float32(rho), *slope.astype(np.float32)
-    fast = kernels_stereo.unlikeness(source.ravel(), 80, 60, A, T, weights, values, variance, *given)
+    fast = stereo_kernels.unlikeness(source.ravel(), 80, 60, A, T, weights, values, variance, *given)
     exact = unlikeness_plain(source, A.astype(float), T.astype(float), *plain, x + 0.5, y + 0.5, rho, slope)
-    assert abs(fast - min(exact, kernels_stereo.UNSEEN)) < 0.05  # a pixel on an edge may round either way
+    assert abs(fast - min(exact, stereo_kernels.UNSEEN)) < 0.05  # a pixel on an edge may round either way
 
 
 @settings(max_examples=30, deadline=None)
@@ -148,7 +148,7 @@ def test_weighted_median_equals_the_plain_one(seed, radius):
     rho, sure = random.uniform(1, 2, (9, 11)).astype(np.float32), random.random((9, 11)) < 0.6
     rgb, region = random.uniform(0, 60, (9, 11, 3)).astype(np.float32), random.random((9, 11)) < 0.7
     out = np.empty_like(rho)
-    kernels_stereo.weighted_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
+    stereo_kernels.weighted_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
     for y, x in np.ndindex(9, 11):
         j, i = np.mgrid[max(0, y - radius) : min(9, y + radius + 1), max(0, x - radius) : min(11, x + radius + 1)]
         weight = np.exp(-((rgb[j, i] - rgb[y, x]) ** 2).sum(-1) / 400 - ((j - y) ** 2 + (i - x) ** 2) / radius**2)
@@ -167,5 +167,5 @@ def test_agreement_counts_views_that_see_the_same_surface():
     others = np.stack([rho, 1.01 * rho, 1.5 * rho])
     region, out = np.ones((6, 8), bool), np.empty((6, 8), np.int32)
     region[0] = False
-    kernels_stereo.agreement(rho, others, A, T, region, 0.02, 0, 6, out)
+    stereo_kernels.agreement(rho, others, A, T, region, 0.02, 0, 6, out)
     assert (out[0] == 0).all() and (out[1:] == 2).all()

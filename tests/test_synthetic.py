@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.errors import InputError
-from models.synthetic import NOVEL_VIEWS, SyntheticScene, novel_cameras, render_room, render_views, write_scene
+from models.run.errors import InputError
+from models.synthetic.sample import NOVEL_VIEWS, SyntheticScene, novel_cameras, render_room, render_views, write_scene
 
 SMALL = {"num_frames": 6, "width": 96, "height": 64, "num_tracks": 200}
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.track_scores import LIMITS, score_tracks
+from benchmarks.track_scores import LIMITS, score_tracks
 
 
 @settings(deadline=None)

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pans import panned, panning, queries_over
 
-from models.tracker_windows import both_ways, in_groups, in_windows
-from models.tracking import seed_rounds
+from models.learned.windows import both_ways, in_groups, in_windows
+from models.tracking.growing import seed_rounds
 
 
 def onwards(pan: np.ndarray, seen: np.ndarray):

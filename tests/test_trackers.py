@@ -15,10 +15,10 @@ import torch
 from pans import panned, panning, queries_over
 
 import models
-from models.errors import InputError
-from models.learned_trackers import LEARNED
-from models.lucas_kanade import lucas_kanade
-from models.tracking import TRACKERS, open_tracker, track_points
+from models.learned.trackers import LEARNED
+from models.run.errors import InputError
+from models.tracking.growing import TRACKERS, open_tracker, track_points
+from models.tracking.lucas_kanade import lucas_kanade
 
 COTRACKER = """
 import torch
@@ -138,8 +138,8 @@ class Predictor(FromFolder):
 @pytest.fixture
 def submodules(tmp_path, monkeypatch):
     """A folder of stand-ins in place of submodules/, with checkpoints; what was imported is forgotten again."""
-    monkeypatch.setattr("models.third_party.SUBMODULES", tmp_path)
-    monkeypatch.setattr("models.tracker_spatracker2.check_device", lambda device: None)
+    monkeypatch.setattr("models.learned.third_party.SUBMODULES", tmp_path)
+    monkeypatch.setattr("models.learned.spatracker2.check_device", lambda device: None)
     monkeypatch.setattr(models, "__path__", list(models.__path__))
     known = set(sys.modules)
     spatracker = "spatracker2/models/SpaTrackV2/models"
@@ -191,7 +191,7 @@ def test_tapir_in_windows_equals_one_pass(submodules, monkeypatch):
     frames, _ = panning(20)
     queries = queries_over(20, 9)
     in_pieces = open_tracker("tapir")(frames, queries)
-    monkeypatch.setattr("models.tracker_tapir.WINDOW", 20)
+    monkeypatch.setattr("models.learned.tapir.WINDOW", 20)
     for a, b in zip(in_pieces, open_tracker("tapir")(frames, queries), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not in_pieces[1].all() and in_pieces[1].mean() > 0.7
@@ -204,7 +204,7 @@ def test_cotracker_is_asked_in_its_own_pixel_convention(submodules):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_missing_package_is_refused_with_the_command_that_fetches_it(submodules, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("models.third_party.SUBMODULES", tmp_path / "nowhere")
+    monkeypatch.setattr("models.learned.third_party.SUBMODULES", tmp_path / "nowhere")
     checkpoint = submodules / "spatracker2/checkpoints" if name == "spatracker2" else None
     with pytest.raises(InputError, match=rf"'{name}' needs its own code; run: git clone \S+ submodules/{name} && git"):
         open_tracker(name, checkpoint)
@@ -254,7 +254,7 @@ def test_an_unknown_tracker_is_refused_with_all_that_are_known():
 
 
 def test_no_third_party_code_is_imported_before_it_is_chosen():
-    code = "import sys, models.learned_inputs; print({'cotracker', 'tapnet', 'transformers'} & sys.modules.keys())"
+    code = "import sys, models.depth.options; print({'cotracker', 'tapnet', 'transformers'} & sys.modules.keys())"
     folder = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout == "set()\n"
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from models.errors import InputError
-from models.synthetic import render_room
-from models.tracking import CORNER_QUALITY, coarse_to_fine, grow_tracks, register_tracker, thin, track_points
+from models.run.errors import InputError
+from models.synthetic.sample import render_room
+from models.tracking.growing import CORNER_QUALITY, coarse_to_fine, grow_tracks, register_tracker, thin, track_points
 
 SPACING = 10
 
@@ -151,7 +151,7 @@ def test_an_unknown_tracker_is_refused_with_the_known_ones(room):
 
 
 def test_a_registered_tracker_is_found_by_name(room, monkeypatch):
-    monkeypatch.setattr("models.tracking.TRACKERS", {})
+    monkeypatch.setattr("models.tracking.growing.TRACKERS", {})
     register_tracker("frozen")(lambda frames, q: (np.repeat(q[None, :, 1:], len(frames), 0), np.ones((12, 2), bool)))
     xy, visible = track_points(room.frames, np.array([[0, 3, 4], [0, 5, 6]]), "frozen")
     assert visible.all() and (xy == np.array([[3, 4], [5, 6]])).all()
@@ -184,6 +184,6 @@ def test_the_same_input_gives_the_same_tracks(room, grown):
 @pytest.mark.parametrize(("longest", "name"), [(8, "dis_flow"), (7, "lucas_kanade")])
 def test_auto_takes_the_tracker_that_the_length_allows(monkeypatch, longest, name):
     room = render_room(num_frames=8, width=160, height=90)
-    monkeypatch.setattr("models.tracking.LONGEST_BY_FLOW", longest)
+    monkeypatch.setattr("models.tracking.growing.LONGEST_BY_FLOW", longest)
     for a, b in zip(grow_tracks(room.frames, 12, "auto"), grow_tracks(room.frames, 12, name), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from models.errors import InputError
+from models.run.errors import InputError
 from models.tracks import Tracks, load_tracks, save_tracks
 
 

@@ -4,8 +4,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, save_transforms
-from models.path_script import parse_path
-from models.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file, middle_frame
+from models.paths.path_script import parse_path
+from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file, middle_frame
 
 DEPTH = 4.0
 LOOPS = ["spiral", "orbit", "dolly", "zoom"]

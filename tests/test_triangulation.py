@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cameras import Cameras, look_at
-from models.triangulation import _normal_equations, _observations, triangulate
+from models.sfm.triangulation import _normal_equations, _observations, triangulate
 
 WIDTH, HEIGHT = 320, 180
 

@@ -7,10 +7,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from models.errors import InputError
-from models.files import check_output_dir
-from models.images import natural_key, read_image
-from models.video import VideoWriter, read_video, write_images, write_video
+from models.clip.images import natural_key, read_image
+from models.clip.video import VideoWriter, read_video, write_images, write_video
+from models.run.errors import InputError
+from models.run.files import check_output_dir
 
 
 def clip(num: int = 6, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -207,8 +207,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from models.errors import InputError
-from models.video import write_video
+from models.run.errors import InputError
+from models.clip.video import write_video
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
 try:

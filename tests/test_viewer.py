@@ -21,14 +21,14 @@ from playwright.sync_api import Page
 from scipy.spatial.transform import Rotation
 
 from models.cameras import load_transforms, save_transforms
-from models.errors import InputError
-from models.key_frames import KeyFrame, pose_matrix, smooth_path
-from models.results import picture_function
-from models.scene import load_scene
-from models.synthetic import render_room
+from models.clip.video import read_video, write_images
+from models.paths.key_frames import KeyFrame, pose_matrix, smooth_path
+from models.render.scene import load_scene
+from models.report.videos import picture_function
+from models.report.viewer import check_address
+from models.run.errors import InputError
+from models.synthetic.sample import render_room
 from models.tracks import save_tracks
-from models.video import read_video, write_images
-from models.viewer import check_address
 
 ROOT = Path(__file__).parent.parent
 FRAMES, WIDTH, HEIGHT = 8, 160, 96

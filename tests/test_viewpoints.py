@@ -9,11 +9,11 @@ from scipy.spatial.transform import Rotation
 from test_refinement import SIZE
 
 from models.cameras import Cameras
-from models.encoding import ColorField, HashGrid
+from models.field.encoding import ColorField, HashGrid
+from models.field.viewpoints import Viewpoints
 from models.pipeline import LEAST_COUNT, OFF_PATH, Canvas, TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.tools import TrainingPixels
-from models.training import Schedule, train
-from models.viewpoints import Viewpoints
+from models.training.loop import Schedule, train
 
 WALL = np.array([[-2, -2, 1], [2, -2, 1], [2, 2, 1], [-2, 2, 1]], np.float32)
 

@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import atheris
 
 with atheris.instrument_imports(include=["models"]):
-    from models import cameras, masks, tracks
-    from models.errors import InputError
+    from models import cameras, tracks
+    from models.clip import masks
+    from models.run.errors import InputError
 
 import cv2
 import numpy as np

@@ -1,0 +1,1 @@
+"""Pixels in and out: video, images, masks, exposure, other programs' track files."""

@@ -1,0 +1,138 @@
+"""Video files through ffmpeg, frame by frame: upright, square pixels, 8-bit RGB; what is damaged is told."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import imageio_ffmpeg
+import numpy as np
+from numpy import ndarray
+
+from models.run.errors import InputError
+from models.run.reading import MAX_PIXELS, MAX_SIDE
+
+DEFAULT_FPS = 30.0
+"""Frame rate assumed where none is told."""
+SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+# Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,yuv4mpegpipe,mxf,dv"
+)
+# Light to 1 at 203 cd/m2 (ITU-R BT.2408), colours of BT.709; the brighter half is bent instead of clipped.
+_TONE_MAP = (
+    "zscale=tin={transfer}:pin=bt2020:min=bt2020nc:t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,"
+    "tonemap=mobius:param=0.5:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv444p"
+)
+
+
+def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
+    """Frames of a video file, (H, W, 3) uint8; ffmpeg hands them over as PPM images, which say their own size.
+
+    Interlaced frames are made whole, and high dynamic range is mapped to the usual one.
+
+    Args:
+        log: takes ffmpeg's words, for ``damaged_frames`` and ``frame_rate``.
+
+    Raises:
+        InputError: no frame can be decoded, or the size changes.
+    """
+    filters = [*_repairs(_header(path)), f"select='not(mod(n\\,{stride}))'"]
+    filters += [f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}", "setsar=1", "format=rgb24"]
+    command = [*_input(path), "-debug_ts", "-map", "0:v:0", "-vf", ",".join(filters), "-fps_mode", "passthrough"]
+    command += ["-frames:v", str(max_frames)] if max_frames else []
+    command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
+    shape = None
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process:
+        try:
+            while (image := _read_ppm(process.stdout)) is not None:
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise InputError(f"{path}: the frame size changes within the video; re-encode it at one size")
+                yield image
+        finally:
+            process.kill()  # after the last frame it has ended already; an early stop must not wait for the rest
+    if shape is None:
+        raise InputError(
+            f"{path}: {_decode_failure(path, text_of(log))}; give a video that plays, or a folder of images"
+        )
+
+
+def _input(path: Path) -> list[str]:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
+    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-max_pixels", str(MAX_PIXELS)]
+    return [*command, "-i", f"file:{path.absolute()}"]
+
+
+def _header(path: Path) -> str:
+    """What ffmpeg says of the file's first video stream before it decodes."""
+    said = subprocess.run(_input(path), stdin=subprocess.DEVNULL, capture_output=True, check=False).stderr
+    lines = said.decode(errors="replace").splitlines()
+    return next((line for line in lines if ": Video: " in line), "")
+
+
+def _repairs(header: str) -> list[str]:
+    """Filters that the kind of video needs."""
+    filters = []
+    if re.search(r"\b(top|bottom) (coded )?first", header):
+        filters.append("bwdif=mode=send_frame")
+    if (transfer := re.search(r"smpte2084|arib-std-b67", header)) and _has_tone_map():
+        filters.append(_TONE_MAP.format(transfer=transfer[0]))
+    return filters
+
+
+@cache
+def _has_tone_map() -> bool:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-filters"]
+    known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return " zscale " in known and " tonemap " in known
+
+
+def damaged_frames(log: str) -> set[int]:
+    """Numbers, from 0, of the frames that could not be decoded whole, and of those predicted from them."""
+    damaged, number, spoilt = set(), 0, False
+    for line in log.splitlines():
+        if "corrupt decoded frame" in line:
+            spoilt = True
+            damaged.add(number)
+        elif "decoder -> pts" in line:
+            if number not in damaged and "keyframe:1" in line:
+                spoilt = False
+            if spoilt:
+                damaged.add(number)
+            number += 1
+    return damaged
+
+
+def text_of(log: IO[bytes]) -> str:
+    """Everything written to a log."""
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
+def _read_ppm(stream: IO[bytes]) -> ndarray | None:
+    if stream.readline() != b"P6\n":
+        return None
+    width, height = map(int, stream.readline().split())
+    stream.readline()  # the maximum, 255
+    data = stream.read(width * height * 3)
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == width * height * 3 else None
+
+
+def _decode_failure(path: Path, log: str) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if "matches no streams" in log:
+        return "holds no video stream"
+    if "Invalid data found" in log or "not on whitelist" in log:
+        return "is no video, or it is corrupt or cut short"
+    return "no frame of it can be decoded, it may be corrupt or cut short"
+
+
+def frame_rate(log: str) -> float:
+    """Frames per second that the file states, or the default."""
+    match = re.search(r"Video: .*?([\d.]+)(k?) (?:fps|tbr)", log)
+    rate = float(match[1]) * (1000 if match[2] else 1) if match else 0.0
+    return rate if 0.1 <= rate <= 1000 else DEFAULT_FPS

@@ -1,0 +1,1 @@
+"""Depth from outside, brought to the scene's scale and put to use."""

@@ -1,0 +1,1 @@
+"""Scene -> files for other programs."""

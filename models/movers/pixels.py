@@ -1,0 +1,76 @@
+"""What the movers' colour field learns from: pixels inside the masks and where on its mover each of them is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from models.cameras import Cameras
+from models.clip.exposure import Exposure
+from models.movers.moving_pipeline import MovingMeshPipeline
+from models.run.memory import return_freed
+from models.surface.rasterizer import interpolate
+from models.tools import share_and_room
+
+SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
+"""A pixel of a mover."""
+MOST_SAMPLES = 10_000_000
+"""Pixels that are kept at most; each is learned many times."""
+
+
+@dataclass(frozen=True)
+class MovingPixels:
+    """S pixels of the movers, with the canonical coordinate that each one sees; stands in for TrainingPixels."""
+
+    places: Float[np.ndarray, "S 3"]
+    rgb: Float[np.ndarray, "S 3"]
+    frame: Int[np.ndarray, "S"]
+    face: Int[np.ndarray, "S"]
+    """All 0: they are trusted alike."""
+    trust: Float[np.ndarray, "1"]
+    world_from_cam: Float[np.ndarray, "F 4 4"]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def points(self, index: Int[np.ndarray, "B"], positions: object = None) -> Float[np.ndarray, "B 3"]:
+        """Canonical coordinates of the pixels."""
+        return self.places[index]
+
+
+def sample_movers(
+    meshes: MovingMeshPipeline,
+    cameras: Cameras,
+    frames: UInt8[np.ndarray, "F H W 3"],
+    masks: Bool[np.ndarray, "F H W"],
+    exposure: Exposure,
+    limit: int = MOST_SAMPLES,
+    generator: np.random.Generator | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> MovingPixels:
+    """The pixels inside the masks of the frames that have a mesh.
+
+    Args:
+        limit: about so many are kept at most, the same share of every frame, chosen by ``generator``.
+        progress: is told how many frames are done, of how many.
+    """
+    generator = generator or np.random.default_rng(0)
+    kept, (share, store) = 0, share_and_room(sum(int(masks[t].sum()) for t in meshes.meshes), limit, SAMPLE)
+    for done, (t, mesh) in enumerate(meshes.meshes.items(), 1):
+        fragments = mesh.fragments(cameras, t)
+        wanted = (fragments.face.numpy() >= 0) & masks[t]
+        if share < 1.0:
+            wanted &= generator.random(wanted.shape, np.float32) < share
+        rows, columns = (places[: len(store) - kept] for places in np.nonzero(wanted))
+        own = store[kept : kept + len(rows)]
+        own["place"] = interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy()
+        own["rgb"] = (frames[t] / (255 * exposure.factor(t))).clip(0, 1)[rows, columns]
+        own["frame"] = t
+        kept += len(rows)
+        progress(done, len(meshes.meshes))
+    pixels = store[:kept]
+    return_freed()
+    alike = np.broadcast_to(np.int32(0), len(pixels)), np.ones(1, np.float32)
+    poses = cameras.world_from_cam.double().numpy()
+    return MovingPixels(pixels["place"], pixels["rgb"], pixels["frame"], *alike, poses)

@@ -1,0 +1,1 @@
+"""Cameras -> cameras: trajectories for new views."""

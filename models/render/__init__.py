@@ -1,0 +1,1 @@
+"""Scene, camera and time -> picture; model.pt; picture metrics."""

@@ -1,0 +1,176 @@
+"""numba kernels of one view: which mesh a pixel sees, at which points of the colour field, and their colours added up.
+
+Each does a range of pixels with one thread, for callers that share out the work.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from models.surface.raster_kernels import depth_of, draw_band
+
+
+@njit(nogil=True, cache=True)
+def _votes_most(depth, weight, pixel, agreement):
+    """The mesh whose surface most weight agrees on, the nearest of those level with it; -1 where no mesh is."""
+    nearest = 0
+    for k in range(1, len(depth)):
+        if depth[k, pixel] < depth[nearest, pixel]:
+            nearest = k
+    least = depth[nearest, pixel]
+    agree = True
+    for k in range(len(depth)):
+        agree = agree and (depth[k, pixel] - least < agreement * least or depth[k, pixel] == np.inf)
+    if agree and math.isfinite(least):
+        return nearest
+    best, best_vote = -1, np.float32(0)
+    for k in range(len(depth)):
+        d = depth[k, pixel]
+        if not math.isfinite(d):
+            continue
+        vote = np.float32(0)
+        for m in range(len(depth)):
+            if abs(depth[m, pixel] - d) < agreement * d:
+                vote += weight[m, pixel]
+        level = vote > best_vote * np.float32(0.9999) and d < depth[best, pixel]
+        if vote > best_vote * np.float32(1.0001) or level:
+            best, best_vote = k, vote
+    return best
+
+
+@njit(nogil=True, cache=True)
+def _blend_pixel(depth, weight, pixel, agreement, least, share):
+    """Fills ``share`` (M,); returns the depth of the surface chosen, inf where there is none."""
+    for k in range(len(share)):
+        share[k] = 0
+    best = _votes_most(depth, weight, pixel, agreement)
+    if best < 0:
+        return np.float32(np.inf)
+    d, total = depth[best, pixel], np.float32(0)
+    for k in range(len(depth)):
+        if abs(depth[k, pixel] - d) < agreement * d:
+            share[k] = weight[k, pixel]
+            total += weight[k, pixel]
+    if not total > 0:
+        return np.float32(np.inf)
+    kept, mean = np.float32(0), np.float32(0)
+    for k in range(len(depth)):
+        if share[k] > 0 and share[k] >= least * total:
+            kept += share[k]
+            mean += share[k] * depth[k, pixel]
+        else:
+            share[k] = 0
+    for k in range(len(depth)):
+        share[k] /= kept
+    return mean / kept
+
+
+@njit(nogil=True, cache=True)
+def blend(depth, weight, begin, end, agreement, least, share, surface):
+    """Shares (M, P) and depth (P,) of the surface of pixels [begin, end); see blending.blend_surfaces."""
+    own = np.empty(len(depth), np.float32)
+    for pixel in range(begin, end):
+        surface[pixel] = _blend_pixel(depth, weight, pixel, agreement, least, own)
+        for k in range(len(depth)):
+            share[k, pixel] = own[k]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
+    """Depth (rows, W) of a mesh in the rows from ``top`` on, inf where empty, and trust of the faces * importance."""
+    nearest, face = np.empty(depth.shape, np.float32), np.empty(depth.shape, np.int32)
+    draw_band(planes, boxes, near, top, nearest, face)
+    for row in range(len(depth)):
+        for column in range(depth.shape[1]):
+            t = face[row, column]
+            depth[row, column] = depth_of(planes[t], column + 0.5, top + row + 0.5) if t >= 0 else np.inf
+            weight[row, column] = importance * trust[t] if t >= 0 else 0
+
+
+@njit(nogil=True, cache=True)
+def _largest(share):
+    k = 0
+    for m in range(1, len(share)):
+        if share[m] > share[k]:
+            k = m
+    return k
+
+
+@njit(nogil=True, cache=True)
+def _group_of(x, y, z, corner, first, end, tolerance):
+    """Which of the groups [first, end) lies within the tolerance along each axis of (x, y, z); -1 for none."""
+    for g in range(first, end):
+        k = g - first
+        if (
+            abs(x - corner[k, 0]) < tolerance
+            and abs(y - corner[k, 1]) < tolerance
+            and abs(z - corner[k, 2]) < tolerance
+        ):
+            return g
+    return -1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _meet(ray, column, row, depth):
+    """Where the ray of a pixel centre is at a z-depth, in the field's box; see tile_points."""
+    px, py = column + 0.5, row + 0.5
+    x = (ray[0, 0] * px + ray[0, 1] * py + ray[0, 2]) * depth + ray[0, 3]
+    y = (ray[1, 0] * px + ray[1, 1] * py + ray[1, 2]) * depth + ray[1, 3]
+    z = (ray[2, 0] * px + ray[2, 1] * py + ray[2, 2]) * depth + ray[2, 3]
+    w = (ray[3, 0] * px + ray[3, 1] * py + ray[3, 2]) * depth + ray[3, 3]
+    return x / w, y / w, z / w
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, part, surface):
+    """Points at which the colour field is to be read for a tile of rows, and how much of which pixel each makes up.
+
+    Surfaces that agree so closely that the field cannot tell them apart are read once, at their weighted mean.
+
+    Args:
+        depth, weight: (M, P) of the meshes; P whole rows of ``width`` pixels from row ``top`` on.
+        ray: (4, 4) float64: the first three columns times (x, y, 1) * depth, plus the last, are the homogeneous point.
+        limits: agreement, least share, and tolerance along each axis of the box.
+        planes: (3 * padded,) the points axis by axis, written, as are ``pixel`` and ``part`` for each point.
+        surface: (P,) depth of the surface, written.
+
+    Returns:
+        How many points.
+    """
+    count, share = 0, np.empty(len(depth), np.float32)
+    leader = np.empty((len(depth), 3))
+    for p in range(depth.shape[1]):
+        surface[p] = _blend_pixel(depth, weight, p, limits[0], limits[1], share)
+        if not math.isfinite(surface[p]):
+            continue
+        first = count
+        for _ in range(len(share)):
+            k = _largest(share)
+            amount = share[k]
+            if not amount > 0:
+                break
+            share[k] = 0
+            x, y, z = _meet(ray, p % width, top + p // width, np.float64(depth[k, p]))
+            g = _group_of(x, y, z, leader, first, count, limits[2])
+            if g < 0:
+                g, count = count, count + 1
+                leader[g - first, 0], leader[g - first, 1], leader[g - first, 2] = x, y, z
+                pixel[g], part[g] = p, 0
+                planes[g] = planes[padded + g] = planes[2 * padded + g] = 0
+            part[g] += amount
+            planes[g] += np.float32(amount * x)
+            planes[padded + g] += np.float32(amount * y)
+            planes[2 * padded + g] += np.float32(amount * z)
+        for g in range(first, count):
+            for i in range(3):
+                planes[i * padded + g] /= part[g]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def add_colors(colors, pixel, part, count, rgb):
+    """rgb (P, 3) += the colours (count, 3) of the points, each times its part of its pixel."""
+    for i in range(count):
+        for c in range(3):
+            rgb[pixel[i], c] += part[i] * colors[i, c]

@@ -1,0 +1,180 @@
+"""What a results folder holds of a trained scene: rebuilt video, novel views, mesh and depth videos, and scores."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from models.cameras import Cameras
+from models.clip.video import VideoWriter, write_image
+from models.render.metrics import finite_psnr, ssim
+from models.render.scene import Scene
+from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
+from models.run.files import subfolder
+from models.tracks import Tracks
+
+MAX_DRAWN = 2000
+"""Tracks of a layer that an overlay shows."""
+BACKGROUND_GROUP = 22
+"""Number that gives the background's tracks a colour of their own, unlike the first movers'."""
+
+
+def reconstruct(
+    out: Path,
+    scene: Scene,
+    frames: np.ndarray,
+    masks: np.ndarray | None = None,
+    held_out: Sequence[int] = (),
+    save_frames: bool = False,
+) -> dict:
+    """Rebuilds the video with its mesh and depth in ``out``, and scores it; held-out frames are novel views.
+
+    ``input.mp4`` holds the frames worked on, to be compared with.
+    """
+    scores, near_far = [], None
+    clear_frames(out, "reconstruction", "heldout")
+    with (
+        VideoWriter(out / "input.mp4", scene.fps) as original,
+        VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
+        VideoWriter(out / "mesh.mp4", scene.fps) as mesh,
+        VideoWriter(out / "depth.mp4", scene.fps) as depth,
+        ExitStack() as stack,
+    ):
+        apart = layer_writers(stack, out, scene)
+        for t in tqdm(range(len(frames)), desc="reconstruction", unit="frame"):
+            layers = scene.rebuild(t)
+            view = layers.merged
+            for writer, rgb in zip(apart, (layers.background.rgb, layers.foreground), strict=False):
+                writer.add(rgb)
+            near_far = near_far or depth_range([view.depth])
+            original.add(frames[t])
+            color.add(view.rgb)
+            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras, t)))
+            depth.add(colorize_depth(view.depth, *near_far))
+            scores.append(score(view.rgb, frames[t], None if masks is None else masks[t]))
+            if save_frames:
+                save_frame(out, "reconstruction", t, view.rgb)
+            if t in held_out:
+                save_frame(out, "heldout", t, view.rgb)
+    return {"frames": scores} | averages(scores, held_out)
+
+
+def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
+    """Writers of the layers' own videos, where there is more than one layer."""
+    paths = [out / "background_only.mp4", out / "foreground_only.mp4"]
+    if scene.moving is None:
+        for path in paths:  # an earlier run's
+            path.unlink(missing_ok=True)
+        return []
+    return [stack.enter_context(VideoWriter(path, scene.fps)) for path in paths]
+
+
+def track_overlay(out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks | None = None) -> None:
+    """Writes tracks.mp4: tracks over the frames with tails, one colour for the background and one for each mover."""
+    layers = [tracks] if movers is None else [tracks, movers]
+    chosen = [np.linspace(0, t.num_tracks - 1, min(MAX_DRAWN, t.num_tracks)).astype(int) for t in layers]
+    xy = np.concatenate([t.xy.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1)
+    visible = np.concatenate([t.visible.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1)
+    groups = [np.full(len(chosen[0]), BACKGROUND_GROUP)]
+    if movers is not None:
+        groups.append(np.ones(len(chosen[1]), int) if movers.label is None else movers.label.numpy()[chosen[1]])
+    drawn = draw_tracks(frames, xy, visible, groups=np.concatenate(groups), max_tracks=2 * MAX_DRAWN)
+    with VideoWriter(out / "tracks.mp4", tracks.fps) as video:
+        for frame in tqdm(drawn, total=len(frames), desc="track overlay", unit="frame"):
+            video.add(frame)
+
+
+def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
+    """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
+    values = {"psnr": finite_psnr(rgb, frame), "ssim": ssim(rgb, frame)}
+    if mask is not None and mask.any() and not mask.all():
+        values["psnr_outside_mask"] = finite_psnr(rgb, frame, ~mask)
+        values["psnr_inside_mask"] = finite_psnr(rgb, frame, mask)
+    return values
+
+
+def heldout_psnr(scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]) -> float:
+    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would take too long."""
+    values = []
+    for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
+        outside = None if masks is None or masks[t].all() else ~masks[t]
+        values.append(finite_psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
+    return float(np.mean(values))
+
+
+def averages(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
+    """Means over training frames and over held-out frames."""
+    groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
+    if held_out:
+        groups["heldout_frames"] = [scores[t] for t in held_out]
+    keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
+    return {
+        name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
+        for name, group in groups.items()
+    }
+
+
+def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Projected vertices (NaN where behind) and faces of the mesh that camera ``index`` of ``view`` sees most of."""
+    meshes = scene.background.meshes
+    source = meshes.nearest_frames(view, index, 1)[0][0]
+    used, faces = torch.unique(meshes.faces[source], return_inverse=True)
+    xy, depth = view[[index]].project(meshes.vertices[used.long()].double())
+    return torch.where(depth[..., None] > 0, xy, torch.nan)[0].numpy(), faces.numpy()
+
+
+def picture_function(scene: Scene):
+    """The function that the live viewer draws with; see viewer.RenderFunction."""
+    small = scene.cameras[[len(scene.cameras) // 2]].resized(
+        96, max(1, 96 * scene.cameras.height // scene.cameras.width)
+    )
+    near_far = depth_range([scene.render(small, 0, 0.0).depth])
+
+    def picture(view: Cameras, time: float, mode: str, background: bool, movers: bool) -> np.ndarray:
+        layers = scene.views(view, 0, time)
+        seen = layers.merged if movers else layers.background
+        if not background:
+            return layers.foreground if movers else np.zeros_like(layers.foreground)
+        if mode == "depth":
+            return colorize_depth(seen.depth, *near_far)
+        return draw_mesh(seen.rgb, *mesh_lines(scene, view, 0)) if mode == "mesh" else seen.rgb
+
+    return picture
+
+
+def render_video(
+    out: Path,
+    scene: Scene,
+    views: Cameras,
+    times: Sequence[float],
+    name: str,
+    save_frames: bool = False,
+    fps: float | None = None,
+) -> float:
+    """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh covers."""
+    coverage = 1.0
+    clear_frames(out, name)
+    with VideoWriter(out / f"{name}.mp4", fps or scene.fps) as video:
+        for i in tqdm(range(len(views)), desc=name, unit="frame"):
+            view = scene.render(views, i, times[i])
+            coverage = min(coverage, float(view.covered.mean()))
+            video.add(view.rgb)
+            if save_frames:
+                save_frame(out, name, i, view.rgb)
+    return coverage
+
+
+def clear_frames(output_dir: Path, *names: str) -> None:
+    """Removes the PNGs that an earlier run left of these videos."""
+    for name in names:
+        for path in (output_dir / "frames" / name).glob("[0-9]*.png"):
+            path.unlink()
+
+
+def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
+    """One PNG of a video."""
+    folder = subfolder(output_dir, "frames", name)
+    write_image(folder / f"{number:05d}.png", rgb)

@@ -1,0 +1,81 @@
+"""What a run tells of itself: progress, settings, versions, a summary."""
+
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.run.errors import InputError
+from models.run.reading import read_json
+from models.run.stages import PROGRAM, own_settings, packages
+
+_EXPORTED = (".glb", ".ply", ".obj")
+
+
+def stage_bars() -> Callable[[str, int, int], None]:
+    """Progress bars of stages that come one after the other, a bar each."""
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=stage, unit="frame")
+        bar = bars[stage]
+        bar.update(done - bar.n)
+        if done >= total:
+            bars.pop(stage).close()
+
+    return progress
+
+
+def configuration(settings: object, device: object, made_from: Mapping[str, str]) -> dict:
+    """All settings (a dataclass), what the inputs and the program were, versions and the commit: a run to repeat.
+
+    Args:
+        made_from: the run's fingerprint; see ``stages.fingerprint``.
+    """
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in own_settings(settings).items()}
+    versions = {"python": platform.python_version(), **packages()}
+    inputs = {name: content for name, content in made_from.items() if not name.startswith("--") and name != PROGRAM}
+    told = {"settings": plain, "device": str(device), "inputs_sha256": inputs, "program_sha256": made_from[PROGRAM]}
+    return {**told, "versions": versions, "commit": commit}
+
+
+def told_by(path: Path) -> dict:
+    """The figures that another script wrote; empty where there is no such file or it is damaged."""
+    try:
+        content = read_json(path, "table of figures")
+    except InputError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def summary(output_dir: Path, metrics: dict, page: Path) -> str:
+    """One block to end a run with: figures, and where to look."""
+    told = {}
+    for name, key in (("training frames", "training_frames"), ("held-out frames", "heldout_frames")):
+        if key in metrics:
+            told[name] = ", ".join(f"{key} {value:.3f}" for key, value in metrics[key].items())
+    for key, scores in metrics.get("exported_mesh", {}).items():
+        frames = key.removesuffix("_frames")
+        told["exported mesh"] = f"{frames} frames, " + ", ".join(f"{name} {v:.3f}" for name, v in scores.items())
+    told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
+    told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
+    files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
+    for kind, suffix in (
+        ("model", ".pt"),
+        ("videos", ".mp4"),
+        ("charts", ".png"),
+        ("data", ".json"),
+        ("exported", _EXPORTED),
+    ):
+        if chosen := [name for name in files if name.endswith(suffix)]:
+            told[kind] = ", ".join(chosen)
+    told["look at"] = page
+    return "\n".join([f"\nresults are in {output_dir}/", *(f"  {name + ':':<17}{text}" for name, text in told.items())])

@@ -1,0 +1,297 @@
+"""COLMAP's part: mapping and bundle adjustment of 2D tracks; the only file that imports pycolmap.
+
+Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed.
+One thread throughout: several add up in any order, and the same seed must give the same cameras.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import torch
+from jaxtyping import Bool, Float, UInt8
+
+from models.cameras import Cameras
+from models.clip.images import natural_key
+from models.run.errors import InputError
+
+MIN_SHARED = 30
+"""Tracks that two frames must share to be matched."""
+LARGEST_MISS = 4.0
+"""Pixels up to which a point agrees with a frame's pose in ``resect``."""
+
+
+def write_database(
+    path: Path, xy: np.ndarray, visible: np.ndarray, width: int, height: int, focal_length: float | None = None
+) -> None:
+    """One shared camera, each frame's visible points as keypoints, each shared track as a match.
+
+    Args:
+        focal_length: in pixels, if known; the principal point is the image's centre.
+    """
+    database = pycolmap.Database.open(path)
+    guess = focal_length or 1.2 * max(width, height)
+    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", guess, width, height)
+    camera.has_prior_focal_length = focal_length is not None
+    database.write_camera(camera, True)
+    rig = pycolmap.Rig()
+    rig.rig_id = 1
+    rig.add_ref_sensor(camera.sensor_id)
+    database.write_rig(rig, True)
+    keypoints = []
+    for t in range(len(xy)):
+        image = pycolmap.Image(name=f"{t:05d}.png", camera_id=1, image_id=t + 1)
+        database.write_image(image, True)
+        frame = pycolmap.Frame()
+        frame.frame_id, frame.rig_id = t + 1, 1
+        frame.add_data_id(image.data_id)
+        database.write_frame(frame, True)
+        keypoints.append(xy[t, visible[t]].astype(np.float64))
+        database.write_keypoints(t + 1, keypoints[t].astype(np.float32))
+    index = np.cumsum(visible, 1) - 1
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = 0
+    for a, b in _pairs(len(xy)):
+        shared = visible[a] & visible[b]
+        if shared.sum() < MIN_SHARED:
+            continue
+        matches = np.stack([index[a, shared], index[b, shared]], 1).astype(np.uint32)
+        geometry = pycolmap.estimate_two_view_geometry(camera, keypoints[a], camera, keypoints[b], matches, options)
+        database.write_matches(a + 1, b + 1, matches)
+        database.write_two_view_geometry(a + 1, b + 1, geometry)
+    database.close()
+
+
+def _pairs(num_frames: int) -> list[tuple[int, int]]:
+    gaps = [2**k for k in range(7) if 2**k < num_frames]
+    return [(t, t + gap) for gap in gaps for t in range(num_frames - gap)]
+
+
+def run_mapper(
+    method: str,
+    database: Path,
+    folder: Path,
+    seed: int,
+    refine_focal_length: bool = True,
+    placed: Callable[[], None] = lambda: None,
+) -> pycolmap.Reconstruction | None:
+    """The largest model that a mapper finds, or None where it finds none.
+
+    ``placed`` is called for each frame that the incremental mapper places; the global one places all at once.
+    """
+    out = folder / method
+    out.mkdir()
+    try:
+        with _silent():
+            if method == "incremental":
+                options = pycolmap.IncrementalPipelineOptions()
+                options.multiple_models, options.extract_colors = False, False
+                options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
+                options.min_model_size = 3
+                options.ba_refine_focal_length = refine_focal_length
+                options.random_seed, options.num_threads = seed, 1
+                models = pycolmap.incremental_mapping(database, folder, out, options, next_image_callback=placed)
+            else:
+                options = pycolmap.GlobalPipelineOptions()
+                options.random_seed, options.num_threads = seed, 1
+                models = pycolmap.global_mapping(database, folder, out, options)
+    except RuntimeError:
+        return None
+    return max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """COLMAP's log speaks of a database that no user has seen."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
+def poses_of(
+    model: pycolmap.Reconstruction, num_frames: int
+) -> tuple[Float[np.ndarray, "F 4 4"], Bool[np.ndarray, "F"], Float[np.ndarray, "3 3"], Float[np.ndarray, "P 3"]]:
+    """world_from_cam of each frame (identity where not registered), which are registered, K, and the points."""
+    registered = np.zeros(num_frames, bool)
+    world_from_cam = np.tile(np.eye(4), (num_frames, 1, 1))
+    for i in model.reg_image_ids():
+        world_from_cam[i - 1, :3] = model.image(i).cam_from_world().inverse().matrix()
+        registered[i - 1] = True
+    K = next(iter(model.cameras.values())).calibration_matrix()
+    return world_from_cam, registered, K, np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3)
+
+
+def resect(
+    K: Float[np.ndarray, "3 3"], width: int, height: int, xyz: Float[np.ndarray, "n 3"], xy: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "4 4"] | None:
+    """world_from_cam of a frame that sees known points at pixels xy; None where fewer than ``MIN_SHARED`` agree."""
+    if len(xyz) < MIN_SHARED:
+        return None
+    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=width, height=height, params=[K[0, 0], K[0, 2], K[1, 2]])
+    options = pycolmap.AbsolutePoseEstimationOptions()
+    options.ransac.max_error, options.ransac.random_seed = LARGEST_MISS, 0
+    with _silent():
+        found = pycolmap.estimate_and_refine_absolute_pose(xy.astype(np.float64), xyz, camera, options)
+    if found is None or found["num_inliers"] < MIN_SHARED:
+        return None
+    pose = np.eye(4)
+    pose[:3] = found["cam_from_world"].inverse().matrix()
+    return pose
+
+
+def bundle_adjust(
+    cameras: Cameras,
+    xyz: Float[np.ndarray, "N 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    refine_focal_length: bool = True,
+) -> Cameras:
+    """Poses and the shared focal length that minimise the robust reprojection error, points moving along.
+
+    Frames with fewer than ``MIN_SHARED`` sightings keep their camera. The first camera's pose stays as it is, and so
+    does the distance of the farthest one from it.
+    """
+    frames = np.flatnonzero(visible.sum(1) >= MIN_SHARED)
+    model = _reconstruction(cameras, xyz, xy, visible, frames)
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_focal_length, options.print_summary = refine_focal_length, False
+    # Tracks that slip by half a pixel agree with some point; a loss that lets go of them early keeps the focal length
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = 0.1
+    options.ceres.solver_options.max_num_iterations = 30
+    options.ceres.solver_options.num_threads = 1
+    config = pycolmap.BundleAdjustmentConfig()
+    for t in frames:
+        config.add_image(int(t) + 1)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    with _silent():
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    moved, _, K, _ = poses_of(model, len(cameras))
+    old = cameras.world_from_cam.double().numpy()
+    moved = _like(moved, old, frames)
+    poses = old.copy()
+    poses[frames] = moved[frames]
+    shared = torch.from_numpy(np.tile(K, (len(cameras), 1, 1)))
+    return Cameras(shared, torch.from_numpy(poses), cameras.width, cameras.height)
+
+
+def _like(moved: np.ndarray, old: np.ndarray, frames: np.ndarray) -> Float[np.ndarray, "F 4 4"]:
+    """Moved poses in the frame of reference and scale of the old ones: the adjustment leaves both free."""
+    first = frames[0]
+    moved = old[first] @ np.linalg.inv(moved[first]) @ moved
+    far = frames[np.linalg.norm(old[frames, :3, 3] - old[first, :3, 3], axis=1).argmax()]
+    before = np.linalg.norm(old[far, :3, 3] - old[first, :3, 3])
+    after = np.linalg.norm(moved[far, :3, 3] - moved[first, :3, 3])
+    if after > 0:
+        moved[:, :3, 3] = old[first, :3, 3] + (before / after) * (moved[:, :3, 3] - old[first, :3, 3])
+    return moved
+
+
+def _reconstruction(
+    cameras: Cameras, xyz: np.ndarray, xy: np.ndarray, visible: np.ndarray, frames: np.ndarray
+) -> pycolmap.Reconstruction:
+    """The tracks as a COLMAP model with one shared camera."""
+    model = pycolmap.Reconstruction()
+    K = cameras.K.double().numpy()
+    values = [K[frames, 0, 0].mean(), K[frames, 0, 2].mean(), K[frames, 1, 2].mean()]
+    camera = pycolmap.Camera(
+        model="SIMPLE_PINHOLE", width=cameras.width, height=cameras.height, params=values, camera_id=1
+    )
+    model.add_camera_with_trivial_rig(camera)
+    poses = cameras.cam_from_world.double().numpy()
+    for t in frames:
+        keypoints = np.ascontiguousarray(xy[t, visible[t]], np.float64)
+        image = pycolmap.Image(name=f"{t:05d}.png", keypoints=keypoints, camera_id=1, image_id=int(t) + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
+    row = np.cumsum(visible, 1) - 1
+    used = np.zeros(len(visible), bool)
+    used[frames] = True
+    for n in np.flatnonzero((visible & used[:, None]).sum(0) >= 2):
+        seen = np.flatnonzero(visible[:, n] & used)
+        track = pycolmap.Track([pycolmap.TrackElement(int(t) + 1, int(row[t, n])) for t in seen])
+        model.add_point3D(xyz[n], track)
+    return model
+
+
+def write_model(
+    folder: Path,
+    cameras: Cameras,
+    frames: list[int],
+    xyz: Float[np.ndarray, "N 3"],
+    rgb: UInt8[np.ndarray, "N 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+) -> None:
+    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are named %05d.png.
+
+    Points that fewer than two of the frames see are left out. Each image has a camera of its own where intrinsics
+    differ between frames.
+    """
+    model = pycolmap.Reconstruction()
+    K = cameras.K.double().numpy()
+    shared = bool((K[frames] == K[frames[0]]).all())
+    poses = cameras.cam_from_world.double().numpy()
+    seen = visible & (visible[frames].sum(0) >= 2)
+    for t in frames:
+        own = frames[0] if shared else t
+        if t == own:
+            values = [K[t, 0, 0], K[t, 1, 1], K[t, 0, 2], K[t, 1, 2]]
+            camera = pycolmap.Camera(
+                model="PINHOLE", width=cameras.width, height=cameras.height, params=values, camera_id=t + 1
+            )
+            model.add_camera_with_trivial_rig(camera)
+        keypoints = np.ascontiguousarray(xy[t, seen[t]], np.float64)
+        image = pycolmap.Image(name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
+    row = np.cumsum(seen, 1) - 1
+    for n in np.flatnonzero(seen[frames].any(0)):
+        elements = [pycolmap.TrackElement(t + 1, int(row[t, n])) for t in frames if seen[t, n]]
+        model.add_point3D(xyz[n], pycolmap.Track(elements), rgb[n])
+    model.update_point_3d_errors()
+    model.write_text(folder)
+
+
+def read_model(path: Path) -> tuple[Cameras, list[str], float]:
+    """Cameras and image names of a COLMAP model folder, in natural name order, without their lens distortion.
+
+    Returns:
+        Cameras, names, and how far distortion moves a pixel at most, see ``lens_shift``.
+
+    Raises:
+        InputError: not such a folder, no image is registered, or images are of unlike sizes.
+    """
+    try:
+        model = pycolmap.Reconstruction(path)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)") from error
+    images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name))
+    if not images:
+        raise InputError(f"{path}: the COLMAP model has no registered image")
+    used = {image.camera_id: image.camera for image in images}.values()
+    sizes = sorted({(camera.width, camera.height) for camera in used})
+    if len(sizes) > 1:
+        told = ", ".join(f"{w}x{h}" for w, h in sizes)
+        raise InputError(f"{path}: the COLMAP model has images of {told}; give one of images of one size")
+    K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
+    pose = np.tile(np.eye(4), (len(images), 1, 1))
+    pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
+    shift = max(lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used)
+    return Cameras(K, torch.from_numpy(pose), *sizes[0]), [image.name for image in images], shift
+
+
+def lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
+    """How far lens distortion moves a pixel at most, in pixels; infinite where a pixel has no ray.
+
+    Args:
+        model: COLMAP's name of the camera model, whose order ``params`` have.
+    """
+    camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
+    grid = np.stack(np.meshgrid(np.linspace(0, width, 17), np.linspace(0, height, 17)), -1).reshape(-1, 2)
+    K = camera.calibration_matrix()
+    straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
+    return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())

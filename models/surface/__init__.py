@@ -1,0 +1,1 @@
+"""Points of a frame -> triangle mesh, dense depth, fragments."""

@@ -1,0 +1,1 @@
+"""Clip and tracks -> trained scene."""

@@ -1,0 +1,196 @@
+"""A clip with its tracks -> a trained scene: meshes, training pixels, and a colour field fitted to each layer."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from models.cameras import Cameras
+from models.clip.exposure import Exposure, estimate_exposure
+from models.clip.masks import dilate
+from models.field.encoding import ColorField, HashGrid
+from models.field.viewpoints import Viewpoints
+from models.field.world_box import normalization
+from models.movers.moving_pipeline import MovingMeshPipeline, canonical_normalization
+from models.movers.pixels import sample_movers
+from models.pipeline import (
+    TriangleMeshPipeline,
+    WorldSpaceTrianglePipeline,
+    finest_resolution,
+)
+from models.render.scene import Layer, MovingLayer, Scene
+from models.report.videos import heldout_psnr, picture_function
+from models.report.viewer import Viewer
+from models.run.checkpoints import Checkpoint
+from models.run.memory import return_freed
+from models.run.record import stage_bars
+from models.surface.stereo import Surfaces, matched_size
+from models.tools import TrainingPixels, sample_points
+from models.tracks import Tracks
+from models.training.inputs import ClipInputs
+from models.training.loop import History, Schedule, train
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How fine a grid of what changes with time is."""
+
+    levels: int
+    cells: float
+    """Along an axis of its finest level, as a share of those of the grid of space."""
+    frames: float
+    """To a cell of that level."""
+
+
+LOG2_ENTRIES = 18, 20
+"""Least and most entries of each level of the hash grid, as powers of 2."""
+PIXELS_PER_ENTRY = 16
+"""Training pixels for each entry between those."""
+CHANGES = Changes(levels=8, cells=1.0, frames=3)
+MOVER_CHANGES = Changes(levels=12, cells=1.5, frames=1)
+"""Canonical places are less exact than surfaces: a frame's own colours make up for it."""
+LEAST_CHANGE_CELLS = 64
+MOVER_EPOCHS = 40
+"""Passes over the movers' pixels, which are few."""
+MOVER_SHARE = 0.3
+"""Seconds of training for the movers as a share of those given."""
+MASK_MARGIN = 3
+"""Pixels by which masks are grown before background colours are learned."""
+_BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+
+
+def train_scene(
+    inputs: ClipInputs,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    viewer: Viewer | None = None,
+) -> tuple[Scene, History]:
+    """The scene, and how training of its background went.
+
+    Args:
+        checkpoint: where training that was stopped goes on from.
+        viewer: shows the scene while it is trained.
+    """
+    tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
+    training = sorted(set(range(len(frames))) - set(inputs.held_out))
+    fitting = _Fitting(seed, device, checkpoint, viewer)
+    exposure = _exposure(inputs, training)
+    scene, history = _background(inputs, training, exposure, schedule, fitting)
+    if inputs.movers is None or masks is None:
+        return scene, history
+    return_freed()
+    bars, movers = stage_bars(), inputs.unread_tracks("foreground")
+    moving = MovingMeshPipeline.from_tracks(movers, masks, training, partial(bars, "mover meshes"))
+    del movers  # and with them the memory of all that was looked at
+    if not moving.meshes:
+        return scene, history
+    drawn = {"generator": fitting.random, "progress": partial(bars, "mover pixels")}
+    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure, **drawn)
+    renderer = fitting.renderer(*canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES)
+    scene = replace(scene, moving=MovingLayer(moving, renderer))
+    seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds
+    schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
+    fitting.fit("movers", scene, renderer, pixels, None, schedule)
+    return scene, history
+
+
+def _background(
+    inputs: ClipInputs, training: list[int], exposure: Exposure, schedule: Schedule, fitting: "_Fitting"
+) -> tuple[Scene, History]:
+    """The scene without movers, trained; the pixels that it was trained on are not kept."""
+    tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
+    meshes, renderer, pixels = _prepared(inputs, training, exposure, fitting)
+    return_freed()
+    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
+    scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
+    return scene, fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
+
+
+def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:
+    tracks = inputs.unread_tracks()
+    return estimate_exposure(inputs.frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
+
+
+def _prepared(
+    inputs: ClipInputs, training: list[int], exposure: Exposure, fitting: "_Fitting"
+) -> tuple[TriangleMeshPipeline, WorldSpaceTrianglePipeline, TrainingPixels]:
+    """The background's meshes, what is trained and what it learns from; the grown masks needed here are not kept."""
+    grown = None if inputs.masks is None else dilate(inputs.masks, MASK_MARGIN)
+    meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
+    box = normalization(meshes.cameras, meshes.vertices[meshes.used])
+    num_pixels = len(training) * meshes.cameras.width * meshes.cameras.height
+    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels, meshes.cameras)
+    own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
+    return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
+
+
+def _meshes(
+    tracks: Tracks, frames: np.ndarray, masks: np.ndarray | None, grown: np.ndarray | None, training: list[int]
+) -> TriangleMeshPipeline:
+    """Meshes of the tracks, and with them as a start those whose outlines the frames themselves tell."""
+    coarse = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="coarse meshes", unit="frame"), masks)
+    framed = tqdm(coarse.faces, desc="meshes", unit="frame")
+    width, height = matched_size(tracks.cameras)
+    starts = partial(coarse.inverse_depth, width=width, height=height)
+    surface_of = Surfaces(frames, tracks.cameras, tracks.visible.numpy(), starts, list(coarse.faces), grown)
+    return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of)
+
+
+class _Fitting:
+    """What training of all layers shares."""
+
+    def __init__(self, seed: int, device: torch.device, checkpoint: Checkpoint | None, viewer: Viewer | None):
+        self.seed, self.device, self.checkpoint, self.viewer = seed, device, checkpoint, viewer
+        self.random = np.random.default_rng(seed)
+
+    def renderer(
+        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, cameras: Cameras, fineness: Changes = CHANGES
+    ) -> WorldSpaceTrianglePipeline:
+        """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels.
+
+        Args:
+            cameras: of the clip; colours may depend on the place of the camera and the time.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        wanted = round(math.log2(max(1, num_pixels / PIXELS_PER_ENTRY)))
+        entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
+        grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
+        cells = max(LEAST_CHANGE_CELLS, round(fineness.cells * finest))
+        changes = HashGrid(fineness.levels, log2_entries=entries, finest_resolution=cells, generator=generator)
+        field = ColorField(grid, generator=generator, code_width=Viewpoints.WIDTH, changes=changes)
+        viewpoints = Viewpoints.of(cameras, 2 / (fineness.frames * cells))
+        return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(self.device)
+
+    def fit(
+        self,
+        name: str,
+        scene: Scene,
+        renderer: WorldSpaceTrianglePipeline,
+        pixels: TrainingPixels,
+        positions: Float[np.ndarray, "V 3"] | None,
+        schedule: Schedule,
+        scored: Callable[[], float] | None = None,
+    ) -> History:
+        """Trains one layer's renderer on its pixels under a progress bar, and before the viewer's eyes."""
+        viewer = self.viewer
+        if viewer is not None:
+            viewer.render = picture_function(scene)
+        with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=_BAR) as bar:
+
+            def progress(share: float, text: str) -> None:
+                bar.update(100 * share - bar.n)
+                bar.set_postfix_str(text)
+                if viewer is not None:
+                    viewer.panel.tell(f"training {name}: {100 * share:.0f} %, {text}")
+                    viewer.step(refresh=True)
+
+            given = renderer, pixels, positions, schedule, self.random, progress
+            return train(*given, self.checkpoint, name, scored)

@@ -1,0 +1,130 @@
+"""What demo_pipeline.py works on, read and checked: track files, the frames they were made on, and masks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from models.clip.masks import read_masks
+from models.clip.video import read_video
+from models.render.scene import Scene
+from models.run.errors import InputError
+from models.tools import MOST_SAMPLES, SAMPLE
+from models.tracks import Tracks, load_tracks
+
+BASE_MEMORY = 5 << 28
+"""Bytes that the program takes whatever the clip."""
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """One clip with its tracks."""
+
+    tracks: Tracks
+    """Of the background."""
+    movers: Tracks | None
+    """Of what moves; None where nothing does or no file was made."""
+    frames: UInt8[np.ndarray, "F H W 3"]
+    masks: Bool[np.ndarray, "F H W"] | None
+    """Where something moves; None where there are no masks beside the background's track file."""
+    held_out: list[int]
+    """Frames kept out of training."""
+    files: Mapping[str, Path]
+    """Where all of it came from, for ``stages.fingerprint``."""
+
+    def unread_tracks(self, layer: str = "background") -> Tracks:
+        """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory with them."""
+        tracks = load_tracks(self.files[layer])
+        # Of its own memory: whoever keeps the cameras would keep all of the file that was looked at.
+        return replace(tracks, K=tracks.K.clone(), world_from_cam=tracks.world_from_cam.clone())
+
+
+def load_inputs(
+    background_path: Path,
+    foreground_path: Path | None = None,
+    video_path: Path | None = None,
+    holdout_every: int = 0,
+    memory: int | None = None,
+) -> ClipInputs:
+    """Reads it all.
+
+    Args:
+        foreground_path: foreground_points.pt beside the background's, where there is one, if not given.
+        video_path: the clip; the one that the track file names if not given.
+        holdout_every: see ``held_out_frames``.
+        memory: bytes to stay within, see ``read_video``.
+
+    Raises:
+        InputError: a file cannot be read, or they are not of one clip.
+    """
+    tracks = load_tracks(background_path)
+    if tracks.layer != "background":
+        raise InputError(f"{background_path}: holds the {tracks.layer} layer; give a background track file")
+    if video_path is None and not tracks.video_path:
+        raise InputError(f"{background_path}: does not say which clip it was made from; give --video_path")
+    clip, masks = video_path or Path(tracks.video_path), background_path.parent / "masks"
+    beside = foreground_path or background_path.parent / "foreground_points.pt"
+    return ClipInputs(
+        tracks=tracks,
+        frames=_frames(clip, tracks, background_path, memory),
+        masks=_masks(masks, tracks),
+        movers=_movers(beside, tracks, background_path) if foreground_path or beside.is_file() else None,
+        held_out=held_out_frames(len(tracks), holdout_every),
+        files={"clip": clip, "masks": masks, "background": background_path, "foreground": beside},
+    )
+
+
+def _frames(clip: Path, tracks: Tracks, background_path: Path, memory: int | None) -> UInt8[np.ndarray, "F H W 3"]:
+    """The frames that the tracks were made on."""
+    indices = tracks.frame_indices.numpy()
+    stride = max(1, int(np.gcd.reduce(indices)))
+    longer = max(tracks.width, tracks.height)
+    video = read_video(clip, int(indices[-1]) // stride + 1, stride, longer, keep=indices, memory=memory)
+    if len(video) != len(tracks) or (video.width, video.height) != (tracks.width, tracks.height):
+        raise InputError(
+            f"{clip}: gives {len(video)} frames {video.width}x{video.height}, but {background_path} was made "
+            f"from {len(tracks)} frames {tracks.width}x{tracks.height}; give the same clip by --video_path"
+        )
+    return video.frames
+
+
+def _masks(folder: Path, tracks: Tracks) -> Bool[np.ndarray, "F H W"] | None:
+    if not folder.is_dir():
+        return None
+    return read_masks(folder, len(tracks), tracks.width, tracks.height, np.arange(len(tracks)))
+
+
+def _movers(path: Path, background: Tracks, background_path: Path) -> Tracks | None:
+    tracks = load_tracks(path)
+    if len(tracks) != len(background) or (tracks.width, tracks.height) != (background.width, background.height):
+        raise InputError(f"{path}: was made from another clip than {background_path}; make both again")
+    if tracks.num_tracks and (tracks.canonical is None or tracks.label is None):
+        raise InputError(f"{path}: has no canonical coordinates and labels; make it with foreground_points.py")
+    return tracks if tracks.num_tracks else None
+
+
+def held_out_frames(num_frames: int, every: int) -> list[int]:
+    """Frames kept out of training: the middle one of every ``every``; none for 0."""
+    return [t for t in range(num_frames) if every and t % every == every // 2]
+
+
+def check_same_clip(scene: Scene, path: Path, tracks: Tracks, background_path: Path) -> None:
+    """Refuses a model that was trained on another clip.
+
+    Raises:
+        InputError: number or size of the frames differ.
+    """
+    cameras = scene.cameras
+    if (len(cameras), cameras.width, cameras.height) != (len(tracks), tracks.width, tracks.height):
+        raise InputError(
+            f"{path}: was trained on {len(cameras)} frames {cameras.width}x{cameras.height}, but "
+            f"{background_path} has {len(tracks)} frames {tracks.width}x{tracks.height}; give two of one clip"
+        )
+
+
+def needed_memory(frames: UInt8[np.ndarray, "F H W 3"]) -> int:
+    """About how many bytes training holds: the program and the fields, frames and masks, and the training pixels."""
+    pixels = frames[..., 0].size
+    return BASE_MEMORY + 8 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)
