@@ -19,7 +19,7 @@ from models.paths.trajectories import CameraPath, Clip, from_file
 from models.render.scene import Scene, load_scene, save_scene
 from models.report.charts import write_charts
 from models.report.page import Report, write_report
-from models.report.videos import picture_function, reconstruct, render_video, track_overlay
+from models.report.videos import reconstruct, render_video, track_overlay
 from models.report.viewer import Viewer
 from models.report.world import gather_world
 from models.run.checkpoints import Checkpoint
@@ -103,14 +103,14 @@ def run(settings: Settings) -> None:
     warn_of_need(needed_memory(inputs.frames), memory_limit(memory), print)
     viewer = open_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and path is None:
-        viewer.render = picture_function(scene)
+        viewer.show(scene)
         return viewer.run()
     metrics, history = {}, None
     if scene is None:
         metrics, history = trained(settings, inputs, device, stages, viewer)
         scene = load_model(settings, inputs, device)
     if viewer is not None:
-        viewer.render = picture_function(scene)
+        viewer.show(scene)
     own = {"camera path": settings.camera_path, "model": settings.checkpoint}
     config = configuration(settings, device, fingerprint(__file__, {}, {**inputs.files, **own}))
     write_json(output_dir / "config.json", config)

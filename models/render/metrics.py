@@ -1,5 +1,6 @@
 """How close a result is to the truth: images, poses, tracks. Arrays in, floats out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy import ndarray
 from skimage.metrics import structural_similarity
 
 from models.cameras import Cameras, similarity_between
+from models.render.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,36 @@ def ssim(
     settings = {"channel_axis": -1, "data_range": 255, "gaussian_weights": True, "sigma": 1.5}
     mean, values = structural_similarity(truth, estimate, use_sample_covariance=False, full=True, **settings)
     return float(mean) if mask is None else float(values[_checked(mask)].mean())
+
+
+def score_frame(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
+    """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
+    values = {"psnr": finite_psnr(rgb, frame), "ssim": ssim(rgb, frame)}
+    if mask is not None and mask.any() and not mask.all():
+        values["psnr_outside_mask"] = finite_psnr(rgb, frame, ~mask)
+        values["psnr_inside_mask"] = finite_psnr(rgb, frame, mask)
+    return values
+
+
+def average_scores(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
+    """Means over training frames and over held-out frames."""
+    groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
+    if held_out:
+        groups["heldout_frames"] = [scores[t] for t in held_out]
+    keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
+    return {
+        name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
+        for name, group in groups.items()
+    }
+
+
+def score_heldout(scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]) -> float:
+    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would take too long."""
+    values = []
+    for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
+        outside = None if masks is None or masks[t].all() else ~masks[t]
+        values.append(finite_psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
+    return float(np.mean(values))
 
 
 def _checked(mask: ndarray) -> ndarray:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from models.cameras import Cameras
 from models.clip.video import VideoWriter, write_image
-from models.render.metrics import finite_psnr, ssim
+from models.render.metrics import average_scores, score_frame
 from models.render.scene import Scene
 from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
 from models.run.files import subfolder
@@ -54,12 +54,12 @@ def reconstruct(
             color.add(view.rgb)
             mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras, t)))
             depth.add(colorize_depth(view.depth, *near_far))
-            scores.append(score(view.rgb, frames[t], None if masks is None else masks[t]))
+            scores.append(score_frame(view.rgb, frames[t], None if masks is None else masks[t]))
             if save_frames:
                 save_frame(out, "reconstruction", t, view.rgb)
             if t in held_out:
                 save_frame(out, "heldout", t, view.rgb)
-    return {"frames": scores} | averages(scores, held_out)
+    return {"frames": scores} | average_scores(scores, held_out)
 
 
 def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
@@ -85,36 +85,6 @@ def track_overlay(out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks 
     with VideoWriter(out / "tracks.mp4", tracks.fps) as video:
         for frame in tqdm(drawn, total=len(frames), desc="track overlay", unit="frame"):
             video.add(frame)
-
-
-def score(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
-    """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
-    values = {"psnr": finite_psnr(rgb, frame), "ssim": ssim(rgb, frame)}
-    if mask is not None and mask.any() and not mask.all():
-        values["psnr_outside_mask"] = finite_psnr(rgb, frame, ~mask)
-        values["psnr_inside_mask"] = finite_psnr(rgb, frame, mask)
-    return values
-
-
-def heldout_psnr(scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]) -> float:
-    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would take too long."""
-    values = []
-    for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
-        outside = None if masks is None or masks[t].all() else ~masks[t]
-        values.append(finite_psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
-    return float(np.mean(values))
-
-
-def averages(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
-    """Means over training frames and over held-out frames."""
-    groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
-    if held_out:
-        groups["heldout_frames"] = [scores[t] for t in held_out]
-    keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
-    return {
-        name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
-        for name, group in groups.items()
-    }
 
 
 def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,8 @@ from models.cameras import Cameras, save_transforms
 from models.clip.video import VideoWriter
 from models.paths.key_frames import KeyFrame, intrinsics, pose_matrix, smooth_path
 from models.paths.trajectories import middle_frame
+from models.render.scene import Scene
+from models.report.videos import picture_function
 from models.report.viewer_panel import Panel
 from models.run.errors import InputError
 
@@ -162,6 +164,15 @@ class Viewer:
                     self._wake.clear()
         except KeyboardInterrupt:
             self.close()
+
+    def show(self, scene: Scene) -> None:
+        """Draws this scene from now on."""
+        self.render = picture_function(scene)
+
+    def tell(self, text: str) -> None:
+        """Shows one line of status, and draws the scene as it is now."""
+        self.panel.tell(text)
+        self.step(refresh=True)
 
     def close(self) -> None:
         """Ends the server."""

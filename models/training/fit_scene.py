@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +25,8 @@ from models.pipeline import (
     WorldSpaceTrianglePipeline,
     finest_resolution,
 )
+from models.render.metrics import score_heldout
 from models.render.scene import Layer, MovingLayer, Scene
-from models.report.videos import heldout_psnr, picture_function
-from models.report.viewer import Viewer
 from models.run.checkpoints import Checkpoint
 from models.run.memory import return_freed
 from models.run.record import stage_bars
@@ -65,23 +65,33 @@ MASK_MARGIN = 3
 _BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
 
 
+class Watcher(Protocol):
+    """Whoever looks at the scene while it is trained, such as the live viewer."""
+
+    def show(self, scene: Scene) -> None:
+        """Takes the scene to draw; training changes it in place."""
+
+    def tell(self, text: str) -> None:
+        """Takes one line of progress, and time to draw the scene as it is now."""
+
+
 def train_scene(
     inputs: ClipInputs,
     schedule: Schedule,
     seed: int,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
-    viewer: Viewer | None = None,
+    watcher: Watcher | None = None,
 ) -> tuple[Scene, History]:
     """The scene, and how training of its background went.
 
     Args:
         checkpoint: where training that was stopped goes on from.
-        viewer: shows the scene while it is trained.
+        watcher: shows the scene while it is trained.
     """
     tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
     training = sorted(set(range(len(frames))) - set(inputs.held_out))
-    fitting = _Fitting(seed, device, checkpoint, viewer)
+    fitting = _Fitting(seed, device, checkpoint, watcher)
     exposure = _exposure(inputs, training)
     scene, history = _background(inputs, training, exposure, schedule, fitting)
     if inputs.movers is None or masks is None:
@@ -110,7 +120,7 @@ def _background(
     meshes, renderer, pixels = _prepared(inputs, training, exposure, fitting)
     return_freed()
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
-    scored = partial(heldout_psnr, scene, frames, masks, inputs.held_out) if inputs.held_out else None
+    scored = partial(score_heldout, scene, frames, masks, inputs.held_out) if inputs.held_out else None
     return scene, fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
 
 
@@ -147,8 +157,8 @@ def _meshes(
 class _Fitting:
     """What training of all layers shares."""
 
-    def __init__(self, seed: int, device: torch.device, checkpoint: Checkpoint | None, viewer: Viewer | None):
-        self.seed, self.device, self.checkpoint, self.viewer = seed, device, checkpoint, viewer
+    def __init__(self, seed: int, device: torch.device, checkpoint: Checkpoint | None, watcher: Watcher | None):
+        self.seed, self.device, self.checkpoint, self.watcher = seed, device, checkpoint, watcher
         self.random = np.random.default_rng(seed)
 
     def renderer(
@@ -179,18 +189,16 @@ class _Fitting:
         schedule: Schedule,
         scored: Callable[[], float] | None = None,
     ) -> History:
-        """Trains one layer's renderer on its pixels under a progress bar, and before the viewer's eyes."""
-        viewer = self.viewer
-        if viewer is not None:
-            viewer.render = picture_function(scene)
+        """Trains one layer's renderer on its pixels under a progress bar, and shows the scene meanwhile."""
+        if self.watcher is not None:
+            self.watcher.show(scene)
         with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=_BAR) as bar:
 
             def progress(share: float, text: str) -> None:
                 bar.update(100 * share - bar.n)
                 bar.set_postfix_str(text)
-                if viewer is not None:
-                    viewer.panel.tell(f"training {name}: {100 * share:.0f} %, {text}")
-                    viewer.step(refresh=True)
+                if self.watcher is not None:
+                    self.watcher.tell(f"training {name}: {100 * share:.0f} %, {text}")
 
             given = renderer, pixels, positions, schedule, self.random, progress
             return train(*given, self.checkpoint, name, scored)
