@@ -17,21 +17,22 @@ import tyro
 from tqdm import tqdm
 
 from models.cameras import Cameras, save_transforms
-from models.clip.masks import dilate, read_masks, write_masks
-from models.clip.video import Video, read_video, write_video
-from models.depth.imported import Imported, fitting_cameras, read_imported
-from models.depth.maps import DepthMaps
-from models.depth.options import (
+from models.clip import Video, dilate, read_masks, read_video, write_masks, write_video
+from models.depth import (
+    DepthMaps,
+    Imported,
     LearnedOptions,
     check_learned_options,
     depth_maps,
+    fitting_cameras,
     forget_depth,
     open_masks,
+    read_imported,
     weights_and_maps,
     with_depth,
 )
-from models.learned.sam2 import MaskModel
-from models.motion.without_movers import (
+from models.learned import MaskModel
+from models.motion import (
     MASK_MARGIN,
     least_tracks,
     masked_scene,
@@ -40,15 +41,24 @@ from models.motion.without_movers import (
     with_points,
     without_movers,
 )
-from models.report.drawing import draw_tracks, mask_overlay
-from models.run.errors import InputError, run_script
-from models.run.files import check_output_dir, subfolder, write_json
-from models.run.memory import memory_limit, warn_of_need, watched_memory
-from models.run.record import configuration, stage_bars
-from models.run.stages import Stages, fingerprint, own_settings
-from models.sfm.known_cameras import cameras_of_clip
-from models.sfm.static_scene import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_scene
-from models.tracking.growing import Tracker, for_length, grow_tracks, open_tracker
+from models.report import draw_tracks, mask_overlay
+from models.run import (
+    InputError,
+    Stages,
+    check_output_dir,
+    configuration,
+    fingerprint,
+    memory_limit,
+    own_settings,
+    run_script,
+    stage_bars,
+    subfolder,
+    warn_of_need,
+    watched_memory,
+    write_json,
+)
+from models.sfm import StaticScene, cameras_of_clip, scene_of_values, scene_values, sharpen_scene, solve_scene
+from models.tracking import Tracker, for_length, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 
 OUTPUTS = (

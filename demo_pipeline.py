@@ -13,24 +13,38 @@ import torch
 import tyro
 
 from models.cameras import save_transforms
-from models.export.formats import EXPORTED, export_and_score, footage_of, parse_formats
-from models.paths.path_script import PathScript, parse_path
-from models.paths.trajectories import CameraPath, Clip, from_file
-from models.render.scene import Scene, load_scene, save_scene
-from models.report.charts import write_charts
-from models.report.page import Report, write_report
-from models.report.videos import reconstruct, render_video, track_overlay
+from models.export import EXPORTED, export_and_score, footage_of, parse_formats
+from models.paths import CameraPath, Clip, PathScript, from_file, parse_path
+from models.render import Scene, load_scene, save_scene
+from models.report import Report, gather_world, reconstruct, render_video, track_overlay, write_charts, write_report
 from models.report.viewer import Viewer
-from models.report.world import gather_world
-from models.run.checkpoints import Checkpoint
-from models.run.errors import InputError, run_script
-from models.run.files import check_output_dir, write_json
-from models.run.memory import Meter, memory_limit, warn_of_need, watched_memory
-from models.run.record import configuration, summary, told_by
-from models.run.stages import Stages, digest, fingerprint
-from models.training.fit_scene import MASK_MARGIN, train_scene
-from models.training.inputs import ClipInputs, check_same_clip, load_inputs, needed_memory
-from models.training.loop import History, Schedule
+from models.run import (
+    Checkpoint,
+    InputError,
+    Meter,
+    Stages,
+    check_output_dir,
+    configuration,
+    digest,
+    fingerprint,
+    memory_limit,
+    run_script,
+    summary,
+    told_by,
+    warn_of_need,
+    watched_memory,
+    write_json,
+)
+from models.training import (
+    MASK_MARGIN,
+    ClipInputs,
+    History,
+    Schedule,
+    check_same_clip,
+    load_inputs,
+    needed_memory,
+    train_scene,
+)
 
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
 """Settings that the model depends on."""

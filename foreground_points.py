@@ -18,30 +18,35 @@ from tqdm import tqdm
 
 from background_points import clip_name, describe, load_masks, steps, taken_tracker
 from models.cameras import Cameras
-from models.clip.images import write_image
-from models.clip.masks import at_points
-from models.clip.video import Video, read_video, write_video
-from models.depth.imported import Imported, read_imported
-from models.depth.options import (
+from models.clip import Video, at_points, read_video, write_image, write_video
+from models.depth import (
     DEPTH_FOLDER,
     DepthOptions,
+    Imported,
     check_depth_options,
     depth_maps,
+    read_imported,
     tracks_depth,
     weights_and_maps,
 )
-from models.motion.segments import label_movers
-from models.movers.canonical import canonical_coordinates
-from models.movers.contact import lift_mover
-from models.movers.rigid import metric_depth, solve_rigid
+from models.motion import label_movers
+from models.movers import canonical_coordinates, lift_mover, metric_depth, solve_rigid
 from models.pipeline import TriangleMeshPipeline
-from models.report.drawing import draw_tracks
-from models.run.errors import InputError, run_script
-from models.run.files import check_output_dir, subfolder, write_json
-from models.run.memory import memory_limit, watched_memory
-from models.run.record import configuration
-from models.run.stages import Stages, fingerprint, own_settings
-from models.tracking.growing import Tracker, grow_tracks, open_tracker
+from models.report import draw_tracks
+from models.run import (
+    InputError,
+    Stages,
+    check_output_dir,
+    configuration,
+    fingerprint,
+    memory_limit,
+    own_settings,
+    run_script,
+    subfolder,
+    watched_memory,
+    write_json,
+)
+from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
 
 OUTPUTS = ("foreground_points.pt", "foreground_tracks.mp4", "labels", "foreground_config.json")
@@ -175,7 +180,7 @@ def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.
     folder = background_path.parent / "masks"
     if not folder.is_dir():
         raise InputError(f"{folder}: there are no masks beside {background_path}; run background_points.py again")
-    from models.clip.masks import read_masks
+    from models.clip import read_masks
 
     return read_masks(folder, len(video), video.width, video.height, np.arange(len(video)))
 

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from models.cameras import Cameras
-from models.field.encoding import ColorField
-from models.field.world_box import normalization
+from models.field import ColorField, normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.tracks import Tracks
 

@@ -25,11 +25,7 @@ from benchmarks.quality_runs import Flags, Run, run_scene, split_flags
 from benchmarks.quality_scenes import Scene, read_scenes
 from benchmarks.quality_scores import score_pictures
 from benchmarks.quality_table import LEGEND, differences, table, unpaired
-from models.run.errors import InputError, run_script
-from models.run.files import check_output_dir, write_json
-from models.run.reading import read_json
-from models.run.record import configuration
-from models.run.stages import fingerprint
+from models.run import InputError, check_output_dir, configuration, fingerprint, read_json, run_script, write_json
 
 OWN_NAME = "spacelayer"
 

@@ -5,9 +5,9 @@ import torch
 from benchmarks.quality_runs import Run
 from benchmarks.quality_scenes import HELD_OUT
 from benchmarks.quality_scores import camera_errors, rendered_depth_error, track_depth_error
-from models.export.footage import spread
-from models.render.scene import load_scene
-from models.run.reading import read_json
+from models.export import spread
+from models.render import load_scene
+from models.run import read_json
 
 DEPTH_FRAMES = 8
 """Frames whose rendered depth is looked at."""

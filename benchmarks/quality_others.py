@@ -9,13 +9,11 @@ import torch
 from benchmarks.quality_runs import Run, numbered
 from benchmarks.quality_scenes import HELD_OUT, Scene
 from models.cameras import save_transforms
-from models.clip.masks import write_masks
-from models.export.datasets import write_colmap
-from models.export.formats import footage_of
-from models.render.scene import load_scene
-from models.run.errors import InputError
-from models.run.files import check_output_dir, subfolder, write_bytes
-from models.training.inputs import held_out_frames, load_inputs
+from models.clip import write_masks
+from models.export import footage_of, write_colmap
+from models.render import load_scene
+from models.run import InputError, check_output_dir, subfolder, write_bytes
+from models.training import held_out_frames, load_inputs
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ import foreground_points
 from benchmarks.quality_scenes import HELD_OUT, Scene
 from benchmarks.quality_scores import Similarity, similarity
 from models.cameras import Cameras, load_transforms, save_transforms
-from models.clip.images import image_paths, read_image
-from models.run.errors import InputError
-from models.run.files import check_output_dir
+from models.clip import image_paths, read_image
+from models.run import InputError, check_output_dir
 from models.tracks import Tracks, load_tracks
-from models.training.inputs import held_out_frames
+from models.training import held_out_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {

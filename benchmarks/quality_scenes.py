@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from models.clip.images import image_paths
-from models.run.errors import InputError
-from models.run.reading import is_file
+from models.clip import image_paths
+from models.run import InputError, is_file
 
 HELD_OUT = "held out"
 """Name of the views that are frames of the clip itself."""

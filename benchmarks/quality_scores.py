@@ -12,8 +12,8 @@ from skimage.metrics import structural_similarity
 
 from benchmarks.flip import flip_map
 from models.cameras import Cameras
-from models.clip.images import read_image
-from models.run.errors import InputError
+from models.clip import read_image
+from models.run import InputError
 
 FEWEST_PIXELS = 50
 """A region of fewer pixels is not scored."""

@@ -25,11 +25,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.clip import Clip, make_clip
-from models.field.encoding import ColorField, FieldOptimizer
-from models.render.rendering import render_view
-from models.surface.rasterizer import Fragments, rasterize
+from models.field import ColorField, FieldOptimizer
+from models.render import render_view
+from models.surface import Fragments, rasterize
 from models.tools import sample_points
-from models.training.loop import Schedule, train
+from models.training import Schedule, train
 
 FLOPS_FORWARD = 2 * (24 * 64 + 64 * 64 + 64 * 3)
 FLOPS_TRAIN = 3 * FLOPS_FORWARD

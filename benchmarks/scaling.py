@@ -20,9 +20,9 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.clip import make_clip
-from models.render.rendering import render_view
+from models.render import render_view
 from models.tools import sample_points
-from models.training.loop import Schedule, train
+from models.training import Schedule, train
 
 
 @dataclass(frozen=True)

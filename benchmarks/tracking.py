@@ -23,11 +23,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.track_scores import score_tracks
-from models.clip.video import read_video
-from models.learned.trackers import LEARNED
-from models.run.errors import InputError, run_script
-from models.synthetic.sample import render_room
-from models.tracking.growing import TRACKERS, open_tracker, track_points
+from models.clip import read_video
+from models.learned import LEARNED
+from models.run import InputError, run_script
+from models.synthetic import render_room
+from models.tracking import TRACKERS, open_tracker, track_points
 
 ROOMS = {
     "still room": {"num_movers": 0},

@@ -9,9 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.run.errors import InputError
-from models.run.files import write_json
-from models.run.reading import MAX_PIXELS, MAX_SIDE, read_json
+from models.run import MAX_PIXELS, MAX_SIDE, InputError, read_json, write_json
 
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 

@@ -15,13 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.cameras import Cameras
-from models.field.encoding import ColorField
-from models.field.viewpoints import Viewpoints
-from models.field.world_box import transform_points
-from models.run.errors import InputError
-from models.surface.meshing import build_mesh, hidden_points
-from models.surface.rasterizer import Fragments, rasterize, used_vertices
-from models.surface.stereo import Surface
+from models.field import ColorField, Viewpoints, transform_points
+from models.run import InputError
+from models.surface import Fragments, Surface, build_mesh, hidden_points, rasterize, used_vertices
 from models.tracks import Tracks
 
 NUM_BLENDED = 4

@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numba import njit
 from torch import Tensor
 
-from models.clip.exposure import Exposure
-from models.field.world_box import transform_points
+from models.clip import Exposure
+from models.field import transform_points
 from models.pipeline import TriangleMeshPipeline
-from models.run.errors import InputError
-from models.run.memory import return_freed
-from models.run.threads import run_tasks, split_range
+from models.run import InputError, return_freed, run_tasks, split_range
 
 SAMPLE = np.dtype([("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)])
 """A training pixel, side by side in memory: to draw one at random is then one wait for memory, not four."""

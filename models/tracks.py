@@ -9,10 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.clip.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
-from models.run.errors import InputError
-from models.run.files import write_tensors
-from models.run.reading import is_file, load_tensors
+from models.clip import SPATRACKER_KEYS, from_npz, from_spatracker
+from models.run import InputError, is_file, load_tensors, write_tensors
 
 FORMAT_VERSION = 1
 LAYERS = ("background", "foreground")

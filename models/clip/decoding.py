@@ -11,8 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy import ndarray
 
-from models.run.errors import InputError
-from models.run.reading import MAX_PIXELS, MAX_SIDE
+from models.run import MAX_PIXELS, MAX_SIDE, InputError
 
 DEFAULT_FPS = 30.0
 """Frame rate assumed where none is told."""

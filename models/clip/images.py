@@ -10,10 +10,17 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from models.run.errors import InputError
-from models.run.files import check_output_dir, write_bytes
-from models.run.memory import bounded_memory
-from models.run.reading import HEADROOM, MAX_PIXELS, MAX_SIDE, claimed_size, read_limited
+from models.run import (
+    HEADROOM,
+    MAX_PIXELS,
+    MAX_SIDE,
+    InputError,
+    bounded_memory,
+    check_output_dir,
+    claimed_size,
+    read_limited,
+    write_bytes,
+)
 
 # A corrupt image is reported by InputError; OpenCV's own lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from models.clip.images import image_paths, read_image, write_images
 from models.clip.video import check_exists, iterate_frames
-from models.run.errors import InputError
+from models.run import InputError
 
 _WHITE = 127
 """A pixel is moving where any channel is above this."""

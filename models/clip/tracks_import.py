@@ -13,9 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.run.errors import InputError
-from models.run.memory import bounded_memory
-from models.run.reading import HEADROOM
+from models.run import HEADROOM, InputError, bounded_memory
 
 SPATRACKER_KEYS = ("track2d_pred", "vis_pred", "track3d_pred", "intrs", "c2w_traj")
 NPZ_KEYS = ("coords", "visibs", "intrinsics", "extrinsics")

@@ -16,8 +16,7 @@ from models.clip.frame_checks import SIZE, misleading, named, small_picture
 from models.clip.frame_store import FrameStore
 from models.clip.images import image_paths, read_image, write_image, write_images
 from models.clip.video_writer import VideoWriter, write_video
-from models.run.errors import InputError
-from models.run.reading import is_file
+from models.run import InputError, is_file
 
 __all__ = [
     "Video",

@@ -12,8 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from models.clip.decoding import SCALE_FLAGS, text_of
-from models.run.errors import InputError
-from models.run.files import take_place, write_error
+from models.run import InputError, take_place, write_error
 
 
 class VideoWriter:

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.clip.video import Video
-from models.run.errors import InputError
-from models.sfm.triangulation import triangulate
+from models.clip import Video
+from models.run import InputError
+from models.sfm import triangulate
 from models.tracks import Tracks, load_tracks
 
 FITTING = 0.6

@@ -17,11 +17,9 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.clip.images import natural_key
+from models.clip import natural_key
 from models.depth.fit import MIN_POINTS, fit_inverse_depth, holds_inverse
-from models.run.errors import InputError
-from models.run.memory import bounded_memory
-from models.run.reading import HEADROOM, MAX_PIXELS, MAX_SIDE, claimed_size, is_file, read_limited
+from models.run import HEADROOM, MAX_PIXELS, MAX_SIDE, InputError, bounded_memory, claimed_size, is_file, read_limited
 
 FAR_SHELL = 4.0
 """What lies beyond this many times the depth of the farthest points is drawn there: the far shell."""

@@ -7,18 +7,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.clip.video import Video
+from models.clip import Video
 from models.depth.imported import Imported, align_imported
 from models.depth.maps import DepthMaps, align_depth, read_depth
 from models.depth.movers import align_to_tracks, mover_depth
 from models.depth.points import align_to_scene, fill_gaps, settle_points
 from models.depth.turning import raise_relief
-from models.learned.depth import check_depth_model, open_depth_model, remove_depth_maps, write_depth_maps
-from models.learned.pretrained import SUBMODULES
-from models.learned.sam2 import MaskModel, check_mask_model, open_mask_model
-from models.run.errors import InputError
-from models.run.files import subfolder
-from models.sfm.static_scene import StaticScene
+from models.learned import (
+    SUBMODULES,
+    MaskModel,
+    check_depth_model,
+    check_mask_model,
+    open_depth_model,
+    open_mask_model,
+    remove_depth_maps,
+    write_depth_maps,
+)
+from models.run import InputError, subfolder
+from models.sfm import StaticScene
 from models.tracks import Tracks
 
 DEPTH_FOLDER = "depth"

@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.depth.maps import AlignedDepth, DepthMaps, align_depth
-from models.sfm.static_scene import StaticScene
-from models.sfm.triangulation import UNSURE, DepthGuess, Points, anchors, triangulate
+from models.sfm import UNSURE, DepthGuess, Points, StaticScene, anchors, triangulate
 
 GAP, BETWEEN = 3.0, 2.0
 """Spacings from the nearest tracked point beyond which points are added, and from one added point to the next."""

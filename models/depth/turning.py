@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from models.depth.fit import MIN_POINTS, fit_inverse_depth
 from models.depth.maps import DepthMaps, inverse_values
-from models.run.errors import InputError
-from models.sfm.static_scene import StaticScene
+from models.run import InputError
+from models.sfm import StaticScene
 
 FARTHEST = 8.0
 """Distance of the far shell, in median distances."""

@@ -1,1 +1,7 @@
 """Scene -> files for other programs."""
+
+from models.export.datasets import write_colmap
+from models.export.footage import spread
+from models.export.formats import EXPORTED, export_and_score, footage_of, parse_formats
+
+__all__ = ["EXPORTED", "export_and_score", "footage_of", "parse_formats", "spread", "write_colmap"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.export.world_mesh import WorldMesh
-from models.surface.rasterizer import interpolate, rasterize
+from models.surface import interpolate, rasterize
 
 PADDING = 2
 """Texels round each chart, so that filtering does not read its neighbour."""

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, UInt8
 
 from models.cameras import save_transforms
-from models.clip.images import write_images
+from models.clip import write_images
 from models.export.footage import Footage
 from models.export.mesh_files import write_ply
-from models.run.files import subfolder, take_place, write_json
-from models.sfm.colmap import write_model
+from models.run import subfolder, take_place, write_json
+from models.sfm import write_model
 from models.tracks import Tracks
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.clip.exposure import Exposure
-from models.clip.masks import dilate
+from models.clip import Exposure, dilate
 
 
 @dataclass(frozen=True)

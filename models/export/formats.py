@@ -12,10 +12,8 @@ from models.export.gltf import decode_image, encode_image, to_bytes
 from models.export.mesh_files import write_animated_glb, write_glb, write_obj, write_point_cloud
 from models.export.mover_atlas import mover_meshes
 from models.export.texture import TexturedMesh, textured_world
-from models.render.metrics import finite_psnr, ssim
-from models.render.scene import Scene
-from models.run.errors import InputError
-from models.run.files import check_output_dir, subfolder
+from models.render import Scene, finite_psnr, ssim
+from models.run import InputError, check_output_dir, subfolder
 from models.tracks import Tracks
 
 FORMATS = ("glb", "ply", "obj", "colmap", "nerfstudio")

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
 from models.export.atlas import Atlas
-from models.run.files import replacing
+from models.run import replacing
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963

@@ -9,8 +9,8 @@ from models.cameras import Cameras
 from models.export.gltf import GltfWriter, camera_motion, encode_image, to_bytes
 from models.export.mover_atlas import MoverMeshes
 from models.export.texture import TexturedMesh
-from models.paths.trajectories import middle_frame
-from models.run.files import write_bytes
+from models.paths import middle_frame
+from models.run import write_bytes
 
 MAX_POINTS = 500_000
 

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from models.export.atlas import Atlas, build_atlas
 from models.export.texture import TexturedMesh, fill_borders
-from models.render.scene import DEPTH_TOLERANCE, MovingLayer, Scene
+from models.render import DEPTH_TOLERANCE, MovingLayer, Scene
 
 MAX_TEXELS = 2_500_000
 """Of the movers' texture, which must be a PNG: some 6 MB."""

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from models.cameras import Cameras
 from models.export.footage import Footage
 from models.pipeline import NEAR, TriangleMeshPipeline
-from models.surface.meshing import JUMP_TRUST
-from models.surface.rasterizer import interpolate, rasterize
+from models.surface import JUMP_TRUST, interpolate, rasterize
 
 SPLIT = 4
 """Parts into which each edge of a face is cut."""

@@ -15,8 +15,8 @@ from models.export.footage import Footage, spread
 from models.export.silhouettes import find_rims, pixels_of
 from models.export.world_mesh import WorldMesh, build_world_mesh, keyframes
 from models.pipeline import NEAR, TriangleMeshPipeline, WorldSpaceTrianglePipeline
-from models.render.blending import fill_holes
-from models.surface.rasterizer import interpolate, rasterize
+from models.render import fill_holes
+from models.surface import interpolate, rasterize
 
 ROUNDS = 2
 MAX_FITTED = 48

@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from models.cameras import Cameras
 from models.export.footage import spread
 from models.pipeline import NEAR, TriangleMeshPipeline
-from models.surface.meshing import BORDER_TRUST
-from models.surface.rasterizer import Fragments, rasterize, used_vertices
+from models.surface import BORDER_TRUST, Fragments, rasterize, used_vertices
 
 MARGIN = 0.2
 """How far past the image the test of coverage looks, as a share of the longer side: as far as meshes reach."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.field.grid_kernels import flat_view
 from models.field.reference import AdamRule
 from models.field.vectors import LANES, any_nonzero, fma, load, root, splat, store, where_nonzero
-from models.run.threads import run_tasks
+from models.run import run_tasks
 
 _CHUNK = 1 << 18
 

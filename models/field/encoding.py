@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from models.field import adam_kernels, grid_kernels, mlp_kernels
 from models.field.reference import AdamRule, adam_reference, encode_reference
-from models.run.threads import scratch
+from models.run import scratch
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 HIDDEN = mlp_kernels.WIDTH

@@ -31,7 +31,7 @@ from models.field.vectors import (
     to_float,
     to_int,
 )
-from models.run.threads import run_tasks, scratch
+from models.run import run_tasks, scratch
 
 BLOCK = 64
 

@@ -29,7 +29,7 @@ from models.field.vectors import (
     store,
     to_int,
 )
-from models.run.threads import run_tasks, split_range
+from models.run import run_tasks, split_range
 
 WIDTH = 64
 CHANNELS = 3

@@ -15,8 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.learned.pretrained import Pretrained, open_pretrained
-from models.run.errors import InputError
-from models.run.files import check_output_dir, replacing
+from models.run import InputError, check_output_dir, replacing
 
 DepthModel = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "H W"]]
 """One RGB frame -> its inverse depth."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.learned.third_party import SUBMODULES
-from models.run.errors import InputError
+from models.run import InputError
 
 UNUSED = "mask_token"
 """A weight that encoders need in training only, so that some checkpoints leave it out."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.learned.depth import IMAGENET_MEAN, IMAGENET_STD
 from models.learned.pretrained import Pretrained, open_pretrained
-from models.run.errors import InputError
+from models.run import InputError
 
 MaskModel = Callable[
     [UInt8[np.ndarray, "F H W 3"], UInt8[np.ndarray, "F H W"], Callable[[int, int], None]], UInt8[np.ndarray, "F H W"]

@@ -9,7 +9,7 @@ import torch
 import models
 from models.learned.third_party import Source, import_from
 from models.learned.windows import both_ways, in_groups, in_windows
-from models.run.errors import InputError
+from models.run import InputError
 
 SOURCE = Source(
     tracker="spatracker2",

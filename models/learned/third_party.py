@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from models.run.errors import InputError
+from models.run import InputError
 
 SUBMODULES = Path(__file__).resolve().parents[2] / "submodules"
 

@@ -12,12 +12,9 @@ from scipy import ndimage
 
 from models.motion.evidence import gather_evidence
 from models.motion.segments import label_movers, segment
-from models.run.memory import return_freed
-from models.sfm.rotation import solve_rotation
-from models.sfm.small_motion import adjust_rotation
-from models.sfm.static_scene import StaticScene
-from models.sfm.triangulation import triangulate
-from models.tracking.growing import thin
+from models.run import return_freed
+from models.sfm import StaticScene, adjust_rotation, solve_rotation, triangulate
+from models.tracking import thin
 
 COVERAGE = 0.7
 """Share of the image over which tracks must agree with a scene for it to be taken as the background at once."""

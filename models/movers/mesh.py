@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.surface.rasterizer import Fragments, rasterize
+from models.surface import Fragments, rasterize
 
 NEAR = 1e-3
 """Smallest depth that is drawn, as a share of the mover's."""

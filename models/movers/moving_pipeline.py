@@ -19,7 +19,7 @@ from models.movers.local_maps import local_map, mover_box
 from models.movers.mesh import MovingMesh
 from models.movers.soft_mask import SoftMask
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.surface.rasterizer import interpolate
+from models.surface import interpolate
 from models.tracks import Tracks
 
 OUTLINE_STEP = 6

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
-from models.clip.exposure import Exposure
+from models.clip import Exposure
 from models.movers.moving_pipeline import MovingMeshPipeline
-from models.run.memory import return_freed
-from models.surface.rasterizer import interpolate
+from models.run import return_freed
+from models.surface import interpolate
 from models.tools import share_and_room
 
 SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])

@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.sfm.colmap import MIN_SHARED, bundle_adjust, poses_of, run_mapper, write_database
-from models.sfm.triangulation import Points, triangulate
-from models.tracking.growing import half_life, thin
+from models.sfm import MIN_SHARED, Points, bundle_adjust, poses_of, run_mapper, triangulate, write_database
+from models.tracking import half_life, thin
 
 REGISTERED_SHARE = 0.8
 """Share of the frames with enough tracks that must be placed for a mover to be taken as rigid."""

@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
 from models.cameras import Cameras
-from models.run.errors import InputError
+from models.run import InputError
 
 
 @dataclass(frozen=True)

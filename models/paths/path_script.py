@@ -14,7 +14,7 @@ import torch
 from models.cameras import Cameras
 from models.paths.stabilization import at_times
 from models.paths.trajectories import TRAJECTORIES, CameraPath, Clip
-from models.run.errors import InputError
+from models.run import InputError
 
 MAX_FRAMES, MAX_SIDE = 100_000, 8192
 JOINT = 15

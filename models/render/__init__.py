@@ -1,1 +1,22 @@
 """Scene, camera and time -> picture; model.pt; picture metrics."""
+
+from models.render.blending import fill_holes
+from models.render.metrics import average_scores, finite_psnr, score_frame, score_heldout, ssim
+from models.render.rendering import render_view
+from models.render.scene import DEPTH_TOLERANCE, Layer, MovingLayer, Scene, load_scene, save_scene
+
+__all__ = [
+    "DEPTH_TOLERANCE",
+    "Layer",
+    "MovingLayer",
+    "Scene",
+    "average_scores",
+    "fill_holes",
+    "finite_psnr",
+    "load_scene",
+    "render_view",
+    "save_scene",
+    "score_frame",
+    "score_heldout",
+    "ssim",
+]

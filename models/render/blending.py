@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.render.view_kernels import blend
-from models.run.threads import run_tasks, split_range
+from models.run import run_tasks, split_range
 
 AGREEMENT = np.float32(0.03)
 """Depths within this ratio of each other are one surface."""

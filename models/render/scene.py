@@ -9,15 +9,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.clip.exposure import Exposure
-from models.field.encoding import ColorField, HashGrid
-from models.field.viewpoints import Viewpoints
-from models.movers.moving_pipeline import MovingMeshPipeline
+from models.clip import Exposure
+from models.field import ColorField, HashGrid, Viewpoints
+from models.movers import MovingMeshPipeline
 from models.pipeline import Canvas, TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.rendering import Rendering, render_view
-from models.run.errors import InputError
-from models.run.files import write_tensors
-from models.run.reading import MAX_PIXELS, MAX_SIDE, check_storage, is_file, load_tensors
+from models.run import MAX_PIXELS, MAX_SIDE, InputError, check_storage, is_file, load_tensors, write_tensors
 from models.tracks import camera_problem
 
 MODEL_VERSION = 4

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from models.field import grid_kernels, mlp_kernels
-from models.field.encoding import ColorField
+from models.field import ColorField, grid_kernels, mlp_kernels
 from models.render import view_kernels
 from models.render.blending import AGREEMENT, LEAST_SHARE
-from models.run.threads import run_tasks, scratch, split_range
-from models.surface.raster_kernels import setup_mesh
+from models.run import run_tasks, scratch, split_range
+from models.surface import setup_mesh
 
 PIXELS_PER_TILE = 1 << 13
 CELL_SHARE = 0.25

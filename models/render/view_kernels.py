@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from models.surface.raster_kernels import depth_of, draw_band
+from models.surface import depth_of, draw_band
 
 
 @njit(nogil=True, cache=True)

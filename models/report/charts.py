@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from models.cameras import Cameras
-from models.paths.trajectories import middle_frame
+from models.paths import middle_frame
 from models.report.world import World
-from models.run.files import replacing
+from models.run import replacing
 from models.tracks import Tracks
-from models.training.loop import History
+from models.training import History
 
 INK, GRID, ACCENT, SECOND = "#1f2430", "#d8dce4", "#2563eb", "#e8590c"
 _CSS = {INK: "currentColor", GRID: "var(--grid)", ACCENT: "var(--accent)", SECOND: "var(--second)"}

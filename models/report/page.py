@@ -21,7 +21,7 @@ from trimesh import resources, util
 from models.report.charts import svg
 from models.report.tables import files_table, metrics_table, seconds_table, settings_table, tiles
 from models.report.world import World, world_json
-from models.run.files import write_bytes
+from models.run import write_bytes
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_GLB = 20 * 2**20

@@ -9,11 +9,10 @@ import torch
 from tqdm import tqdm
 
 from models.cameras import Cameras
-from models.clip.video import VideoWriter, write_image
-from models.render.metrics import average_scores, score_frame
-from models.render.scene import Scene
+from models.clip import VideoWriter, write_image
+from models.render import Scene, average_scores, score_frame
 from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
-from models.run.files import subfolder
+from models.run import subfolder
 from models.tracks import Tracks
 
 MAX_DRAWN = 2000

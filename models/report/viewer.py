@@ -21,13 +21,12 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, save_transforms
-from models.clip.video import VideoWriter
-from models.paths.key_frames import KeyFrame, intrinsics, pose_matrix, smooth_path
-from models.paths.trajectories import middle_frame
-from models.render.scene import Scene
+from models.clip import VideoWriter
+from models.paths import KeyFrame, intrinsics, middle_frame, pose_matrix, smooth_path
+from models.render import Scene
 from models.report.videos import picture_function
 from models.report.viewer_panel import Panel
-from models.run.errors import InputError
+from models.run import InputError
 
 MOVING_SECONDS = 0.065
 """Seconds that a picture may take while the view moves; its size is steered by it."""

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
-from models.paths.trajectories import middle_frame
-from models.sfm.triangulation import anchors
+from models.paths import middle_frame
+from models.sfm import anchors
 from models.tracks import Tracks
 
 MAX_POINTS = 40_000

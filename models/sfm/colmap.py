@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.clip.images import natural_key
-from models.run.errors import InputError
+from models.clip import natural_key
+from models.run import InputError
 
 MIN_SHARED = 30
 """Tracks that two frames must share to be matched."""

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.cameras import Cameras, load_lenses, load_transforms
-from models.clip.images import image_paths
-from models.clip.video import Video
-from models.run.errors import InputError
+from models.clip import Video, image_paths
+from models.run import InputError
 from models.sfm.colmap import lens_shift, read_model
 
 ASPECT_TOLERANCE = 0.03

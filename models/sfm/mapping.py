@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from models.cameras import Cameras
 from models.sfm.colmap import bundle_adjust, poses_of, resect, run_mapper, write_database
 from models.sfm.triangulation import UNSURE, triangulate
-from models.tracking.growing import half_life
+from models.tracking import half_life
 
 Progress = Callable[[str, int, int], None]
 """Is told a stage, how many of its steps are done, and of how many."""

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
-from models.run.errors import InputError
+from models.run import InputError
 from models.sfm.mapping import MIN_TRACKS, Progress, adjust_cameras, interpolated, map_cameras
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
 from models.sfm.triangulation import Points, triangulate
-from models.tracking.growing import half_life, thin
+from models.tracking import half_life, thin
 
 ENOUGH_TRACKS = 150
 """Tracks that a frame keeps when short ones are left out of solving cameras, where it has so many."""

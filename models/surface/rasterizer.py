@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.run.threads import run_tasks, split_range
+from models.run import run_tasks, split_range
 from models.surface import raster_kernels
 
 PAIRS_PER_CHUNK = 1 << 22

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.run.threads import run_tasks, split_range
+from models.run import run_tasks, split_range
 from models.surface import stereo_kernels
 
 LONGEST_SIDE = 480

@@ -1,6 +1,6 @@
 """Writes the sample clip with its ground truth: ``python -m models.synthetic FOLDER``."""
 
-from models.run.errors import run_script
+from models.run import run_script
 from models.synthetic.sample import main
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from models.cameras import Cameras, look_at
-from models.run.errors import InputError
+from models.run import InputError
 from models.synthetic.rays import BOX, CYLINDER, ELLIPSOID, ROOM
 from models.synthetic.textures import DOTS, GRID, PLAIN, POSTER, STONES, TRIANGLES
 

@@ -15,9 +15,8 @@ import tyro
 from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from models.cameras import Cameras
-from models.clip.video import write_images, write_video
-from models.run.errors import InputError
-from models.run.files import check_output_dir, replacing
+from models.clip import write_images, write_video
+from models.run import InputError, check_output_dir, replacing
 from models.synthetic.rays import trace, unoccluded
 from models.synthetic.room import Room, camera_path
 from models.synthetic.textures import shade

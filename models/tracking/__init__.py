@@ -1,5 +1,25 @@
 """Frames -> 2D tracks."""
 
-from models.tracking.growing import grow_tracks, open_tracker, register_tracker, track_points
+from models.tracking.growing import (
+    TRACKERS,
+    Tracker,
+    for_length,
+    grow_tracks,
+    half_life,
+    open_tracker,
+    register_tracker,
+    thin,
+    track_points,
+)
 
-__all__ = ["grow_tracks", "open_tracker", "register_tracker", "track_points"]
+__all__ = [
+    "TRACKERS",
+    "Tracker",
+    "for_length",
+    "grow_tracks",
+    "half_life",
+    "open_tracker",
+    "register_tracker",
+    "thin",
+    "track_points",
+]

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from models.clip.masks import at_points
+from models.clip import at_points
 from models.tracking.flow_fields import FlowFields
 from models.tracking.optical_flow import sample
 from models.tracking.sightings import Sightings

@@ -13,9 +13,9 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from models.clip.masks import at_points
-from models.learned.trackers import LEARNED, Tracker, open_learned
-from models.run.errors import InputError
+from models.clip import at_points
+from models.learned import LEARNED, Tracker, open_learned
+from models.run import InputError
 from models.tracking.dis_flow import dis_flow, follow_by_flow
 from models.tracking.flow_fields import FlowFields
 from models.tracking.lucas_kanade import lucas_kanade

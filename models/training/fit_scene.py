@@ -13,24 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.cameras import Cameras
-from models.clip.exposure import Exposure, estimate_exposure
-from models.clip.masks import dilate
-from models.field.encoding import ColorField, HashGrid
-from models.field.viewpoints import Viewpoints
-from models.field.world_box import normalization
-from models.movers.moving_pipeline import MovingMeshPipeline, canonical_normalization
-from models.movers.pixels import sample_movers
+from models.clip import Exposure, dilate, estimate_exposure
+from models.field import ColorField, HashGrid, Viewpoints, normalization
+from models.movers import MovingMeshPipeline, canonical_normalization, sample_movers
 from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
     finest_resolution,
 )
-from models.render.metrics import score_heldout
-from models.render.scene import Layer, MovingLayer, Scene
-from models.run.checkpoints import Checkpoint
-from models.run.memory import return_freed
-from models.run.record import stage_bars
-from models.surface.stereo import Surfaces, matched_size
+from models.render import Layer, MovingLayer, Scene, score_heldout
+from models.run import Checkpoint, return_freed, stage_bars
+from models.surface import Surfaces, matched_size
 from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
 from models.training.inputs import ClipInputs

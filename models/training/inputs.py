@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from models.clip.masks import read_masks
-from models.clip.video import read_video
-from models.render.scene import Scene
-from models.run.errors import InputError
+from models.clip import read_masks, read_video
+from models.render import Scene
+from models.run import InputError
 from models.tools import MOST_SAMPLES, SAMPLE
 from models.tracks import Tracks, load_tracks
 

@@ -10,12 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.field.encoding import FieldOptimizer
+from models.field import FieldOptimizer
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.run import checkpoints
-from models.run.checkpoints import Checkpoint, generator_state, restore_generator
-from models.run.errors import InputError, NumericalError
-from models.run.memory import trim_heap
+from models.run import (
+    Checkpoint,
+    InputError,
+    NumericalError,
+    checkpoints,
+    generator_state,
+    restore_generator,
+    trim_heap,
+)
 from models.tools import DevicePixels, TrainingPixels, batch_plain
 from models.training.refinement import REFINED_FROM, PlainRefinement, Refinement
 

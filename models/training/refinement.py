@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from numba import njit
 from torch import Tensor
 
-from models.field.world_box import transform_points
-from models.run.threads import run_tasks, split_range
+from models.field import transform_points
+from models.run import run_tasks, split_range
 from models.tools import (
     GATHERED,
     DevicePixels,

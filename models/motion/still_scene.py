@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from models.clip.masks import at_points, dilate
-from models.clip.video import Video
-from models.learned.sam2 import MaskModel
+from models.clip import Video, at_points, dilate
+from models.learned import MaskModel
 from models.motion.evidence import WORK_SIZE
 from models.motion.motion_masks import MARGIN, WHOLE, WINDOW, background_scene, motion_masks
-from models.run.errors import InputError
-from models.sfm.static_scene import Progress, StaticScene, solve_points, solve_scene
+from models.run import InputError
+from models.sfm import Progress, StaticScene, solve_points, solve_scene
 from models.tracks import Tracks
 
 MUCH_MORE = 1.1
