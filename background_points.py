@@ -1,8 +1,11 @@
-"""Video -> 2D tracks, cameras and 3D points of its static background, in results/<clip>/background_points.pt."""
+"""Video -> 2D tracks, cameras and 3D points of its static background, in
+results/<clip>/background_points.pt."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # idle OpenMP threads must not spin beside numba's
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +60,14 @@ from models.run import (
     watched_memory,
     write_json,
 )
-from models.sfm import StaticScene, cameras_of_clip, scene_of_values, scene_values, sharpen_scene, solve_scene
+from models.sfm import (
+    StaticScene,
+    cameras_of_clip,
+    scene_of_values,
+    scene_values,
+    sharpen_scene,
+    solve_scene,
+)
 from models.tracking import Tracker, for_length, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
 
@@ -82,7 +92,8 @@ class Settings:
     output_dir: Path | None = None
     """Where to write; results/<clip> if not given."""
     tracker: str = "auto"
-    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of submodules/README.md."""
+    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of
+    submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     spacing: int = 8
@@ -96,8 +107,11 @@ class Settings:
     cameras_path: Path | None = None
     """Known cameras: a transforms.json or a COLMAP model folder."""
     import_path: Path | None = None
-    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
-    learned: Annotated[LearnedOptions, tyro.conf.arg(name="")] = field(default_factory=LearnedOptions)
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts
+    around it."""
+    learned: Annotated[LearnedOptions, tyro.conf.arg(name="")] = field(
+        default_factory=LearnedOptions
+    )
     """Depth and masks from learned models or files."""
     seed: int = 0
     """Seed of the mappers."""
@@ -116,7 +130,9 @@ class Learned:
 
 def main() -> None:
     settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
-    output_dir = check_output_dir(settings.output_dir or Path("results") / clip_name(settings.video_path))
+    output_dir = check_output_dir(
+        settings.output_dir or Path("results") / clip_name(settings.video_path)
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     check_spacing(settings.spacing)
     check_learned_options(settings.learned, settings.mask_path)
@@ -133,15 +149,28 @@ def main() -> None:
 
 def inputs(settings: Settings) -> dict[str, Path | None]:
     """The files that the result depends on."""
-    files = {"clip": settings.video_path, "masks": settings.mask_path, "weights": settings.checkpoint_path}
+    files = {
+        "clip": settings.video_path,
+        "masks": settings.mask_path,
+        "weights": settings.checkpoint_path,
+    }
     files |= {"cameras": settings.cameras_path, "imported tracks": settings.import_path}
     return files | weights_and_maps(settings.learned)
 
 
-def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages, made_from: dict[str, str]) -> dict:
-    """All of the work; what takes long is kept on the way, so that a run that was stopped goes on from there."""
+def solve(
+    settings: Settings,
+    output_dir: Path,
+    learned: Learned,
+    stages: Stages,
+    made_from: dict[str, str],
+) -> dict:
+    """All of the work; what takes long is kept on the way, so that a run that was stopped goes on
+    from there."""
     memory = memory_limit(settings.max_memory)
-    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
+    video = read_video(
+        settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
+    )
     describe(video)
     need = partial(needed_memory, video, with_motion=settings.mask_path is None)
     warn_of_need(need(least_tracks(video, settings.spacing)), memory, print)
@@ -152,10 +181,17 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
     progress = stage_bars()
 
     def tracked() -> dict:
-        return dict(zip(("xy", "visible"), track(video, settings, masks, learned.tracker, imported), strict=True))
+        return dict(
+            zip(
+                ("xy", "visible"),
+                track(video, settings, masks, learned.tracker, imported),
+                strict=True,
+            )
+        )
 
     def placed() -> dict:
-        xy, visible = tracks["xy"], tracks["visible"]
+        xy = tracks["xy"]
+        visible = tracks["visible"]
         size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
         if masks is not None and known is None:
             return scene_values(masked_scene(xy, visible, *size, settings.seed, **told))
@@ -163,7 +199,13 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
     def parted() -> dict:
         masks, still = without_movers(
-            video.frames, *tracks.values(), scene, settings.seed, learned.masks, tqdm.write, progress
+            video.frames,
+            *tracks.values(),
+            scene,
+            settings.seed,
+            learned.masks,
+            tqdm.write,
+            progress,
         )
         return {"masks": masks, **scene_values(still)}
 
@@ -178,10 +220,12 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
         scene = scene_of_values(stages.values("cameras", made_from, placed))
         if masks is None:
             values = stages.values("motion", made_from, parted)
-            masks, scene = values["masks"], scene_of_values(values)
+            masks = values["masks"]
+            scene = scene_of_values(values)
         values = stages.values("sharpening", made_from, sharpened)
         tracks.clear()
-        xy, scene = values.pop("xy"), scene_of_values(values)
+        xy = values.pop("xy")
+        scene = scene_of_values(values)
         if maps is not None:
             xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
@@ -190,7 +234,9 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
     good = with_points(scene, video.path)
     xy = xy[:, good]
     tracks = static_tracks(video, scene, xy, good, settings.video_path)
-    write_json(output_dir / "background_config.json", configuration(settings, learned.device, made_from))
+    write_json(
+        output_dir / "background_config.json", configuration(settings, learned.device, made_from)
+    )
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(subfolder(output_dir, "masks"), masks)
@@ -200,14 +246,20 @@ def solve(settings: Settings, output_dir: Path, learned: Learned, stages: Stages
 
 
 def known_cameras(settings: Settings, video: Video, imported: Imported | None) -> Cameras | None:
-    """The cameras given, or else those of imported tracks that they fit; None where they must be solved."""
+    """The cameras given, or else those of imported tracks that they fit; None where they must be
+    solved."""
     if settings.cameras_path is not None:
         return cameras_of_clip(settings.cameras_path, video, print)
     return None if imported is None else fitting_cameras(imported, print)
 
 
 def open_depth(
-    options: LearnedOptions, video: Video, output_dir: Path, device: str, stages: Stages, made_from: dict[str, str]
+    options: LearnedOptions,
+    video: Video,
+    output_dir: Path,
+    device: str,
+    stages: Stages,
+    made_from: dict[str, str],
 ) -> DepthMaps | None:
     """The depth maps given, or those that a model makes now; None where there are neither."""
 
@@ -249,7 +301,8 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def clip_name(path: Path) -> str:
-    """Name of the clip: the file's stem; for a folder called frames or images, that of its parent."""
+    """Name of the clip: the file's stem; for a folder called frames or images, that of its
+    parent."""
     path = path.resolve()
     if path.is_dir() and path.name.lower() in ("frames", "images", "rgb"):
         return path.parent.name
@@ -259,8 +312,14 @@ def clip_name(path: Path) -> str:
 def describe(video: Video) -> None:
     """Says what was read, and whether it was reduced."""
     width, height = video.original_size
-    reduced = "" if (width, height) == (video.width, video.height) else f" (reduced from {width}x{height})"
-    print(f"{video.path}: {len(video)} frames {video.width}x{video.height}{reduced}, {video.fps:.2f} per second")
+    reduced = (
+        ""
+        if (width, height) == (video.width, video.height)
+        else f" (reduced from {width}x{height})"
+    )
+    print(
+        f"{video.path}: {len(video)} frames {video.width}x{video.height}{reduced}, {video.fps:.2f} per second"
+    )
     for note in video.notes:
         print(f"{video.path}: {note}")
 
@@ -276,9 +335,14 @@ def load_masks(settings: Settings, video: Video) -> np.ndarray | None:
 
 
 def track(
-    video: Video, settings: Settings, masks: np.ndarray | None, tracker: Tracker, imported: Imported | None
+    video: Video,
+    settings: Settings,
+    masks: np.ndarray | None,
+    tracker: Tracker,
+    imported: Imported | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks over the whole clip that stay off the masks: those imported, and our own where they leave room."""
+    """Tracks over the whole clip that stay off the masks: those imported, and our own where they
+    leave room."""
     begun = None if imported is None else (imported.xy, imported.visible)
     allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
     tracker = taken_tracker(tracker, len(video))
@@ -311,7 +375,9 @@ def steps(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
         yield progress
 
 
-def figures(output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, stages: Stages) -> dict:
+def figures(
+    output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, stages: Stages
+) -> dict:
     """How it went, written too."""
     told = {
         "method": scene.method,
@@ -335,7 +401,9 @@ def summarise(output_dir: Path, told: dict) -> None:
         f"cameras ({told['method']}): {told['frames_registered']} of {told['frames']} frames, reprojection "
         f"{told['reprojection_error_px']:.2f} px, {told['points']} points, {sum(told['seconds'].values()):.0f} s"
     )
-    print(f"wrote {output_dir}/background_points.pt, transforms.json, background_tracks.mp4, masks/")
+    print(
+        f"wrote {output_dir}/background_points.pt, transforms.json, background_tracks.mp4, masks/"
+    )
 
 
 if __name__ == "__main__":

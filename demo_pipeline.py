@@ -1,8 +1,11 @@
-"""Track files + video -> trained scene, rebuilt video, novel views, figures and a page, in results/pipeline_demo."""
+"""Track files + video -> trained scene, rebuilt video, novel views, figures and a page, in
+results/pipeline_demo."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # idle OpenMP threads must not spin beside numba's
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +19,15 @@ from models.cameras import save_transforms
 from models.export import EXPORTED, export_and_score, footage_of, parse_formats
 from models.paths import CameraPath, Clip, PathScript, from_file, parse_path
 from models.render import Scene, load_scene, save_scene
-from models.report import Report, gather_world, reconstruct, render_video, track_overlay, write_charts, write_report
+from models.report import (
+    Report,
+    gather_world,
+    reconstruct,
+    render_video,
+    track_overlay,
+    write_charts,
+    write_report,
+)
 from models.report.viewer import Viewer
 from models.run import (
     Checkpoint,
@@ -59,13 +70,15 @@ class Settings:
     background_path: Path = Path("results/sample/background_points.pt")
     """Track file of the static background."""
     foreground_path: Path | None = None
-    """Track file of the movers; foreground_points.pt beside the background's, where there is one, if not given."""
+    """Track file of the movers; foreground_points.pt beside the background's, where there is one,
+    if not given."""
     video_path: Path | None = None
     """The clip; the one that the track file names if not given."""
     output_dir: Path = Path("results/pipeline_demo")
     """Where to write."""
     holdout_every: int = 0
-    """Keep frames t with t % N == N // 2 out of meshes and training, and score them; 0 keeps none."""
+    """Keep frames t with t % N == N // 2 out of meshes and training, and score them; 0 keeps
+    none."""
     num_epochs: float = 6.0
     """Passes over the training pixels."""
     train_seconds: float | None = None
@@ -79,11 +92,13 @@ class Settings:
     save_frames: bool = False
     """Write PNGs beside each video."""
     trajectory: str = "spiral"
-    """Path of the novel view video, such as "spiral radius=0.1 turns=3; freeze 24; orbit"; see README.md."""
+    """Path of the novel view video, such as "spiral radius=0.1 turns=3; freeze 24; orbit"; see
+    README.md."""
     freeze_time: float | None = None
     """Hold the movers at this frame in the novel view video."""
     export: str = "glb"
-    """Formats to take the scene along in, with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
+    """Formats to take the scene along in, with commas between: glb, ply, obj, colmap, nerfstudio;
+    "" for none."""
     seed: int = 0
     """Seed of training."""
     view: bool = False
@@ -108,7 +123,9 @@ def run(settings: Settings) -> None:
     output_dir = check_output_dir(settings.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = None if settings.camera_path is None else from_file(settings.camera_path)
-    stages, script, memory = Stages(output_dir, report=print), parse_path(settings.trajectory), settings.max_memory
+    stages = Stages(output_dir, report=print)
+    script = parse_path(settings.trajectory)
+    memory = settings.max_memory
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
         inputs = load_inputs(*paths, settings.holdout_every, memory_limit(memory))
@@ -119,7 +136,8 @@ def run(settings: Settings) -> None:
     if viewer is not None and scene is not None and path is None:
         viewer.show(scene)
         return viewer.run()
-    metrics, history = {}, None
+    metrics = {}
+    history = None
     if scene is None:
         metrics, history = trained(settings, inputs, device, stages, viewer)
         scene = load_model(settings, inputs, device)
@@ -132,7 +150,9 @@ def run(settings: Settings) -> None:
     metrics |= shown(settings, inputs, scene, script, path, stages)
     metrics["seconds"] = {"load": loading.seconds, **stages.seconds()}
     metrics["peak_memory_gib_of_stages"] = held = {"load": loading.peak_gib, **stages.memory()}
-    metrics["peak_memory_gib"] = max((peak for peak in held.values() if peak is not None), default=None)
+    metrics["peak_memory_gib"] = max(
+        (peak for peak in held.values() if peak is not None), default=None
+    )
     write_json(output_dir / "metrics.json", metrics)
     print(summary(output_dir, metrics, page(settings, inputs, scene, metrics, config, history)))
     if viewer is not None:
@@ -168,20 +188,36 @@ def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> 
 
 def open_viewer(settings: Settings, inputs: ClipInputs) -> Viewer:
     """The live viewer, which shows nothing until it is given a scene; says where it is."""
-    tracks, own = inputs.tracks, settings.output_dir
-    address = {"host": settings.view_host, "port": settings.view_port, "has_movers": inputs.movers is not None}
+    tracks = inputs.tracks
+    own = settings.output_dir
+    address = {
+        "host": settings.view_host,
+        "port": settings.view_port,
+        "has_movers": inputs.movers is not None,
+    }
     viewer = Viewer(tracks.cameras, tracks.xyz[0], tracks.fps, own, **address)
-    reach = "this machine only" if settings.view_host in ("127.0.0.1", "localhost") else "other machines too"
+    reach = (
+        "this machine only"
+        if settings.view_host in ("127.0.0.1", "localhost")
+        else "other machines too"
+    )
     print(f"viewer: open {viewer.url} in a browser (it is reached from {reach})", flush=True)
     return viewer
 
 
 def trained(
-    settings: Settings, inputs: ClipInputs, device: torch.device, stages: Stages, viewer: Viewer | None
+    settings: Settings,
+    inputs: ClipInputs,
+    device: torch.device,
+    stages: Stages,
+    viewer: Viewer | None,
 ) -> tuple[dict, History]:
-    """Writes model.pt, with checkpoints on the way; returns figures and how training went, now or in an earlier run."""
+    """Writes model.pt, with checkpoints on the way; returns figures and how training went, now or
+    in an earlier run."""
     out = settings.output_dir
-    made_from = fingerprint(__file__, {"device": device}, inputs.files) | chosen(settings, *TRAINING)
+    made_from = fingerprint(__file__, {"device": device}, inputs.files) | chosen(
+        settings, *TRAINING
+    )
 
     def work() -> dict:
         checkpoint = Checkpoint(out / "checkpoint.pt", digest(made_from), report=print)
@@ -193,27 +229,46 @@ def trained(
 
     history = History(**stages.run("train", made_from, ("model.pt",), work))
     rate = history.samples / max(history.seconds, 1e-9)
-    return {"training_psnr": history.psnr[-1] if history.psnr else None, "samples_per_second": rate}, history
+    return {
+        "training_psnr": history.psnr[-1] if history.psnr else None,
+        "samples_per_second": rate,
+    }, history
 
 
 def shown(
-    settings: Settings, inputs: ClipInputs, scene: Scene, script: PathScript, path: CameraPath | None, stages: Stages
+    settings: Settings,
+    inputs: ClipInputs,
+    scene: Scene,
+    script: PathScript,
+    path: CameraPath | None,
+    stages: Stages,
 ) -> dict:
     """Writes videos and exports of a scene, each a stage; returns the figures."""
-    out, model = settings.output_dir, settings.checkpoint or settings.output_dir / "model.pt"
+    out = settings.output_dir
+    model = settings.checkpoint or settings.output_dir / "model.pt"
     made_from = fingerprint(__file__, {}, {**inputs.files, "model": model})
-    frames, masks, metrics = inputs.frames, inputs.masks, {}
+    frames = inputs.frames
+    masks = inputs.masks
+    metrics = {}
 
-    def stage(name: str, outputs: tuple[str, ...], work: Callable[[], dict | None], own: dict[str, str]) -> None:
+    def stage(
+        name: str, outputs: tuple[str, ...], work: Callable[[], dict | None], own: dict[str, str]
+    ) -> None:
         metrics.update(stages.run(name, made_from | own, outputs, work))
 
     def exported() -> dict:
         footage = footage_of(scene, frames, masks, MASK_MARGIN)
-        return export_and_score(scene, out, parse_formats(settings.export), footage, inputs.tracks, inputs.held_out)
+        return export_and_score(
+            scene, out, parse_formats(settings.export), footage, inputs.tracks, inputs.held_out
+        )
 
     if settings.checkpoint is None or path is None:
-        work = partial(reconstruct, out, scene, frames, masks, inputs.held_out, settings.save_frames)
-        stage("reconstruction", RECONSTRUCTION, work, chosen(settings, "holdout_every", "save_frames"))
+        work = partial(
+            reconstruct, out, scene, frames, masks, inputs.held_out, settings.save_frames
+        )
+        stage(
+            "reconstruction", RECONSTRUCTION, work, chosen(settings, "holdout_every", "save_frames")
+        )
         name = f"novel_view_{script.name}"
         work = partial(render_script, settings, scene, script, name)
         own = chosen(settings, "trajectory", "freeze_time", "save_frames")
@@ -224,7 +279,12 @@ def shown(
         stage("camera_path", ("novel_view.mp4", "frames/novel_view"), work, own)
     if settings.checkpoint is None or path is None:
         stage("export", EXPORTED, exported, chosen(settings, "holdout_every", "export"))
-    stage("tracks", ("tracks.mp4",), partial(track_overlay, out, frames, inputs.tracks, inputs.movers), {})
+    stage(
+        "tracks",
+        ("tracks.mp4",),
+        partial(track_overlay, out, frames, inputs.tracks, inputs.movers),
+        {},
+    )
     return metrics
 
 
@@ -232,25 +292,38 @@ def render_script(settings: Settings, scene: Scene, script: PathScript, name: st
     """The novel view video."""
     clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
     views = script.build(clip, settings.freeze_time)
-    coverage = render_video(settings.output_dir, scene, *views, name, settings.save_frames, script.fps)
+    coverage = render_video(
+        settings.output_dir, scene, *views, name, settings.save_frames, script.fps
+    )
     return {"novel_view_coverage": coverage}
 
 
 def render_path(settings: Settings, scene: Scene, path: CameraPath) -> dict:
     """The video of a camera path that was given."""
-    return {"camera_path_coverage": render_video(settings.output_dir, scene, *path, "novel_view", True)}
+    return {
+        "camera_path_coverage": render_video(settings.output_dir, scene, *path, "novel_view", True)
+    }
 
 
 def page(
-    settings: Settings, inputs: ClipInputs, scene: Scene, metrics: dict, config: dict, history: History | None
+    settings: Settings,
+    inputs: ClipInputs,
+    scene: Scene,
+    metrics: dict,
+    config: dict,
+    history: History | None,
 ) -> Path:
     """Writes charts and index.html; returns its path."""
-    out, tracks, held_out = settings.output_dir, inputs.tracks, inputs.held_out
+    out = settings.output_dir
+    tracks = inputs.tracks
+    held_out = inputs.held_out
     world = gather_world(tracks, inputs.movers, inputs.frames)
     charts = write_charts(out, tracks, world, metrics.get("frames", []), held_out, history)
     told = told_by(settings.background_path.with_name("background_metrics.json"))
     title = settings.background_path.resolve().parent.name
-    return write_report(out, Report(title, world, scene.depth, metrics, config, told, held_out, charts))
+    return write_report(
+        out, Report(title, world, scene.depth, metrics, config, told, held_out, charts)
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Video + background_points.pt -> tracks of what moves, in 2D, 3D and canonical coordinates: foreground_points.pt."""
+"""Video + background_points.pt -> tracks of what moves, in 2D, 3D and canonical coordinates:
+foreground_points.pt."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin beside numba's
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # idle OpenMP threads must not spin beside numba's
 
 import time
 from collections.abc import Sequence
@@ -59,17 +62,20 @@ class Settings:
     video_path: Path
     """Video file, or folder of images in name order."""
     mask_path: Path | None = None
-    """Folder of masks or mask video (white = moving); those beside the background file if not given."""
+    """Folder of masks or mask video (white = moving); those beside the background file if not
+    given."""
     background_path: Path | None = None
     """Track file of the background; results/<clip>/background_points.pt if not given."""
     output_dir: Path | None = None
     """Where to write; the folder of the background file if not given."""
     tracker: str = "lucas_kanade"
-    """lucas_kanade, dis_flow, auto (see background_points.py), or a learned one of submodules/README.md."""
+    """lucas_kanade, dis_flow, auto (see background_points.py), or a learned one of
+    submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker; where submodules/README.md puts them if not given."""
     import_path: Path | None = None
-    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts around it."""
+    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts
+    around it."""
     learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
     """Depth from learned models or files; what background_points.py made is used again."""
     spacing: int = 5
@@ -102,16 +108,26 @@ def main() -> None:
 def inputs(settings: Settings) -> dict[str, Path | None]:
     """The files that the result depends on."""
     background_path = background_path_of(settings)
-    files = {"clip": settings.video_path, "masks": settings.mask_path or background_path.parent / "masks"}
+    files = {
+        "clip": settings.video_path,
+        "masks": settings.mask_path or background_path.parent / "masks",
+    }
     files |= {"background": background_path, "weights": settings.checkpoint_path}
     kept = background_path.parent / DEPTH_FOLDER if settings.learned.depth is None else None
     learned = weights_and_maps(settings.learned)
-    return files | learned | {"imported tracks": settings.import_path, "depth": learned["depth"] or kept}
+    return (
+        files
+        | learned
+        | {"imported tracks": settings.import_path, "depth": learned["depth"] or kept}
+    )
 
 
 def background_path_of(settings: Settings) -> Path:
     """The background's track file given, or the one that background_points.py writes."""
-    return settings.background_path or Path("results") / clip_name(settings.video_path) / "background_points.pt"
+    return (
+        settings.background_path
+        or Path("results") / clip_name(settings.video_path) / "background_points.pt"
+    )
 
 
 def solve(
@@ -126,7 +142,9 @@ def solve(
     start = time.perf_counter()
     background = load_tracks(background_path)
     memory = memory_limit(settings.max_memory)
-    video = read_video(settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory)
+    video = read_video(
+        settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
+    )
     describe(video)
     check_same_clip(video, background, background_path)
     masks = moving_masks(settings, video, background_path)
@@ -145,7 +163,9 @@ def solve(
     xy, visible = track(video, settings, masks, tracker, imported)
     if not xy.shape[1]:
         save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
-        print(f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}")
+        print(
+            f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}"
+        )
         return
     movers = label_of_tracks(xy, visible, labels)
     canonical, depth = shapes_of_movers(background, xy, visible, labels, movers, settings.seed)
@@ -166,7 +186,10 @@ def solve(
 
 def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
     """Refuses a background file that was made from other frames."""
-    if len(video) != len(background) or (video.width, video.height) != (background.width, background.height):
+    if len(video) != len(background) or (video.width, video.height) != (
+        background.width,
+        background.height,
+    ):
         raise InputError(
             f"{path}: was made from {len(background)} frames {background.width}x{background.height}, but {video.path} "
             f"gives {len(video)} frames {video.width}x{video.height}; use the same clip and settings for both"
@@ -179,7 +202,9 @@ def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.
         return load_masks(settings, video)
     folder = background_path.parent / "masks"
     if not folder.is_dir():
-        raise InputError(f"{folder}: there are no masks beside {background_path}; run background_points.py again")
+        raise InputError(
+            f"{folder}: there are no masks beside {background_path}; run background_points.py again"
+        )
     from models.clip import read_masks
 
     return read_masks(folder, len(video), video.width, video.height, np.arange(len(video)))
@@ -194,7 +219,8 @@ def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
 def track(
     video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker, imported: Imported | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tracks inside the masks: those imported, and our own where they leave room; none if nothing can be followed."""
+    """Tracks inside the masks: those imported, and our own where they leave room; none if nothing
+    can be followed."""
     begun = None if imported is None else (imported.xy, imported.visible)
     tracker = taken_tracker(tracker, len(video))
     with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
@@ -212,7 +238,9 @@ def track(
 def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The mover that each track lies on most of the time, 1, 2, ..."""
     at = at_points(labels, xy)
-    votes = np.stack([((at == mover) & visible).sum(0) for mover in range(1, int(labels.max()) + 1)])
+    votes = np.stack(
+        [((at == mover) & visible).sum(0) for mover in range(1, int(labels.max()) + 1)]
+    )
     return votes.argmax(0) + 1
 
 
@@ -238,33 +266,54 @@ class BackgroundDepth(Sequence):
 
 
 def shapes_of_movers(
-    background: Tracks, xy: np.ndarray, visible: np.ndarray, labels: np.ndarray, movers: np.ndarray, seed: int
+    background: Tracks,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    labels: np.ndarray,
+    movers: np.ndarray,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Canonical coordinates (N, 3) and z-depths (F, N) of all movers' tracks; the background's meshes are not kept."""
+    """Canonical coordinates (N, 3) and z-depths (F, N) of all movers' tracks; the background's
+    meshes are not kept."""
     surface = BackgroundDepth(background, labels > 0)
-    canonical, depth = np.zeros((xy.shape[1], 3)), np.ones(visible.shape)
+    canonical = np.zeros((xy.shape[1], 3))
+    depth = np.ones(visible.shape)
     for mover in np.unique(movers):
-        own, mask = movers == mover, labels == mover
+        own = movers == mover
+        mask = labels == mover
         canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
-        depth[:, own], how = depth_of_mover(background.cameras, xy[:, own], visible[:, own], mask, surface, seed)
+        depth[:, own], how = depth_of_mover(
+            background.cameras, xy[:, own], visible[:, own], mask, surface, seed
+        )
         print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
     return canonical, depth
 
 
 def depth_of_mover(
-    cameras: Cameras, xy: np.ndarray, visible: np.ndarray, mask: np.ndarray, surface: Sequence[np.ndarray], seed: int
+    cameras: Cameras,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    mask: np.ndarray,
+    surface: Sequence[np.ndarray],
+    seed: int,
 ) -> tuple[np.ndarray, str]:
-    """z-depth (F, N) of one mover's tracks: of its rigid shape, or one a frame; scaled by the ground it stands on."""
+    """z-depth (F, N) of one mover's tracks: of its rigid shape, or one a frame; scaled by the
+    ground it stands on."""
     whole = np.broadcast_to(lift_mover(mask, surface)[:, None], visible.shape)
     motion = solve_rigid(xy, visible, cameras, seed)
     depth = None if motion is None else metric_depth(motion, xy, surface)
     if depth is None:
         return whole, "contact with the ground, one a frame"
-    return np.where(np.isfinite(depth), depth, whole), "its rigid shape, scaled by contact with the background"
+    return np.where(
+        np.isfinite(depth), depth, whole
+    ), "its rigid shape, scaled by contact with the background"
 
 
-def lifted(background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """World positions (F, N, 3); where a track is not seen, those of the nearest frame in which it is."""
+def lifted(
+    background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray
+) -> np.ndarray:
+    """World positions (F, N, 3); where a track is not seen, those of the nearest frame in which it
+    is."""
     xyz = np.empty((*visible.shape, 3))
     for t in range(len(xy)):  # all frames at once take several times the memory of the result
         own = torch.from_numpy(xy[[t]]).double(), torch.from_numpy(depth[[t]])

@@ -21,14 +21,21 @@ class Clip:
     views: Cameras
     """New cameras between and beside those of the frames."""
 
-    def renderer(self, device: str = "cpu", backend: str = "auto", seed: int = 0) -> WorldSpaceTrianglePipeline:
+    def renderer(
+        self, device: str = "cpu", backend: str = "auto", seed: int = 0
+    ) -> WorldSpaceTrianglePipeline:
         """An untrained colour field for the clip."""
         field = ColorField(backend=backend, generator=torch.Generator().manual_seed(seed))
-        return WorldSpaceTrianglePipeline(field, normalization(self.meshes.cameras, self.meshes.vertices)).to(device)
+        return WorldSpaceTrianglePipeline(
+            field, normalization(self.meshes.cameras, self.meshes.vertices)
+        ).to(device)
 
 
-def make_clip(num_frames: int, width: int = 640, height: int = 360, faces: int = 14_000, seed: int = 0) -> Clip:
-    """A clip whose every frame sees about three quarters of the points in view: meshes share most of their vertices."""
+def make_clip(
+    num_frames: int, width: int = 640, height: int = 360, faces: int = 14_000, seed: int = 0
+) -> Clip:
+    """A clip whose every frame sees about three quarters of the points in view: meshes share most
+    of their vertices."""
     random = np.random.default_rng(seed)
     cameras = _sideways(np.linspace(-0.3, 0.3, num_frames), width, height)
     points = _relief(round(faces / 2 / 0.75 * 1.5), random)
@@ -55,7 +62,10 @@ def make_clip(num_frames: int, width: int = 640, height: int = 360, faces: int =
 
 
 def _sideways(x: np.ndarray, width: int, height: int, back: float = 0.0) -> Cameras:
-    K = torch.tensor([[0.94 * width, 0, width / 2], [0, 0.94 * width, height / 2], [0, 0, 1]], dtype=torch.float64)
+    K = torch.tensor(
+        [[0.94 * width, 0, width / 2], [0, 0.94 * width, height / 2], [0, 0, 1]],
+        dtype=torch.float64,
+    )
     pose = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     pose[:, 0, 3], pose[:, 2, 3] = torch.from_numpy(x), -back
     return Cameras(K.repeat(len(x), 1, 1), pose, width, height)

@@ -1,9 +1,11 @@
-"""LDR-FLIP: how large the difference between two images is to a person who flips between them, 0 to 1 a pixel.
+"""LDR-FLIP: how large the difference between two images is to a person who flips between them, 0 to
+1 a pixel.
 
-Source of all formulas and constants: Andersson, Nilsson, Akenine-Möller, Oskarsson, Åström and Fairchild, "FLIP: a
-difference evaluator for alternating images", Proc. ACM on Computer Graphics and Interactive Techniques 3 (2), 2020, and
-its published Python implementation: contrast sensitivity filters (section 4.1.1), HyAB distance with Hunt adjustment in
-CIELAB (4.1.2), mapping of errors (4.1.3), edge and point detectors (4.2), their combination (4.3).
+Source of all formulas and constants: Andersson, Nilsson, Akenine-Möller, Oskarsson, Åström and
+Fairchild, "FLIP: a difference evaluator for alternating images", Proc. ACM on Computer Graphics and
+Interactive Techniques 3 (2), 2020, and its published Python implementation: contrast sensitivity
+filters (section 4.1.1), HyAB distance with Hunt adjustment in CIELAB (4.1.2), mapping of errors
+(4.1.3), edge and point detectors (4.2), their combination (4.3).
 """
 
 import numpy as np
@@ -35,7 +37,9 @@ KNEE, KNEE_VALUE = 0.4, 0.95
 
 
 def flip_map(
-    a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"], pixels_per_degree: float = PIXELS_PER_DEGREE
+    a: UInt8[np.ndarray, "H W 3"],
+    b: UInt8[np.ndarray, "H W 3"],
+    pixels_per_degree: float = PIXELS_PER_DEGREE,
 ) -> Float[np.ndarray, "H W"]:
     """FLIP error of each pixel of two sRGB images; symmetric, 0 where equal."""
     opponent = [_opponent_of_srgb(image) for image in (a, b)]
@@ -52,13 +56,18 @@ def _opponent_of_srgb(image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H
 
 def _perceived(opponent: Float[np.ndarray, "H W 3"], ppd: float) -> Float[np.ndarray, "H W 3"]:
     """Hunt-adjusted CIELAB of the image as blurred by the eye."""
-    seen = np.stack([_filtered(opponent[..., k], SENSITIVITY[k], ppd) for k in range(3)], -1) + SHIFT
+    seen = (
+        np.stack([_filtered(opponent[..., k], SENSITIVITY[k], ppd) for k in range(3)], -1) + SHIFT
+    )
     rgb_from_opponent = np.linalg.inv(OPPONENT @ (XYZ_FROM_RGB / WHITE[:, None]))
     return _hunt_lab((seen @ rgb_from_opponent.T).clip(0, 1))
 
 
-def _filtered(channel: Float[np.ndarray, "H W"], gaussians: tuple, ppd: float) -> Float[np.ndarray, "H W"]:
-    """The sum of Gaussians a sqrt(pi / b) exp(-pi^2 r^2 / b), cut to a square, of sum 1; each is separable."""
+def _filtered(
+    channel: Float[np.ndarray, "H W"], gaussians: tuple, ppd: float
+) -> Float[np.ndarray, "H W"]:
+    """The sum of Gaussians a sqrt(pi / b) exp(-pi^2 r^2 / b), cut to a square, of sum 1; each is
+    separable."""
     radius = int(np.ceil(3 * np.sqrt(WIDEST / (2 * np.pi**2)) * ppd))
     x = np.arange(-radius, radius + 1) / ppd
     total, weight = np.zeros_like(channel), 0.0
@@ -70,7 +79,9 @@ def _filtered(channel: Float[np.ndarray, "H W"], gaussians: tuple, ppd: float) -
     return total / weight
 
 
-def _separable(image: Float[np.ndarray, "H W"], along_x: np.ndarray, along_y: np.ndarray) -> Float[np.ndarray, "H W"]:
+def _separable(
+    image: Float[np.ndarray, "H W"], along_x: np.ndarray, along_y: np.ndarray
+) -> Float[np.ndarray, "H W"]:
     return correlate1d(correlate1d(image, along_x, 1, mode="nearest"), along_y, 0, mode="nearest")
 
 
@@ -88,8 +99,11 @@ def _hyab(a: Float[np.ndarray, "*S 3"], b: Float[np.ndarray, "*S 3"]) -> Float[n
     return np.abs(difference[..., 0]) + np.hypot(difference[..., 1], difference[..., 2])
 
 
-def _color_error(a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
-    """HyAB distance to a power, brought to 0 to 1 by two straight lines; the largest is from green to blue."""
+def _color_error(
+    a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"]
+) -> Float[np.ndarray, "H W"]:
+    """HyAB distance to a power, brought to 0 to 1 by two straight lines; the largest is from green
+    to blue."""
     green, blue = _hunt_lab(np.eye(3))[1:]
     most = _hyab(green, blue) ** COLOR_POWER
     knee, error = KNEE * most, _hyab(a, b) ** COLOR_POWER
@@ -97,8 +111,11 @@ def _color_error(a: Float[np.ndarray, "H W 3"], b: Float[np.ndarray, "H W 3"]) -
     return np.where(error < knee, KNEE_VALUE / knee * error, above).clip(0, 1)
 
 
-def _feature_error(a: Float[np.ndarray, "H W"], b: Float[np.ndarray, "H W"], ppd: float) -> Float[np.ndarray, "H W"]:
-    """The larger change of edges and of points, each by derivatives of a Gaussian of lightness (0 to 1)."""
+def _feature_error(
+    a: Float[np.ndarray, "H W"], b: Float[np.ndarray, "H W"], ppd: float
+) -> Float[np.ndarray, "H W"]:
+    """The larger change of edges and of points, each by derivatives of a Gaussian of lightness (0
+    to 1)."""
     deviation = 0.5 * FEATURE_WIDTH * ppd
     radius = int(np.ceil(3 * deviation))
     x = np.arange(-radius, radius + 1)
@@ -106,7 +123,12 @@ def _feature_error(a: Float[np.ndarray, "H W"], b: Float[np.ndarray, "H W"], ppd
     largest = 0.0
     for derivative in (-x * g, (x**2 / deviation**2 - 1) * g):
         positive = derivative > 0
-        kernel = derivative / np.where(positive, derivative[positive].sum(), -derivative[derivative < 0].sum())
-        strength = [np.hypot(_separable(i, kernel, g / g.sum()), _separable(i, g / g.sum(), kernel)) for i in (a, b)]
+        kernel = derivative / np.where(
+            positive, derivative[positive].sum(), -derivative[derivative < 0].sum()
+        )
+        strength = [
+            np.hypot(_separable(i, kernel, g / g.sum()), _separable(i, g / g.sum(), kernel))
+            for i in (a, b)
+        ]
         largest = np.maximum(largest, np.abs(strength[0] - strength[1]))
     return (largest / np.sqrt(2)) ** FEATURE_POWER

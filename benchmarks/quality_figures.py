@@ -14,9 +14,11 @@ DEPTH_FRAMES = 8
 
 
 def figures(run: Run) -> dict:
-    """Of the whole run: least coverage of the novel view video, seconds, memory, errors of cameras and depth.
+    """Of the whole run: least coverage of the novel view video, seconds, memory, errors of cameras
+    and depth.
 
-    Seconds and memory are those of the stages when they were done: without Python's start, in an earlier run or now.
+    Seconds and memory are those of the stages when they were done: without Python's start, in an
+    earlier run or now.
     """
     background = read_json(run.folder / "tracks" / "background_metrics.json", "table of figures")
     demo = read_json(run.demo / "metrics.json", "table of figures")
@@ -50,7 +52,9 @@ def errors_against_truth(run: Run) -> dict[str, float]:
     if not run.scene.has_depth:
         return errors
     depth, scale = run.scene.depth()[run.numbers], run.similarity.scale
-    errors["track_depth_error"] = track_depth_error(run.cameras, tracks.xyz, tracks.xy, tracks.visible, depth, scale)
+    errors["track_depth_error"] = track_depth_error(
+        run.cameras, tracks.xyz, tracks.xy, tracks.visible, depth, scale
+    )
     scene = load_scene(run.demo / "model.pt", torch.device("cpu"))
     some = spread(range(len(scene.cameras)), DEPTH_FRAMES)
     pictures = {t: scene.render(scene.cameras, t, t).depth for t in some}
@@ -58,7 +62,10 @@ def errors_against_truth(run: Run) -> dict[str, float]:
 
 
 def coverage_of(run: Run, views: str) -> float | None:
-    """Least share of a picture of these views that some mesh covers; not told for frames held out."""
+    """Least share of a picture of these views that some mesh covers; not told for frames held
+    out."""
     if views == HELD_OUT:
         return None
-    return read_json(run.folder / f"novel_{views}" / "metrics.json", "table of figures")["camera_path_coverage"]
+    return read_json(run.folder / f"novel_{views}" / "metrics.json", "table of figures")[
+        "camera_path_coverage"
+    ]

@@ -33,7 +33,14 @@ SCRIPTS = {
     "demo": demo_pipeline.Settings(),
 }
 """The option that hands flags on to each script, and the script's settings."""
-OWN_FLAGS = ("--video_path", "--mask_path", "--background_path", "--foreground_path", "--output_dir", "--camera_path")
+OWN_FLAGS = (
+    "--video_path",
+    "--mask_path",
+    "--background_path",
+    "--foreground_path",
+    "--output_dir",
+    "--camera_path",
+)
 OWN_FLAGS += ("--checkpoint", "--holdout_every", "--view")
 """Flags of the scripts that the benchmark sets itself."""
 
@@ -55,12 +62,15 @@ def split_flags(text: str, option: str) -> list[str]:
     """Flags given as one text.
 
     Raises:
-        InputError: quotes that do not end, or a flag that the script does not have or the benchmark sets itself.
+        InputError: quotes that do not end, or a flag that the script does not have or the benchmark
+            sets itself.
     """
     try:
         flags = shlex.split(text)
     except ValueError as error:
-        raise InputError(f"--{option}: cannot be split into flags ({error}); close the quotes in it") from error
+        raise InputError(
+            f"--{option}: cannot be split into flags ({error}); close the quotes in it"
+        ) from error
     for flag in flags:
         if (name := flag.split("=")[0].replace("-", "_").replace("__", "--", 1)) in OWN_FLAGS:
             raise InputError(f"--{option}: {name} is set by the benchmark itself; leave it out")
@@ -68,7 +78,9 @@ def split_flags(text: str, option: str) -> list[str]:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             tyro.cli(type(SCRIPTS[option]), default=SCRIPTS[option], args=flags)
     except SystemExit as ended:
-        raise InputError(f'--{option}: "{text}" is not understood by that script; see its --help') from ended
+        raise InputError(
+            f'--{option}: "{text}" is not understood by that script; see its --help'
+        ) from ended
     return flags
 
 
@@ -114,18 +126,25 @@ class Run:
     @property
     def similarity(self) -> Similarity:
         """From the estimated world to the true one."""
-        return similarity(self.cameras.world_from_cam.numpy(), self.scene.truth["world_from_cam"][self.numbers])
+        return similarity(
+            self.cameras.world_from_cam.numpy(), self.scene.truth["world_from_cam"][self.numbers]
+        )
 
     def views(self) -> dict[str, dict[int, Path]]:
         """Our own pictures by number, of each set of views that is scored."""
         if self.held_out:
             return {HELD_OUT: numbered(self.demo / "frames" / "heldout")}
-        return {name: numbered(self.folder / f"novel_{name}" / "frames" / "novel_view") for name in self.scene.novel}
+        return {
+            name: numbered(self.folder / f"novel_{name}" / "frames" / "novel_view")
+            for name in self.scene.novel
+        }
 
     def true_views(self, name: str) -> tuple[dict[int, Path], dict[int, Path]]:
         """True pictures, and masks or none, of a set of views by number."""
         if name != HELD_OUT:
-            return dict(enumerate(self.scene.novel_images(name))), dict(enumerate(self.scene.novel_masks(name)))
+            return dict(enumerate(self.scene.novel_images(name))), dict(
+                enumerate(self.scene.novel_masks(name))
+            )
         places = enumerate(self.numbers)
         pairs = [(t, number) for t, number in places if t in self.held_out_frames]
         masks = {t: self.scene.masks[number] for t, number in pairs} if self.scene.masks else {}
@@ -142,7 +161,9 @@ def numbered(folder: Path) -> dict[int, Path]:
         raise InputError(f"{folder}: there is no such folder of pictures")
     paths = {"".join(filter(str.isdecimal, path.stem)): path for path in image_paths(folder)}
     if "" in paths:
-        raise InputError(f"{paths['']}: has no number in its name; name pictures as the frames are, such as 00004.png")
+        raise InputError(
+            f"{paths['']}: has no number in its name; name pictures as the frames are, such as 00004.png"
+        )
     return {int(digits): path for digits, path in paths.items()}
 
 
@@ -153,9 +174,16 @@ def run_scene(scene: Scene, folder: Path, flags: Flags) -> Run:
         InputError: a script ended with an error.
     """
     run = Run(scene, check_output_dir(folder), 0 if scene.novel else flags.holdout_every)
-    clip, background = ["--video_path", scene.folder / "frames"], ["--background_path", run.background_path]
+    clip, background = (
+        ["--video_path", scene.folder / "frames"],
+        ["--background_path", run.background_path],
+    )
     masks = ["--mask_path", scene.folder / "masks"] if scene.masks and flags.give_masks else []
-    run_script("background_points.py", [*clip, *masks, "--output_dir", folder / "tracks", *flags.background], folder)
+    run_script(
+        "background_points.py",
+        [*clip, *masks, "--output_dir", folder / "tracks", *flags.background],
+        folder,
+    )
     if moves(folder / "tracks" / "masks"):
         run_script("foreground_points.py", [*clip, *background, *flags.foreground], folder)
     else:
@@ -170,20 +198,30 @@ def run_scene(scene: Scene, folder: Path, flags: Flags) -> Run:
     return run
 
 
-def run_script(script: str, flags: Sequence[str | Path], folder: Path, name: str | None = None) -> None:
+def run_script(
+    script: str, flags: Sequence[str | Path], folder: Path, name: str | None = None
+) -> None:
     """One script; what it prints is kept in <name>.log.
 
     Raises:
         InputError: it ended with an error.
     """
     log = folder / f"{name or Path(script).stem}.log"
-    print(f"{folder.name}: {script}{'' if name is None else f' ({name})'}", file=sys.stderr, flush=True)
+    print(
+        f"{folder.name}: {script}{'' if name is None else f' ({name})'}",
+        file=sys.stderr,
+        flush=True,
+    )
     with log.open("wb") as stream:
         command = [sys.executable, ROOT / script, *flags]
-        code = subprocess.run(command, stdout=stream, stderr=stream, env=os.environ, check=False).returncode
+        code = subprocess.run(
+            command, stdout=stream, stderr=stream, env=os.environ, check=False
+        ).returncode
     if code:
         said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-        raise InputError(f"{script} ended with code {code}: {said[-1][:300]} (all that it said: {log})")
+        raise InputError(
+            f"{script} ended with code {code}: {said[-1][:300]} (all that it said: {log})"
+        )
 
 
 def moves(masks: Path) -> bool:
@@ -192,7 +230,8 @@ def moves(masks: Path) -> bool:
 
 
 def write_novel_path(run: Run, name: str, path: Path) -> None:
-    """The true cameras of a novel view, in the estimated world, as a camera path of the frames worked on."""
+    """The true cameras of a novel view, in the estimated world, as a camera path of the frames
+    worked on."""
     truth = run.scene.truth
     pose = run.similarity.to_estimate(truth[f"novel_{name}_world_from_cam"])
     height, width = (int(side) for side in truth["image_size"])

@@ -1,10 +1,11 @@
 """The folders that benchmarks/quality.py takes: what they hold, checked before any work starts.
 
-A scene has ``frames/``, and may have ``masks/`` (white = moving, one a frame) and a ``truth.npz`` with
-``world_from_cam`` (F, 4, 4) in OpenCV axes. True novel views NAME lie in ``novel/NAME`` (and ``novel/NAME_masks``);
-their cameras in truth.npz as ``novel_NAME_world_from_cam`` (M, 4, 4), ``novel_NAME_time`` (M) in frames, ``K`` (3, 3)
-and ``image_size`` (height, width). ``depth.npz`` holds ``depth`` (F, H, W), z-depth at pixel centres in the truth's
-unit, 0 or not finite where unknown. Scenes without novel views are scored on frames held out.
+A scene has ``frames/``, and may have ``masks/`` (white = moving, one a frame) and a ``truth.npz``
+with ``world_from_cam`` (F, 4, 4) in OpenCV axes. True novel views NAME lie in ``novel/NAME`` (and
+``novel/NAME_masks``); their cameras in truth.npz as ``novel_NAME_world_from_cam`` (M, 4, 4),
+``novel_NAME_time`` (M) in frames, ``K`` (3, 3) and ``image_size`` (height, width). ``depth.npz``
+holds ``depth`` (F, H, W), z-depth at pixel centres in the truth's unit, 0 or not finite where
+unknown. Scenes without novel views are scored on frames held out.
 """
 
 import zipfile
@@ -66,7 +67,9 @@ def read_scenes(folders: Sequence[Path]) -> list[Scene]:
     scenes = [read_scene(folder) for folder in folders]
     names = [scene.name for scene in scenes]
     if twice := [scene.folder for scene in scenes if names.count(scene.name) > 1]:
-        raise InputError(f"{twice[0]} and {twice[1]}: two scenes have one name; rename one of the folders")
+        raise InputError(
+            f"{twice[0]} and {twice[1]}: two scenes have one name; rename one of the folders"
+        )
     return scenes
 
 
@@ -81,9 +84,13 @@ def read_scene(folder: Path) -> Scene:
     frames = image_paths(folder / "frames")
     masks = image_paths(folder / "masks") if (folder / "masks").is_dir() else []
     if masks and len(masks) != len(frames):
-        raise InputError(f"{folder / 'masks'}: holds {len(masks)} masks for {len(frames)} frames; give one for each")
+        raise InputError(
+            f"{folder / 'masks'}: holds {len(masks)} masks for {len(frames)} frames; give one for each"
+        )
     truth = _truth(folder / "truth.npz", len(frames)) if (folder / "truth.npz").exists() else {}
-    novel = tuple(key[6:-15] for key in truth if key.startswith("novel_") and key.endswith("_world_from_cam"))
+    novel = tuple(
+        key[6:-15] for key in truth if key.startswith("novel_") and key.endswith("_world_from_cam")
+    )
     scene = Scene(folder.resolve().name, folder, frames, masks, truth, novel)
     for name in novel:
         _check_novel(scene, name)
@@ -94,17 +101,26 @@ def _truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     truth = _arrays(path, "world_from_cam", "novel_", "K", "image_size")
     if truth["world_from_cam"].shape != (num_frames, 4, 4):
         shape = truth["world_from_cam"].shape
-        raise InputError(f"{path}: world_from_cam is {shape}, expected {(num_frames, 4, 4)}, one for each frame")
+        raise InputError(
+            f"{path}: world_from_cam is {shape}, expected {(num_frames, 4, 4)}, one for each frame"
+        )
     if not all(np.isfinite(values).all() for values in truth.values()):
-        raise InputError(f"{path}: holds cameras that are not finite; leave those frames out of the scene")
+        raise InputError(
+            f"{path}: holds cameras that are not finite; leave those frames out of the scene"
+        )
     return truth
 
 
 def _check_novel(scene: Scene, name: str) -> None:
     path, shape = scene.folder / "truth.npz", scene.truth[f"novel_{name}_world_from_cam"].shape
-    if lacking := [key for key in (f"novel_{name}_time", "K", "image_size") if key not in scene.truth]:
+    if lacking := [
+        key for key in (f"novel_{name}_time", "K", "image_size") if key not in scene.truth
+    ]:
         raise InputError(f"{path}: lacks {lacking[0]}, which the novel views {name} need")
-    for what, images in ((name, scene.novel_images(name)), (f"{name}_masks", scene.novel_masks(name))):
+    for what, images in (
+        (name, scene.novel_images(name)),
+        (f"{name}_masks", scene.novel_masks(name)),
+    ):
         if images and shape != (len(images), 4, 4):
             raise InputError(
                 f"{scene.folder / 'novel' / what}: holds {len(images)} images for cameras of shape {shape}"
@@ -117,7 +133,9 @@ def _arrays(path: Path, needed: str, *others: str) -> dict[str, np.ndarray]:
     """The array of that name and those whose names begin with one of the others."""
     try:
         with np.load(path, allow_pickle=False) as content:
-            wanted = [key for key in content.files if key == needed or key.startswith(others or needed)]
+            wanted = [
+                key for key in content.files if key == needed or key.startswith(others or needed)
+            ]
             found = {key: content[key] for key in wanted}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read ({str(error)[:100]}); make it again") from error

@@ -1,7 +1,7 @@
 """The table of benchmarks/quality.py, and the same of the differences from an older one.
 
-A row is a dict: ``scene``, ``system``, ``views``, ``region`` name what is scored, the rest are figures. Those of a
-whole run stand in the first row of its scene only.
+A row is a dict: ``scene``, ``system``, ``views``, ``region`` name what is scored, the rest are
+figures. Those of a whole run stand in the first row of its scene only.
 """
 
 from collections.abc import Iterable
@@ -34,17 +34,22 @@ LEGEND = (
 
 
 def table(rows: Iterable[dict], signed: bool = False) -> str:
-    """Lines with a head; only columns that some row has. ``signed`` writes a plus before what is positive."""
+    """Lines with a head; only columns that some row has. ``signed`` writes a plus before what is
+    positive."""
     rows = list(rows)
     names = [name for name in NAMES if name != "system" or len({row["system"] for row in rows}) > 1]
     columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     cells = [[*names, *(head for _, head, _, _ in columns)]]
     for row in rows:
-        figures = [_cell(row.get(key), factor, digits, signed) for key, _, factor, digits in columns]
+        figures = [
+            _cell(row.get(key), factor, digits, signed) for key, _, factor, digits in columns
+        ]
         cells.append([*(row.get(name) or "" for name in names), *figures])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [_line(line, widths, len(names)) for line in cells]
-    return "\n".join([*lines, *(f"{row['scene']}: {row['error']}" for row in rows if row.get("error"))])
+    return "\n".join(
+        [*lines, *(f"{row['scene']}: {row['error']}" for row in rows if row.get("error"))]
+    )
 
 
 def _cell(value: float | None, factor: float, digits: int, signed: bool) -> str:
@@ -52,25 +57,42 @@ def _cell(value: float | None, factor: float, digits: int, signed: bool) -> str:
 
 
 def _line(cells: list[str], widths: list[int], num_names: int) -> str:
-    padded = [c.ljust(w) if i < num_names else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+    padded = [
+        c.ljust(w) if i < num_names else c.rjust(w)
+        for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+    ]
     return "  ".join(padded).rstrip()
 
 
 def differences(new: Iterable[dict], old: Iterable[dict]) -> list[dict]:
-    """New less old, of each figure that both have; rows and figures that only one has are left out."""
+    """New less old, of each figure that both have; rows and figures that only one has are left
+    out."""
     before = {_key(row): row for row in old}
     rows = []
     for row in new:
         if (other := before.get(_key(row))) is not None:
-            both = [key for key, *_ in COLUMNS if row.get(key) is not None and other.get(key) is not None]
-            rows.append({**{name: row.get(name) for name in NAMES}, **{key: row[key] - other[key] for key in both}})
+            both = [
+                key
+                for key, *_ in COLUMNS
+                if row.get(key) is not None and other.get(key) is not None
+            ]
+            rows.append(
+                {
+                    **{name: row.get(name) for name in NAMES},
+                    **{key: row[key] - other[key] for key in both},
+                }
+            )
     return rows
 
 
 def unpaired(rows: Iterable[dict], others: Iterable[dict]) -> list[str]:
     """Scene, system and views of the rows that the others lack, each once."""
     there = {_key(row) for row in others}
-    return list(dict.fromkeys(" ".join(filter(None, _key(row)[:3])) for row in rows if _key(row) not in there))
+    return list(
+        dict.fromkeys(
+            " ".join(filter(None, _key(row)[:3])) for row in rows if _key(row) not in there
+        )
+    )
 
 
 def _key(row: dict) -> tuple:

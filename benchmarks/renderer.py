@@ -1,10 +1,13 @@
-"""Speed of the renderer on this machine: colour field, rasteriser, whole frames and training, beside plain torch.
+"""Speed of the renderer on this machine: colour field, rasteriser, whole frames and training,
+beside plain torch.
 
-    python benchmarks/renderer.py [--json FILE] [--repeats 7] [--samples 32768] [--gpu_samples 1048576]
+    python benchmarks/renderer.py [--json FILE] [--repeats 7] [--samples 32768] [--gpu_samples
+    1048576]
 
-Fast path and reference take turns within one run, so that both meet the same load; figures are medians, and a ratio is
-the median of the ratios of neighbouring runs. The reference is the same network in plain torch indexing, nn.Linear,
-autograd and torch.optim.Adam, with torch's default threads. Where there is a GPU its rows follow (keys "cuda_...").
+Fast path and reference take turns within one run, so that both meet the same load; figures are
+medians, and a ratio is the median of the ratios of neighbouring runs. The reference is the same
+network in plain torch indexing, nn.Linear, autograd and torch.optim.Adam, with torch's default
+threads. Where there is a GPU its rows follow (keys "cuda_...").
 """
 
 import json
@@ -80,7 +83,9 @@ def make_step(field: ColorField, points: torch.Tensor, target: torch.Tensor) -> 
     return step
 
 
-def make_plain_step(field: ColorField, points: torch.Tensor, target: torch.Tensor) -> Callable[[], None]:
+def make_plain_step(
+    field: ColorField, points: torch.Tensor, target: torch.Tensor
+) -> Callable[[], None]:
     """The same step in plain torch."""
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-3, betas=(0.9, 0.99), eps=1e-15)
 
@@ -107,7 +112,9 @@ def measure_field(repeats: int, samples: int, device: str) -> dict[str, float]:
     plain = ColorField(backend="torch", generator=generator).to(device)
     points = (torch.rand(samples, 3, generator=generator) * 2 - 1).to(device)
     target = torch.rand(samples, 3, generator=generator).to(device)
-    train_step = turns(make_step(fast, points, target), make_plain_step(plain, points, target), repeats, device)
+    train_step = turns(
+        make_step(fast, points, target), make_plain_step(plain, points, target), repeats, device
+    )
 
     def colors() -> torch.Tensor:
         with torch.autocast(device, torch.float16, enabled=device == "cuda"):
@@ -141,12 +148,16 @@ def wavy_mesh(faces: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     columns = round((faces / 2 * WIDTH / HEIGHT) ** 0.5)
     rows = round(faces / 2 / columns)
     y, x = torch.meshgrid(
-        torch.linspace(-0.32, 0.32, rows + 1), torch.linspace(-0.55, 0.55, columns + 1), indexing="ij"
+        torch.linspace(-0.32, 0.32, rows + 1),
+        torch.linspace(-0.55, 0.55, columns + 1),
+        indexing="ij",
     )
     z = 1 + 0.05 * torch.sin(20 * x) * torch.cos(20 * y)
     corner = (torch.arange(rows)[:, None] * (columns + 1) + torch.arange(columns)).flatten()
     right, below = corner + 1, corner + columns + 1
-    triangles = torch.cat([torch.stack([corner, right, below], 1), torch.stack([right, below + 1, below], 1)])
+    triangles = torch.cat(
+        [torch.stack([corner, right, below], 1), torch.stack([right, below + 1, below], 1)]
+    )
     return torch.stack([x * z, y * z, z], -1).reshape(-1, 3).to(device), triangles.to(device)
 
 
@@ -168,15 +179,20 @@ def measure_raster(repeats: int, device: str) -> dict[str, float]:
 
 
 def measure_frames(repeats: int, device: str) -> dict[str, float]:
-    """Whole new views as the project renders them: four meshes of 14 thousand faces joined, beside the plain path."""
+    """Whole new views as the project renders them: four meshes of 14 thousand faces joined, beside
+    the plain path."""
     figures = {}
     for width, height in ((640, 360), (1280, 720)):
         clip = make_clip(8, width, height)
         fast, name = clip.renderer(device), f"frames_per_second_{width}x{height}"
-        figures[name] = 1 / statistics.median(view_seconds(clip, fast, device) for _ in range(repeats))
+        figures[name] = 1 / statistics.median(
+            view_seconds(clip, fast, device) for _ in range(repeats)
+        )
         if width == WIDTH:
             plain = clip.renderer(device, "torch")
-            figures["frame_ratio"] = figures[name] * min(view_seconds(clip, plain, device, 1) for _ in range(2))
+            figures["frame_ratio"] = figures[name] * min(
+                view_seconds(clip, plain, device, 1) for _ in range(2)
+            )
     return figures
 
 
@@ -195,7 +211,9 @@ def measure_loop(device: str) -> dict[str, float]:
     clip, random = make_clip(8), np.random.default_rng(0)
     pixels = sample_points(clip.meshes, clip.frames, None, range(8))
     for schedule in (Schedule(num_epochs=0.2), Schedule(num_epochs=4)):
-        history = train(clip.renderer(device), pixels, clip.meshes.vertices.numpy(), schedule, random)
+        history = train(
+            clip.renderer(device), pixels, clip.meshes.vertices.numpy(), schedule, random
+        )
     return {"loop_samples_per_second": history.samples / history.seconds}
 
 
@@ -209,15 +227,25 @@ def report(figures: dict[str, float]) -> str:
     """The table a person reads."""
     lines = [f"{'':12s}{'fast M/s':>10s}{'torch M/s':>11s}{'ratio':>8s}{'of sgemm':>10s}"]
     for name, share in (("train", "share_of_sgemm"), ("inference", "share_of_sgemm_inference")):
-        rates = [figures[f"{prefix}{name}_samples_per_second"] / 1e6 for prefix in ("", "reference_")]
-        lines.append(f"{name:12s}{rates[0]:10.3f}{rates[1]:11.4f}{figures[name + '_ratio']:8.1f}{figures[share]:10.0%}")
-    lines.append(f"sgemm {figures['sgemm_flops'] / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads")
+        rates = [
+            figures[f"{prefix}{name}_samples_per_second"] / 1e6 for prefix in ("", "reference_")
+        ]
+        lines.append(
+            f"{name:12s}{rates[0]:10.3f}{rates[1]:11.4f}{figures[name + '_ratio']:8.1f}{figures[share]:10.0%}"
+        )
+    lines.append(
+        f"sgemm {figures['sgemm_flops'] / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads"
+    )
     lines.append(f"whole training loop {figures['loop_samples_per_second'] / 1e6:.2f} M samples/s")
     small, large = (figures[f"frames_per_second_{size}"] for size in ("640x360", "1280x720"))
-    lines.append(f"new views 640x360 {small:.1f}/s ({figures['frame_ratio']:.1f} x torch), 1280x720 {large:.1f}/s")
+    lines.append(
+        f"new views 640x360 {small:.1f}/s ({figures['frame_ratio']:.1f} x torch), 1280x720 {large:.1f}/s"
+    )
     for name in ("5k", "50k"):
         fast, plain = (figures[f"{prefix}raster_ms_{name}"] for prefix in ("", "reference_"))
-        lines.append(f"rasterise {name} faces {fast:.1f} ms, torch {plain:.0f} ms, ratio {plain / fast:.0f}")
+        lines.append(
+            f"rasterise {name} faces {fast:.1f} ms, torch {plain:.0f} ms, ratio {plain / fast:.0f}"
+        )
     return "\n".join(lines)
 
 
@@ -227,9 +255,15 @@ def main() -> None:
     figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(report(figures), f"peak memory {figures['peak_memory_mb']:.0f} MB", sep="\n")
     if torch.cuda.is_available():
-        there = measure(settings.repeats, settings.gpu_samples, "cuda") | {"bandwidth": copy_bandwidth("cuda")}
+        there = measure(settings.repeats, settings.gpu_samples, "cuda") | {
+            "bandwidth": copy_bandwidth("cuda")
+        }
         there["peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-        print(f"\n{torch.cuda.get_device_name()}: copies {there['bandwidth'] / 1e12:.2f} TB/s", report(there), sep="\n")
+        print(
+            f"\n{torch.cuda.get_device_name()}: copies {there['bandwidth'] / 1e12:.2f} TB/s",
+            report(there),
+            sep="\n",
+        )
         figures |= {f"cuda_{key}": value for key, value in there.items()}
     if settings.json:
         temporary = settings.json.with_name(settings.json.name + ".part")

@@ -1,4 +1,5 @@
-"""Time and peak memory of training and rendering when a clip has twice the frames, where the pixel limit binds.
+"""Time and peak memory of training and rendering when a clip has twice the frames, where the pixel
+limit binds.
 
     python benchmarks/scaling.py [--frames 60] [--limit 4000000]
 
@@ -36,10 +37,13 @@ class Settings:
 
 
 def measure(settings: Settings) -> dict[str, float]:
-    """Seconds of sampling, training and rendering every frame, and this process's peak memory in MB."""
+    """Seconds of sampling, training and rendering every frame, and this process's peak memory in
+    MB."""
     clip, random = make_clip(settings.frames), np.random.default_rng(0)
     renderer, seconds, start = clip.renderer(), {}, time.perf_counter()
-    pixels = sample_points(clip.meshes, clip.frames, None, range(settings.frames), limit=settings.limit)
+    pixels = sample_points(
+        clip.meshes, clip.frames, None, range(settings.frames), limit=settings.limit
+    )
     seconds["sample"] = time.perf_counter() - start
     train(renderer, pixels, clip.meshes.vertices.numpy(), Schedule(num_epochs=1.0), random)
     seconds["train"] = time.perf_counter() - start - seconds["sample"]
@@ -56,9 +60,22 @@ def main() -> None:
         return
     rows = []
     for frames in (settings.frames, 2 * settings.frames):
-        command = [sys.executable, __file__, "--alone", "--frames", str(frames), "--limit", str(settings.limit)]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        print(f"{frames} frames: " + ", ".join(f"{key} {value:.1f}" for key, value in rows[-1].items()))
+        command = [
+            sys.executable,
+            __file__,
+            "--alone",
+            "--frames",
+            str(frames),
+            "--limit",
+            str(settings.limit),
+        ]
+        rows.append(
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        )
+        print(
+            f"{frames} frames: "
+            + ", ".join(f"{key} {value:.1f}" for key, value in rows[-1].items())
+        )
     print("ratio: " + ", ".join(f"{key} {rows[1][key] / rows[0][key]:.2f}" for key in rows[0]))
 
 

@@ -17,7 +17,8 @@ class TrackScores:
     delta_avg: float
     """Share of visible points found within a limit, mean over the limits."""
     average_jaccard: float
-    """Points found and called visible, over those and all that are missed or wrong; mean over the limits."""
+    """Points found and called visible, over those and all that are missed or wrong; mean over the
+    limits."""
     occlusion_accuracy: float
     """Share of points whose visibility is called rightly."""
 
@@ -33,7 +34,8 @@ def score_tracks(
 ) -> TrackScores:
     """TAP-Vid scores of points queried once, from the frame after their query on.
 
-    Source: Doersch et al., "TAP-Vid: A benchmark for tracking any point in a video", NeurIPS 2022, section 4.
+    Source: Doersch et al., "TAP-Vid: A benchmark for tracking any point in a video", NeurIPS 2022,
+    section 4.
     """
     counted = np.arange(len(xy))[:, None] > query
     if not (true_visible & counted).any():

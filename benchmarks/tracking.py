@@ -1,11 +1,13 @@
 """TAP-Vid scores, seconds and memory of each tracker on clips whose tracks are known.
 
-    python benchmarks/tracking.py [--folders DIR ...] [--trackers lucas_kanade dis_flow] [--json FILE]
+    python benchmarks/tracking.py [--folders DIR ...] [--trackers lucas_kanade dis_flow] [--json
+    FILE]
 
-Clips are rendered rooms, and folders with frames/ beside a truth.npz that holds track_xy (F, N, 2), track_query (N) and
-track_visible (F, N). A learned tracker is measured where its code and checkpoint are found; without --trackers those
-that are not are left out. Each run has a process of its own, so that its peak memory is its own: that is of the whole
-process, frames included, and of the GPU where there is one.
+Clips are rendered rooms, and folders with frames/ beside a truth.npz that holds track_xy (F, N, 2),
+track_query (N) and track_visible (F, N). A learned tracker is measured where its code and
+checkpoint are found; without --trackers those that are not are left out. Each run has a process of
+its own, so that its peak memory is its own: that is of the whole process, frames included, and of
+the GPU where there is one.
 """
 
 import json
@@ -75,7 +77,9 @@ def main() -> None:
     for clip in clips(settings):
         for tracker in trackers:
             rows.append(in_own_process(tracker, clip, settings.device))
-            print(line(rows[-1]) if len(rows) > 1 else f"{line(None)}\n{line(rows[-1])}", flush=True)
+            print(
+                line(rows[-1]) if len(rows) > 1 else f"{line(None)}\n{line(rows[-1])}", flush=True
+            )
     if settings.json is not None:
         settings.json.write_text(json.dumps(rows, indent=1))
 
@@ -108,7 +112,9 @@ def read_clip(folder: Path) -> Clip:
         with np.load(folder / "truth.npz", allow_pickle=False) as truth:
             tracks = truth["track_xy"], truth["track_visible"], truth["track_query"]
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{folder / 'truth.npz'}: holds no true tracks ({error}); see --help") from error
+        raise InputError(
+            f"{folder / 'truth.npz'}: holds no true tracks ({error}); see --help"
+        ) from error
     return Clip(folder.name, frames, *tracks)
 
 
@@ -119,7 +125,8 @@ def in_own_process(tracker: str, clip: Clip, device: str) -> dict:
 
 
 def measure(tracker: str, clip: Clip, device: str) -> dict:
-    """The same in this process; a first run on a few frames pays for what is compiled and read once."""
+    """The same in this process; a first run on a few frames pays for what is compiled and read
+    once."""
     follow = open_tracker(tracker, None, device)
     few = clip.queries[clip.query == 0][:8]
     if len(few):
@@ -142,7 +149,9 @@ def line(row: dict | None) -> str:
     wanted = ("delta_avg", "average_jaccard", "occlusion_accuracy", "seconds", "memory_mb")
     if row is None:
         return f"{'clip':<16}{'tracker':<14}" + "".join(f"{name:>20}" for name in wanted)
-    return f"{row['clip']:<16}{row['tracker']:<14}" + "".join(f"{row[name]:>20.2f}" for name in wanted)
+    return f"{row['clip']:<16}{row['tracker']:<14}" + "".join(
+        f"{row[name]:>20.2f}" for name in wanted
+    )
 
 
 if __name__ == "__main__":

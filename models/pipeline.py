@@ -1,4 +1,5 @@
-"""The two halves of the renderer: meshes that follow the tracks, and the colour field read at their surface.
+"""The two halves of the renderer: meshes that follow the tracks, and the colour field read at their
+surface.
 
 ``TriangleMeshPipeline``: a frame's points -> mesh -> fragments in any camera.
 ``WorldSpaceTrianglePipeline``: fragments -> world points -> hash-grid features -> MLP -> rgb.
@@ -23,12 +24,15 @@ from models.tracks import Tracks
 NUM_BLENDED = 4
 """Meshes of how many frames are joined for one view."""
 OFF_PATH = 0.025
-"""Distance of a view from the nearest frame, as a share of the scene's depth, from which things hide much from it."""
+"""Distance of a view from the nearest frame, as a share of the scene's depth, from which things
+hide much from it."""
 ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
-"""Least, best and largest distance, as a share of the scene's depth, of frames that then show what the nearest cannot
-see, and their weight: any surface of the nearest exceeds it, but not a face of theirs that spans a depth jump."""
+"""Least, best and largest distance, as a share of the scene's depth, of frames that then show what
+the nearest cannot see, and their weight: any surface of the nearest exceeds it, but not a face of
+theirs that spans a depth jump."""
 CHANGES_COUNT, LEAST_COUNT = (0.4, 1.0), 0.5
-"""Distance from the path, in OFF_PATH, up to which what changes with time counts whole, and from which so much."""
+"""Distance from the path, in OFF_PATH, up to which what changes with time counts whole, and from
+which so much."""
 ONE_MOMENT = 8
 """Frames further apart than this are of different times, which have no mean."""
 CHUNK = 1 << 18
@@ -43,7 +47,8 @@ MEASURED_FRAMES, MEASURED_SIZE = 16, (32, 18)
 
 @dataclass(frozen=True)
 class Canvas:
-    """The global pixel canvas that spans all frames' 2D vertices, and its origin in frame pixels."""
+    """The global pixel canvas that spans all frames' 2D vertices, and its origin in frame
+    pixels."""
 
     left: float
     top: float
@@ -59,7 +64,8 @@ class Canvas:
 
 
 class TriangleMeshPipeline:
-    """One mesh a frame over a shared pool of vertices: the tracks' points and each mesh's own border."""
+    """One mesh a frame over a shared pool of vertices: the tracks' points and each mesh's own
+    border."""
 
     def __init__(
         self,
@@ -77,7 +83,11 @@ class TriangleMeshPipeline:
             faces: vertex indices of each frame's mesh, by frame.
             trust: how far to believe each face, see ``FrameMesh``.
         """
-        self.cameras, self.vertices, self.faces, self.trust, self.canvas = cameras, vertices, faces, trust, canvas
+        self.cameras = cameras
+        self.vertices = vertices
+        self.faces = faces
+        self.trust = trust
+        self.canvas = canvas
 
     @staticmethod
     def from_tracks(
@@ -88,20 +98,26 @@ class TriangleMeshPipeline:
     ) -> "TriangleMeshPipeline":
         """The mesh of each of ``frames`` from the points visible in it, drawn at their projections.
 
-        Points that other frames saw take part where the frame itself cannot see the scene: past its border, and
-        behind the movers of ``masks``. With ``surface_of`` dense depth replaces points that it does not confirm.
+        Points that other frames saw take part where the frame itself cannot see the scene: past its
+        border, and behind the movers of ``masks``. With ``surface_of`` dense depth replaces points
+        that it does not confirm.
 
         Raises:
             InputError: no frame has enough points for a mesh.
         """
         cameras = tracks.cameras
         points = tracks.xyz[0].double()
-        pool, faces, trust, spans = [points.float().numpy()], {}, {}, []
+        pool = [points.float().numpy()]
+        faces = {}
+        trust = {}
+        spans = []
         size = len(points)
         first, last = _lifetime(tracks.visible)
         for t in frames:
             seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
-            xy, depth = (of_frame[0].numpy() for of_frame in cameras[[t]].project(points))  # all at once fill memory
+            xy, depth = (
+                of_frame[0].numpy() for of_frame in cameras[[t]].project(points)
+            )  # all at once fill memory
             gap = (first - t).clamp_min(0) + (t - last).clamp_min(0)
             mask = None if masks is None else masks[t]
             unseen = hidden_points(
@@ -123,15 +139,21 @@ class TriangleMeshPipeline:
             if mesh is None:
                 continue
             border = mesh.point < 0
-            own = torch.from_numpy(mesh.xy[border])[None], torch.from_numpy(mesh.depth[border])[None]
+            own = (
+                torch.from_numpy(mesh.xy[border])[None],
+                torch.from_numpy(mesh.depth[border])[None],
+            )
             pool.append(cameras[[t]].unproject(*own)[0].float().numpy())
             index = mesh.point.astype(np.int32)  # half the memory of what torch is used to
             index[border] = size + np.arange(border.sum())
             size += int(border.sum())
-            faces[t], trust[t] = torch.from_numpy(index[mesh.faces]), torch.from_numpy(mesh.trust)
+            faces[t] = torch.from_numpy(index[mesh.faces])
+            trust[t] = torch.from_numpy(mesh.trust)
             spans.append(np.stack([mesh.xy.min(0), mesh.xy.max(0)]))
         if not faces:
-            raise InputError("no frame has enough tracked points for a mesh: track more (a smaller --spacing)")
+            raise InputError(
+                "no frame has enough tracked points for a mesh: track more (a smaller --spacing)"
+            )
         vertices = torch.from_numpy(np.concatenate(pool))
         return TriangleMeshPipeline(cameras, vertices, faces, trust, Canvas.around(spans))
 
@@ -147,7 +169,9 @@ class TriangleMeshPipeline:
         used, faces = used_vertices(self.faces[t], len(self.vertices))
         local = view[[index]].to_camera(self.vertices[used].to(device).double())[0]
         near = NEAR * self.depth_scale
-        return rasterize(local, faces.to(device), view.K[index], view.width, view.height, near=near, out=out)
+        return rasterize(
+            local, faces.to(device), view.K[index], view.width, view.height, near=near, out=out
+        )
 
     @cached_property
     def used(self) -> Int[Tensor, "U"]:
@@ -162,13 +186,19 @@ class TriangleMeshPipeline:
         return found.nonzero()[:, 0]
 
     def joined(self, times: Sequence[int]) -> tuple[Int[Tensor, "T 3"], Float[Tensor, "T"]]:
-        """Faces and trust of some frames, one after the other; the frames' own become parts of them: held once."""
+        """Faces and trust of some frames, one after the other; the frames' own become parts of
+        them: held once."""
         size = sum(len(self.faces[t]) for t in times)
-        faces, trust, end = torch.empty((size, 3), dtype=torch.int32), torch.empty(size), 0
+        faces = torch.empty((size, 3), dtype=torch.int32)
+        trust = torch.empty(size)
+        end = 0
         for t in times:
             part = slice(end, end + len(self.faces[t]))
-            faces[part], trust[part], end = self.faces[t], self.trust[t], part.stop
-            self.faces[t], self.trust[t] = faces[part], trust[part]
+            faces[part] = self.faces[t]
+            trust[part] = self.trust[t]
+            end = part.stop
+            self.faces[t] = faces[part]
+            self.trust[t] = trust[part]
         return faces, trust
 
     @cached_property
@@ -181,14 +211,22 @@ class TriangleMeshPipeline:
         """Distance from a world point to the nearest vertex of a surface, in world units."""
         trusted = self._corners(faces[self.trust[t] == 1] for t, faces in self.faces.items())
         vertices = self.vertices[trusted].double()
-        return float((vertices - point.double()).norm(dim=1).min()) if len(vertices) else self.depth_scale
+        return (
+            float((vertices - point.double()).norm(dim=1).min())
+            if len(vertices)
+            else self.depth_scale
+        )
 
     def inverse_depth(self, t: int, width: int, height: int) -> Float[np.ndarray, "h w"]:
-        """1 / z-depth, in world units, of each pixel of frame t's own view of its mesh, scaled; 0 where none is."""
+        """1 / z-depth, in world units, of each pixel of frame t's own view of its mesh, scaled; 0
+        where none is."""
         return 1 / self.fragments(t, self.cameras.resized(width, height), t).depth.double().numpy()
 
-    def nearest_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
-        """Frames that have a mesh and whose cameras are nearest in place and direction, with weights that sum to 1."""
+    def nearest_frames(
+        self, view: Cameras, index: int, count: int = NUM_BLENDED
+    ) -> tuple[list[int], list[float]]:
+        """Frames that have a mesh and whose cameras are nearest in place and direction, with
+        weights that sum to 1."""
         frames = list(self.faces)
         own = self.cameras[frames]
         pose = view.world_from_cam[index].double()
@@ -198,31 +236,44 @@ class TriangleMeshPipeline:
         order = torch.argsort(cost, stable=True)[:count]
         weight = 1.0 / (cost[order] + 0.3 * cost[order].mean() + 1e-6)
         if cost[order[0]] < 1e-6:
-            weight[1:] *= 1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
+            weight[1:] *= (
+                1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
+            )
         return [frames[i] for i in order], (weight / weight.sum()).tolist()
 
     def _distances(self, view: Cameras, index: int) -> Float[Tensor, "M"]:
-        """Of the cameras of frames that have a mesh from that of a view, as a share of the scene's depth."""
+        """Of the cameras of frames that have a mesh from that of a view, as a share of the scene's
+        depth."""
         centers = self.cameras[list(self.faces)].centers
         return (centers - view.world_from_cam[index, :3, 3].double()).norm(dim=1) / self.depth_scale
 
     def off_path(self, view: Cameras, index: int) -> float:
-        """Distance of a view from the lines between neighbouring frames that have a mesh, as a share of the depth."""
-        centers, point = self.cameras[list(self.faces)].centers.double(), view.world_from_cam[index, :3, 3].double()
-        start, along = centers[:-1], centers.diff(dim=0)
-        share = ((point - start) * along).sum(1) / (along * along).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+        """Distance of a view from the lines between neighbouring frames that have a mesh, as a
+        share of the depth."""
+        centers = self.cameras[list(self.faces)].centers.double()
+        point = view.world_from_cam[index, :3, 3].double()
+        start = centers[:-1]
+        along = centers.diff(dim=0)
+        share = ((point - start) * along).sum(1) / (along * along).sum(1).clamp_min(
+            torch.finfo(torch.float64).tiny
+        )
         nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
         return float((nearest - point).norm(dim=1).min()) / self.depth_scale
 
-    def drawn_frames(self, view: Cameras, index: int, count: int = NUM_BLENDED) -> tuple[list[int], list[float]]:
-        """The nearest frames; for a view off the path also one before and one after them that see round what hides."""
+    def drawn_frames(
+        self, view: Cameras, index: int, count: int = NUM_BLENDED
+    ) -> tuple[list[int], list[float]]:
+        """The nearest frames; for a view off the path also one before and one after them that see
+        round what hides."""
         nearest, weights = self.nearest_frames(view, index, count)
         away = dict(zip(self.faces, self._distances(view, index).tolist(), strict=True))
         if away[nearest[0]] < OFF_PATH:
             return nearest, weights
         seeing = [t for t in away if t not in nearest and ASIDE[0] < away[t] < ASIDE[2]]
         sides = [t for t in seeing if t < nearest[0]], [t for t in seeing if t > nearest[0]]
-        aside = [min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side]
+        aside = [
+            min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side
+        ]
         return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)
 
     def changes_count(self, view: Cameras, index: int) -> float:
@@ -233,11 +284,13 @@ class TriangleMeshPipeline:
 
     @staticmethod
     def moment(frames: Sequence[int], weights: Sequence[float]) -> float:
-        """The time that a view of some frames' meshes shows: the mean of the frames that are near the heaviest.
+        """The time that a view of some frames' meshes shows: the mean of the frames that are near
+        the heaviest.
 
         Not that of the view: what the camera does not look at then has no colours of that time.
         """
-        frames, weights = np.array(frames), np.array(weights)
+        frames = np.array(frames)
+        weights = np.array(weights)
         weights = weights * (np.abs(frames - frames[weights.argmax()]) <= ONE_MOMENT)
         return float(frames @ weights / weights.sum())
 
@@ -252,21 +305,29 @@ def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tenso
     return first, last
 
 
-def finest_resolution(meshes: TriangleMeshPipeline, normalized_from_world: Float[Tensor, "4 4"]) -> int:
-    """Cells along an axis of [-1, 1]^3 at which one cell is as large as a pixel, by the median over frames.
+def finest_resolution(
+    meshes: TriangleMeshPipeline, normalized_from_world: Float[Tensor, "4 4"]
+) -> int:
+    """Cells along an axis of [-1, 1]^3 at which one cell is as large as a pixel, by the median over
+    frames.
 
-    Where the camera pans the box spans many images: a grid made for one would leave pixels five to a cell.
+    Where the camera pans the box spans many images: a grid made for one would leave pixels five to
+    a cell.
     """
-    frames, sizes = list(meshes.faces), []
+    frames = list(meshes.faces)
+    sizes = []
     for i in np.unique(np.linspace(0, len(frames) - 1, MEASURED_FRAMES).astype(int)):
         camera = meshes.cameras[[frames[i]]]
         inverse = torch.from_numpy(meshes.inverse_depth(frames[i], *MEASURED_SIZE))
         rows, columns = torch.nonzero(inverse > 0, as_tuple=True)
         scale = torch.tensor([camera.width, camera.height]).double() / torch.tensor(MEASURED_SIZE)
-        xy, depth = (torch.stack([columns, rows], 1) + 0.5) * scale, 1 / inverse[rows, columns]
+        xy = (torch.stack([columns, rows], 1) + 0.5) * scale
+        depth = 1 / inverse[rows, columns]
         beside = xy + torch.tensor([1.0, 0.0]).double()
         here, there = (camera.unproject(at[None], depth[None])[0] for at in (xy, beside))
-        step = transform_points(normalized_from_world, there) - transform_points(normalized_from_world, here)
+        step = transform_points(normalized_from_world, there) - transform_points(
+            normalized_from_world, here
+        )
         sizes.append(step[:, :2].norm(dim=1))
     pixel = float(torch.cat(sizes).median()) if any(len(own) for own in sizes) else 0.0
     return round(min(max(2 / max(pixel, 1e-9), RESOLUTIONS[0]), RESOLUTIONS[1]))
@@ -276,15 +337,23 @@ class WorldSpaceTrianglePipeline(nn.Module):
     """Colour of surface points: a hash grid over normalised world space and an MLP."""
 
     def __init__(
-        self, field: ColorField, normalized_from_world: Float[Tensor, "4 4"], viewpoints: Viewpoints | None = None
+        self,
+        field: ColorField,
+        normalized_from_world: Float[Tensor, "4 4"],
+        viewpoints: Viewpoints | None = None,
     ):
-        """Args: viewpoints: gives the codes that the field reads; None for a field that reads none."""
+        """Args: viewpoints: gives the codes that the field reads; None for a field that reads
+        none."""
         super().__init__()
-        self.field, self.viewpoints = field, viewpoints
+        self.field = field
+        self.viewpoints = viewpoints
         self.register_buffer("normalized_from_world", normalized_from_world.double())
 
-    def seen_from(self, center: Float[Tensor, "3"], frame: float, changes: float = 1.0) -> "WorldSpaceTrianglePipeline":
-        """This renderer for a camera at one place of the world at one time; without it, for the middle of the path.
+    def seen_from(
+        self, center: Float[Tensor, "3"], frame: float, changes: float = 1.0
+    ) -> "WorldSpaceTrianglePipeline":
+        """This renderer for a camera at one place of the world at one time; without it, for the
+        middle of the path.
 
         Args:
             frame: the time, in frames of the clip.
@@ -301,8 +370,11 @@ class WorldSpaceTrianglePipeline(nn.Module):
 
     @torch.no_grad()
     def colors(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
-        """World points on any device -> rgb in [0, 1] on the same, a chunk at a time; in half precision on a GPU."""
+        """World points on any device -> rgb in [0, 1] on the same, a chunk at a time; in half
+        precision on a GPU."""
         device = self.normalized_from_world.device
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
-            parts = [self(chunk.to(device)).float().to(points.device) for chunk in points.split(CHUNK)]
+            parts = [
+                self(chunk.to(device)).float().to(points.device) for chunk in points.split(CHUNK)
+            ]
         return torch.cat(parts) if len(points) else points.new_zeros((0, 3))

@@ -15,8 +15,11 @@ from models.field import transform_points
 from models.pipeline import TriangleMeshPipeline
 from models.run import InputError, return_freed, run_tasks, split_range
 
-SAMPLE = np.dtype([("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)])
-"""A training pixel, side by side in memory: to draw one at random is then one wait for memory, not four."""
+SAMPLE = np.dtype(
+    [("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)]
+)
+"""A training pixel, side by side in memory: to draw one at random is then one wait for memory, not
+four."""
 MOST_FRAMES = 1 << 16
 MOST_SAMPLES = 40_000_000
 """Training pixels that are kept at most."""
@@ -46,8 +49,11 @@ class TrainingPixels:
     def __len__(self) -> int:
         return len(self.face)
 
-    def points(self, index: Int[np.ndarray, "B"], positions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "B 3"]:
-        """World points where the pixels' rays meet the planes of their faces, under the vertices' positions."""
+    def points(
+        self, index: Int[np.ndarray, "B"], positions: Float[np.ndarray, "V 3"]
+    ) -> Float[np.ndarray, "B 3"]:
+        """World points where the pixels' rays meet the planes of their faces, under the vertices'
+        positions."""
         return self.batch(index, positions, np.eye(4)).points
 
     def batch(
@@ -58,12 +64,16 @@ class TrainingPixels:
         least_weight: float = 0.0,
     ) -> "Batch":
         """The pixels of the given indices as the colour field needs them, in one pass."""
-        points, rgb = np.empty((len(index), 3), np.float32), np.empty((len(index), 3), np.float32)
+        points = np.empty((len(index), 3), np.float32)
+        rgb = np.empty((len(index), 3), np.float32)
         weight = np.empty(len(index), np.float32)
         matrix = np.ascontiguousarray(normalized_from_world, np.float64)
         mesh = self.vertices, self.trust, positions
         cameras = self.inverse_K, self.world_from_cam, self.width, matrix
-        samples, half = (self.frame, self.pixel, self.face, self.rgb.view(np.uint16)), _half_values()
+        samples, half = (
+            (self.frame, self.pixel, self.face, self.rgb.view(np.uint16)),
+            _half_values(),
+        )
         parts = split_range(len(index), 16)
         fixed = index, samples, half, *mesh, *cameras, np.float32(least_weight), points, rgb, weight
         run_tasks(lambda i: _draw(*parts[i], *fixed), len(parts))
@@ -82,37 +92,62 @@ class Batch:
 
 
 def batch_plain(
-    pixels, index: np.ndarray, positions: np.ndarray, normalized_from_world: np.ndarray, least_weight: float = 0.0
+    pixels,
+    index: np.ndarray,
+    positions: np.ndarray,
+    normalized_from_world: np.ndarray,
+    least_weight: float = 0.0,
 ) -> Batch:
     """Plain form of ``TrainingPixels.batch``, for whatever has points(), rgb, face and trust."""
     points = torch.from_numpy(pixels.points(index, positions)).double()
     points = transform_points(torch.from_numpy(normalized_from_world), points).float().numpy()
-    return Batch(points, pixels.rgb[index].astype(np.float32), pixels.trust[pixels.face[index]].clip(least_weight))
+    return Batch(
+        points,
+        pixels.rgb[index].astype(np.float32),
+        pixels.trust[pixels.face[index]].clip(least_weight),
+    )
 
 
 class DevicePixels:
-    """Training pixels kept and drawn on a device, in plain torch: a GPU does not wait for the CPU's memory."""
+    """Training pixels kept and drawn on a device, in plain torch: a GPU does not wait for the CPU's
+    memory."""
 
-    def __init__(self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"], device: torch.device):
+    def __init__(
+        self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"], device: torch.device
+    ):
         def move(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(device)
 
-        self.frame = move(pixels.frame.astype(np.int32))  # torch does little with 16 bits without sign
-        self.pixel, self.face = move(pixels.pixel), move(pixels.face)
-        self.rgb, self.trust, self.vertices = (move(x) for x in (pixels.rgb, pixels.trust, pixels.vertices))
-        self.inverse_K, self.world_from_cam = move(pixels.inverse_K), move(pixels.world_from_cam)
-        self.positions, self.width = move(positions), pixels.width
+        self.frame = move(
+            pixels.frame.astype(np.int32)
+        )  # torch does little with 16 bits without sign
+        self.pixel = move(pixels.pixel)
+        self.face = move(pixels.face)
+        self.rgb, self.trust, self.vertices = (
+            move(x) for x in (pixels.rgb, pixels.trust, pixels.vertices)
+        )
+        self.inverse_K = move(pixels.inverse_K)
+        self.world_from_cam = move(pixels.world_from_cam)
+        self.positions = move(positions)
+        self.width = pixels.width
 
     def __len__(self) -> int:
         return len(self.face)
 
     def batch(
-        self, index: Int[Tensor, "B"], normalized_from_world: Float[Tensor, "4 4"], least_weight: float = 0.0
+        self,
+        index: Int[Tensor, "B"],
+        normalized_from_world: Float[Tensor, "4 4"],
+        least_weight: float = 0.0,
     ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"], Float[Tensor, "B"]]:
         """Points, rgb and weight, as ``TrainingPixels.batch`` gives them."""
         points = ray_meets_plane(self.positions[self.corners(index)].double(), *self.rays(index))
         weight = self.trust[self.face[index].long()].clamp_min(least_weight)
-        return transform_points(normalized_from_world, points).float(), self.rgb[index].float(), weight
+        return (
+            transform_points(normalized_from_world, points).float(),
+            self.rgb[index].float(),
+            weight,
+        )
 
     def corners(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B 3"]:
         """Vertices of the faces that pixels see."""
@@ -120,10 +155,15 @@ class DevicePixels:
 
     def rays(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
         """Origin and direction (z-depth 1) of the pixels' rays in the world."""
-        frame, pixel = self.frame[index].long(), self.pixel[index].long()
-        center = torch.stack([pixel % self.width + 0.5, pixel // self.width + 0.5, torch.ones_like(pixel)], 1).double()
+        frame = self.frame[index].long()
+        pixel = self.pixel[index].long()
+        center = torch.stack(
+            [pixel % self.width + 0.5, pixel // self.width + 0.5, torch.ones_like(pixel)], 1
+        ).double()
         pose = self.world_from_cam[frame]
-        return pose[:, :3, 3], (pose[:, :3, :3] @ (self.inverse_K[frame] @ center[..., None]))[..., 0]
+        return pose[:, :3, 3], (pose[:, :3, :3] @ (self.inverse_K[frame] @ center[..., None]))[
+            ..., 0
+        ]
 
 
 def ray_meets_plane(
@@ -149,14 +189,17 @@ def sample_points(
     """All pixels of the given frames that see their frame's mesh and are not masked.
 
     Args:
-        limit: at most so many pixels are kept, the same share of every frame, chosen by ``generator``.
+        limit: at most so many pixels are kept, the same share of every frame, chosen by
+            ``generator``.
         progress: is told how many frames are done, of how many.
 
     Raises:
         InputError: there are more frames than the pixels' 16 bits can number.
     """
     if len(frames) > MOST_FRAMES:
-        raise InputError(f"the clip has {len(frames)} frames, of which {MOST_FRAMES} can be learned; give a --stride")
+        raise InputError(
+            f"the clip has {len(frames)} frames, of which {MOST_FRAMES} can be learned; give a --stride"
+        )
     times = [t for t in times if t in meshes.faces]
     generator = generator or np.random.default_rng(0)
     height, width = frames.shape[1:3]
@@ -171,7 +214,9 @@ def sample_points(
             wanted &= generator.random(len(wanted), np.float32) < share
         pixel = np.flatnonzero(wanted)[: len(store) - kept]
         own = store[kept : kept + len(pixel)]
-        own["frame"], own["pixel"], own["face"] = t, pixel, face[pixel] + offset
+        own["frame"] = t
+        own["pixel"] = pixel
+        own["face"] = face[pixel] + offset
         own["rgb"] = _scene_colors(frames[t], pixel, exposure, t)
         kept += len(pixel)
         progress(done, len(times))
@@ -187,15 +232,22 @@ def sample_points(
 
 
 def share_and_room(most: int, limit: int, sample: np.dtype) -> tuple[float, np.ndarray]:
-    """What share of at most so many samples to keep that about ``limit`` are, and room for them, unfilled.
+    """What share of at most so many samples to keep that about ``limit`` are, and room for them,
+    unfilled.
 
-    The system gives memory only to what is written, so that room for the most there can be costs nothing.
+    The system gives memory only to what is written, so that room for the most there can be costs
+    nothing.
     """
-    return min(1.0, limit / max(1, most)), np.empty(min(most, int(limit + 8 * limit**0.5) + 64), sample)
+    return min(1.0, limit / max(1, most)), np.empty(
+        min(most, int(limit + 8 * limit**0.5) + 64), sample
+    )
 
 
 def _scene_colors(
-    frame: UInt8[np.ndarray, "H W 3"], pixel: Int[np.ndarray, "P"], exposure: Exposure | None, t: int
+    frame: UInt8[np.ndarray, "H W 3"],
+    pixel: Int[np.ndarray, "P"],
+    exposure: Exposure | None,
+    t: int,
 ) -> Float[np.ndarray, "P 3"]:
     """Colours of some pixels without the frame's exposure, 0 to 1."""
     color = frame.reshape(-1, 3)[pixel] / np.float32(255)
@@ -226,9 +278,15 @@ def pixel_ray(frame, pixel, inverse_K, pose, width):
 @njit(nogil=True, cache=True, error_model="numpy")
 def plane_normal(a, b, c):
     """(b - a) x (c - a), in double precision."""
-    ax, ay, az = np.float64(a[0]), np.float64(a[1]), np.float64(a[2])
-    ex, ey, ez = b[0] - ax, b[1] - ay, b[2] - az
-    fx, fy, fz = c[0] - ax, c[1] - ay, c[2] - az
+    ax = np.float64(a[0])
+    ay = np.float64(a[1])
+    az = np.float64(a[2])
+    ex = b[0] - ax
+    ey = b[1] - ay
+    ez = b[2] - az
+    fx = c[0] - ax
+    fy = c[1] - ay
+    fz = c[2] - az
     return ey * fz - ez * fy, ez * fx - ex * fz, ex * fy - ey * fx
 
 
@@ -239,8 +297,11 @@ def gather_corners(begin, end, index, frame, pixel, face, vertices, places, corn
     Loops without arithmetic: their loads wait for nothing but each other's turn.
     """
     for i in range(begin, end):
-        s, to = index[i], i - begin
-        places[to, 0], places[to, 1], places[to, 2] = frame[s], pixel[s], face[s]
+        s = index[i]
+        to = i - begin
+        places[to, 0] = frame[s]
+        places[to, 1] = pixel[s]
+        places[to, 2] = face[s]
     for to in range(end - begin):
         f = places[to, 2]
         for k in range(3):
@@ -248,7 +309,9 @@ def gather_corners(begin, end, index, frame, pixel, face, vertices, places, corn
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _gather(begin, end, index, samples, half, vertices, trust, least, places, corners, colors, weight):
+def _gather(
+    begin, end, index, samples, half, vertices, trust, least, places, corners, colors, weight
+):
     """What samples [begin, end) of a batch have in memory."""
     frame, pixel, face, rgb = samples
     gather_corners(begin, end, index, frame, pixel, face, vertices, places, corners)
@@ -264,18 +327,44 @@ def _draw(
     points, colors, weight,
 ):  # fmt: skip
     """Samples [begin, end) of a batch: see TrainingPixels.batch."""
-    places, corners = np.empty((GATHERED, 3), np.int64), np.empty((GATHERED, 3), np.int64)
+    places = np.empty((GATHERED, 3), np.int64)
+    corners = np.empty((GATHERED, 3), np.int64)
     for start in range(begin, end, GATHERED):
         stop = min(start + GATHERED, end)
-        _gather(start, stop, index, samples, half, vertices, trust, least, places, corners, colors, weight)
+        _gather(
+            start,
+            stop,
+            index,
+            samples,
+            half,
+            vertices,
+            trust,
+            least,
+            places,
+            corners,
+            colors,
+            weight,
+        )
         for i in range(start, stop):
             corner = corners[i - start]
-            a, b, c = positions[corner[0]], positions[corner[1]], positions[corner[2]]
+            a = positions[corner[0]]
+            b = positions[corner[1]]
+            c = positions[corner[2]]
             nx, ny, nz = plane_normal(a, b, c)
-            ox, oy, oz, dx, dy, dz = pixel_ray(places[i - start, 0], places[i - start, 1], inverse_K, pose, width)
-            ax, ay, az = np.float64(a[0]), np.float64(a[1]), np.float64(a[2])
-            depth = (nx * (ax - ox) + ny * (ay - oy) + nz * (az - oz)) / (nx * dx + ny * dy + nz * dz)
-            x, y, z = ox + depth * dx, oy + depth * dy, oz + depth * dz
+            ox, oy, oz, dx, dy, dz = pixel_ray(
+                places[i - start, 0], places[i - start, 1], inverse_K, pose, width
+            )
+            ax = np.float64(a[0])
+            ay = np.float64(a[1])
+            az = np.float64(a[2])
+            depth = (nx * (ax - ox) + ny * (ay - oy) + nz * (az - oz)) / (
+                nx * dx + ny * dy + nz * dz
+            )
+            x = ox + depth * dx
+            y = oy + depth * dy
+            z = oz + depth * dz
             w = matrix[3, 0] * x + matrix[3, 1] * y + matrix[3, 2] * z + matrix[3, 3]
             for k in range(3):
-                points[i, k] = (matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2] * z + matrix[k, 3]) / w
+                points[i, k] = (
+                    matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2] * z + matrix[k, 3]
+                ) / w

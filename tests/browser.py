@@ -26,7 +26,8 @@ REASON = "no Chromium is installed (on Debian: apt-get install chromium), and th
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """The system's Chromium with a fresh profile; skips the test where there is none, fails it where one is due."""
+    """The system's Chromium with a fresh profile; skips the test where there is none, fails it
+    where one is due."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         assert not os.environ.get("SPACELAYER_NEEDS_CHROMIUM"), REASON
@@ -40,10 +41,17 @@ def open_browser() -> Iterator[Browser]:
 
 
 def watch(page: Page) -> list[str]:
-    """Collects what goes wrong in a page: console errors, exceptions, requests that leave the machine."""
+    """Collects what goes wrong in a page: console errors, exceptions, requests that leave the
+    machine."""
     troubles = []
-    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: troubles.append(message.text) if message.type == "error" else None,
+    )
     page.on("pageerror", lambda error: troubles.append(str(error)))
     local = ("file:", "data:", "blob:", "http://127.0.0.1", "ws://127.0.0.1")
-    page.on("request", lambda request: None if request.url.startswith(local) else troubles.append(request.url))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(local) else troubles.append(request.url),
+    )
     return troubles

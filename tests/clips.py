@@ -9,7 +9,8 @@ from models.tracks import Tracks
 
 
 def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tracks:
-    """The true tracks of the room's static points, or of those on its one cart that some frame sees."""
+    """The true tracks of the room's static points, or of those on its one cart that some frame
+    sees."""
     own = room.track_is_foreground == moving
     own &= room.track_visible.any(0) | (not moving)  # what no frame sees has no canonical place
     xy, visible, xyz = (np.asarray(a[:, own], t) for a, t in _fields(room))
@@ -17,7 +18,10 @@ def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tra
     if moving:
         canonical = np.zeros((own.sum(), 3), np.float32)
         canonical[:, :2] = canonical_coordinates(xy, visible, room.masks)
-        extra = {"canonical": torch.from_numpy(canonical), "label": torch.ones(len(canonical), dtype=torch.int64)}
+        extra = {
+            "canonical": torch.from_numpy(canonical),
+            "label": torch.ones(len(canonical), dtype=torch.int64),
+        }
     xyz = torch.from_numpy(xyz)
     return Tracks(
         xy=torch.from_numpy(xy),

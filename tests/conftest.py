@@ -1,4 +1,5 @@
-"""Checkpoints of learned models, tiny and with random weights, saved to folders as a user would have them."""
+"""Checkpoints of learned models, tiny and with random weights, saved to folders as a user would
+have them."""
 
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def tiny_sam2() -> torch.nn.Module:
         memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=32, memory_fuser_num_layers=1,
     )  # fmt: skip
     model = Sam2VideoModel(config)
-    model.mask_decoder.pred_obj_score_head.proj_out.bias.data += 5  # else random weights see nothing at all
+    model.mask_decoder.pred_obj_score_head.proj_out.bias.data += (
+        5  # else random weights see nothing at all
+    )
     return model
 
 

@@ -1,4 +1,5 @@
-"""A server that imports the scripts once and runs each command in a fork of itself: start-up costs seconds.
+"""A server that imports the scripts once and runs each command in a fork of itself: start-up costs
+seconds.
 
 Used by tests that run scripts many times; a child may be killed, and its memory is measured.
 """
@@ -26,18 +27,24 @@ def fork_server() -> Iterator[subprocess.Popen]:
     """The server's process; speak to it with ``ask``."""
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment
+    ) as process:
         yield process
         process.stdin.close()
 
 
-def ask(server: subprocess.Popen, script: str, flags: dict[str, object], folder: Path, **job: object) -> dict:
-    """Runs a script in a folder; the answer holds exit code, seconds, peak memory in GiB, and what was printed.
+def ask(
+    server: subprocess.Popen, script: str, flags: dict[str, object], folder: Path, **job: object
+) -> dict:
+    """Runs a script in a folder; the answer holds exit code, seconds, peak memory in GiB, and what
+    was printed.
 
     Args:
         script: background, foreground or demo.
-        job: kill_after (seconds); kill_at_file (a number) and renamed (before or after its renaming); largest_file
-            (bytes), past which writing fails as on a full disk; limit (seconds) until an alarm ends it.
+        job: kill_after (seconds); kill_at_file (a number) and renamed (before or after its
+            renaming); largest_file (bytes), past which writing fails as on a full disk; limit
+            (seconds) until an alarm ends it.
     """
     texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
     log = folder / "log"
@@ -56,7 +63,11 @@ def serve() -> None:
     from models.run import checkpoints
     from models.training import fit_scene
 
-    scripts = {"background": background_points, "foreground": foreground_points, "demo": demo_pipeline}
+    scripts = {
+        "background": background_points,
+        "foreground": foreground_points,
+        "demo": demo_pipeline,
+    }
     checkpoints.CHECKPOINT_SECONDS = 0.05
     fit_scene.LOG2_ENTRIES = 12, 12
     for line in sys.stdin:

@@ -1,7 +1,7 @@
 """A corpus of hostile and damaged files.
 
-Each case is a function of a folder that holds a good clip (frames, video.mp4, given masks, t.pt, path.json, model.pt);
-it damages or adds files there and returns the script to run and its flags.
+Each case is a function of a folder that holds a good clip (frames, video.mp4, given masks, t.pt,
+path.json, model.pt); it damages or adds files there and returns the script to run and its flags.
 """
 
 import io
@@ -59,8 +59,11 @@ def views(path: str = "bad.json", **flags: object) -> tuple[str, dict]:
 # Track files and models: archives of tensors.
 
 
-def with_state(source: str, change: Callable[[dict], object], then: Callable[[], tuple[str, dict]] = demo) -> Case:
-    """A copy of a .pt file, changed; where ``change`` returns something, that is saved in its place."""
+def with_state(
+    source: str, change: Callable[[dict], object], then: Callable[[], tuple[str, dict]] = demo
+) -> Case:
+    """A copy of a .pt file, changed; where ``change`` returns something, that is saved in its
+    place."""
 
     def case(folder: Path) -> tuple[str, dict]:
         state = torch.load(folder / source, weights_only=True)
@@ -71,7 +74,9 @@ def with_state(source: str, change: Callable[[dict], object], then: Callable[[],
     return case
 
 
-def with_bytes(data: Callable[[bytes], bytes], source: str = "t.pt", then=demo, name: str = "bad.pt") -> Case:
+def with_bytes(
+    data: Callable[[bytes], bytes], source: str = "t.pt", then=demo, name: str = "bad.pt"
+) -> Case:
     def case(folder: Path) -> tuple[str, dict]:
         (folder / name).write_bytes(data((folder / source).read_bytes()))
         return then()
@@ -96,7 +101,10 @@ def repacked(compression: int, extra: int = 0) -> Callable[[bytes], bytes]:
 
     def pack(data: bytes) -> bytes:
         out = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", compression) as new:
+        with (
+            zipfile.ZipFile(io.BytesIO(data)) as old,
+            zipfile.ZipFile(out, "w", compression) as new,
+        ):
             for name in old.namelist():
                 with new.open(name, "w", force_zip64=True) as record:
                     record.write(old.read(name))
@@ -112,7 +120,11 @@ def overlapping(data: bytes) -> bytes:
     end = data.rindex(b"PK\5\6")
     count, size, start = struct.unpack("<HII", data[end + 10 : end + 20])
     directory = data[start : start + size] * 50
-    tail = data[end : end + 8] + struct.pack("<HHII", count * 50, count * 50, len(directory), start) + b"\0\0"
+    tail = (
+        data[end : end + 8]
+        + struct.pack("<HHII", count * 50, count * 50, len(directory), start)
+        + b"\0\0"
+    )
     return data[:start] + directory + tail
 
 
@@ -138,8 +150,12 @@ STATES: dict[str, Case] = {
     "a list": with_state("t.pt", lambda _: [1, 2, 3]),
     "lists in lists": with_state("t.pt", nested),
     "keys that are no names": with_state("t.pt", put(3, 4)),
-    "xy claims a tera of values": with_state("t.pt", put("xy", torch.zeros(1).expand(1_000_000, 1_000_000, 2))),
-    "xyz claims a giga of points": with_state("t.pt", put("xyz", torch.zeros(1).expand(FRAMES, 1 << 30, 3))),
+    "xy claims a tera of values": with_state(
+        "t.pt", put("xy", torch.zeros(1).expand(1_000_000, 1_000_000, 2))
+    ),
+    "xyz claims a giga of points": with_state(
+        "t.pt", put("xyz", torch.zeros(1).expand(FRAMES, 1 << 30, 3))
+    ),
     "sparse": with_state("t.pt", change("visible", lambda x: x.float().to_sparse())),
     "without values": with_state("t.pt", put("xy", torch.empty(FRAMES, 384, 2, device="meta"))),
     "complex": with_state("t.pt", change("xy", lambda x: x.to(torch.complex64))),
@@ -151,11 +167,17 @@ STATES: dict[str, Case] = {
     "points at 1e30": with_state("t.pt", change("xyz", lambda x: x * 1e30)),
     "points at one place": with_state("t.pt", change("xyz", lambda x: x * 0)),
     "points behind the cameras": with_state("t.pt", change("xyz", lambda x: x * -1)),
-    "focal lengths of 1e300": with_state("t.pt", change("K", lambda x: x * torch.tensor([[[1e300], [1e300], [1]]]))),
+    "focal lengths of 1e300": with_state(
+        "t.pt", change("K", lambda x: x * torch.tensor([[[1e300], [1e300], [1]]]))
+    ),
     "names the password file as its clip": with_state("t.pt", put("video_path", "/etc/passwd")),
     "names a device as its clip": with_state("t.pt", put("video_path", "/dev/zero")),
-    "names an address as its clip": with_state("t.pt", put("video_path", "http://127.0.0.1:9/x.mp4")),
-    "names a protocol of ffmpeg as its clip": with_state("t.pt", put("video_path", "concat:video.mp4|video.mp4")),
+    "names an address as its clip": with_state(
+        "t.pt", put("video_path", "http://127.0.0.1:9/x.mp4")
+    ),
+    "names a protocol of ffmpeg as its clip": with_state(
+        "t.pt", put("video_path", "concat:video.mp4|video.mp4")
+    ),
     "names a flag as its clip": with_state("t.pt", put("video_path", "-version")),
     "a NUL in the clip's name": with_state("t.pt", put("video_path", "fra\0mes")),
     "a clip's name of 10^5 letters": with_state("t.pt", put("video_path", "x" * 100_000)),
@@ -163,20 +185,32 @@ STATES: dict[str, Case] = {
     "a model with a bomb": with_bytes(repacked(zipfile.ZIP_DEFLATED, 1 << 30), "model.pt", model),
     "a model of 10^6 levels": with_state(
         "model.pt",
-        lambda s: put("grid.tables", torch.zeros(1).expand(1 << 20, 1 << 20, 2))(s["background"]["field"]),
+        lambda s: put("grid.tables", torch.zeros(1).expand(1 << 20, 1 << 20, 2))(
+            s["background"]["field"]
+        ),
         model,
     ),
-    "a model finer than numbers": with_state("model.pt", lambda s: put("finest", 1 << 60)(s["background"]), model),
-    "a model of giant images": with_state("model.pt", lambda s: put("width", 10**8)(s["cameras"]), model),
-    "a model with meshes of other frames": with_state(
-        "model.pt", lambda s: put("faces", {99: s["background"]["faces"][0]})(s["background"]), model
+    "a model finer than numbers": with_state(
+        "model.pt", lambda s: put("finest", 1 << 60)(s["background"]), model
     ),
-    "a model without meshes": with_state("model.pt", lambda s: put("faces", {})(s["background"]), model),
+    "a model of giant images": with_state(
+        "model.pt", lambda s: put("width", 10**8)(s["cameras"]), model
+    ),
+    "a model with meshes of other frames": with_state(
+        "model.pt",
+        lambda s: put("faces", {99: s["background"]["faces"][0]})(s["background"]),
+        model,
+    ),
+    "a model without meshes": with_state(
+        "model.pt", lambda s: put("faces", {})(s["background"]), model
+    ),
     "a model whose camera is flat": with_state(
         "model.pt", lambda s: s["cameras"].update(K=s["cameras"]["K"] * 0), model
     ),
     "a model of another type": with_state(
-        "model.pt", lambda s: put("vertices", s["background"]["vertices"].to(torch.int8))(s["background"]), model
+        "model.pt",
+        lambda s: put("vertices", s["background"]["vertices"].to(torch.int8))(s["background"]),
+        model,
     ),
     "a pipe as model": lambda folder: os.mkfifo(folder / "bad.pt") or model(),
 }
@@ -233,11 +267,17 @@ ARCHIVES: dict[str, Case] = {
     "a shape of 10^12": raw_npz({"coords.npy": npy("(1000000, 1000000, 3)")}),
     "a shape of 10^9 with nothing behind it": raw_npz({"coords.npy": npy("(1000, 200000, 3)")}),
     "a negative shape": raw_npz({"coords.npy": npy("(-1, 3, 3)", bytes(72))}),
-    "a header that is a program": raw_npz({"coords.npy": npy("__import__('os').mkdir('bomb_went_off')")}),
+    "a header that is a program": raw_npz(
+        {"coords.npy": npy("__import__('os').mkdir('bomb_went_off')")}
+    ),
     "a header of 4 GiB": raw_npz({"coords.npy": b"\x93NUMPY\2\0\xff\xff\xff\xff" + bytes(1 << 20)}),
-    "zeros packed a thousandfold": raw_npz({"coords.npy": npy("(1000, 16777, 3)", bytes(402_648_000))}),
+    "zeros packed a thousandfold": raw_npz(
+        {"coords.npy": npy("(1000, 16777, 3)", bytes(402_648_000))}
+    ),
     "a member named out of the folder": raw_npz({"../../escaped.npy": npy("(1,)", bytes(8))}),
-    "an archive of pickles": lambda folder: (folder / "bad.npz").write_bytes(pickle.dumps(Bomb())) and demo("bad.npz"),
+    "an archive of pickles": lambda folder: (
+        (folder / "bad.npz").write_bytes(pickle.dumps(Bomb())) and demo("bad.npz")
+    ),
     "all NaN": npz({"coords": np.full((FRAMES, 50, 3), np.nan)}),
     "cameras that shrink": npz({"extrinsics": np.zeros((FRAMES, 4, 4))}),
 }
@@ -264,7 +304,9 @@ def path_with(change: Callable[[dict], None]) -> Case:
 
 
 PATHS: dict[str, Case] = {
-    "NaN in a pose": path_with(lambda m: m["frames"][0]["transform_matrix"][0].__setitem__(3, float("nan"))),
+    "NaN in a pose": path_with(
+        lambda m: m["frames"][0]["transform_matrix"][0].__setitem__(3, float("nan"))
+    ),
     "infinity as focal length": path_with(put("fl_x", float("inf"))),
     "a focal length of 1e300": path_with(put("fl_x", 1e300)),
     "a time of 1e308": path_with(lambda m: m["frames"][0].__setitem__("time", 1e308)),
@@ -275,12 +317,16 @@ PATHS: dict[str, Case] = {
     "images of 16384 x 16384": path_with(lambda m: m.update(w=16384, h=16384)),
     "a width of words": path_with(put("w", "wide")),
     "frames that are numbers": path_with(put("frames", [1, 2])),
-    "a pose of words": path_with(lambda m: m["frames"][0].__setitem__("transform_matrix", [["a"] * 4] * 4)),
+    "a pose of words": path_with(
+        lambda m: m["frames"][0].__setitem__("transform_matrix", [["a"] * 4] * 4)
+    ),
     "17 MiB of blanks": path_text(" " * (17 << 20)),
     "a folder": lambda folder: (folder / "bad.json").mkdir() or views(),
     "a device": lambda folder: (folder / "bad.json").symlink_to("/dev/zero") or views(),
     "a link to itself": lambda folder: (folder / "bad.json").symlink_to("bad.json") or views(),
-    "a camera far away": path_with(lambda m: m["frames"][0]["transform_matrix"][0].__setitem__(3, 1e300)),
+    "a camera far away": path_with(
+        lambda m: m["frames"][0]["transform_matrix"][0].__setitem__(3, 1e300)
+    ),
 }
 
 # Images.
@@ -294,7 +340,10 @@ def png(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds a line of zeros."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -342,25 +391,32 @@ IMAGES: dict[str, Case] = {
     ),
     "a PNG without a pixel": frame_of(png(0, 0)),
     "a JPEG of 65500 x 65500": frame_of(jpeg(65500, 65500), "00002.jpg"),
-    "a BMP of 40000 x 40000": frame_of(b"BM" + bytes(16) + struct.pack("<ii", 40000, -40000) + bytes(60), "00002.bmp"),
+    "a BMP of 40000 x 40000": frame_of(
+        b"BM" + bytes(16) + struct.pack("<ii", 40000, -40000) + bytes(60), "00002.bmp"
+    ),
     "a WebP of 16383 x 16383": frame_of(
         b"RIFF\0\0\0\0WEBPVP8X\n\0\0\0\0\0\0\0" + b"\xfe\x3f\0\xfe\x3f\0", "00002.webp"
     ),
-    "a TIFF in the name of PNG": frame_of(cv2.imencode(".tiff", np.zeros((64, 96, 3), np.uint8))[1].tobytes()),
+    "a TIFF in the name of PNG": frame_of(
+        cv2.imencode(".tiff", np.zeros((64, 96, 3), np.uint8))[1].tobytes()
+    ),
     "words in the name of PNG": frame_of(b"<script>alert(1)</script>"),
     "a PNG with broken sums": frame_of(png(96, 64).replace(b"IDAT", b"IDAX")),
     "a frame that is a device": frame_of(link="/dev/zero"),
     "a frame that is a pipe": pipe_frame,
     "a frame that is a link to itself": frame_of(link="00002.png"),
     "frames of one pixel": all_frames(np.zeros((1, 1, 3), np.uint8)),
-    "frames of 1 x 3000 pixels": all_frames(np.random.default_rng(0).integers(0, 255, (3000, 1, 3), np.uint8)),
+    "frames of 1 x 3000 pixels": all_frames(
+        np.random.default_rng(0).integers(0, 255, (3000, 1, 3), np.uint8)
+    ),
 }
 
 # Names, links and folders.
 
 
 def renamed_frames(name: str) -> Case:
-    """Frames, masks and the folder with odd names: the run must work, and write only where it should."""
+    """Frames, masks and the folder with odd names: the run must work, and write only where it
+    should."""
 
     def case(folder: Path) -> tuple[str, dict]:
         odd = folder / f"clip {name}"
@@ -449,7 +505,9 @@ def imported(change: dict) -> Case:
 
 def cameras_with(change: Callable[[dict], None]) -> Case:
     case = path_with(change)
-    return lambda folder: case(folder) and background("frames", mask_path="given", spacing=6, cameras_path="bad.json")
+    return lambda folder: (
+        case(folder) and background("frames", mask_path="given", spacing=6, cameras_path="bad.json")
+    )
 
 
 def trajectory(text: str) -> Case:
@@ -491,5 +549,12 @@ OTHERS: dict[str, Case] = {
     "out/colmap is a link": linked_export,
 }
 
-KINDS = {"pt": STATES, "npz": ARCHIVES, "json": PATHS, "image": IMAGES, "name": NAMES, "other": OTHERS}
+KINDS = {
+    "pt": STATES,
+    "npz": ARCHIVES,
+    "json": PATHS,
+    "image": IMAGES,
+    "name": NAMES,
+    "other": OTHERS,
+}
 CORPUS = {f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()}

@@ -1,4 +1,5 @@
-"""Input that cannot be used ends a script with exit code 2, one sentence that names it, and nothing half-written."""
+"""Input that cannot be used ends a script with exit code 2, one sentence that names it, and nothing
+half-written."""
 
 import pickle
 import subprocess
@@ -44,7 +45,14 @@ def clip(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> Path
 def model(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model.pt as demo_pipeline.py writes it."""
     out = tmp_path_factory.mktemp("trained")
-    flags = ["--background_path", clip / "background_points.pt", "--output_dir", out, "--num_epochs", "0.1"]
+    flags = [
+        "--background_path",
+        clip / "background_points.pt",
+        "--output_dir",
+        out,
+        "--num_epochs",
+        "0.1",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["demo_pipeline.py", *map(str, flags)])
         demo_pipeline.main()
@@ -54,7 +62,13 @@ def model(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Refusal:
     """Runs a script's main() on flags and holds it to the rules for bad input."""
 
-    def __init__(self, main: Callable[[], None], patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, out: Path):
+    def __init__(
+        self,
+        main: Callable[[], None],
+        patch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture,
+        out: Path,
+    ):
         self.main, self.patch, self.capfd, self.out = main, patch, capfd, out
 
     def __call__(self, *flags: object, names: object, says: str = "") -> str:
@@ -74,7 +88,11 @@ class Refusal:
 def only_line(stderr: str) -> str:
     """The one line on stderr, progress bars aside."""
     assert "Traceback" not in stderr
-    lines = [line for line in stderr.splitlines() if line.strip() and "it/s" not in line and "%|" not in line]
+    lines = [
+        line
+        for line in stderr.splitlines()
+        if line.strip() and "it/s" not in line and "%|" not in line
+    ]
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
@@ -123,7 +141,11 @@ def test_masks_of_another_count_or_size_are_refused(room, clip, tmp_path, refuse
     white = np.full((64, 96), 255, np.uint8)
     few = folder_of(tmp_path / "few", *[white] * (FRAMES - 2))
     small = folder_of(tmp_path / "small", *[white[:32, :32]] * FRAMES)
-    for path, says in ((few, f"holds {FRAMES - 2} masks"), (small, "32x32"), (tmp_path / "absent", "no such")):
+    for path, says in (
+        (few, f"holds {FRAMES - 2} masks"),
+        (small, "32x32"),
+        (tmp_path / "absent", "no such"),
+    ):
         refuse_tracking("--video_path", clip / "frames", "--mask_path", path, names=path, says=says)
 
 
@@ -135,7 +157,9 @@ def test_a_video_without_texture_is_refused_by_name(tmp_path, value, refuse_trac
 
 def test_masks_that_cover_everything_are_refused(clip, tmp_path, refuse_tracking):
     path = folder_of(tmp_path / "white", *[np.full((64, 96), 255, np.uint8)] * FRAMES)
-    refuse_tracking("--video_path", clip / "frames", "--mask_path", path, names=clip / "frames", says="mask")
+    refuse_tracking(
+        "--video_path", clip / "frames", "--mask_path", path, names=clip / "frames", says="mask"
+    )
 
 
 def test_known_cameras_that_cannot_be_used_are_refused(clip, tmp_path, refuse_tracking):
@@ -146,18 +170,28 @@ def test_known_cameras_that_cannot_be_used_are_refused(clip, tmp_path, refuse_tr
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--spacing", 0), ("--stride", 0), ("--max_frames", 0), ("--max_size", 2), ("--tracker", "wishful")],
+    [
+        ("--spacing", 0),
+        ("--stride", 0),
+        ("--max_frames", 0),
+        ("--max_size", 2),
+        ("--tracker", "wishful"),
+    ],
 )
 def test_settings_out_of_range_are_refused_by_name(clip, flag, value, refuse_tracking):
     refuse_tracking("--video_path", clip / "frames", flag, value, names=flag.strip("-"))
 
 
-def test_an_output_folder_that_cannot_be_written_is_refused(clip, tmp_path, refuse_tracking, refuse_demo):
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    clip, tmp_path, refuse_tracking, refuse_demo
+):
     in_the_way = tmp_path / "file"
     in_the_way.write_text("mine")
     for path in (in_the_way, in_the_way / "below"):
         refuse_tracking("--video_path", clip / "frames", "--output_dir", path, names=path)
-        refuse_demo("--background_path", clip / "background_points.pt", "--output_dir", path, names=path)
+        refuse_demo(
+            "--background_path", clip / "background_points.pt", "--output_dir", path, names=path
+        )
     assert in_the_way.read_text() == "mine"
 
 
@@ -213,43 +247,68 @@ def damaged_tensors(good: Path, folder: Path) -> list[Path]:
             where, key = tensors_of(state)[i]
             if kind == "nan" and not where[key].is_floating_point():
                 continue
-            where[key] = torch.full_like(where[key], torch.nan) if kind == "nan" else where[key].flatten()[:-1]
+            where[key] = (
+                torch.full_like(where[key], torch.nan)
+                if kind == "nan"
+                else where[key].flatten()[:-1]
+            )
             paths.append(folder / f"{key}_{kind}_{i}.pt")
             torch.save(state, paths[-1])
     return paths
 
 
-def test_broken_track_files_are_refused_and_their_code_never_run(clip, tmp_path, monkeypatch, refuse_demo):
+def test_broken_track_files_are_refused_and_their_code_never_run(
+    clip, tmp_path, monkeypatch, refuse_demo
+):
     monkeypatch.chdir(tmp_path)
     good = clip / "background_points.pt"
-    broken = [*broken_files(good, tmp_path, "format_version").values(), *damaged_tensors(good, tmp_path)]
+    broken = [
+        *broken_files(good, tmp_path, "format_version").values(),
+        *damaged_tensors(good, tmp_path),
+    ]
     for path in broken:
         refuse_demo("--background_path", path, names=path)
     assert not (tmp_path / "bomb_went_off").exists()
 
 
-def test_broken_models_are_refused_and_their_code_never_run(clip, model, tmp_path, monkeypatch, refuse_demo):
+def test_broken_models_are_refused_and_their_code_never_run(
+    clip, model, tmp_path, monkeypatch, refuse_demo
+):
     monkeypatch.chdir(tmp_path)
-    broken = [*broken_files(model, tmp_path, "model_version").values(), *damaged_tensors(model, tmp_path)]
-    flags = ("--background_path", clip / "background_points.pt", "--camera_path", clip / "path.json")
+    broken = [
+        *broken_files(model, tmp_path, "model_version").values(),
+        *damaged_tensors(model, tmp_path),
+    ]
+    flags = (
+        "--background_path",
+        clip / "background_points.pt",
+        "--camera_path",
+        clip / "path.json",
+    )
     for path in broken:
         refuse_demo(*flags, "--checkpoint", path, names=path)
     assert not (tmp_path / "bomb_went_off").exists()
 
 
-@pytest.mark.parametrize("text", ['{"w": 96, "h": 64, "fl_x": 90, "frames": []}', "{}", "[]", "no json", None])
+@pytest.mark.parametrize(
+    "text", ['{"w": 96, "h": 64, "fl_x": 90, "frames": []}', "{}", "[]", "no json", None]
+)
 def test_a_camera_path_without_frames_is_refused(clip, tmp_path, text, refuse_demo):
     path = tmp_path / "path.json"
     if text is not None:
         path.write_text(text)
-    refuse_demo("--background_path", clip / "background_points.pt", "--camera_path", path, names=path)
+    refuse_demo(
+        "--background_path", clip / "background_points.pt", "--camera_path", path, names=path
+    )
 
 
 def test_another_clip_than_that_of_the_tracks_is_refused(room, clip, tmp_path, refuse_demo):
     short = folder_of(tmp_path / "short", *room.frames[:3])
     small = folder_of(tmp_path / "small", *room.frames[:, :48])
     for path in (short, small, tmp_path / "absent"):
-        refuse_demo("--background_path", clip / "background_points.pt", "--video_path", path, names=path)
+        refuse_demo(
+            "--background_path", clip / "background_points.pt", "--video_path", path, names=path
+        )
 
 
 def test_masks_beside_the_tracks_that_do_not_fit_are_refused(room, clip, tmp_path, refuse_demo):
@@ -274,11 +333,19 @@ def test_settings_of_the_demo_out_of_range_are_refused(clip, flag, value, refuse
 
 
 @pytest.mark.parametrize(
-    ("script", "flag"), [("background_points.py", "--video_path"), ("demo_pipeline.py", "--background_path")]
+    ("script", "flag"),
+    [("background_points.py", "--video_path"), ("demo_pipeline.py", "--background_path")],
 )
 def test_a_script_run_by_hand_ends_with_code_2_and_one_sentence(tmp_path, script, flag):
     (tmp_path / "bad.file").write_bytes(pickle.dumps(Bomb()))
-    command = [sys.executable, str(ROOT / script), flag, "bad.file", "--output_dir", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        str(ROOT / script),
+        flag,
+        "bad.file",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 2
     assert "bad.file" in only_line(ended.stderr)
@@ -308,13 +375,24 @@ def as_4k(frame: np.ndarray) -> np.ndarray:
         (160, 90, as_4k, "160x90 (reduced from 3840x2160)"),
     ],
 )
-def test_unusual_sizes_and_kinds_of_images_work(tmp_path, monkeypatch, capsys, width, height, convert, worked_on):
-    frames = render_room(num_frames=6, width=width, height=height, num_movers=0, num_tracks=0).frames
+def test_unusual_sizes_and_kinds_of_images_work(
+    tmp_path, monkeypatch, capsys, width, height, convert, worked_on
+):
+    frames = render_room(
+        num_frames=6, width=width, height=height, num_movers=0, num_tracks=0
+    ).frames
     (tmp_path / "in").mkdir()
     for t, frame in enumerate(frames):
         image = convert(frame) if convert else frame[..., ::-1]
         cv2.imwrite(str(tmp_path / "in" / f"{t}.{'jpg' if convert is as_4k else 'png'}"), image)
-    flags = ["--video_path", tmp_path / "in", "--output_dir", tmp_path / "out", "--max_size", 200 - 40 * (width == 160)]
+    flags = [
+        "--video_path",
+        tmp_path / "in",
+        "--output_dir",
+        tmp_path / "out",
+        "--max_size",
+        200 - 40 * (width == 160),
+    ]
     monkeypatch.setattr(sys, "argv", ["background_points.py", *map(str, flags)])
     background_points.main()
     assert worked_on in capsys.readouterr().out

@@ -7,7 +7,12 @@ from models.render.rendering import render_view
 
 def test_the_figures_that_others_read_are_there():
     figures = measure_field(1, 512, "cpu") | measure_raster(1, "cpu")
-    wanted = {"train_ratio", "inference_ratio", "train_samples_per_second", "inference_samples_per_second"}
+    wanted = {
+        "train_ratio",
+        "inference_ratio",
+        "train_samples_per_second",
+        "inference_samples_per_second",
+    }
     assert wanted | {"raster_ms_5k", "raster_ms_50k", "share_of_sgemm"} <= figures.keys()
     assert all(value > 0 for value in figures.values())
 

@@ -15,7 +15,9 @@ def random_layers(seed: int, meshes: int = 4, height: int = 17, width: int = 23)
     depth[random.random(depth.shape) < 0.3] = np.inf
     trust = np.where(random.random(depth.shape) < 0.2, 1e-3, 1)
     weight = random.dirichlet(np.ones(meshes)) + 0.02
-    return depth.astype(np.float32), (trust * (weight / weight.sum())[:, None, None]).astype(np.float32)
+    return depth.astype(np.float32), (trust * (weight / weight.sum())[:, None, None]).astype(
+        np.float32
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -50,7 +52,9 @@ def test_the_fast_path_equals_the_plain_one(seed, meshes):
     depth, weight = random_layers(seed, meshes)
     weight[:, 0] = 0
     share, surface = blend_surfaces(depth, weight)
-    plain_share, plain_surface = blend_surfaces_torch(torch.from_numpy(depth), torch.from_numpy(weight))
+    plain_share, plain_surface = blend_surfaces_torch(
+        torch.from_numpy(depth), torch.from_numpy(weight)
+    )
     np.testing.assert_allclose(share, plain_share, atol=1e-6)
     np.testing.assert_allclose(surface, plain_surface, rtol=1e-6)
     assert np.isinf(surface[0]).all()
@@ -65,8 +69,12 @@ def test_a_single_mesh_is_itself():
 
 def test_equal_surfaces_are_mixed_by_weight():
     weight = np.array([0.5, 0.3, 0.2])
-    share, surface = blend_surfaces(np.full((3, 4, 5), 7.0), np.ones((3, 4, 5)) * weight[:, None, None])
-    np.testing.assert_allclose(share, np.broadcast_to(weight[:, None, None], share.shape), rtol=1e-5)
+    share, surface = blend_surfaces(
+        np.full((3, 4, 5), 7.0), np.ones((3, 4, 5)) * weight[:, None, None]
+    )
+    np.testing.assert_allclose(
+        share, np.broadcast_to(weight[:, None, None], share.shape), rtol=1e-5
+    )
     np.testing.assert_allclose(surface, 7, rtol=1e-6)
 
 
@@ -108,11 +116,15 @@ def test_the_order_of_the_meshes_does_not_matter():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(1, 70), st.floats(0.0, 1.0))
-def test_filled_colours_lie_in_the_range_of_the_covered_and_those_stay(seed, height, width, density):
+def test_filled_colours_lie_in_the_range_of_the_covered_and_those_stay(
+    seed, height, width, density
+):
     random = np.random.default_rng(seed)
     covered = random.random((height, width)) < density**3
     covered[random.integers(height), random.integers(width)] = True
-    rgb = np.where(covered[..., None], random.uniform(0.3, 0.8, (height, width, 3)), 0).astype(np.float32)
+    rgb = np.where(covered[..., None], random.uniform(0.3, 0.8, (height, width, 3)), 0).astype(
+        np.float32
+    )
     filled = fill_holes(rgb, covered)
     np.testing.assert_array_equal(filled[covered], rgb[covered])
     assert np.isfinite(filled).all()

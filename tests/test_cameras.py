@@ -119,7 +119,10 @@ def broken_metas() -> dict[str, object]:
         "scaled pose": {**valid_meta(), "frames": [{"transform_matrix": scaled}]},
         "pose of NaN": {**valid_meta(), "frames": [{"transform_matrix": nan}]},
         "pose of 3 rows": {**valid_meta(), "frames": [{"transform_matrix": np.eye(3).tolist()}]},
-        "infinite time": {**valid_meta(), "frames": [{"transform_matrix": np.eye(4).tolist(), "time": float("inf")}]},
+        "infinite time": {
+            **valid_meta(),
+            "frames": [{"transform_matrix": np.eye(4).tolist(), "time": float("inf")}],
+        },
     }
 
 

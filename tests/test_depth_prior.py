@@ -1,4 +1,5 @@
-"""Depth maps: read from files, aligned to points whatever their unit, and used for points, gaps and movers."""
+"""Depth maps: read from files, aligned to points whatever their unit, and used for points, gaps and
+movers."""
 
 import functools
 from dataclasses import replace
@@ -59,15 +60,21 @@ def error(depth: AlignedDepth, t: int) -> np.ndarray:
 
 @settings(max_examples=12, deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(-0.2, 5.0), st.booleans())
-def test_any_scale_and_shift_of_depth_or_inverse_depth_is_undone(tmp_path_factory, scale, shift, inverse):
+def test_any_scale_and_shift_of_depth_or_inverse_depth_is_undone(
+    tmp_path_factory, scale, shift, inverse
+):
     drift = np.linspace(1, 1.5, FRAMES)[:, None, None]
-    shift = max(shift, -0.9 / room().depth.max())  # a map has no values below zero: they would mean "unknown"
+    shift = max(
+        shift, -0.9 / room().depth.max()
+    )  # a map has no values below zero: they would mean "unknown"
     value = scale * drift / room().depth + (scale * shift if inverse else 0)
     depth = align(tmp_path_factory.mktemp("maps"), value if inverse else 1 / value)
     assert depth.inverse == inverse and depth.trusted
     for t in (0, 5):
         assert np.median(error(depth, t)) < 0.01
-        assert np.quantile(error(depth, t), 0.95) < 0.04  # edges: a pixel's own depth against its centre's
+        assert (
+            np.quantile(error(depth, t), 0.95) < 0.04
+        )  # edges: a pixel's own depth against its centre's
     assert "explain" in depth.describe()
 
 
@@ -119,7 +126,9 @@ def test_a_frame_with_hardly_a_point_takes_its_neighbours_scale(tmp_path):
     few = visible.copy()
     few[3, np.flatnonzero(visible[3])[5:]] = False
     scales = np.arange(1, FRAMES + 1)[:, None, None]
-    maps = read_depth(write(tmp_path, 1 / (scales * room().depth)), WIDTH, HEIGHT, np.arange(FRAMES))
+    maps = read_depth(
+        write(tmp_path, 1 / (scales * room().depth)), WIDTH, HEIGHT, np.arange(FRAMES)
+    )
     depth = align_depth(maps, room().cameras, xyz, few)
     assert depth.scale[3] == pytest.approx((depth.scale[2] + depth.scale[4]) / 2)
     with pytest.raises(InputError, match=r"no frame has 12 tracked points on known depth"):
@@ -196,7 +205,9 @@ def test_points_of_little_parallax_come_nearer_to_the_truth(tmp_path):
     assert np.quantile(after, 0.9) < 0.9 * np.quantile(before, 0.9)
     assert np.median(after) < np.median(before)
     sure = ~unsure
-    assert np.median(depth_error(settled.points, sure)) < 1.05 * np.median(depth_error(scene.points, sure))
+    assert np.median(depth_error(settled.points, sure)) < 1.05 * np.median(
+        depth_error(scene.points, sure)
+    )
 
 
 def test_gaps_are_filled_on_the_surface_and_nothing_else_is(tmp_path):
@@ -223,9 +234,13 @@ def test_gaps_are_filled_on_the_surface_and_nothing_else_is(tmp_path):
 def test_movers_get_their_relief_and_distance_from_the_maps(tmp_path):
     own = room().track_is_foreground & (room().track_visible.sum(0) >= 3)
     xy, visible = room().track_xy[:, own], room().track_visible[:, own]
-    _, truth = (v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own])))
+    _, truth = (
+        v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own]))
+    )
     depth = align(tmp_path, 0.5 / room().depth)
-    contact = np.repeat(1.1 * np.median(truth, 1, keepdims=True), own.sum(), 1)  # the ground seen behind it
+    contact = np.repeat(
+        1.1 * np.median(truth, 1, keepdims=True), own.sum(), 1
+    )  # the ground seen behind it
     found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact)
     before, after = (np.abs(z / truth - 1)[visible] for z in (contact, found))
     assert np.median(after) < 0.3 * np.median(before)
@@ -235,8 +250,12 @@ def test_movers_get_their_relief_and_distance_from_the_maps(tmp_path):
 def test_a_relief_that_movers_have_stays_and_its_distance_gains(tmp_path):
     own = room().track_is_foreground & (room().track_visible.sum(0) == FRAMES)
     xy, visible = room().track_xy[:, own], room().track_visible[:, own]
-    _, truth = (v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own])))
-    depth = align(tmp_path, 1 / room().depth + 0.01 * np.random.default_rng(0).normal(size=room().depth.shape))
+    _, truth = (
+        v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own]))
+    )
+    depth = align(
+        tmp_path, 1 / room().depth + 0.01 * np.random.default_rng(0).normal(size=room().depth.shape)
+    )
     found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), 1.15 * truth)
     relief, expected = (z / np.median(z, 1, keepdims=True) for z in (found, truth))
     assert np.abs(relief / expected - 1).max() < 0.03
@@ -249,7 +268,9 @@ def test_movers_keep_their_contact_depth_where_maps_say_nothing(tmp_path):
     depth = align(tmp_path, np.where(room().masks, 0, room().depth))
     contact = np.repeat(np.linspace(1, 2, FRAMES)[:, None], own.sum(), 1)
     visible = visible & room().masks[np.arange(FRAMES)[:, None], *_pixel(xy)]
-    np.testing.assert_array_equal(mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact), contact)
+    np.testing.assert_array_equal(
+        mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact), contact
+    )
 
 
 def _pixel(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

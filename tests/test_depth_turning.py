@@ -1,4 +1,5 @@
-"""A camera that keeps its place gets relief from depth maps whose frames each have a scale and shift of their own."""
+"""A camera that keeps its place gets relief from depth maps whose frames each have a scale and
+shift of their own."""
 
 import functools
 from pathlib import Path
@@ -23,7 +24,9 @@ def room(motion: str) -> SyntheticScene:
 
 
 def flat_scene(motion: str) -> StaticScene:
-    points = triangulate(room(motion).track_xy, room(motion).track_visible, room(motion).cameras, flat=True)
+    points = triangulate(
+        room(motion).track_xy, room(motion).track_visible, room(motion).cameras, flat=True
+    )
     method = "still" if motion == "still" else "rotation"
     return StaticScene(room(motion).cameras, points, method, np.ones(FRAMES, bool), 0.1)
 
@@ -44,7 +47,10 @@ def test_points_get_their_distance_up_to_one_scale(tmp_path, motion, inverse):
     before = flat_scene(motion)
     scene = raise_relief(room(motion).track_xy, before, maps)
     center = room(motion).cameras.centers[0].numpy()
-    truth, found = (np.linalg.norm(xyz - center, axis=1) for xyz in (room(motion).track_xyz[0], scene.points.xyz))
+    truth, found = (
+        np.linalg.norm(xyz - center, axis=1)
+        for xyz in (room(motion).track_xyz[0], scene.points.xyz)
+    )
     known = np.isfinite(found)
     assert known.mean() > 0.95 and np.nanmedian(found) == pytest.approx(1)
     ratio = found[known] / truth[known]
@@ -65,6 +71,8 @@ def test_nothing_lies_beyond_the_far_shell(tmp_path):
 
 
 def test_maps_that_know_nothing_are_refused(tmp_path):
-    maps = read_depth(write(tmp_path, np.zeros((FRAMES, HEIGHT, WIDTH))), WIDTH, HEIGHT, np.arange(FRAMES))
+    maps = read_depth(
+        write(tmp_path, np.zeros((FRAMES, HEIGHT, WIDTH))), WIDTH, HEIGHT, np.arange(FRAMES)
+    )
     with pytest.raises(InputError, match="fewer than 12 tracked points lie on known depth"):
         raise_relief(room("still").track_xy, flat_scene("still"), maps)

@@ -1,4 +1,5 @@
-"""The hash grid and the colour field: all backends mean the same, gradients are right, training is repeatable."""
+"""The hash grid and the colour field: all backends mean the same, gradients are right, training is
+repeatable."""
 
 import copy
 import importlib.util
@@ -22,9 +23,18 @@ HAS_TRITON = importlib.util.find_spec("triton") and (
 def make_field(seed: int = 0, backend: str = "auto", **sizes) -> ColorField:
     """A small field whose tables are large enough to matter."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"levels": 6, "log2_entries": 10, "base_resolution": 4, "finest_resolution": 128} | sizes
+    sizes = {
+        "levels": 6,
+        "log2_entries": 10,
+        "base_resolution": 4,
+        "finest_resolution": 128,
+    } | sizes
     width, changing = sizes.pop("code_width", 0), sizes.pop("changing", 0)
-    changes = HashGrid(changing, log2_entries=9, finest_resolution=40, generator=generator) if changing else None
+    changes = (
+        HashGrid(changing, log2_entries=9, finest_resolution=40, generator=generator)
+        if changing
+        else None
+    )
     field = ColorField(HashGrid(**sizes, generator=generator), backend, generator, width, changes)
     with torch.no_grad():
         for grid in field.grids:
@@ -35,7 +45,9 @@ def make_field(seed: int = 0, backend: str = "auto", **sizes) -> ColorField:
 def make_code(count: int, field: ColorField, seed: int = 4) -> torch.Tensor | None:
     """A code of each sample, some with a time past the ends; None for a field that reads none."""
     width = field.code_width + 2 * (field.changes is not None)
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) if width else None
+    return (
+        torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) if width else None
+    )
 
 
 def make_samples(count: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -63,7 +75,9 @@ def outcome(field: ColorField, samples: tuple, level_weights: torch.Tensor) -> l
     (colors * target).sum().backward()
     values = [colors.detach(), moving.grad] + [p.grad.clone() for p in field.parameters()]
     field.zero_grad()
-    loss, slope = field.loss_and_grad(points, target, weight, level_weights, want_point_grad=True, code=code)
+    loss, slope = field.loss_and_grad(
+        points, target, weight, level_weights, want_point_grad=True, code=code
+    )
     return [*values, loss, slope, *(p.grad.clone() for p in field.parameters())]
 
 
@@ -94,11 +108,18 @@ def test_numba_equals_the_reference_in_values_and_all_gradients(count: int, size
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("count", [1, 130])
 @pytest.mark.parametrize("changing", [0, 2])
-def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(backend: str, count: int, changing: int):
-    field, points = make_field(backend=backend, code_width=3, changing=changing), make_samples(count)[0]
+def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(
+    backend: str, count: int, changing: int
+):
+    field, points = (
+        make_field(backend=backend, code_width=3, changing=changing),
+        make_samples(count)[0],
+    )
     code = make_code(1, field)[0]
     with torch.no_grad():
-        torch.testing.assert_close(field.under(code)(points), field(points, code=code.expand(count, len(code))))
+        torch.testing.assert_close(
+            field.under(code)(points), field(points, code=code.expand(count, len(code)))
+        )
         torch.testing.assert_close(field.under(0 * code)(points), field(points))
         assert (field(points) - field.under(code)(points)).abs().max() > 1e-3
     assert field.under(code).backend == backend
@@ -106,7 +127,8 @@ def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(backend: st
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_changes_are_of_a_place_in_the_image_at_a_time(backend: str):
-    """They depend on x, y and the time, not on depth: of two points on a line of sight one is seen at a time."""
+    """They depend on x, y and the time, not on depth: of two points on a line of sight one is seen
+    at a time."""
     field, points = make_field(backend=backend, changing=3), make_samples(90)[0]
     with torch.no_grad():
         field.grid.tables.zero_()
@@ -148,7 +170,10 @@ def test_half_precision_is_close_to_the_reference():
 
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton, and a GPU or TRITON_INTERPRET=1")
 def test_triton_in_half_precision_is_close_to_the_reference():
-    field, samples = make_field().to(TRITON_DEVICE), [value.to(TRITON_DEVICE) for value in make_samples(301)]
+    field, samples = (
+        make_field().to(TRITON_DEVICE),
+        [value.to(TRITON_DEVICE) for value in make_samples(301)],
+    )
     results = []
     for field.backend in ("torch", "triton"):
         field.zero_grad()
@@ -232,7 +257,9 @@ def test_charbonnier_loss_equals_the_reference(charbonnier: float):
     field, results = make_field(), []
     for field.backend in ("torch", "numba"):
         field.zero_grad()
-        loss, slope = field.loss_and_grad(*make_samples(100), want_point_grad=True, charbonnier=charbonnier)
+        loss, slope = field.loss_and_grad(
+            *make_samples(100), want_point_grad=True, charbonnier=charbonnier
+        )
         results.append((loss, slope, *(p.grad.clone() for p in field.parameters())))
     assert all(relative(fast, plain) < 1e-4 for plain, fast in zip(*results, strict=True))
 
@@ -241,7 +268,9 @@ def test_byte_targets_mean_the_same_as_fractions():
     field = make_field()
     points, target, _ = make_samples(50)
     levels = (target * 255).round().to(torch.uint8)
-    assert torch.equal(field.loss_and_grad(points, levels)[0], field.loss_and_grad(points, levels.float() / 255)[0])
+    assert torch.equal(
+        field.loss_and_grad(points, levels)[0], field.loss_and_grad(points, levels.float() / 255)[0]
+    )
 
 
 def test_sizes_that_do_not_belong_together_are_refused():
@@ -258,7 +287,9 @@ def test_gradients_of_two_calls_add_up():
     field.loss_and_grad(points, target)
     once = [p.grad.clone() for p in field.parameters()]
     field.loss_and_grad(points, target)
-    assert all(relative(p.grad, 2 * g) < 1e-6 for p, g in zip(field.parameters(), once, strict=True))
+    assert all(
+        relative(p.grad, 2 * g) < 1e-6 for p, g in zip(field.parameters(), once, strict=True)
+    )
 
 
 @pytest.mark.parametrize("sparse", [True, False])
@@ -266,7 +297,10 @@ def test_gradients_of_two_calls_add_up():
     "backend",
     [
         "numba",
-        pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="needs a GPU or TRITON_INTERPRET=1")),
+        pytest.param(
+            "triton",
+            marks=pytest.mark.skipif(not HAS_TRITON, reason="needs a GPU or TRITON_INTERPRET=1"),
+        ),
     ],
 )
 def test_fast_adam_equals_the_reference(sparse: bool, backend: str):
@@ -279,7 +313,11 @@ def test_fast_adam_equals_the_reference(sparse: bool, backend: str):
     states = []
     for step_of in (fast_step, adam_reference):
         generator.manual_seed(0)
-        value, first, second = torch.randn(1003, generator=generator), torch.zeros(1003), torch.zeros(1003)
+        value, first, second = (
+            torch.randn(1003, generator=generator),
+            torch.zeros(1003),
+            torch.zeros(1003),
+        )
         value, first, second = (tensor.to(device) for tensor in (value, first, second))
         for count in range(1, 6):
             gradient = torch.randn(1003, generator=generator) * 10.0 ** torch.randint(
@@ -290,7 +328,10 @@ def test_fast_adam_equals_the_reference(sparse: bool, backend: str):
             step_of(value, gradient, (first, second), count, 1e-2, AdamRule(sparse=sparse))
             assert gradient.abs().max() == 0
         states.append((value, first, second))
-    assert all(torch.allclose(fast, plain, rtol=1e-5, atol=1e-7) for fast, plain in zip(*states, strict=True))
+    assert all(
+        torch.allclose(fast, plain, rtol=1e-5, atol=1e-7)
+        for fast, plain in zip(*states, strict=True)
+    )
 
 
 def test_dense_adam_equals_torch_adam():
@@ -324,7 +365,10 @@ def test_training_is_repeatable_to_the_bit_and_does_not_depend_on_the_threads():
     finally:
         torch.set_num_threads(threads)
     for other in fields[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(fields[0].parameters(), other.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(fields[0].parameters(), other.parameters(), strict=True)
+        )
 
 
 def test_a_resumed_run_goes_on_to_the_bit():
@@ -337,13 +381,16 @@ def test_a_resumed_run_goes_on_to_the_bit():
     follower.load_state_dict(optimizer.state_dict())
     train(whole, optimizer, range(3, 6))
     train(resumed, follower, range(3, 6))
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True)
+    )
 
 
 def test_a_field_learns_a_smooth_image():
     generator = torch.Generator().manual_seed(0)
     field = ColorField(
-        HashGrid(levels=6, log2_entries=12, finest_resolution=64, generator=generator), generator=generator
+        HashGrid(levels=6, log2_entries=12, finest_resolution=64, generator=generator),
+        generator=generator,
     )
     optimizer = FieldOptimizer(field, table_rate=1e-2, mlp_rate=5e-3)
     for _ in range(150):

@@ -1,4 +1,5 @@
-"""A small room with a mover, trained for a moment, in every format: read back by other libraries and drawn."""
+"""A small room with a mover, trained for a moment, in every format: read back by other libraries
+and drawn."""
 
 import json
 import struct
@@ -16,7 +17,14 @@ from models.clip.exposure import Exposure
 from models.clip.masks import dilate
 from models.export.atlas import Atlas
 from models.export.footage import Footage
-from models.export.formats import FORMATS, export_scene, footage_of, parse_formats, score_mesh, static_mesh
+from models.export.formats import (
+    FORMATS,
+    export_scene,
+    footage_of,
+    parse_formats,
+    score_mesh,
+    static_mesh,
+)
 from models.export.texture import TexturedMesh
 from models.field.encoding import ColorField, HashGrid
 from models.field.world_box import normalization
@@ -43,7 +51,9 @@ def room() -> SyntheticScene:
 
 def small_field(seed: int) -> ColorField:
     generator = torch.Generator().manual_seed(seed)
-    return ColorField(HashGrid(log2_entries=14, finest_resolution=512, generator=generator), generator=generator)
+    return ColorField(
+        HashGrid(log2_entries=14, finest_resolution=512, generator=generator), generator=generator
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +61,22 @@ def scene(room) -> Scene:
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, TRAINING, room.masks)
     exposure = Exposure.neutral(FRAMES, WIDTH, HEIGHT)
-    renderer = WorldSpaceTrianglePipeline(small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used]))
+    renderer = WorldSpaceTrianglePipeline(
+        small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used])
+    )
     pixels = sample_points(meshes, room.frames, dilate(room.masks, 1), TRAINING, exposure)
-    train(renderer, pixels, meshes.vertices.numpy(), Schedule(12, batch_size=1 << 13), np.random.default_rng(0))
+    train(
+        renderer,
+        pixels,
+        meshes.vertices.numpy(),
+        Schedule(12, batch_size=1 << 13),
+        np.random.default_rng(0),
+    )
     moving = MovingMeshPipeline.from_tracks(true_tracks(room, True), room.masks, TRAINING)
     colors = WorldSpaceTrianglePipeline(small_field(1), canonical_normalization(moving)[0])
-    return Scene(tracks.cameras, 10.0, exposure, Layer(meshes, renderer), MovingLayer(moving, colors))
+    return Scene(
+        tracks.cameras, 10.0, exposure, Layer(meshes, renderer), MovingLayer(moving, colors)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +108,10 @@ def test_the_mesh_shows_held_out_frames_nearly_as_well_as_the_renderer(scene, fo
     scores = score_mesh(world, footage, HELD_OUT)
     assert scores["coverage"] > 0.995
     pictures = [scene.rebuild(t).background.rgb for t in HELD_OUT]
-    best = [psnr(rgb, room.frames[t], footage.still(t)) for t, rgb in zip(HELD_OUT, pictures, strict=True)]
+    best = [
+        psnr(rgb, room.frames[t], footage.still(t))
+        for t, rgb in zip(HELD_OUT, pictures, strict=True)
+    ]
     assert scores["psnr"] > np.mean(best) - 1.0
 
 
@@ -102,7 +125,8 @@ def test_charts_lie_apart_in_the_texture(world):
 
 
 def test_a_glb_read_back_draws_the_same_picture(folder, world, scene):
-    """Through trimesh: positions, faces, texture coordinates, image, and the root's turn to y up."""
+    """Through trimesh: positions, faces, texture coordinates, image, and the root's turn to y
+    up."""
     loaded = trimesh.load(folder / "scene.glb")
     (name,) = loaded.graph.nodes_geometry
     transform, geometry = loaded.graph[name]
@@ -112,10 +136,19 @@ def test_a_glb_read_back_draws_the_same_picture(folder, world, scene):
     height, width = image.shape[:2]
     uv = mesh.visual.uv * [1, -1] + [0, 1]  # trimesh turns v upwards
     vertices = np.asarray(mesh.vertices, np.float32)
-    atlas = Atlas(vertices, (uv * [width, height]).astype(np.float32), np.asarray(mesh.faces, np.int64), width, height)
+    atlas = Atlas(
+        vertices,
+        (uv * [width, height]).astype(np.float32),
+        np.asarray(mesh.faces, np.int64),
+        width,
+        height,
+    )
     again = TexturedMesh(atlas, image.astype(np.float32) / 255)
     for t in HELD_OUT:
-        pictures = [(255 * mesh.render(scene.cameras, t)[0]).clip(0, 255).astype(np.uint8) for mesh in (world, again)]
+        pictures = [
+            (255 * mesh.render(scene.cameras, t)[0]).clip(0, 255).astype(np.uint8)
+            for mesh in (world, again)
+        ]
         assert psnr(*pictures) > 34
 
 
@@ -130,7 +163,10 @@ def test_a_glb_is_unlit_and_says_where_the_camera_is(folder, scene):
 def test_one_mover_at_a_time_and_it_covers_its_mask(folder, scene, room):
     """Scales of the nodes at each frame's time, by stepping through the animation as viewers do."""
     loaded = trimesh.load(folder / "scene_animated.glb")
-    gltf, binary = gltf_of(folder / "scene_animated.glb"), (folder / "scene_animated.glb").read_bytes()
+    gltf, binary = (
+        gltf_of(folder / "scene_animated.glb"),
+        (folder / "scene_animated.glb").read_bytes(),
+    )
     start = 28 + struct.unpack("<I", binary[12:16])[0]
 
     def values(index: int) -> np.ndarray:
@@ -148,12 +184,18 @@ def test_one_mover_at_a_time_and_it_covers_its_mask(folder, scene, room):
                 assert sampler["interpolation"] == "STEP"
                 times = values(sampler["input"])[:, 0]
                 assert (np.diff(times) > 0).all()
-                scale = values(sampler["output"])[np.searchsorted(times, t / 10 + 0.01, side="right") - 1]
-                shown += [gltf["nodes"][channel["target"]["node"]]["name"]] if scale.min() == 1 else []
+                scale = values(sampler["output"])[
+                    np.searchsorted(times, t / 10 + 0.01, side="right") - 1
+                ]
+                shown += (
+                    [gltf["nodes"][channel["target"]["node"]]["name"]] if scale.min() == 1 else []
+                )
         assert shown == [f"mover_{t:05d}"]
         mesh = loaded.geometry[shown[0]]
         local = scene.cameras[[t]].to_camera(torch.from_numpy(np.array(mesh.vertices)))[0]
-        seen = rasterize(local, torch.from_numpy(np.array(mesh.faces)), scene.cameras.K[t], WIDTH, HEIGHT)
+        seen = rasterize(
+            local, torch.from_numpy(np.array(mesh.faces)), scene.cameras.K[t], WIDTH, HEIGHT
+        )
         covered = seen.face.numpy() >= 0
         assert covered[room.masks[t]].mean() > 0.97
         assert (covered & ~dilate(room.masks, 8)[t]).sum() == 0
@@ -170,9 +212,13 @@ def test_an_obj_has_the_same_mesh_with_y_up(folder, world):
 def test_points_of_the_ply_have_the_colors_of_the_frames(folder, scene, room):
     cloud = trimesh.load(folder / "points.ply")
     xy, depth = scene.cameras[[4]].project(torch.from_numpy(np.array(cloud.vertices)))
-    inside = ((xy[0] >= 0) & (xy[0] < torch.tensor([WIDTH, HEIGHT]))).all(1).numpy() & (depth[0] > 0).numpy()
+    inside = ((xy[0] >= 0) & (xy[0] < torch.tensor([WIDTH, HEIGHT]))).all(1).numpy() & (
+        depth[0] > 0
+    ).numpy()
     column, row = xy[0].numpy()[inside].astype(int).T
-    error = np.abs(np.asarray(cloud.colors)[inside, :3].astype(float) - room.frames[4][row, column]).mean(1)
+    error = np.abs(
+        np.asarray(cloud.colors)[inside, :3].astype(float) - room.frames[4][row, column]
+    ).mean(1)
     assert np.median(error) < 8
 
 
@@ -193,7 +239,9 @@ def test_the_nerfstudio_folder_holds_what_its_transforms_name(folder, scene):
     root = folder / "nerfstudio"
     cameras, times, names = load_transforms(root / "transforms.json")
     assert times == TRAINING
-    torch.testing.assert_close(cameras.world_from_cam, scene.cameras.world_from_cam[TRAINING].double())
+    torch.testing.assert_close(
+        cameras.world_from_cam, scene.cameras.world_from_cam[TRAINING].double()
+    )
     meta = json.loads((root / "transforms.json").read_text())
     assert all((root / name).is_file() for name in [*names, meta["ply_file_path"]])
     assert all((root / frame["mask_path"]).is_file() for frame in meta["frames"])

@@ -23,13 +23,17 @@ def test_gains_put_on_a_clip_are_recovered(room):
     gain = np.exp(0.15 * np.sin(np.arange(10) * 0.8))[:, None] * np.array([1.0, 0.97, 1.03])[None]
     gain[:, 1:] = gain[:, :1]
     frames = exposed(room.frames, 0.8 * gain)
-    found = estimate_exposure(frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10)))
+    found = estimate_exposure(
+        frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10))
+    )
     expected = np.log(gain) - np.median(np.log(gain), 0)
     np.testing.assert_allclose(found.gain, expected, atol=0.02)
 
 
 def test_a_clip_of_one_exposure_has_hardly_any(room):
-    found = estimate_exposure(room.frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10)))
+    found = estimate_exposure(
+        room.frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10))
+    )
     assert np.abs(found.gain).max() < 0.02
     assert np.abs(found.shading).mean() < 0.02
 
@@ -46,7 +50,9 @@ def test_frames_kept_out_are_not_looked_at_and_take_their_neighbours_exposure(ro
     np.testing.assert_allclose(found.gain[4], (found.gain[3] + found.gain[5]) / 2, atol=1e-5)
 
 
-def dense_exposure(frames: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dense_exposure(
+    frames: np.ndarray, xy: np.ndarray, visible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Plain form: every track in every frame, with weight 0 where it is not seen."""
     height, width = frames.shape[1:3]
     grid = exposure._grid(width, height)
@@ -57,15 +63,23 @@ def dense_exposure(frames: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> t
     steps = [np.zeros(3)]
     for a, b in zip(range(len(value) - 1), range(1, len(value)), strict=True):
         both = weight[a] & weight[b]
-        steps.append(np.median(value[b, both] - value[a, both], 0) if both.sum() >= 8 else np.zeros(3))
+        steps.append(
+            np.median(value[b, both] - value[a, both], 0) if both.sum() >= 8 else np.zeros(3)
+        )
     gain = np.cumsum(steps, 0)
     gain = (gain - np.median(gain, 0)).astype(np.float32)
     robust, shading = weight.astype(np.float32), np.zeros((len(value), *grid, 3), np.float32)
     for _ in range(exposure.ROUNDS):
-        model = gain[:, None] + np.stack([s.reshape(-1, 3)[c] for s, c in zip(shading, cell, strict=True)])
-        own = (robust[..., None] * (value - model)).sum(0) / np.maximum(robust.sum(0), 1e-9)[:, None]
+        model = gain[:, None] + np.stack(
+            [s.reshape(-1, 3)[c] for s, c in zip(shading, cell, strict=True)]
+        )
+        own = (robust[..., None] * (value - model)).sum(0) / np.maximum(robust.sum(0), 1e-9)[
+            :, None
+        ]
         left = value - own - gain[:, None]
-        shading = np.stack([exposure._smooth(e, r, c, grid) for e, r, c in zip(left, robust, cell, strict=True)])
+        shading = np.stack(
+            [exposure._smooth(e, r, c, grid) for e, r, c in zip(left, robust, cell, strict=True)]
+        )
         mean = shading.mean((1, 2))
         gain, shading = gain + mean, shading - mean[:, None, None]
         robust = weight / (1 + (np.abs(value - own - model).max(-1) / 0.05) ** 2)
@@ -88,7 +102,9 @@ def test_sightings_alone_tell_the_exposure_that_all_tracks_in_all_frames_do(seed
 def test_dividing_by_the_factor_undoes_the_exposure(room):
     gain = np.exp(0.2 * np.cos(np.arange(10)))[:, None].repeat(3, 1)
     frames = exposed(room.frames, 0.7 * gain)
-    found = estimate_exposure(frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10)))
+    found = estimate_exposure(
+        frames, np.asarray(room.track_xy), np.asarray(room.track_visible), list(range(10))
+    )
     own = [cv2.blur(frames[t] / found.factor(t), (9, 9)) for t in (0, 5)]
     truth = [cv2.blur(room.frames[t].astype(float), (9, 9)) for t in (0, 5)]
     ratio = [np.median(a[b > 30] / b[b > 30]) for a, b in zip(own, truth, strict=True)]
@@ -100,7 +116,9 @@ def test_sharpening_pulls_disturbed_tracks_back_to_the_truth(room):
     truth, visible = np.asarray(room.track_xy), np.asarray(room.track_visible)
     noisy = truth + random.normal(0, 0.5, truth.shape)
     points = triangulate(noisy, visible, room.cameras)
-    sharp, seen = sharpen_tracks(room.frames, noisy.astype(np.float32), points.agrees, room.cameras, points)
+    sharp, seen = sharpen_tracks(
+        room.frames, noisy.astype(np.float32), points.agrees, room.cameras, points
+    )
     before = np.linalg.norm(noisy - truth, axis=-1)[seen]
     # one patch serves as the measure of all: what counts is how sightings agree with each other
     again = triangulate(sharp, seen, room.cameras)
@@ -111,5 +129,7 @@ def test_sharpening_pulls_disturbed_tracks_back_to_the_truth(room):
 def test_sharpening_never_shows_what_was_not_visible(room):
     truth, visible = np.asarray(room.track_xy), np.asarray(room.track_visible)
     points = triangulate(truth, visible, room.cameras)
-    _, seen = sharpen_tracks(room.frames, truth.astype(np.float32), points.agrees, room.cameras, points)
+    _, seen = sharpen_tracks(
+        room.frames, truth.astype(np.float32), points.agrees, room.cameras, points
+    )
     assert not (seen & ~points.agrees).any()

@@ -1,4 +1,5 @@
-"""The pipeline is killed at random moments, and gives in the end what it gives when left alone, to the byte."""
+"""The pipeline is killed at random moments, and gives in the end what it gives when left alone, to
+the byte."""
 
 import hashlib
 import os
@@ -46,7 +47,9 @@ class Pipeline:
         found = {}
         for path in sorted([*(self.folder / "out").rglob("*"), *(self.folder / "demo").rglob("*")]):
             name = path.relative_to(self.folder).as_posix()
-            on_the_way = "/stages/" in name or name.endswith((".part", "checkpoint.pt", "_config.json"))
+            on_the_way = "/stages/" in name or name.endswith(
+                (".part", "checkpoint.pt", "_config.json")
+            )
             if path.is_file() and not on_the_way and path.name not in VARYING:
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
@@ -114,12 +117,21 @@ def moment(chance: random.Random, seconds: float) -> dict:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sends signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_script_ends_with_one_sentence_and_no_half_written_file(clip, tmp_path, number, code):
-    command = [sys.executable, str(ROOT / "background_points.py"), "--video_path", str(clip / "frames")]
+def test_a_stopped_script_ends_with_one_sentence_and_no_half_written_file(
+    clip, tmp_path, number, code
+):
+    command = [
+        sys.executable,
+        str(ROOT / "background_points.py"),
+        "--video_path",
+        str(clip / "frames"),
+    ]
     command += ["--output_dir", str(tmp_path / "out")]
     # a suite started in the background ignores Ctrl-C, and its children with it
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    )
     assert "frames" in process.stdout.readline()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

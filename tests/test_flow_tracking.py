@@ -1,4 +1,5 @@
-"""dis_flow and the flow fields under it, on rooms with known tracks and on pictures moved by known amounts."""
+"""dis_flow and the flow fields under it, on rooms with known tracks and on pictures moved by known
+amounts."""
 
 import gc
 import os
@@ -46,7 +47,9 @@ def room():
 @pytest.fixture(scope="module")
 def tracked(room):
     """Queries at the points' first frames, and what dis_flow makes of them."""
-    queries = np.c_[room.track_query, room.track_xy[room.track_query, np.arange(300)]].astype(np.float32)
+    queries = np.c_[room.track_query, room.track_xy[room.track_query, np.arange(300)]].astype(
+        np.float32
+    )
     return queries, *dis_flow(room.frames, queries)
 
 
@@ -237,7 +240,9 @@ def test_sampling_is_bilinear_between_pixel_centres(seed, count):
     a, b = (at - np.c_[j, i]).T[:, :, None]
     top = field[i, j] * (1 - a) + field[i, j + 1] * a
     expected = top * (1 - b) + (field[i + 1, j] * (1 - a) + field[i + 1, j + 1] * a) * b
-    np.testing.assert_allclose(sample(field, xy), expected, atol=0.05)  # OpenCV rounds to 1/32 of a pixel
+    np.testing.assert_allclose(
+        sample(field, xy), expected, atol=0.05
+    )  # OpenCV rounds to 1/32 of a pixel
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -248,8 +253,12 @@ def test_patches_and_their_differences_are_those_of_the_plain_way(seed):
     side = np.arange(-2, 3, dtype=np.float32)
     offsets = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     patches = _patches(image, xy)
-    np.testing.assert_allclose(patches, sample(image, xy[:, None] + offsets), atol=16)  # OpenCV rounds to 1/32 pixel
-    np.testing.assert_allclose(patches.mean(), sample(image, xy[:, None] + offsets).mean(), rtol=0.01)
+    np.testing.assert_allclose(
+        patches, sample(image, xy[:, None] + offsets), atol=16
+    )  # OpenCV rounds to 1/32 pixel
+    np.testing.assert_allclose(
+        patches.mean(), sample(image, xy[:, None] + offsets).mean(), rtol=0.01
+    )
     look, gain = random.uniform(0, 255, (300, 25, 3)).astype(np.float32), np.float32([0.9, 1, 1.2])
     points = random.permutation(300)[:200]
     expected = np.abs(look[points] - patches * gain).mean((1, 2))

@@ -1,4 +1,5 @@
-"""foreground_points.py on masks of every kind: movers that come, go, hide, fill the image, or are not there."""
+"""foreground_points.py on masks of every kind: movers that come, go, hide, fill the image, or are
+not there."""
 
 import sys
 from pathlib import Path
@@ -86,7 +87,9 @@ def test_a_mover_all_along(clip, room, monkeypatch):
     check(movers(clip, room.masks, monkeypatch), room.masks)
 
 
-@pytest.mark.parametrize("absent", [[0, 1, 2], [5, 6, 7], [3, 4]], ids=["enters", "leaves", "hidden for a while"])
+@pytest.mark.parametrize(
+    "absent", [[0, 1, 2], [5, 6, 7], [3, 4]], ids=["enters", "leaves", "hidden for a while"]
+)
 def test_a_mover_absent_from_some_frames(clip, room, monkeypatch, absent):
     masks = room.masks.copy()
     masks[absent] = False

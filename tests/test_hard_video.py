@@ -1,4 +1,5 @@
-"""Video as phones, cameras and bad disks make it: right for the good part, and the bad part named."""
+"""Video as phones, cameras and bad disks make it: right for the good part, and the bad part
+named."""
 
 import os
 import re
@@ -59,9 +60,13 @@ def test_a_variable_frame_rate_gives_each_frame_once(source, whole, tmp_path):
     assert error(video.frames, whole) < 4
 
 
-@pytest.mark.parametrize("codec", [("libx265", "-x265-params", "log-level=none"), ("libx264",), ("libvpx-vp9",)])
+@pytest.mark.parametrize(
+    "codec", [("libx265", "-x265-params", "log-level=none"), ("libx264",), ("libvpx-vp9",)]
+)
 def test_ten_bits_become_eight(source, whole, tmp_path, codec):
-    ffmpeg("-i", source, "-c:v", *codec, "-pix_fmt", "yuv420p10le", "-crf", 8, tmp_path / "deep.mkv")
+    ffmpeg(
+        "-i", source, "-c:v", *codec, "-pix_fmt", "yuv420p10le", "-crf", 8, tmp_path / "deep.mkv"
+    )
     assert error(read_video(tmp_path / "deep.mkv").frames, whole) < 4
 
 
@@ -77,7 +82,16 @@ def test_high_dynamic_range_comes_out_in_usual_colours(frames, tmp_path):
         cv2.imwrite(str(tmp_path / f"{t}.png"), frame[..., ::-1])
     tags = "setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc"
     deep = ["-vf", f"scale=out_color_matrix=bt2020,format=yuv420p10le,{tags}", "-c:v", "libx265"]
-    ffmpeg("-i", tmp_path / "%d.png", *deep, "-x265-params", "log-level=none", "-crf", 8, tmp_path / "hdr.mp4")
+    ffmpeg(
+        "-i",
+        tmp_path / "%d.png",
+        *deep,
+        "-x265-params",
+        "log-level=none",
+        "-crf",
+        8,
+        tmp_path / "hdr.mp4",
+    )
     found = read_video(tmp_path / "hdr.mp4").frames
     grey = [x.astype(float).mean(-1).ravel() for x in (found, frames[:6])]
     assert np.corrcoef(*grey)[0, 1] > 0.95
@@ -85,14 +99,18 @@ def test_high_dynamic_range_comes_out_in_usual_colours(frames, tmp_path):
 
 
 def comb(image: np.ndarray) -> float:
-    """How much neighbouring rows differ where rows two apart do not: high where two fields are woven together."""
+    """How much neighbouring rows differ where rows two apart do not: high where two fields are
+    woven together."""
     rows = image.astype(int)
     return float((np.abs(rows[2:-2] - rows[1:-3]) - np.abs(rows[2:-2] - rows[:-4])).clip(0).mean())
 
 
 def test_interlaced_frames_are_made_whole(tmp_path):
     x = np.arange(WIDTH)
-    moving = [np.repeat(127 + 100 * np.sign(np.sin((x - 4 * t) / 9))[None, :, None], HEIGHT, 0) for t in range(24)]
+    moving = [
+        np.repeat(127 + 100 * np.sign(np.sin((x - 4 * t) / 9))[None, :, None], HEIGHT, 0)
+        for t in range(24)
+    ]
     write_video(tmp_path / "p.mp4", [np.repeat(m, 3, 2).astype(np.uint8) for m in moving], 50)
     woven = ["-vf", "tinterlace=interleave_top,setfield=tff", "-c:v", "mpeg2video", "-qscale:v", 2]
     ffmpeg("-i", tmp_path / "p.mp4", *woven, "-flags", "+ilme+ildct", tmp_path / "i.mpg")
@@ -111,7 +129,8 @@ def test_a_cut_that_starts_between_keyframes_begins_at_a_whole_frame(source, who
 
 
 def corrupted(source: Path, path: Path) -> None:
-    """The clip in groups of five frames, one packet in the middle with zeros in it, as a bad disk gives."""
+    """The clip in groups of five frames, one packet in the middle with zeros in it, as a bad disk
+    gives."""
     ffmpeg("-i", source, "-c:v", "libx264", "-g", 5, "-bf", 0, "-crf", 8, "-sc_threshold", 0, path)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
@@ -119,18 +138,23 @@ def corrupted(source: Path, path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_damaged_packets_cost_only_the_frames_that_need_them_and_those_are_named(source, whole, tmp_path):
+def test_damaged_packets_cost_only_the_frames_that_need_them_and_those_are_named(
+    source, whole, tmp_path
+):
     corrupted(source, tmp_path / "bad.mp4")
     video = read_video(tmp_path / "bad.mp4")
     assert 0 < FRAMES - len(video) <= 5
     assert "damaged" in video.notes[0]
-    assert error(video.frames, whole[video.frame_indices]) < 4, "what is left is whole, under its own number"
+    assert error(video.frames, whole[video.frame_indices]) < 4, (
+        "what is left is whole, under its own number"
+    )
 
 
 def test_the_decoders_words_name_damaged_frames_until_the_next_keyframe():
     line = "[dec] decoder -> pts:{} duration:1 keyframe:{}\n"
     log = "".join(
-        ("corrupt decoded frame\n" if t in (3, 8) else "") + line.format(t, int(t % 6 == 0)) for t in range(12)
+        ("corrupt decoded frame\n" if t in (3, 8) else "") + line.format(t, int(t % 6 == 0))
+        for t in range(12)
     )
     assert damaged_frames(log) == {3, 4, 5, 8, 9, 10, 11}
     assert damaged_frames("") == set()
@@ -166,14 +190,20 @@ def made_worse(frames: np.ndarray, kind: str) -> np.ndarray:
     elif kind == "blur":
         worse[5] = cv2.GaussianBlur(worse[5], (0, 0), 6)
     elif kind == "exposure":
-        worse = (worse * np.linspace(0.5, 1.3, FRAMES)[:, None, None, None]).clip(0, 255).astype(np.uint8)
+        worse = (
+            (worse * np.linspace(0.5, 1.3, FRAMES)[:, None, None, None])
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
     return worse
 
 
 LEFT_OUT = {"black": {6, 7}, "white": {6}, "flash": {7}, "another scene": set(range(9, 14))}
 
 
-@pytest.mark.parametrize("kind", ["black", "white", "flash", "another scene", "repeat", "blur", "exposure", "good"])
+@pytest.mark.parametrize(
+    "kind", ["black", "white", "flash", "another scene", "repeat", "blur", "exposure", "good"]
+)
 def test_only_frames_that_would_mislead_are_left_out(frames, tmp_path, kind):
     write_images(tmp_path / "in", made_worse(frames, kind), range(FRAMES))
     video = read_video(tmp_path / "in")
@@ -189,14 +219,19 @@ def test_no_clip_is_emptied_and_steady_clips_are_left_alone(seed, count, contras
     random = np.random.default_rng(seed)
     base = cv2.resize(random.standard_normal((5, 5)).astype(np.float32), (64, 48)) * contrast + 127
     clip = np.stack([np.roll(base, t, 1) for t in range(count)])
-    pictures = np.stack([small_picture(np.repeat(p[..., None], 3, 2).clip(0, 255).astype(np.uint8)) for p in clip])
+    pictures = np.stack(
+        [small_picture(np.repeat(p[..., None], 3, 2).clip(0, 255).astype(np.uint8)) for p in clip]
+    )
     wrong = misleading(pictures)
     assert len(wrong) < max(count - 1, 1)
     assert contrast < 10 or not wrong
 
 
 def test_frames_are_named_in_runs():
-    assert named({3: "blank", 7: "damaged", 8: "damaged", 9: "damaged", 5: "blank"}) == "3, 5 (blank); 7 to 9 (damaged)"
+    assert (
+        named({3: "blank", 7: "damaged", 8: "damaged", 9: "damaged", 5: "blank"})
+        == "3, 5 (blank); 7 to 9 (damaged)"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +249,9 @@ def test_hard_video_goes_through_all_scripts(server, source, frames, tmp_path, k
         (tmp_path / "in.mp4").rename(tmp_path / "in")
     else:
         write_images(tmp_path / "in", made_worse(frames, kind), range(FRAMES))
-    tracked = ask(server, "background", {"video_path": "in", "output_dir": "out", "spacing": 7}, tmp_path)
+    tracked = ask(
+        server, "background", {"video_path": "in", "output_dir": "out", "spacing": 7}, tmp_path
+    )
     assert tracked["code"] == 0, tracked["log"][-2000:]
     left_out = LEFT_OUT.get(kind)
     tracks = torch.load(tmp_path / "out" / "background_points.pt", weights_only=True)
@@ -226,4 +263,6 @@ def test_hard_video_goes_through_all_scripts(server, source, frames, tmp_path, k
     assert followed["code"] == 0, followed["log"][-2000:]
     shown = ask(server, "demo", {**track_file, "output_dir": "d", "num_epochs": 0.2}, tmp_path)
     assert shown["code"] == 0, shown["log"][-2000:]
-    assert len(read_video(tmp_path / "d" / "reconstruction.mp4", keep=range(99))) == len(tracks["frame_indices"])
+    assert len(read_video(tmp_path / "d" / "reconstruction.mp4", keep=range(99))) == len(
+        tracks["frame_indices"]
+    )

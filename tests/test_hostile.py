@@ -1,4 +1,5 @@
-"""Hostile inputs: one sentence each, no code run, nothing written outside the output folder, little memory, no hang."""
+"""Hostile inputs: one sentence each, no code run, nothing written outside the output folder, little
+memory, no hang."""
 
 import os
 import shutil
@@ -38,7 +39,12 @@ def good(server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "given", room.masks.astype(np.uint8) * 255, range(FRAMES))
     save_tracks(folder / "t.pt", true_tracks(room, False, "frames"))
     save_transforms(folder / "path.json", room.cameras, list(range(FRAMES)))
-    answer = ask(server, "demo", {"background_path": "t.pt", "output_dir": "trained", "num_epochs": 0.1}, folder)
+    answer = ask(
+        server,
+        "demo",
+        {"background_path": "t.pt", "output_dir": "trained", "num_epochs": 0.1},
+        folder,
+    )
     assert answer["code"] == 0, answer["log"]
     shutil.copy(folder / "trained" / "model.pt", folder / "model.pt")
     shutil.rmtree(folder / "trained")

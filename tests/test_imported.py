@@ -1,4 +1,5 @@
-"""Another program's 3D tracks: brought to the frames of this clip, joined with our own, their depth in our scale."""
+"""Another program's 3D tracks: brought to the frames of this clip, joined with our own, their depth
+in our scale."""
 
 import functools
 from dataclasses import replace
@@ -27,14 +28,24 @@ def room() -> SyntheticScene:
     return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=900)
 
 
-def clip(frames: int = FRAMES, taken: int = FRAMES, width: int = WIDTH, height: int = HEIGHT) -> Video:
+def clip(
+    frames: int = FRAMES, taken: int = FRAMES, width: int = WIDTH, height: int = HEIGHT
+) -> Video:
     """A clip of ``frames`` of which ``taken`` are worked on."""
     indices = np.arange(frames)[:: frames // taken]
-    return Video(np.zeros((taken, height, width, 3), np.uint8), 30.0, Path("clip"), indices, (width, height), frames)
+    return Video(
+        np.zeros((taken, height, width, 3), np.uint8),
+        30.0,
+        Path("clip"),
+        indices,
+        (width, height),
+        frames,
+    )
 
 
 def other_world() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """The room as another program has it: intrinsics of images half as large, poses world-to-camera, points."""
+    """The room as another program has it: intrinsics of images half as large, poses
+    world-to-camera, points."""
     K = room().cameras.resized(WIDTH // 2, HEIGHT // 2).K.clone()
     K[:, :2, 2] -= 0.5  # the centre of the top-left pixel is (0, 0) there
     poses = room().cameras.cam_from_world.numpy().copy()
@@ -44,13 +55,21 @@ def other_world() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
 
 def write_npz(path: Path, **more: np.ndarray) -> Path:
     K, poses, points = other_world()
-    arrays = {"coords": points, "visibs": room().track_visible, "intrinsics": K.numpy(), "extrinsics": poses}
-    np.savez(path, **arrays | {"video": np.zeros((FRAMES, 3, HEIGHT // 2, WIDTH // 2), np.uint8)} | more)
+    arrays = {
+        "coords": points,
+        "visibs": room().track_visible,
+        "intrinsics": K.numpy(),
+        "extrinsics": poses,
+    }
+    np.savez(
+        path, **arrays | {"video": np.zeros((FRAMES, 3, HEIGHT // 2, WIDTH // 2), np.uint8)} | more
+    )
     return path
 
 
 def write_pt(path: Path, tracks_scale: float = 1.0, noise: float = 0.0) -> Path:
-    """``tracks_scale``: of the 2D tracks' images against the frames; the intrinsics are always half the frames'."""
+    """``tracks_scale``: of the 2D tracks' images against the frames; the intrinsics are always half
+    the frames'."""
     K, poses, _ = other_world()
     world_from_cam = torch.linalg.inv(torch.from_numpy(poses))
     random = torch.Generator().manual_seed(0)
@@ -58,8 +77,14 @@ def write_pt(path: Path, tracks_scale: float = 1.0, noise: float = 0.0) -> Path:
     local = SCALE * room().cameras.to_camera(torch.from_numpy(room().track_xyz))
     xy = torch.from_numpy(room().track_xy) * tracks_scale - 0.5
     size = round(HEIGHT * tracks_scale), round(WIDTH * tracks_scale)
-    data = {"track2d_pred": torch.cat([xy, local[..., 2:]], -1).float(), "track3d_pred": local.float()}
-    data |= {"vis_pred": torch.from_numpy(room().track_visible)[..., None].float(), "intrs": K.float()}
+    data = {
+        "track2d_pred": torch.cat([xy, local[..., 2:]], -1).float(),
+        "track3d_pred": local.float(),
+    }
+    data |= {
+        "vis_pred": torch.from_numpy(room().track_visible)[..., None].float(),
+        "intrs": K.float(),
+    }
     torch.save(data | {"c2w_traj": world_from_cam, "video": torch.zeros(FRAMES, 3, *size)}, path)
     return path
 
@@ -80,7 +105,9 @@ def test_an_npz_of_shrunk_images_is_brought_to_the_frames(tmp_path):
 def test_the_intrinsics_own_size_counts_where_the_file_holds_several(tmp_path):
     video = np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     depths = np.zeros((FRAMES, HEIGHT // 2, WIDTH // 2), np.float32)
-    assert_is_the_room(read_imported(write_npz(tmp_path / "a.npz", video=video, depths=depths), clip()))
+    assert_is_the_room(
+        read_imported(write_npz(tmp_path / "a.npz", video=video, depths=depths), clip())
+    )
 
 
 @pytest.mark.parametrize("tracks_scale", [1.0, 0.5])
@@ -92,12 +119,16 @@ def test_the_frames_taken_are_picked_from_a_file_of_the_whole_clip(tmp_path):
     path = write_npz(tmp_path / "a.npz")
     every_other = read_imported(path, clip(taken=FRAMES // 2))
     np.testing.assert_array_equal(every_other.visible, read_imported(path, clip()).visible[::2])
-    with pytest.raises(InputError, match=r"has 8 frames, but clip gives 5 or 10; .*--max_frames and --stride"):
+    with pytest.raises(
+        InputError, match=r"has 8 frames, but clip gives 5 or 10; .*--max_frames and --stride"
+    ):
         read_imported(path, clip(frames=10, taken=5))
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.npz: there is no such file; give the \.npz or \.pt"):
+    with pytest.raises(
+        InputError, match=r"gone\.npz: there is no such file; give the \.npz or \.pt"
+    ):
         read_imported(tmp_path / "gone.npz", clip())
 
 
@@ -124,15 +155,23 @@ def test_our_own_tracks_fill_what_imported_ones_leave(tmp_path):
     assert 20 < own.sum() < len(own)
     right = (visible & (xy[..., 0] > 90)).any(0)
     assert own[right].all()
-    masked, seen = grow_tracks(room().frames, 8, allowed=room().masks, begun=(imported.xy, imported.visible))
-    x, y = masked[..., 0].astype(int).clip(0, WIDTH - 1), masked[..., 1].astype(int).clip(0, HEIGHT - 1)
+    masked, seen = grow_tracks(
+        room().frames, 8, allowed=room().masks, begun=(imported.xy, imported.visible)
+    )
+    x, y = (
+        masked[..., 0].astype(int).clip(0, WIDTH - 1),
+        masked[..., 1].astype(int).clip(0, HEIGHT - 1),
+    )
     assert room().masks[np.arange(FRAMES)[:, None], y, x][seen].all()
 
 
 def background() -> Tracks:
     """The true static points, in the room's own scale."""
     keep = ~room().track_is_foreground
-    xy, visible = torch.from_numpy(room().track_xy[:, keep]).float(), torch.from_numpy(room().track_visible[:, keep])
+    xy, visible = (
+        torch.from_numpy(room().track_xy[:, keep]).float(),
+        torch.from_numpy(room().track_visible[:, keep]),
+    )
     xyz = torch.from_numpy(room().track_xyz[:1, keep]).float().expand(FRAMES, -1, -1)
     cameras: Cameras = room().cameras
     return Tracks(
@@ -147,10 +186,14 @@ def test_imported_depth_comes_in_the_backgrounds_scale(tmp_path):
     np.testing.assert_allclose(depth.scale, 1 / SCALE, rtol=0.02)
     own = room().track_is_foreground & (room().track_visible.sum(0) >= 3)
     xy, visible = room().track_xy[:, own], room().track_visible[:, own]
-    _, truth = (v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own])))
+    _, truth = (
+        v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own]))
+    )
     contact = np.repeat(1.1 * np.median(truth, 1, keepdims=True), own.sum(), 1)
     found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact)
-    assert np.median(np.abs(found / truth - 1)[visible]) < 0.3 * np.median(np.abs(contact / truth - 1)[visible])
+    assert np.median(np.abs(found / truth - 1)[visible]) < 0.3 * np.median(
+        np.abs(contact / truth - 1)[visible]
+    )
     far, spread = depth.at(3, np.array([[-500.0, -500.0]]))
     assert np.isnan(far).all() and np.isnan(spread).all()
 

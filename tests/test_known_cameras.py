@@ -1,4 +1,5 @@
-"""Cameras that a user gives: matched by name or number, and refused in words where they do not fit."""
+"""Cameras that a user gives: matched by name or number, and refused in words where they do not
+fit."""
 
 import json
 from pathlib import Path
@@ -38,7 +39,9 @@ def write_colmap(folder: Path, names: list[str], cameras: list[pycolmap.Camera])
     for camera in cameras:
         model.add_camera_with_trivial_rig(camera)
     for i, name in enumerate(names):
-        image = pycolmap.Image(name=name, camera_id=cameras[i % len(cameras)].camera_id, image_id=i + 1)
+        image = pycolmap.Image(
+            name=name, camera_id=cameras[i % len(cameras)].camera_id, image_id=i + 1
+        )
         pose = pycolmap.Rigid3d(pycolmap.Rotation3d(np.eye(3)), np.array([-float(i), 0, 0]))
         model.add_image_with_trivial_frame(image, pose)
     path = folder / "sparse"
@@ -49,10 +52,14 @@ def write_colmap(folder: Path, names: list[str], cameras: list[pycolmap.Camera])
 
 def radial(k: float, camera_id: int = 1, width: int = WIDTH) -> pycolmap.Camera:
     params = [180.0, width / 2, HEIGHT / 2, k]
-    return pycolmap.Camera(model="SIMPLE_RADIAL", width=width, height=HEIGHT, params=params, camera_id=camera_id)
+    return pycolmap.Camera(
+        model="SIMPLE_RADIAL", width=width, height=HEIGHT, params=params, camera_id=camera_id
+    )
 
 
-def read(path: Path, names: list[str] = NAMES, indices: list[int] | None = None, **more: object) -> Cameras:
+def read(
+    path: Path, names: list[str] = NAMES, indices: list[int] | None = None, **more: object
+) -> Cameras:
     return read_cameras(path, names, indices or list(range(len(names))), WIDTH, HEIGHT, **more)
 
 
@@ -64,22 +71,33 @@ def test_names_that_fit_in_part_are_refused_with_the_first_that_does_not(tmp_pat
 
 def test_a_file_of_another_number_of_cameras_without_fitting_names_is_refused(tmp_path):
     path = write_json(tmp_path, [f"other_{i}.png" for i in range(9)])
-    with pytest.raises(InputError, match=r"has 9 cameras, none under a frame's name \(other_0\.png, but 00000\.png\)"):
+    with pytest.raises(
+        InputError,
+        match=r"has 9 cameras, none under a frame's name \(other_0\.png, but 00000\.png\)",
+    ):
         read(path, original_frames=6)
 
 
 @pytest.mark.parametrize("original_frames", [9, None])
-def test_cameras_of_the_whole_clip_are_taken_by_number_and_of_the_frames_taken_in_order(tmp_path, original_frames):
+def test_cameras_of_the_whole_clip_are_taken_by_number_and_of_the_frames_taken_in_order(
+    tmp_path, original_frames
+):
     path = write_json(tmp_path, [f"other_{i}.png" for i in range(9)])
     cameras = read(path, ["0", "2", "4"], [0, 2, 4], original_frames=original_frames)
     assert cameras.centers[:, 0].tolist() == [0, 2, 4]
     path = write_json(tmp_path, ["a.png", "b.png", "c.png"])
-    assert read(path, ["0", "2", "4"], [0, 2, 4], original_frames=9).centers[:, 0].tolist() == [0, 1, 2]
+    assert read(path, ["0", "2", "4"], [0, 2, 4], original_frames=9).centers[:, 0].tolist() == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_cameras_of_images_of_another_shape_are_refused(tmp_path):
     path = write_json(tmp_path, NAMES)
-    with pytest.raises(InputError, match=r"images are 200x100, the frames are 100x200.*neither cropped nor turned"):
+    with pytest.raises(
+        InputError, match=r"images are 200x100, the frames are 100x200.*neither cropped nor turned"
+    ):
         read_cameras(path, NAMES, list(range(6)), HEIGHT, WIDTH)
 
 
@@ -98,7 +116,9 @@ def test_images_of_unlike_sizes_are_refused(tmp_path):
 @given(st.floats(-0.2, 0.2))
 def test_the_shift_of_a_radial_lens_is_what_its_formula_says(k):
     shift = lens_shift("SIMPLE_RADIAL", WIDTH, HEIGHT, [180.0, 100.0, 50.0, k])
-    corner = np.hypot(100, 50) / 180  # image radius of the corner; its ray's r solves r + k r^3 = corner
+    corner = (
+        np.hypot(100, 50) / 180
+    )  # image radius of the corner; its ray's r solves r + k r^3 = corner
     r = corner
     for _ in range(100):
         r -= (r + k * r**3 - corner) / (1 + 3 * k * r**2)
@@ -110,7 +130,9 @@ def test_small_distortion_is_said_and_large_refused(tmp_path):
     read(write_colmap(tmp_path, NAMES, [radial(0.005)]), report=told.append)
     assert len(told) == 1 and "is left out" in told[0]
     (tmp_path / "far").mkdir()
-    with pytest.raises(InputError, match=r"distortion moves pixels by up to \d+, .*colmap image_undistorter"):
+    with pytest.raises(
+        InputError, match=r"distortion moves pixels by up to \d+, .*colmap image_undistorter"
+    ):
         read(write_colmap(tmp_path / "far", NAMES, [radial(0.2)]))
 
 

@@ -28,7 +28,9 @@ def imported_places(tree: ast.Module) -> set[str]:
     places = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            places |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("models.")}
+            places |= {
+                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("models.")
+            }
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the order"
             if node.module == "models":
@@ -56,14 +58,18 @@ def test_a_file_imports_only_rooms_that_the_table_allows(path: Path):
 @every_source
 def test_no_library_moves_tensors_to_cuda_by_itself(path: Path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not [c for c in calls(tree) if isinstance(c.func, ast.Attribute) and c.func.attr == "cuda"]
+    assert not [
+        c for c in calls(tree) if isinstance(c.func, ast.Attribute) and c.func.attr == "cuda"
+    ]
 
 
 @every_source
 def test_torch_load_never_runs_pickled_code(path: Path):
     for call in calls(ast.parse(path.read_text(encoding="utf-8"))):
         if ast.unparse(call.func) == "torch.load":
-            assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords)
+            assert any(
+                k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords
+            )
 
 
 COMPILED = [path for path in SOURCES if "njit" in path.read_text(encoding="utf-8")]
@@ -71,15 +77,22 @@ COMPILED = [path for path in SOURCES if "njit" in path.read_text(encoding="utf-8
 
 @pytest.mark.parametrize("path", COMPILED, ids=name_of)
 def test_kernels_give_the_same_from_the_cache_as_just_compiled(path: Path):
-    """Fast arithmetic in a kernel that others call must be inlined: the compiler rounds each copy in its own way."""
-    module = importlib.import_module(".".join(("models", *path.relative_to(FOLDER).with_suffix("").parts)))
+    """Fast arithmetic in a kernel that others call must be inlined: the compiler rounds each copy
+    in its own way."""
+    module = importlib.import_module(
+        ".".join(("models", *path.relative_to(FOLDER).with_suffix("").parts))
+    )
     for kernel in vars(module).values():
         if isinstance(kernel, Dispatcher) and kernel.targetoptions.get("fastmath"):
             assert kernel.targetoptions.get("forceinline"), kernel.__name__
 
 
 def test_the_rules_see_every_file_and_every_kernel():
-    assert len(SOURCES) == sum(path.suffix == ".py" for path in FOLDER.rglob("*") if path.is_file()) > 100
+    assert (
+        len(SOURCES)
+        == sum(path.suffix == ".py" for path in FOLDER.rglob("*") if path.is_file())
+        > 100
+    )
     assert len(COMPILED) >= 19
 
 
@@ -93,4 +106,6 @@ def test_the_table_names_every_room_and_noun_in_the_order_of_the_data():
 
 def test_no_room_has_more_than_twelve_files():
     for room in {path.parent for path in SOURCES}:
-        assert sum(path.parent == room for path in SOURCES) <= 13, f"{room.name}: 12 files and the door"
+        assert sum(path.parent == room for path in SOURCES) <= 13, (
+            f"{room.name}: 12 files and the door"
+        )

@@ -1,11 +1,18 @@
-"""Learned depth through the real code of transformers, at tiny configurations and random weights."""
+"""Learned depth through the real code of transformers, at tiny configurations and random
+weights."""
 
 import numpy as np
 import pytest
 import torch
 
 from models.depth.maps import read_depth
-from models.learned.depth import DEPTH_MODELS, IMAGENET_MEAN, IMAGENET_STD, open_depth_model, write_depth_maps
+from models.learned.depth import (
+    DEPTH_MODELS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    open_depth_model,
+    write_depth_maps,
+)
 from models.learned.pretrained import open_pretrained
 
 
@@ -18,7 +25,9 @@ def test_depth_anything_is_asked_as_its_authors_do(checkpoints):
     found = open_depth_model("depth_anything", str(checkpoints["depth_anything"]))(frame)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     image = ((torch.from_numpy(frame) / 255 - mean) / std).permute(2, 0, 1)[None]
-    model = open_pretrained(DEPTH_MODELS["depth_anything"], str(checkpoints["depth_anything"]), False)
+    model = open_pretrained(
+        DEPTH_MODELS["depth_anything"], str(checkpoints["depth_anything"]), False
+    )
     with torch.no_grad():
         expected = model(pixel_values=image).predicted_depth[0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6 * max(1e-6, expected.max()))
@@ -44,7 +53,9 @@ def test_depth_has_the_frames_size_and_is_kept_in_files(checkpoints, tmp_path, n
     (tmp_path / "00007.npy").touch()
     model, done = open_depth_model(name, str(checkpoints[name])), []
     write_depth_maps(tmp_path, frames, model, done.append)
-    assert done == [1, 2, 3] and sorted(p.name for p in tmp_path.glob("*.npy")) == [f"{t:05d}.npy" for t in range(3)]
+    assert done == [1, 2, 3] and sorted(p.name for p in tmp_path.glob("*.npy")) == [
+        f"{t:05d}.npy" for t in range(3)
+    ]
     maps = read_depth(tmp_path, 81, 45, np.arange(3))
     for t in range(3):
         np.testing.assert_allclose(maps[t], np.maximum(model(frames[t]), 0), rtol=2e-3, atol=1e-6)

@@ -1,4 +1,5 @@
-"""Weights and options of learned depth and masks: found where a user has them, or refused with what helps."""
+"""Weights and options of learned depth and masks: found where a user has them, or refused with what
+helps."""
 
 import json
 import socket
@@ -42,7 +43,8 @@ def test_missing_weights_are_refused_with_the_commands_that_help(tmp_path):
     for source in (*DEPTH_MODELS.values(), SAM2):
         for place in (None, "nobody/nothing"):
             with pytest.raises(
-                InputError, match=rf"--allow_download, or run: hf download \S+ --local-dir submodules/{source.name}"
+                InputError,
+                match=rf"--allow_download, or run: hf download \S+ --local-dir submodules/{source.name}",
             ):
                 open_pretrained(source, place, False)
         with pytest.raises(InputError, match=r"holds no config\.json .* run: hf download"):
@@ -57,7 +59,9 @@ def test_weights_in_submodules_are_found_by_themselves(checkpoints, tmp_path):
 
 def test_another_models_weights_are_refused(checkpoints):
     for name, other in (("depth_anything", "depth_pro"), ("depth_pro", "sam2")):
-        with pytest.raises(InputError, match=rf"is a checkpoint of '\w+', but --depth {name} takes one of '{name}'"):
+        with pytest.raises(
+            InputError, match=rf"is a checkpoint of '\w+', but --depth {name} takes one of '{name}'"
+        ):
             open_depth_model(name, str(checkpoints[other]))
     with pytest.raises(InputError, match=r"--masks sam2 takes one of 'sam2_video'"):
         open_mask_model("sam2", str(checkpoints["metric"]))
@@ -85,7 +89,9 @@ def test_damaged_or_incomplete_weights_are_refused(checkpoints, tmp_path):
     refused(r"lacks 1 weights \(head\.layers\.0\.weight\)")
     (tmp_path / "config.json").write_text("{")
     refused("cannot be read as a checkpoint")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "depth_pro", "patch_size": "x"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "depth_pro", "patch_size": "x"})
+    )
     refused("cannot be read as a checkpoint")
 
 
@@ -96,7 +102,9 @@ def test_no_network_is_said_in_one_sentence(monkeypatch):
         raise OSError("We couldn't connect")
 
     monkeypatch.setattr(DepthProConfig, "get_config_dict", offline)
-    with pytest.raises(InputError, match=r"cannot be downloaded .*no network.* run: hf download apple/DepthPro-hf"):
+    with pytest.raises(
+        InputError, match=r"cannot be downloaded .*no network.* run: hf download apple/DepthPro-hf"
+    ):
         open_depth_model("depth_pro", allow_download=True)
 
 
@@ -105,17 +113,25 @@ def test_a_missing_or_old_package_is_refused_with_the_command(monkeypatch):
 
     monkeypatch.delattr(transformers, "Sam2VideoModel", raising=False)
     monkeypatch.setitem(transformers.__dict__, "_class_to_module", {})
-    with pytest.raises(InputError, match=r"needs a newer package 'transformers'.*pip install -r requirements-learned"):
+    with pytest.raises(
+        InputError,
+        match=r"needs a newer package 'transformers'.*pip install -r requirements-learned",
+    ):
         open_mask_model("sam2")
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"--masks sam2 needs the package 'transformers'; run: pip install -r"):
+    with pytest.raises(
+        InputError, match=r"--masks sam2 needs the package 'transformers'; run: pip install -r"
+    ):
         open_mask_model("sam2")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"depth": "depth_pro", "depth_path": Path("x")}, "--depth depth_pro and --depth_path x exclude each other"),
+        (
+            {"depth": "depth_pro", "depth_path": Path("x")},
+            "--depth depth_pro and --depth_path x exclude each other",
+        ),
         ({"depth": "midas"}, "'midas' is not known; choose one of depth_anything, depth_pro"),
         ({"depth_checkpoint": "x"}, "of no use without --depth"),
         ({"masks": "sam1"}, "'sam1' is not known; choose one of sam2"),
@@ -135,7 +151,9 @@ def test_the_scripts_take_learned_depth_and_masks(checkpoints, tmp_path):
 
     def run(script: str, *flags: object) -> str:
         command = [sys.executable, ROOT / script, "--video_path", "clip/frames", *flags]
-        ended = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert ended.returncode == 0, ended.stderr[-2000:]
         return ended.stdout + ended.stderr
 

@@ -1,4 +1,5 @@
-"""Learned masks through the real code of transformers, at a tiny configuration and random weights."""
+"""Learned masks through the real code of transformers, at a tiny configuration and random
+weights."""
 
 import numpy as np
 import pytest
@@ -42,9 +43,13 @@ def test_frames_handed_over_one_by_one_give_what_the_whole_clip_gives(sam2, kind
     add(0, 0, prompt["mask"] if kind == "mask" else prompt)
     session.obj_with_new_inputs = [1]
     whole = sam2.propagate_in_video_iterator(session, start_frame_idx=0)
-    for t, (found, expected) in enumerate(zip(sam2_masks._follow(sam2, iter(frames), prompt), whole, strict=True)):
+    for t, (found, expected) in enumerate(
+        zip(sam2_masks._follow(sam2, iter(frames), prompt), whole, strict=True)
+    ):
         assert expected.object_score_logits.max() > 0
-        large = torch.nn.functional.interpolate(expected.pred_masks, (60, 80), mode="bilinear")[0, 0]
+        large = torch.nn.functional.interpolate(expected.pred_masks, (60, 80), mode="bilinear")[
+            0, 0
+        ]
         np.testing.assert_allclose(found, large, atol=1e-4, err_msg=f"frame {t}")
         assert found.std() > 0
 
@@ -85,7 +90,9 @@ def test_the_models_outline_replaces_that_of_motion(sam2, monkeypatch):
             yield np.where(room.masks[index[frame.tobytes()]], 3.0, -3.0).astype(np.float32)
 
     monkeypatch.setattr(sam2_masks, "_follow", know)
-    np.testing.assert_array_equal(follow_movers(sam2, room.frames, rough), room.masks.astype(np.uint8))
+    np.testing.assert_array_equal(
+        follow_movers(sam2, room.frames, rough), room.masks.astype(np.uint8)
+    )
 
 
 @given(st.integers(0, 2**31))
@@ -98,7 +105,12 @@ def test_the_prompt_lies_in_the_mask(seed):
         mask[y : y + random.integers(1, 12), x : x + random.integers(1, 12)] = True
     (left, top), (right, bottom), *inside = sam2_masks._box_and_points(mask)
     rows, columns = np.nonzero(mask)
-    assert (left, right, top, bottom) == (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1)
+    assert (left, right, top, bottom) == (
+        columns.min(),
+        columns.max() + 1,
+        rows.min(),
+        rows.max() + 1,
+    )
     assert inside and all(mask[int(y), int(x)] for x, y in inside)
 
 

@@ -29,7 +29,9 @@ from models.tracks import Tracks, load_tracks, save_tracks
 from models.training.inputs import ClipInputs
 
 
-def random_tracks(seed: int, num_frames: int = 12, num_tracks: int = 40) -> tuple[np.ndarray, np.ndarray]:
+def random_tracks(
+    seed: int, num_frames: int = 12, num_tracks: int = 40
+) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     visible = random.random((num_frames, num_tracks)) < random.random(num_tracks)
     return random.uniform(0, 50, (num_frames, num_tracks, 2)).astype(np.float32), visible
@@ -61,11 +63,15 @@ def test_agreement_counted_frame_by_frame_is_that_of_all_sightings_at_once(seed)
     agrees = visible & (np.random.default_rng(seed).random(visible.shape) < 0.7)
     shape = len(xy), 11, 13  # cells of 4 pixels
     frame, track = np.nonzero(visible)
-    row, column = (np.clip(xy[frame, track, k] / 4, 0, shape[2 - k] - 1).astype(int) for k in (1, 0))
+    row, column = (
+        np.clip(xy[frame, track, k] / 4, 0, shape[2 - k] - 1).astype(int) for k in (1, 0)
+    )
     where = np.ravel_multi_index((frame, row, column), shape)
     seen = np.bincount(where, minlength=np.prod(shape)).reshape(shape).astype(float)
     good = np.bincount(where, agrees[frame, track], np.prod(shape)).reshape(shape)
-    seen_around, good_around = (ndimage.gaussian_filter(count, (1.0, 1.5, 1.5)) for count in (seen, good))
+    seen_around, good_around = (
+        ndimage.gaussian_filter(count, (1.0, 1.5, 1.5)) for count in (seen, good)
+    )
     share = good_around / np.maximum(seen_around, 1e-3)
     mean = np.bincount(track, share.ravel()[where], 300) / np.maximum(visible.sum(0), 1)
     told, coverage = agreement(xy, visible, agrees, 48, 40)
@@ -96,7 +102,10 @@ def test_sightings_gathered_frame_by_frame_are_those_of_dense_tracks(seed):
     xy, visible = random_tracks(seed)
     order = np.random.default_rng(seed).permutation(len(xy))
     parts = [(int(t), np.flatnonzero(visible[t]), xy[t, visible[t]]) for t in order]
-    gathered, expected = Sightings.gathered(parts, visible.shape[1], len(xy)), Sightings.of(xy, visible)
+    gathered, expected = (
+        Sightings.gathered(parts, visible.shape[1], len(xy)),
+        Sightings.of(xy, visible),
+    )
     for name in ("xy", "frame", "first"):
         np.testing.assert_array_equal(getattr(gathered, name), getattr(expected, name))
 
@@ -106,8 +115,13 @@ def test_tracks_held_in_parts_are_those_held_whole():
     early, late = visible.copy(), visible.copy()
     early[7:], late[:6] = False, False
     ends = np.flatnonzero(late.any(0))
-    parts = [(np.arange(len(visible[0])), Sightings.of(xy, early)), (ends, Sightings.of(xy[:, ends], late[:, ends]))]
-    for whole, again in zip(Sightings.of(xy, visible).dense(), dense_tracks(parts, len(visible[0])), strict=True):
+    parts = [
+        (np.arange(len(visible[0])), Sightings.of(xy, early)),
+        (ends, Sightings.of(xy[:, ends], late[:, ends])),
+    ]
+    for whole, again in zip(
+        Sightings.of(xy, visible).dense(), dense_tracks(parts, len(visible[0])), strict=True
+    ):
         np.testing.assert_array_equal(again, whole)
 
 
@@ -118,16 +132,28 @@ def moved_room():
 
 def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(moved_room):
     frames, allowed = moved_room.frames, ~moved_room.masks
-    queries = np.array([[t, x, y] for t in (0, 5, 11) for x in range(4, 160, 12) for y in range(4, 90, 12)], np.float32)
+    queries = np.array(
+        [[t, x, y] for t in (0, 5, 11) for x in range(4, 160, 12) for y in range(4, 90, 12)],
+        np.float32,
+    )
     start = queries[:, 0].astype(int)
-    queries, start = (v[allowed[start, queries[:, 2].astype(int), queries[:, 1].astype(int)]] for v in (queries, start))
+    queries, start = (
+        v[allowed[start, queries[:, 2].astype(int), queries[:, 1].astype(int)]]
+        for v in (queries, start)
+    )
     xy, visible = dis_flow(frames, queries)
     with FlowFields(frames) as fields:
         for masks in (None, allowed):
             found = follow_by_flow(fields, queries, range(12), masks)
-            seen = visible if masks is None else growing._ended_at_masks(visible, at_points(masks, xy), start)
+            seen = (
+                visible
+                if masks is None
+                else growing._ended_at_masks(visible, at_points(masks, xy), start)
+            )
             for name in ("xy", "frame", "first"):
-                np.testing.assert_array_equal(getattr(found, name), getattr(Sightings.of(xy, seen), name))
+                np.testing.assert_array_equal(
+                    getattr(found, name), getattr(Sightings.of(xy, seen), name)
+                )
         nearby = follow_by_flow(fields, queries, range(3, 8), None)
         assert nearby.frame[nearby.length.repeat(nearby.length) > 1].max() < 8
 
@@ -202,7 +228,9 @@ def test_points_projected_frame_by_frame_are_those_of_all_frames_at_once():
     for t in range(len(cameras)):
         for whole, own in zip(together, cameras[[t]].project(points), strict=True):
             assert torch.equal(whole[t], own[0])
-        assert torch.equal(cameras.unproject(*together)[t], cameras[[t]].unproject(*(v[[t]] for v in together))[0])
+        assert torch.equal(
+            cameras.unproject(*together)[t], cameras[[t]].unproject(*(v[[t]] for v in together))[0]
+        )
 
 
 def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
@@ -226,9 +254,20 @@ def mapped_memory() -> int | None:
 def large_tracks() -> Tracks:
     """Tracks of many points in 16 frames: 29 MB."""
     num_frames, num_tracks = 16, 1 << 17
-    cameras, visible = render_room(num_frames, 32, 18, num_tracks=10).cameras, torch.ones(16, 1 << 17, dtype=torch.bool)
-    values = {"xy": torch.rand(num_frames, num_tracks, 2), "visible": visible, "confidence": visible.float()}
-    poses = {"K": cameras.K, "world_from_cam": cameras.world_from_cam, "frame_indices": torch.arange(num_frames)}
+    cameras, visible = (
+        render_room(num_frames, 32, 18, num_tracks=10).cameras,
+        torch.ones(16, 1 << 17, dtype=torch.bool),
+    )
+    values = {
+        "xy": torch.rand(num_frames, num_tracks, 2),
+        "visible": visible,
+        "confidence": visible.float(),
+    }
+    poses = {
+        "K": cameras.K,
+        "world_from_cam": cameras.world_from_cam,
+        "frame_indices": torch.arange(num_frames),
+    }
     size = {"width": 32, "height": 18, "fps": 24.0, "layer": "background", "video_path": ""}
     xyz = torch.rand(1, num_tracks, 3).expand(num_frames, -1, -1)
     return Tracks(**values, xyz=xyz, **poses, **size)
@@ -247,7 +286,9 @@ def test_a_track_file_that_was_checked_holds_no_memory(tmp_path):
 def test_cameras_of_tracks_that_were_looked_at_hold_no_memory_of_the_file(tmp_path):
     path = tmp_path / "background_points.pt"
     save_tracks(path, large_tracks())
-    inputs = ClipInputs(load_tracks(path), None, np.zeros((16, 18, 32, 3), np.uint8), None, [], {"background": path})
+    inputs = ClipInputs(
+        load_tracks(path), None, np.zeros((16, 18, 32, 3), np.uint8), None, [], {"background": path}
+    )
     before, tracks = mapped_memory(), inputs.unread_tracks()
     assert tracks.xy.sum() > 0
     cameras = tracks.cameras
@@ -273,7 +314,9 @@ def test_frames_are_held_once_and_leave_no_memory_behind():
 def test_the_canvas_of_meshes_is_that_of_their_corners():
     random = np.random.default_rng(0)
     places = [random.normal(0, 300, (50, 2)) for _ in range(4)]
-    assert Canvas.around(places) == Canvas.around([np.stack([xy.min(0), xy.max(0)]) for xy in places])
+    assert Canvas.around(places) == Canvas.around(
+        [np.stack([xy.min(0), xy.max(0)]) for xy in places]
+    )
 
 
 def test_faces_joined_are_those_of_the_frames_and_are_held_once():
@@ -281,13 +324,17 @@ def test_faces_joined_are_those_of_the_frames_and_are_held_once():
     faces = {t: torch.from_numpy(random.integers(0, 50, (10 + t, 3), np.int32)) for t in (0, 2, 5)}
     trust = {t: torch.rand(10 + t) for t in faces}
     cameras = render_room(num_frames=6, width=32, height=18, num_tracks=10).cameras
-    meshes = TriangleMeshPipeline(cameras, torch.rand(50, 3), dict(faces), dict(trust), Canvas(0, 0, 1, 1))
+    meshes = TriangleMeshPipeline(
+        cameras, torch.rand(50, 3), dict(faces), dict(trust), Canvas(0, 0, 1, 1)
+    )
     all_faces, all_trust = meshes.joined([0, 2, 5])
     assert torch.equal(all_faces, torch.cat(list(faces.values())))
     assert torch.equal(all_trust, torch.cat(list(trust.values())))
     for t in faces:
         assert torch.equal(meshes.faces[t], faces[t]) and torch.equal(meshes.trust[t], trust[t])
-        assert meshes.faces[t].untyped_storage().data_ptr() == all_faces.untyped_storage().data_ptr()
+        assert (
+            meshes.faces[t].untyped_storage().data_ptr() == all_faces.untyped_storage().data_ptr()
+        )
 
 
 @pytest.mark.parametrize("pool", [300, 100_000])

@@ -31,7 +31,9 @@ def test_masks_of_the_whole_clip_are_chosen_by_frame_number(tmp_path):
 
 def test_a_mask_video_is_read_like_a_folder(tmp_path):
     masks = random_masks()
-    write_video(tmp_path / "m.mp4", (np.repeat(mask[..., None] * np.uint8(255), 3, 2) for mask in masks), 24)
+    write_video(
+        tmp_path / "m.mp4", (np.repeat(mask[..., None] * np.uint8(255), 3, 2) for mask in masks), 24
+    )
     read = read_masks(tmp_path / "m.mp4", 5, 32, 24, np.arange(5))
     assert (read == masks).mean() > 0.99
 
@@ -39,13 +41,21 @@ def test_a_mask_video_is_read_like_a_folder(tmp_path):
 def test_any_bright_channel_marks_what_moves(tmp_path):
     colors = np.array([[0, 0, 0], [128, 0, 0], [0, 200, 0], [0, 0, 255], [127, 127, 127]], np.uint8)
     write_images(tmp_path, colors[None, :, None], [0])
-    assert read_masks(tmp_path, 1, 1, 5, np.arange(1))[0, :, 0].tolist() == [False, True, True, True, False]
+    assert read_masks(tmp_path, 1, 1, 5, np.arange(1))[0, :, 0].tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_masks_of_the_original_size_are_reduced_with_the_frames(tmp_path):
     masks = random_masks(2)
     write_masks(tmp_path, masks.repeat(3, 1).repeat(3, 2))
-    np.testing.assert_array_equal(read_masks(tmp_path, 2, 32, 24, np.arange(2), original_size=(96, 72)), masks)
+    np.testing.assert_array_equal(
+        read_masks(tmp_path, 2, 32, 24, np.arange(2), original_size=(96, 72)), masks
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,13 +71,19 @@ def test_a_wrong_number_or_size_is_refused_with_what_was_expected(
 ):
     write_masks(tmp_path, random_masks())
     with pytest.raises(InputError, match=reason):
-        read_masks(tmp_path, num, *size, np.array(indices), (2 * size[0], 2 * size[1]), original_frames)
+        read_masks(
+            tmp_path, num, *size, np.array(indices), (2 * size[0], 2 * size[1]), original_frames
+        )
 
 
 def test_missing_empty_and_dark_masks_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     write_images(tmp_path / "labels", random_masks(2).astype(np.uint8), range(2))
-    for name, reason in {"missing": "no such", "empty": "no images", "labels": "brightest mask value is 1"}.items():
+    for name, reason in {
+        "missing": "no such",
+        "empty": "no images",
+        "labels": "brightest mask value is 1",
+    }.items():
         with pytest.raises(InputError, match=reason):
             read_masks(tmp_path / name, 2, 32, 24, np.arange(2))
 
@@ -80,5 +96,7 @@ def test_masks_without_anything_moving_are_read(tmp_path):
 @pytest.mark.parametrize("pixels", [0, 1, 4])
 def test_dilation_adds_all_pixels_within_the_radius(pixels):
     masks = random_masks(3, seed=pixels) & (np.random.default_rng(1).random((3, 24, 32)) < 0.02)
-    expected = np.stack([distance_transform_edt(~mask) <= pixels if mask.any() else mask for mask in masks])
+    expected = np.stack(
+        [distance_transform_edt(~mask) <= pixels if mask.any() else mask for mask in masks]
+    )
     np.testing.assert_array_equal(dilate(masks, pixels), expected)

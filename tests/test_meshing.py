@@ -14,7 +14,8 @@ def scattered(num: int = 250, seed: int = 0) -> np.ndarray:
 
 
 def plane_depth(xy: np.ndarray, slope=(0.1, 0.2)) -> np.ndarray:
-    """Inverse depth affine in the pixel: a plane in space; the slopes are its relative change over the image."""
+    """Inverse depth affine in the pixel: a plane in space; the slopes are its relative change over
+    the image."""
     return 5.0 / (1 + (xy - [WIDTH / 2, HEIGHT / 2]) / [WIDTH, HEIGHT] @ slope)
 
 
@@ -79,7 +80,9 @@ def test_a_slanted_plane_goes_on_past_the_border(a, b):
     xy = scattered(600)
     mesh = mesh_of(xy, plane_depth(xy, (a, b)))
     border = mesh.point < 0
-    np.testing.assert_allclose(mesh.depth[border], plane_depth(mesh.xy[border], (a, b)), rtol=BORDER_TOLERANCE)
+    np.testing.assert_allclose(
+        mesh.depth[border], plane_depth(mesh.xy[border], (a, b)), rtol=BORDER_TOLERANCE
+    )
 
 
 @given(st.integers(0, 10**6))
@@ -115,12 +118,16 @@ def test_jumps_follow_from_the_ratio_of_depths():
     xy = scattered(seed=4)
     mesh = mesh_of(xy, plane_depth(xy, (1.2, 0)))
     corner = mesh.depth[mesh.faces]
-    np.testing.assert_array_equal(mesh.trust == np.float32(JUMP_TRUST), corner.max(1) / corner.min(1) > JUMP_RATIO)
+    np.testing.assert_array_equal(
+        mesh.trust == np.float32(JUMP_TRUST), corner.max(1) / corner.min(1) > JUMP_RATIO
+    )
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5, 20.0])
 def test_spikes_are_removed_and_the_rest_stays(factor):
-    xy = np.stack(np.meshgrid(np.arange(5, WIDTH, 8.0), np.arange(5, HEIGHT, 8.0)), -1).reshape(-1, 2)
+    xy = np.stack(np.meshgrid(np.arange(5, WIDTH, 8.0), np.arange(5, HEIGHT, 8.0)), -1).reshape(
+        -1, 2
+    )
     depth = plane_depth(xy)
     spikes = [33, 100, 160]
     depth[spikes] *= factor

@@ -42,7 +42,12 @@ def test_equal_images_have_infinite_psnr_and_ssim_one():
 def test_full_image_scores_agree_with_scikit_image():
     a, b = images()
     assert psnr(b, a) == pytest.approx(peak_signal_noise_ratio(a, b))
-    settings = {"channel_axis": -1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    settings = {
+        "channel_axis": -1,
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+    }
     assert ssim(b, a) == pytest.approx(structural_similarity(a, b, **settings))
 
 
@@ -52,7 +57,9 @@ def test_a_masked_score_does_not_see_what_lies_outside():
     mask[:12, :12] = True
     ruined = b.copy()
     ruined[:, 20:] = 0
-    assert psnr(ruined, a, mask) == psnr(b, a, mask) == pytest.approx(psnr(b[:12, :12], a[:12, :12]))
+    assert (
+        psnr(ruined, a, mask) == psnr(b, a, mask) == pytest.approx(psnr(b[:12, :12], a[:12, :12]))
+    )
     assert ssim(ruined, a, mask) == pytest.approx(ssim(b, a, mask))
     assert psnr(ruined, a) < psnr(b, a)
 

@@ -18,12 +18,20 @@ from models.tracking.growing import grow_tracks
 def room(num_movers: int, motion: str) -> tuple[SyntheticScene, np.ndarray, np.ndarray]:
     """A small room and its tracks."""
     scene = render_room(
-        num_frames=14, width=240, height=136, seed=4, num_movers=num_movers, motion=motion, num_tracks=0
+        num_frames=14,
+        width=240,
+        height=136,
+        seed=4,
+        num_movers=num_movers,
+        motion=motion,
+        num_tracks=0,
     )
     return scene, *grow_tracks(scene.frames, 6)
 
 
-def known_scene(scene: SyntheticScene, xy: np.ndarray, visible: np.ndarray, flat: bool) -> StaticScene:
+def known_scene(
+    scene: SyntheticScene, xy: np.ndarray, visible: np.ndarray, flat: bool
+) -> StaticScene:
     """What reconstruction would give, with the true cameras."""
     points = triangulate(xy, visible, scene.cameras, flat=flat)
     return StaticScene(scene.cameras, points, "given", np.ones(len(xy), bool), 0.3)
@@ -32,7 +40,9 @@ def known_scene(scene: SyntheticScene, xy: np.ndarray, visible: np.ndarray, flat
 @functools.cache
 def found(num_movers: int, motion: str) -> MotionMasks:
     scene, xy, visible = room(num_movers, motion)
-    return motion_masks(scene.frames, xy, visible, known_scene(scene, xy, visible, motion != "sideways"))
+    return motion_masks(
+        scene.frames, xy, visible, known_scene(scene, xy, visible, motion != "sideways")
+    )
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -70,7 +80,9 @@ def test_two_movers_apart_get_two_labels():
     xy, visible = grow_tracks(frames, 6)
     labels = motion_masks(frames, xy, visible).labels
     half = scene.frames.shape[2]
-    left, right = (np.bincount(part[part > 0]).argmax() for part in (labels[:, :, :half], labels[:, :, half:]))
+    left, right = (
+        np.bincount(part[part > 0]).argmax() for part in (labels[:, :, :half], labels[:, :, half:])
+    )
     assert left != right
 
 
@@ -81,7 +93,9 @@ def test_without_a_scene_the_background_is_found_all_the_same():
     truth = scene.cameras.world_from_cam[:, :3, :3]
     relative = (truth[0].T @ truth[-1]).T @ (step[0].T @ step[-1])
     angle = np.degrees(np.arccos(np.clip((np.trace(relative.numpy()) - 1) / 2, -1, 1)))
-    whole = np.degrees(np.arccos(np.clip((np.trace((truth[0].T @ truth[-1]).numpy()) - 1) / 2, -1, 1)))
+    whole = np.degrees(
+        np.arccos(np.clip((np.trace((truth[0].T @ truth[-1]).numpy()) - 1) / 2, -1, 1))
+    )
     assert angle < 0.2 * whole
 
 
@@ -89,7 +103,9 @@ def test_without_a_scene_the_background_is_found_all_the_same():
 def test_progress_ends_at_its_total(num_movers):
     scene, xy, visible = room(num_movers, "still")
     calls = []
-    motion_masks(scene.frames[:4], xy[:4], visible[:4], None, lambda done, total: calls.append((done, total)))
+    motion_masks(
+        scene.frames[:4], xy[:4], visible[:4], None, lambda done, total: calls.append((done, total))
+    )
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert calls[-1][0] == calls[-1][1]
 
@@ -101,7 +117,8 @@ def test_one_frame_has_no_motion():
 
 
 def test_adjusting_a_rotation_explains_small_parallax():
-    """Points before a camera that turns and shifts by a few percent of their depth: the shift is found."""
+    """Points before a camera that turns and shifts by a few percent of their depth: the shift is
+    found."""
     random = np.random.default_rng(0)
     points = np.concatenate([random.uniform(-1, 1, (300, 2)), random.uniform(1.5, 5, (300, 1))], 1)
     points[:, :2] *= points[:, 2:] * 0.5

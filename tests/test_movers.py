@@ -82,8 +82,11 @@ def test_canonical_coordinates_of_a_shifting_patch_are_its_place_in_the_referenc
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_canonical_coordinates_do_not_shrink_along_a_long_clip_with_tracks_that_stay_behind(seed: int):
-    """A mover goes to and fro for 300 frames; tracks last 20 of them, and a fifth of them are of what is behind."""
+def test_canonical_coordinates_do_not_shrink_along_a_long_clip_with_tracks_that_stay_behind(
+    seed: int,
+):
+    """A mover goes to and fro for 300 frames; tracks last 20 of them, and a fifth of them are of
+    what is behind."""
     random = np.random.default_rng(seed)
     times, surface = np.arange(300)[:, None], random.uniform(-30, 30, (3000, 2))
     path = np.stack([80 + 15 * np.sin(times / 15), np.full(times.shape, 60.0)], 2)
@@ -106,7 +109,9 @@ def test_canonical_coordinates_of_few_points_or_of_points_on_a_line_are_finite(c
     visible = np.ones((6, count + 1), bool)
     visible[:, -1] = False
     visible[3] = False
-    place = canonical_coordinates(np.pad(xy, ((0, 0), (0, 1), (0, 0))), visible, np.zeros((6, 50, 60), bool))
+    place = canonical_coordinates(
+        np.pad(xy, ((0, 0), (0, 1), (0, 0))), visible, np.zeros((6, 50, 60), bool)
+    )
     np.testing.assert_allclose(place[:-1], xy[0], atol=0.1)
     assert np.isnan(place[-1]).all()
 
@@ -121,7 +126,10 @@ def test_places_are_the_least_squares_solution(seed: int):
     np.add.at(rows, (np.arange(200), ends[1]), 1)
     stacked = np.concatenate([np.sqrt(weight)[:, None] * rows, np.sqrt(HOLD) * np.eye(40)])
     wanted = np.concatenate([np.sqrt(weight) * offset, np.sqrt(HOLD) * before])
-    found, true = _poisson(ends, weight, offset, before), np.linalg.lstsq(stacked, wanted, rcond=None)[0]
+    found, true = (
+        _poisson(ends, weight, offset, before),
+        np.linalg.lstsq(stacked, wanted, rcond=None)[0],
+    )
     error = found - true
     assert np.abs(error - error.mean()).max() < 0.01 * np.abs(true - true.mean()).max()
 
@@ -171,7 +179,12 @@ def test_pixels_of_movers_lie_in_the_box_of_their_field(room):
     exposure = Exposure.neutral(8, 160, 96)
     pixels = sample_movers(meshes, scene.cameras, scene.frames, scene.masks, exposure)
     matrix, _ = canonical_normalization(meshes)
-    inside = transform_points(matrix, torch.from_numpy(pixels.points(np.arange(len(pixels)))).double()).abs() <= 1
+    inside = (
+        transform_points(
+            matrix, torch.from_numpy(pixels.points(np.arange(len(pixels)))).double()
+        ).abs()
+        <= 1
+    )
     assert inside.all(1).float().mean() > 0.97
 
 
@@ -181,14 +194,23 @@ def test_of_many_pixels_of_movers_a_share_of_each_frame_is_kept(room):
     given = meshes, scene.cameras, scene.frames, scene.masks, Exposure.neutral(8, 160, 96)
     whole, told = sample_movers(*given), []
     limit = len(whole) // 4
-    few = sample_movers(*given, limit=limit, progress=lambda done, total: told.append((done, total)))
+    few = sample_movers(
+        *given, limit=limit, progress=lambda done, total: told.append((done, total))
+    )
     assert 0.9 * limit < len(few) < 1.1 * limit
     assert told == [(i, len(meshes.meshes)) for i in range(1, len(meshes.meshes) + 1)]
     for t in meshes.meshes:
-        own, kept = ({tuple(p) for p in pixels.places[pixels.frame == t].tolist()} for pixels in (whole, few))
+        own, kept = (
+            {tuple(p) for p in pixels.places[pixels.frame == t].tolist()} for pixels in (whole, few)
+        )
         assert kept <= own and 0.1 * len(own) < len(kept) < 0.4 * len(own)
-    rows = {tuple(p): tuple(c) for p, c in zip(whole.places.tolist(), whole.rgb.tolist(), strict=True)}
-    assert all(rows[tuple(p)] == tuple(c) for p, c in zip(few.places.tolist(), few.rgb.tolist(), strict=True))
+    rows = {
+        tuple(p): tuple(c) for p, c in zip(whole.places.tolist(), whole.rgb.tolist(), strict=True)
+    }
+    assert all(
+        rows[tuple(p)] == tuple(c)
+        for p, c in zip(few.places.tolist(), few.rgb.tolist(), strict=True)
+    )
 
 
 def test_between_frames_a_mover_is_between_its_places(room):
@@ -206,7 +228,8 @@ def test_between_frames_a_mover_is_between_its_places(room):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: int):
-    """Its directions bend smoothly and the camera moves; each frame's distance is off by a factor of its own."""
+    """Its directions bend smoothly and the camera moves; each frame's distance is off by a factor
+    of its own."""
     random = np.random.default_rng(seed)
     path = lambda t: np.array([0.3 * t - 0.02 * t**2, 0.1 * t + 0.015 * t**2, 6.0])  # noqa: E731
     centers = torch.arange(8)[:, None] * torch.from_numpy(random.normal(0, 0.1, (1, 3)))
@@ -214,12 +237,19 @@ def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: 
     truth = {t: torch.from_numpy(path(t) + shape) for t in range(8)}
     known = [1, 2, 4, 5]
     factors = random.permutation([0.8, 0.95, 1.05, 1.25])
-    places = [centers[t] + factor * (truth[t] - centers[t]) for t, factor in zip(known, factors, strict=True)]
-    mesh = MovingMesh(2, torch.tensor(known), torch.stack(places), torch.zeros(20, 5), torch.zeros(0, 3).long())
+    places = [
+        centers[t] + factor * (truth[t] - centers[t])
+        for t, factor in zip(known, factors, strict=True)
+    ]
+    mesh = MovingMesh(
+        2, torch.tensor(known), torch.stack(places), torch.zeros(20, 5), torch.zeros(0, 3).long()
+    )
     found = mesh.placed(3.0, centers) - centers[3]
     true = truth[3] - centers[3]
     cosine = torch.nn.functional.cosine_similarity(found, true, dim=1)
-    straight = torch.nn.functional.cosine_similarity((places[1] + places[2]) / 2 - centers[3], true, dim=1)
+    straight = torch.nn.functional.cosine_similarity(
+        (places[1] + places[2]) / 2 - centers[3], true, dim=1
+    )
     assert torch.arccos(cosine.clamp(max=1)).max() < 0.2 * torch.arccos(straight.clamp(max=1)).max()
     lengths = [(places[i] - centers[known[i]]).norm(dim=1) for i in (1, 2)]
     torch.testing.assert_close(found.norm(dim=1), (lengths[0] + lengths[1]) / 2)
@@ -250,21 +280,31 @@ def test_the_state_of_moving_meshes_survives(room):
     for t, mesh in meshes.meshes.items():
         torch.testing.assert_close(again.meshes[t].xyz, mesh.xyz)
         assert torch.equal(again.alpha[t].values, meshes.alpha[t].values)
-        assert (again.alpha[t].left, again.alpha[t].top) == (meshes.alpha[t].left, meshes.alpha[t].top)
+        assert (again.alpha[t].left, again.alpha[t].top) == (
+            meshes.alpha[t].left,
+            meshes.alpha[t].top,
+        )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_soft_mask_is_that_of_the_whole_image_everywhere(seed: int):
     random = np.random.default_rng(seed)
     mask = np.zeros((40, 60), bool)
-    (top, bottom), (left, right) = np.sort(random.integers(0, 41, 2)), np.sort(random.integers(0, 61, 2))
-    mask[top : bottom + 1, left : right + 1] = random.random((40, 60))[top : bottom + 1, left : right + 1] < 0.7
+    (top, bottom), (left, right) = (
+        np.sort(random.integers(0, 41, 2)),
+        np.sort(random.integers(0, 61, 2)),
+    )
+    mask[top : bottom + 1, left : right + 1] = (
+        random.random((40, 60))[top : bottom + 1, left : right + 1] < 0.7
+    )
     mask[random.integers(40), random.integers(60)] = True
     xy = random.uniform(-3, 63, (40_000, 2)).astype(np.float32)
     soft = (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7) * 255 + 0.5).astype(np.uint8)
     places = np.clip(xy[:, ::-1] - 0.5, 0, [39, 59]).T  # past the border is what is at it
     np.testing.assert_allclose(
-        SoftMask.of(mask).at(xy), map_coordinates(soft.astype(np.float64), places, order=1) / 255, atol=0.02
+        SoftMask.of(mask).at(xy),
+        map_coordinates(soft.astype(np.float64), places, order=1) / 255,
+        atol=0.02,
     )
 
 
@@ -286,5 +326,7 @@ def test_a_view_of_more_points_a_pixel_is_their_mean(room):
     rgb, alpha, depth = _reduced(pieces, pieces[..., 0], 2)
     block = pieces[2:, 4:].reshape(4, 4)
     np.testing.assert_allclose(alpha[1, 2], block[:, 3].mean(), rtol=1e-5)
-    np.testing.assert_allclose(rgb[1, 2], (block[:, :3] * block[:, 3:]).sum(0) / block[:, 3].sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        rgb[1, 2], (block[:, :3] * block[:, 3:]).sum(0) / block[:, 3].sum(), rtol=1e-5
+    )
     assert depth[1, 2] == block[:, 0].min()

@@ -1,4 +1,5 @@
-"""From tracks to colours: whatever the scale and however degenerate the scene, finite numbers or one clear refusal."""
+"""From tracks to colours: whatever the scale and however degenerate the scene, finite numbers or
+one clear refusal."""
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ def cameras_at(scale: float) -> Cameras:
     """Cameras side by side that look ahead, at a distance of ``scale`` from what they see."""
     eyes = torch.tensor([[0.05 * t, 0, 0] for t in range(FRAMES)], dtype=torch.float64) * scale
     up = torch.tensor([0.0, -1, 0], dtype=torch.float64)
-    poses = torch.stack([look_at(eye, torch.tensor([0.1, 0, 1.0]).double() * scale, up) for eye in eyes])
+    poses = torch.stack(
+        [look_at(eye, torch.tensor([0.1, 0, 1.0]).double() * scale, up) for eye in eyes]
+    )
     K = torch.tensor([[45.0, 0, WIDTH / 2], [0, 45, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
     return Cameras(K.repeat(FRAMES, 1, 1), poses, WIDTH, HEIGHT)
 
@@ -34,7 +37,12 @@ def points(seed: int, kind: str, count: int = 90) -> np.ndarray:
     """World points before the cameras at scale 1, degenerate in the way named."""
     random = np.random.default_rng(seed)
     xyz = np.stack(
-        [random.uniform(-0.6, 0.7, count), random.uniform(-0.45, 0.45, count), random.uniform(0.8, 1.6, count)], 1
+        [
+            random.uniform(-0.6, 0.7, count),
+            random.uniform(-0.45, 0.45, count),
+            random.uniform(0.8, 1.6, count),
+        ],
+        1,
     )
     if kind == "plane":
         xyz[:, 2] = 1
@@ -77,12 +85,15 @@ def rebuilt(tracks: Tracks, seed: int) -> np.ndarray:
     pixels = sample_points(meshes, frames, None, range(FRAMES))
     generator = torch.Generator().manual_seed(0)
     field = ColorField(
-        HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator), generator=generator
+        HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator),
+        generator=generator,
     )
     to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
     assert to_box.isfinite().all()
     renderer = WorldSpaceTrianglePipeline(field, to_box)
-    history = train(renderer, pixels, meshes.vertices.numpy(), Schedule(2, None, 512), np.random.default_rng(0))
+    history = train(
+        renderer, pixels, meshes.vertices.numpy(), Schedule(2, None, 512), np.random.default_rng(0)
+    )
     assert np.isfinite(history.psnr).all()
     assert all(parameter.isfinite().all() for parameter in field.parameters())
     return render_view(meshes, renderer, tracks.cameras, 1).rgb
@@ -110,10 +121,16 @@ def test_a_scene_of_another_unit_looks_the_same(seed, power):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.floats(-6, 6), st.sampled_from(("none", "plane", "coincident", "one far away")))
+@given(
+    st.integers(0, 10**6),
+    st.floats(-6, 6),
+    st.sampled_from(("none", "plane", "coincident", "one far away")),
+)
 def test_points_are_solved_at_any_scale(seed, exponent, kind):
     tracks = tracks_of(points(seed, kind), 10**exponent)
-    solved = solve_scene(tracks.xy.numpy(), tracks.visible.numpy(), WIDTH, HEIGHT, tracks.cameras).points
+    solved = solve_scene(
+        tracks.xy.numpy(), tracks.visible.numpy(), WIDTH, HEIGHT, tracks.cameras
+    ).points
     found = np.isfinite(solved.xyz).all(1)
     assert found.sum() > 20
     assert len(solved.residual) == solved.agrees.sum() and solved.residual.max() < 2
@@ -132,7 +149,9 @@ def test_any_soup_of_triangles_draws_finite_depths_in_front(seed, exponent, flat
         faces[:, 2] = faces[:, 1]
     K = torch.tensor([[45.0, 0, WIDTH / 2], [0, 45, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
     near = 1e-4 * 10**exponent
-    drawn = rasterize(torch.from_numpy(vertices), torch.from_numpy(faces), K, WIDTH, HEIGHT, near=near)
+    drawn = rasterize(
+        torch.from_numpy(vertices), torch.from_numpy(faces), K, WIDTH, HEIGHT, near=near
+    )
     hit = drawn.face >= 0
     assert (drawn.depth[hit] >= near * (1 - 1e-5)).all() and drawn.depth[hit].isfinite().all()
     assert drawn.face.max() < len(faces)

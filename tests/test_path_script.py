@@ -14,7 +14,9 @@ def clip() -> Clip:
     """A camera that walks sideways."""
     poses = torch.eye(4, dtype=torch.float64).repeat(FRAMES, 1, 1)
     poses[:, 0, 3] = torch.linspace(-1, 1, FRAMES)
-    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64).repeat(FRAMES, 1, 1)
+    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64).repeat(
+        FRAMES, 1, 1
+    )
     return Clip(Cameras(K, poses, 64, 48), 4.0)
 
 
@@ -29,9 +31,9 @@ def test_parts_follow_each_other_in_the_order_given():
 
 
 def test_the_camera_never_jumps_where_parts_meet():
-    cameras, _ = parse_path("stabilized; spiral radius=0.2; orbit; zoom; dolly; bullet_time 30; stabilized").build(
-        clip()
-    )
+    cameras, _ = parse_path(
+        "stabilized; spiral radius=0.2; orbit; zoom; dolly; bullet_time 30; stabilized"
+    ).build(clip())
     steps = cameras.centers.diff(dim=0).norm(dim=1)
     assert steps.max() < 2.2 / JOINT * 2
 

@@ -68,7 +68,9 @@ def scene():
 
 @pytest.fixture(scope="module")
 def trained(scene):
-    renderer = WorldSpaceTrianglePipeline(small_field(), normalization(scene.meshes.cameras, scene.meshes.vertices))
+    renderer = WorldSpaceTrianglePipeline(
+        small_field(), normalization(scene.meshes.cameras, scene.meshes.vertices)
+    )
     positions = scene.meshes.vertices.numpy()
     schedule = Schedule(num_epochs=8, batch_size=1 << 14)
     train(renderer, scene.pixels, positions, schedule, np.random.default_rng(0))
@@ -81,7 +83,9 @@ def test_normalization_maps_all_vertices_into_the_cube_and_back(scene):
     cube = transform_points(matrix, vertices)
     assert cube.abs().max() <= 1 + 1e-9
     assert cube.amax(0)[2] == pytest.approx(1) and cube.amin(0)[2] == pytest.approx(-1)
-    torch.testing.assert_close(transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("sweep", [0, 30, 100, 160, 300, 359])
@@ -91,15 +95,21 @@ def test_normalization_holds_for_cameras_that_turn_far(sweep):
     poses = [look_at(zero, torch.stack([a.sin(), a * 0, a.cos()]), up) for a in angles]
     K = torch.tensor([[200.0, 0, 100], [0, 200, 56], [0, 0, 1]]).double().repeat(21, 1, 1)
     cameras = Cameras(K, torch.stack(poses), WIDTH, HEIGHT)
-    xy = torch.rand(21, 40, 2, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([WIDTH, HEIGHT])
+    xy = torch.rand(21, 40, 2, generator=torch.Generator().manual_seed(0)).double() * torch.tensor(
+        [WIDTH, HEIGHT]
+    )
     vertices = cameras.unproject(xy, torch.full((21, 40), 3.0).double()).reshape(-1, 3)
     matrix = normalization(cameras, vertices)
     cube = transform_points(matrix, vertices)
     assert cube.isfinite().all() and cube.abs().max() <= 1 + 1e-9
-    torch.testing.assert_close(transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        transform_points(torch.linalg.inv(matrix), cube), vertices, rtol=1e-5, atol=1e-5
+    )
 
 
-def test_views_off_the_path_ask_frames_aside_with_less_weight_than_any_surface_of_the_nearest(scene):
+def test_views_off_the_path_ask_frames_aside_with_less_weight_than_any_surface_of_the_nearest(
+    scene,
+):
     meshes, cameras = scene.meshes, scene.meshes.cameras
     pose = cameras.world_from_cam[[5]].clone()
     pose[:, :3, 3] += 0.06 * meshes.depth_scale * pose[:, :3, 1]
@@ -117,7 +127,9 @@ def test_depth_gets_no_more_of_the_cube_than_parallax_tells(scene, share):
     centers = cameras.centers.mean(0) + share * (cameras.centers - cameras.centers.mean(0))
     poses = cameras.world_from_cam.clone()
     poses[:, :3, 3] = centers
-    box = transform_points(normalization(replace(cameras, world_from_cam=poses), vertices), vertices)
+    box = transform_points(
+        normalization(replace(cameras, world_from_cam=poses), vertices), vertices
+    )
     depth = box[:, 2].max() - box[:, 2].min()
     across = (box[:, :2].max(0).values - box[:, :2].min(0).values).max()
     torch.testing.assert_close(across, torch.tensor(2.0).double(), atol=1e-6, rtol=0)
@@ -125,14 +137,18 @@ def test_depth_gets_no_more_of_the_cube_than_parallax_tells(scene, share):
     assert depth <= 2 + 1e-6
     if share < 0.1:
         inverse = 1 / cameras.to_camera(vertices)[:, :, 2]
-        parallax = 0.5 * float((inverse.amax() - inverse.amin()) * path)  # half of it, against half the width
+        parallax = 0.5 * float(
+            (inverse.amax() - inverse.amin()) * path
+        )  # half of it, against half the width
         assert depth / 2 <= max(1e-3, 4 * parallax / 0.3) + 1e-6
 
 
 def test_normalization_ignores_vertices_that_are_not_finite(scene):
     vertices = scene.meshes.vertices
     more = torch.cat([vertices, torch.full((1, 3), torch.nan)])
-    assert torch.equal(normalization(scene.meshes.cameras, vertices), normalization(scene.meshes.cameras, more))
+    assert torch.equal(
+        normalization(scene.meshes.cameras, vertices), normalization(scene.meshes.cameras, more)
+    )
 
 
 def test_training_points_project_onto_the_centres_of_their_pixels(scene):
@@ -144,7 +160,9 @@ def test_training_points_project_onto_the_centres_of_their_pixels(scene):
     row, column = np.divmod(pixels.pixel[index], WIDTH)
     np.testing.assert_allclose(xy[:, 0].numpy(), np.stack([column, row], 1) + 0.5, atol=0.01)
     assert (depth > 0).all()
-    np.testing.assert_allclose(pixels.rgb[index], scene.room.frames[frame, row, column] / 255, atol=3e-4)
+    np.testing.assert_allclose(
+        pixels.rgb[index], scene.room.frames[frame, row, column] / 255, atol=3e-4
+    )
 
 
 def test_training_points_lie_on_the_surface_that_is_drawn(scene):
@@ -179,7 +197,9 @@ def test_masked_pixels_contribute_nothing(scene):
     masks = np.zeros_like(scene.room.masks)
     masks[:, 20:60, 30:90] = True
     frames = np.where(masks[..., None], np.uint8(77), scene.room.frames)
-    first, second = (sample_points(scene.meshes, f, masks, scene.times) for f in (frames, scene.room.frames))
+    first, second = (
+        sample_points(scene.meshes, f, masks, scene.times) for f in (frames, scene.room.frames)
+    )
     assert not masks[first.frame, first.pixel // WIDTH, first.pixel % WIDTH].any()
     np.testing.assert_array_equal(first.rgb, second.rgb)
     unmasked = sample_points(scene.meshes, frames, None, scene.times)
@@ -308,7 +328,9 @@ def test_a_view_does_not_depend_on_the_threads(scene, trained):
 def test_a_face_that_names_no_vertex_is_refused(scene, trained):
     meshes = scene.meshes
     broken = {t: faces + len(meshes.vertices) for t, faces in meshes.faces.items()}
-    broken = TriangleMeshPipeline(meshes.cameras, meshes.vertices, broken, meshes.trust, meshes.canvas)
+    broken = TriangleMeshPipeline(
+        meshes.cameras, meshes.vertices, broken, meshes.trust, meshes.canvas
+    )
     broken.depth_scale = meshes.depth_scale
     with pytest.raises(ValueError, match="vertex that does not exist"):
         render_view(broken, trained, meshes.cameras, 0)
@@ -322,9 +344,14 @@ def test_batches_of_all_forms_are_the_same(scene):
     index = np.random.default_rng(5).integers(0, len(pixels), 1001)
     fast = pixels.batch(index, positions, matrix.numpy(), 0.5)
     plain = batch_plain(pixels, index, positions, matrix.numpy(), 0.5)
-    there = DevicePixels(pixels, positions, torch.device("cpu")).batch(torch.from_numpy(index), matrix, 0.5)
+    there = DevicePixels(pixels, positions, torch.device("cpu")).batch(
+        torch.from_numpy(index), matrix, 0.5
+    )
     for values in zip(
-        (fast.points, fast.rgb, fast.weight), (plain.points, plain.rgb, plain.weight), there, strict=True
+        (fast.points, fast.rgb, fast.weight),
+        (plain.points, plain.rgb, plain.weight),
+        there,
+        strict=True,
     ):
         for other in values[1:]:
             np.testing.assert_allclose(values[0], other, rtol=1e-5, atol=2e-5)
@@ -334,7 +361,9 @@ def test_batches_of_all_forms_are_the_same(scene):
 
 def test_a_sample_costs_twenty_bytes_whatever_is_left_out(scene):
     few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit=1000)
-    assert few.frame.strides == few.pixel.strides == few.face.strides == few.rgb.strides[:1] == (16,)
+    assert (
+        few.frame.strides == few.pixel.strides == few.face.strides == few.rgb.strides[:1] == (16,)
+    )
     assert few.frame.base is not None and few.frame.base.nbytes < 16 * 1500
 
 
@@ -345,18 +374,28 @@ def test_training_without_a_gpu_is_repeatable_to_the_bit_whether_watched_or_not(
         renderer = WorldSpaceTrianglePipeline(small_field(), matrix)
         generator = np.random.default_rng(3)
         positions.append(scene.meshes.vertices.numpy().copy())
-        history = train(renderer, scene.pixels, positions[-1], schedule, generator, heldout_psnr=score)
+        history = train(
+            renderer, scene.pixels, positions[-1], schedule, generator, heldout_psnr=score
+        )
         fields.append(renderer.field)
     assert history.heldout_steps[-1] == history.steps[-1]
     assert len(history.heldout_steps) == len(history.heldout_psnr) > 1
     assert all(torch.equal(a, b) for a, b in zip(*(f.parameters() for f in fields), strict=True))
-    assert (positions[0] == positions[1]).all() and (positions[0] != scene.meshes.vertices.numpy()).any()
+    assert (positions[0] == positions[1]).all() and (
+        positions[0] != scene.meshes.vertices.numpy()
+    ).any()
 
 
 def test_training_that_meets_bad_values_says_so(scene):
     renderer = WorldSpaceTrianglePipeline(small_field(), torch.full((4, 4), torch.nan))
     with pytest.raises(FloatingPointError, match="mesh or the tracks"):
-        train(renderer, scene.pixels, scene.meshes.vertices.numpy(), Schedule(0.05), np.random.default_rng(0))
+        train(
+            renderer,
+            scene.pixels,
+            scene.meshes.vertices.numpy(),
+            Schedule(0.05),
+            np.random.default_rng(0),
+        )
 
 
 def test_colours_in_chunks_are_those_of_one_pass(scene, trained, monkeypatch):
@@ -369,7 +408,9 @@ def test_colours_in_chunks_are_those_of_one_pass(scene, trained, monkeypatch):
 
 def test_the_field_overfits_a_small_image(scene):
     image = torch.from_numpy(scene.room.frames[0, ::4, ::4].copy())
-    rows, columns = torch.meshgrid(*(torch.linspace(-0.9, 0.9, n) for n in image.shape[:2]), indexing="ij")
+    rows, columns = torch.meshgrid(
+        *(torch.linspace(-0.9, 0.9, n) for n in image.shape[:2]), indexing="ij"
+    )
     points = torch.stack([columns, rows, 0 * rows], -1).reshape(-1, 3)
     field, target = small_field(), image.reshape(-1, 3)
     optimizer = FieldOptimizer(field)

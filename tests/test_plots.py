@@ -16,7 +16,9 @@ def brightness_center(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("xy", [(20.5, 10.5), (20.0, 10.25), (31.75, 22.0)])
 def test_a_dot_is_centred_where_the_track_is(xy):
     frames = list(draw_tracks([BLACK], np.array([[xy]]), np.ones((1, 1), bool)))
-    np.testing.assert_allclose(brightness_center(frames[0]), xy, atol=0.2)  # half a pixel off would show
+    np.testing.assert_allclose(
+        brightness_center(frames[0]), xy, atol=0.2
+    )  # half a pixel off would show
 
 
 def test_only_visible_tracks_are_drawn_and_frames_stay_untouched():

@@ -1,4 +1,5 @@
-"""The benchmark of quality: its scores on known pictures, cameras and depth, what it refuses, and one whole run."""
+"""The benchmark of quality: its scores on known pictures, cameras and depth, what it refuses, and
+one whole run."""
 
 import json
 import os
@@ -61,7 +62,9 @@ def test_flip_gives_the_values_of_its_authors_program():
     error = flip_map(a, b)
     # of the package flip-evaluator 1.7, evaluate(a / 255, b / 255, "LDR", applyMagma=False)
     assert error.mean() == pytest.approx(0.325342, abs=1e-5)
-    assert [error[12, 30], error[5, 5], error[39, 59]] == pytest.approx([0.8515666, 0.977086, 0], abs=1e-5)
+    assert [error[12, 30], error[5, 5], error[39, 59]] == pytest.approx(
+        [0.8515666, 0.977086, 0], abs=1e-5
+    )
     assert np.array_equal(error, flip_map(b, a))
     assert flip_map(a, a).max() == 0
 
@@ -74,17 +77,32 @@ def test_pictures_are_scored_whole_and_by_region(tmp_path: Path):
     masks[:2, 5:20, 10:30] = True
     for name, images in (("truth", truth), ("made", made), ("masks", masks.astype(np.uint8) * 255)):
         write_images(tmp_path / name, images, range(3))
-    paths = [{t: tmp_path / name / f"{t:05d}.png" for t in range(3)} for name in ("made", "truth", "masks")]
+    paths = [
+        {t: tmp_path / name / f"{t:05d}.png" for t in range(3)}
+        for name in ("made", "truth", "masks")
+    ]
     scores = score_pictures(*paths)
     own = {"channel_axis": 2, "data_range": 1, "full": True}
-    ssim = [structural_similarity(b / 255, a / 255, **own)[1] for a, b in zip(made, truth, strict=True)]
+    ssim = [
+        structural_similarity(b / 255, a / 255, **own)[1] for a, b in zip(made, truth, strict=True)
+    ]
     pairs = list(zip(made, truth, masks, ssim, strict=True))
     assert scores["whole"]["psnr"] == pytest.approx(np.mean([psnr(a, b) for a, b, _, _ in pairs]))
     assert scores["whole"]["psnr_min"] == pytest.approx(min(psnr(a, b) for a, b, _, _ in pairs))
-    assert scores["outside"]["psnr"] == pytest.approx(np.mean([psnr(a, b, ~m) for a, b, m, _ in pairs]))
-    assert scores["outside"]["ssim"] == pytest.approx(np.mean([s[~m].mean() for _, _, m, s in pairs]))
-    assert scores["inside"]["psnr"] == pytest.approx(np.mean([psnr(a, b, m) for a, b, m, _ in pairs[:2]]))
-    assert {name: row["frames"] for name, row in scores.items()} == {"whole": 3, "outside": 3, "inside": 2}
+    assert scores["outside"]["psnr"] == pytest.approx(
+        np.mean([psnr(a, b, ~m) for a, b, m, _ in pairs])
+    )
+    assert scores["outside"]["ssim"] == pytest.approx(
+        np.mean([s[~m].mean() for _, _, m, s in pairs])
+    )
+    assert scores["inside"]["psnr"] == pytest.approx(
+        np.mean([psnr(a, b, m) for a, b, m, _ in pairs[:2]])
+    )
+    assert {name: row["frames"] for name, row in scores.items()} == {
+        "whole": 3,
+        "outside": 3,
+        "inside": 2,
+    }
     assert score_pictures(paths[0], paths[1], {}).keys() == {"whole"}
 
 
@@ -127,7 +145,11 @@ def test_camera_errors_are_those_put_in(moved):
     away = estimate.copy()
     away[:, :3, 3] += off
     length = np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum()
-    assert 0 < camera_errors(away, truth)["camera_position_share"] <= scale * np.linalg.norm(off, axis=1).max() / length
+    assert (
+        0
+        < camera_errors(away, truth)["camera_position_share"]
+        <= scale * np.linalg.norm(off, axis=1).max() / length
+    )
 
 
 def test_a_path_that_runs_the_other_way_has_no_novel_cameras(moved):
@@ -145,7 +167,9 @@ def test_depth_errors_are_the_share_that_depth_is_off(room: SyntheticScene):
     depth[:, :5] = 0  # not known
     error = track_depth_error(room.cameras, local, xy, visible, depth, 1.0)
     assert error < 0.01  # the depth of a pixel's centre is not quite the point's
-    assert track_depth_error(room.cameras, local, xy, visible, depth, 1.1) == pytest.approx(0.1, abs=0.01)
+    assert track_depth_error(room.cameras, local, xy, visible, depth, 1.1) == pytest.approx(
+        0.1, abs=0.01
+    )
     pictures = {t: room.depth[t] / 1.25 for t in (0, 5)}
     pictures[0][8:12] = np.inf
     assert rendered_depth_error(pictures, depth, 1.25) == pytest.approx(0, abs=1e-6)
@@ -156,7 +180,12 @@ def test_depth_errors_are_the_share_that_depth_is_off(room: SyntheticScene):
 
 def test_a_scene_is_read_with_all_that_it_holds(folders: Path, room: SyntheticScene):
     still, cart = read_scenes([folders / "still", folders / "cart"])
-    assert (still.name, len(still.frames), still.novel, still.masks) == ("still", 12, ("n1", "n2", "n3"), [])
+    assert (still.name, len(still.frames), still.novel, still.masks) == (
+        "still",
+        12,
+        ("n1", "n2", "n3"),
+        [],
+    )
     assert np.allclose(still.truth["world_from_cam"], room.cameras.world_from_cam)
     assert still.has_depth and np.allclose(still.depth(), room.depth, rtol=1e-3)
     assert (cart.novel, len(cart.masks), cart.has_depth) == ((), 12, False)
@@ -180,7 +209,9 @@ def broken(kind: str, folder: Path) -> None:
         np.savez(folder / "truth.npz", **{**kept, **changed})
 
 
-@pytest.mark.parametrize("kind", ["frames", "masks", "cut", "novel", "poses", "K", "novel_n1_time", "world_from_cam"])
+@pytest.mark.parametrize(
+    "kind", ["frames", "masks", "cut", "novel", "poses", "K", "novel_n1_time", "world_from_cam"]
+)
 def test_a_scene_that_does_not_fit_is_refused(folders: Path, tmp_path: Path, kind: str):
     shutil.copytree(folders / "still", tmp_path / "still")
     broken(kind, tmp_path / "still")
@@ -196,8 +227,17 @@ def test_two_scenes_of_one_name_are_refused(folders: Path):
 
 
 def test_flags_are_handed_on_but_not_those_that_the_benchmark_sets():
-    assert split_flags('--train_seconds 60 --trajectory "spiral turns=3; orbit"', "demo")[-1] == "spiral turns=3; orbit"
-    for text in ("--output_dir x", "--output-dir=x", "--checkpoint m.pt", "--sed 1", '--trajectory "spiral'):
+    assert (
+        split_flags('--train_seconds 60 --trajectory "spiral turns=3; orbit"', "demo")[-1]
+        == "spiral turns=3; orbit"
+    )
+    for text in (
+        "--output_dir x",
+        "--output-dir=x",
+        "--checkpoint m.pt",
+        "--sed 1",
+        '--trajectory "spiral',
+    ):
         with pytest.raises(InputError, match="--demo"):
             split_flags(text, "demo")
     assert joined(["a", "--demo", "--seed 1", "--demo"]) == ["a", "--demo=--seed 1", "--demo"]
@@ -210,9 +250,19 @@ def test_renderings_are_found_and_lacking_ones_refused(folders: Path, tmp_path: 
         shutil.copytree(folders / "still" / "novel" / path[-2:], tmp_path / path)
     system = read_systems([f"them={tmp_path}"], [still, cart], 8)[0]
     assert system.name == "them"
-    assert system.views(still).keys() == {"n1", "n3"} and system.views(cart)["held out"].keys() == {4, 5}
-    assert read_systems([f"them={tmp_path / 'cart'}"], [cart], 8)[0].views(cart).keys() == {"held out"}
-    for text, every in ((f"them={tmp_path}", 4), (f"={tmp_path}", 8), (f"them={tmp_path / 'none'}", 8), ("them", 8)):
+    assert system.views(still).keys() == {"n1", "n3"} and system.views(cart)["held out"].keys() == {
+        4,
+        5,
+    }
+    assert read_systems([f"them={tmp_path / 'cart'}"], [cart], 8)[0].views(cart).keys() == {
+        "held out"
+    }
+    for text, every in (
+        (f"them={tmp_path}", 4),
+        (f"={tmp_path}", 8),
+        (f"them={tmp_path / 'none'}", 8),
+        ("them", 8),
+    ):
         with pytest.raises(InputError):
             read_systems([text], [still, cart], every)
     with pytest.raises(InputError, match="no renderings"):
@@ -222,7 +272,10 @@ def test_renderings_are_found_and_lacking_ones_refused(folders: Path, tmp_path: 
 def test_the_table_shows_figures_and_their_differences(tmp_path: Path):
     name = {"scene": "a", "system": "ours", "views": "n1", "region": "whole"}
     old = [{**name, "psnr": 20.0, "ssim": 0.5}, {**name, "views": "n2", "psnr": 21.0}]
-    new = [{**name, "psnr": 21.5, "flip": 0.1}, {"scene": "b", "system": "ours", "error": "it broke"}]
+    new = [
+        {**name, "psnr": 21.5, "flip": 0.1},
+        {"scene": "b", "system": "ours", "error": "it broke"},
+    ]
     assert differences(new, old) == [{**name, "psnr": 1.5}]
     text = compared(new, old, tmp_path)
     assert "+1.50" in text and "only here: b ours" in text and "a ours n2" in text
@@ -237,17 +290,35 @@ def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path):
     shutil.copytree(folders / "cart" / "frames", tmp_path / "theirs" / "cart")  # the truth itself
     (tmp_path / "broken" / "frames").mkdir(parents=True)
     write_images(tmp_path / "broken" / "frames", np.zeros((6, 40, 40, 3), np.uint8), range(6))
-    flags = ["--demo", "--num_epochs 2 --export=", "--background", "--spacing 6", "--output", "new.json"]
+    flags = [
+        "--demo",
+        "--num_epochs 2 --export=",
+        "--background",
+        "--spacing 6",
+        "--output",
+        "new.json",
+    ]
     flags += ["--output_dir", "runs", "--renderings", "theirs=theirs", "--export_split", "split"]
     scenes = [folders / "still", folders / "cart", "broken"]
     code, said = quality(tmp_path, *scenes, *flags)
     assert code == 2 and "1 of 3 scenes could not be scored: broken" in said
     content = json.loads((tmp_path / "new.json").read_text())
-    rows = {(row["scene"], row["system"], row.get("views"), row.get("region")): row for row in content["rows"]}
+    rows = {
+        (row["scene"], row["system"], row.get("views"), row.get("region")): row
+        for row in content["rows"]
+    }
     assert {("still", "spacelayer", views, "whole") for views in ("n1", "n2", "n3")} <= rows.keys()
     first = rows["still", "spacelayer", "n1", "whole"]
-    assert first["psnr"] > 10 and first["camera_position_share"] < 0.1 and first["track_depth_error"] < 0.2
-    assert first["rendered_depth_error"] < 0.2 and first["peak_memory_gib"] > 0.1 and first["seconds_foreground"] == 0
+    assert (
+        first["psnr"] > 10
+        and first["camera_position_share"] < 0.1
+        and first["track_depth_error"] < 0.2
+    )
+    assert (
+        first["rendered_depth_error"] < 0.2
+        and first["peak_memory_gib"] > 0.1
+        and first["seconds_foreground"] == 0
+    )
     assert 0.5 < first["coverage"] <= 1 and 0.5 < first["spiral_coverage"] <= 1
     own = rows["cart", "spacelayer", "held out", "whole"]
     metrics = json.loads((tmp_path / "runs" / "cart" / "demo" / "metrics.json").read_text())
@@ -266,12 +337,15 @@ def quality(folder: Path, *words: object) -> tuple[int, str]:
     """Exit code of the benchmark and what it said."""
     command = [sys.executable, str(ROOT / "benchmarks" / "quality.py"), *map(str, words)]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     return ended.returncode, ended.stdout + ended.stderr
 
 
 def check_split(folder: Path) -> None:
-    """What another system is given: training frames with cameras, and the cameras of the views that are scored."""
+    """What another system is given: training frames with cameras, and the cameras of the views that
+    are scored."""
     model = pycolmap.Reconstruction(str(folder / "cart" / "sparse" / "0"))
     names = {image.name for image in model.images.values()}
     assert names == {f"{t:05d}.png" for t in range(12) if t != 4} and model.num_points3D() > 20

@@ -1,4 +1,5 @@
-"""Rasteriser: coverage, depth order and interpolation as properties; the fast path against the plain one."""
+"""Rasteriser: coverage, depth order and interpolation as properties; the fast path against the
+plain one."""
 
 import numpy as np
 import pytest
@@ -23,8 +24,11 @@ def unproject(xy: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.c_[xy, np.ones(len(xy))] @ np.linalg.inv(K.numpy()).T * z[:, None]
 
 
-def image_mesh(rng: np.random.Generator, count: int = 200, snap: float = 0.0) -> tuple[Tensor, Tensor, Delaunay]:
-    """A Delaunay mesh over image points (on a lattice of ``snap`` pixels, if given) at random depths."""
+def image_mesh(
+    rng: np.random.Generator, count: int = 200, snap: float = 0.0
+) -> tuple[Tensor, Tensor, Delaunay]:
+    """A Delaunay mesh over image points (on a lattice of ``snap`` pixels, if given) at random
+    depths."""
     xy = rng.uniform([-9, -9], [WIDTH + 9, HEIGHT + 9], (count, 2))
     xy = np.unique(np.round(xy / snap) * snap, axis=0) if snap else xy
     hull = Delaunay(xy)
@@ -33,7 +37,8 @@ def image_mesh(rng: np.random.Generator, count: int = 200, snap: float = 0.0) ->
 
 
 def soup(rng: np.random.Generator, count: int = 120) -> tuple[Tensor, Tensor]:
-    """Unrelated triangles of all kinds: small, huge, off-screen, behind the camera, across its plane, degenerate."""
+    """Unrelated triangles of all kinds: small, huge, off-screen, behind the camera, across its
+    plane, degenerate."""
     size = 10 ** rng.uniform(-2, 1.5, (count, 1, 1))
     corners = rng.normal(0, 3, (count, 1, 3)) + size * rng.normal(0, 1, (count, 3, 3))
     corners[0:5, 2] = corners[0:5, 1]
@@ -81,7 +86,9 @@ def test_barycentrics_reproduce_the_pixel_and_the_depth(seed, backend):
     vertices, faces, _ = image_mesh(np.random.default_rng(seed))
     fragments = draw(vertices, faces, backend=backend)
     drawn = fragments.face >= 0
-    points = (fragments.barycentric[..., None].double() * vertices[faces[fragments.face.long()]]).sum(-2)[drawn]
+    points = (
+        fragments.barycentric[..., None].double() * vertices[faces[fragments.face.long()]]
+    ).sum(-2)[drawn]
     image = points @ K.T
     pixels = torch.from_numpy(pixel_centers())[drawn]
     torch.testing.assert_close(image[:, :2] / image[:, 2:], pixels[:, :2], atol=1e-3, rtol=0)
@@ -107,14 +114,17 @@ def test_a_closed_surface_around_the_camera_leaves_no_hole(seed):
     assert (fragments.face >= 0).all()
     corners = vertices.numpy()[faces.numpy()[fragments.face.numpy()]]
     rays = pixel_centers() @ np.linalg.inv(K.numpy()).T
-    normal = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
+    normal = np.cross(
+        corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
+    )
     depth = (normal * corners[..., 0, :]).sum(-1) / (normal * rays).sum(-1)
     np.testing.assert_allclose(fragments.depth.numpy(), depth, rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_soup_agrees_with_the_definition(seed):
-    """Every face against every pixel by a plain solve of M lambda = q; pixels at an edge may go either way."""
+    """Every face against every pixel by a plain solve of M lambda = q; pixels at an edge may go
+    either way."""
     vertices, faces = soup(np.random.default_rng(seed))
     fragments = draw(vertices, faces)
     matrices = (K @ vertices[faces].double().transpose(1, 2)).numpy()
@@ -168,7 +178,10 @@ def test_of_two_meshes_the_nearer_one_is_seen(seed):
 @pytest.mark.parametrize("backend", ["numba", "torch"])
 def test_of_equal_faces_the_lower_index_is_seen(backend):
     vertices, faces, _ = image_mesh(np.random.default_rng(3))
-    once, repeated = draw(vertices, faces), draw(vertices, torch.cat([faces, faces, faces]), backend=backend)
+    once, repeated = (
+        draw(vertices, faces),
+        draw(vertices, torch.cat([faces, faces, faces]), backend=backend),
+    )
     assert_same(once, repeated)
 
 
@@ -184,7 +197,10 @@ def test_orientation_of_a_face_does_not_matter(seed):
 def test_interpolation_of_an_affine_function_is_exact(seed):
     rng = np.random.default_rng(seed)
     vertices, faces, _ = image_mesh(rng)
-    matrix, shift = torch.from_numpy(rng.normal(0, 1, (3, 5))), torch.from_numpy(rng.normal(0, 1, 5))
+    matrix, shift = (
+        torch.from_numpy(rng.normal(0, 1, (3, 5))),
+        torch.from_numpy(rng.normal(0, 1, 5)),
+    )
     fragments = draw(vertices, faces)
     drawn = fragments.face >= 0
     rays = torch.from_numpy(pixel_centers()) @ torch.linalg.inv(K).T
@@ -192,7 +208,9 @@ def test_interpolation_of_an_affine_function_is_exact(seed):
     values = interpolate(fragments, faces, vertices @ matrix + shift)
     torch.testing.assert_close(values[drawn], expected.float(), atol=2e-5, rtol=1e-5)
     assert (values[~drawn] == 0).all()
-    torch.testing.assert_close(values, interpolate_torch(fragments, faces, (vertices @ matrix + shift).float()))
+    torch.testing.assert_close(
+        values, interpolate_torch(fragments, faces, (vertices @ matrix + shift).float())
+    )
 
 
 def test_result_does_not_depend_on_the_number_of_threads():
@@ -221,7 +239,12 @@ def test_nothing_nearer_than_near_is_drawn_and_all_else_is(near, backend):
 def test_nothing_to_see_leaves_every_pixel_empty(backend):
     vertices, faces, _ = image_mesh(np.random.default_rng(0))
     behind = vertices * torch.tensor([1.0, 1.0, -1.0])
-    for points, indices in [(vertices, faces[:0]), (vertices[:0], faces[:0]), (behind, faces), (-vertices, faces)]:
+    for points, indices in [
+        (vertices, faces[:0]),
+        (vertices[:0], faces[:0]),
+        (behind, faces),
+        (-vertices, faces),
+    ]:
         fragments = draw(points, indices, backend=backend)
         assert (fragments.face == -1).all()
         assert (fragments.barycentric == 0).all()

@@ -1,4 +1,5 @@
-"""Vertices moved by what training pixels see: the derivative, the two forms of the step, and what it is good for."""
+"""Vertices moved by what training pixels see: the derivative, the two forms of the step, and what
+it is good for."""
 
 import numpy as np
 import pytest
@@ -29,11 +30,15 @@ def random_pixels(seed: int, vertices: int = 40, faces: int = 60, samples: int =
     pixels = TrainingPixels(
         frame=random.integers(0, 2, samples).astype(np.int32),
         pixel=random.integers(0, SIZE**2, samples).astype(np.int32),
-        vertices=np.stack([random.permutation(vertices)[:3] for _ in range(faces)]).astype(np.int32),
+        vertices=np.stack([random.permutation(vertices)[:3] for _ in range(faces)]).astype(
+            np.int32
+        ),
         face=random.integers(0, faces, samples).astype(np.int32),
         trust=np.ones(faces, np.float32),
         rgb=random.random((samples, 3)).astype(np.float16),
-        inverse_K=np.linalg.inv(np.array([[[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]]] * 2)),
+        inverse_K=np.linalg.inv(
+            np.array([[[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]]] * 2)
+        ),
         world_from_cam=poses,
         width=SIZE,
     )
@@ -86,7 +91,9 @@ def test_the_slope_is_that_of_the_points_where_rays_meet_faces():
                 return float(slope[i] @ (image[:3] / image[3]))
 
             numeric = (value(1e-6) - value(-1e-6)) / 2e-6
-            assert push[i, k, axis] == pytest.approx(numeric, abs=2e-3 * float(np.abs(push[i]).max()))
+            assert push[i, k, axis] == pytest.approx(
+                numeric, abs=2e-3 * float(np.abs(push[i]).max())
+            )
 
 
 def plane_and_ray(pixels: TrainingPixels, i: int, positions: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -107,7 +114,9 @@ def meeting(pixels: TrainingPixels, i: int, positions: np.ndarray) -> np.ndarray
 def test_a_stopped_refinement_goes_on_to_the_bit():
     pixels, positions, matrix, random = random_pixels(3)
     matrix = torch.from_numpy(matrix)
-    drawn = [(random.integers(0, len(pixels), 400), random.standard_normal((400, 3))) for _ in range(4)]
+    drawn = [
+        (random.integers(0, len(pixels), 400), random.standard_normal((400, 3))) for _ in range(4)
+    ]
     batches = [(index, torch.from_numpy(slope).float()) for index, slope in drawn]
     whole = Refinement(pixels, positions.copy())
     first = Refinement(pixels, positions.copy())
@@ -129,12 +138,20 @@ def test_a_frame_held_out_is_rebuilt_better_when_vertices_may_move():
         meshes = TriangleMeshPipeline.from_tracks(true_tracks(room, moving=False), times)
         pixels, vertices = sample_points(meshes, room.frames, None, times), meshes.vertices.numpy()
         center = room.cameras.centers.mean(0).numpy()
-        vertices[:] = center + (vertices - center) * np.random.default_rng(0).normal(1, 0.01, (len(vertices), 1))
+        vertices[:] = center + (vertices - center) * np.random.default_rng(0).normal(
+            1, 0.01, (len(vertices), 1)
+        )
         generator = torch.Generator().manual_seed(0)
         grid = HashGrid(log2_entries=15, finest_resolution=256, generator=generator)
         box = normalization(meshes.cameras, meshes.vertices[meshes.used])
         renderer = WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), box)
-        train(renderer, pixels, vertices, Schedule(12, None, 1 << 12, refine), np.random.default_rng(0))
+        train(
+            renderer,
+            pixels,
+            vertices,
+            Schedule(12, None, 1 << 12, refine),
+            np.random.default_rng(0),
+        )
         found[refine] = psnr(render_view(meshes, renderer, room.cameras, 4).rgb, room.frames[4])
     assert found[True] > found[False] + 0.15
 
@@ -142,9 +159,17 @@ def test_a_frame_held_out_is_rebuilt_better_when_vertices_may_move():
 def test_without_refinement_vertices_stay():
     pixels, positions, _, _ = random_pixels(5)
     generator = torch.Generator().manual_seed(0)
-    field = ColorField(HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator))
+    field = ColorField(
+        HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator)
+    )
     for refine in (False, True):
         moved = positions.copy()
         schedule = Schedule(3, batch_size=512, refine=refine)
-        train(WorldSpaceTrianglePipeline(field, 0.2 * torch.eye(4)), pixels, moved, schedule, np.random.default_rng(0))
+        train(
+            WorldSpaceTrianglePipeline(field, 0.2 * torch.eye(4)),
+            pixels,
+            moved,
+            schedule,
+            np.random.default_rng(0),
+        )
         assert (moved != positions).any() == refine

@@ -51,7 +51,8 @@ def textured_quad() -> bytes:
 
 @pytest.fixture(scope="module")
 def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder as demo_pipeline.py leaves it, under a name full of what HTML and URLs treat specially."""
+    """A results folder as demo_pipeline.py leaves it, under a name full of what HTML and URLs treat
+    specially."""
     folder = tmp_path_factory.mktemp("page") / 'it\'s 100%25 #1 <b> & "more"'
     folder.mkdir()
     tracks, movers = true_tracks(room, False), true_tracks(room, True)
@@ -60,9 +61,18 @@ def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) ->
     track_overlay(folder, room.frames, tracks, movers)
     (folder / "scene.glb").write_bytes(textured_quad())
     scores = [{"psnr": 30.0 + t, "ssim": 0.9} for t in range(FRAMES)]
-    metrics = {"frames": scores, "heldout_frames": scores[2], "training_frames": scores[0], "seconds": {HOSTILE: 2.0}}
+    metrics = {
+        "frames": scores,
+        "heldout_frames": scores[2],
+        "training_frames": scores[0],
+        "seconds": {HOSTILE: 2.0},
+    }
     metrics["exported_mesh"] = {"heldout_frames": {**scores[2], "coverage": 1.0}}
-    config = {"settings": {"video_path": HOSTILE, "seed": None}, "versions": {"python": "3"}, "device": "cpu"}
+    config = {
+        "settings": {"video_path": HOSTILE, "seed": None},
+        "versions": {"python": "3"},
+        "device": "cpu",
+    }
     world = gather_world(tracks, movers, room.frames)
     history = History([20, 40], [20.0, 25.0], [40], [24.0])
     figures = write_charts(folder, tracks, world, scores, [2], history)
@@ -89,12 +99,18 @@ def page(request, browser, page_path: Path):
 
 
 def picture_of(page: Page, selector: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")).astype(int)
+    return np.asarray(
+        Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")
+    ).astype(int)
 
 
 def test_the_page_opens_from_disk_and_every_video_plays(page: Page):
-    sources = page.evaluate("[...document.querySelectorAll('video')].map(v => v.getAttribute('src').split('#')[0])")
-    assert set(sources) == {*VIDEOS, "tracks.mp4"} - {"novel_view a#b.mp4"} | {"novel_view%20a%23b.mp4"}
+    sources = page.evaluate(
+        "[...document.querySelectorAll('video')].map(v => v.getAttribute('src').split('#')[0])"
+    )
+    assert set(sources) == {*VIDEOS, "tracks.mp4"} - {"novel_view a#b.mp4"} | {
+        "novel_view%20a%23b.mp4"
+    }
     played = page.evaluate(
         """Promise.all([...document.querySelectorAll('video')].map(async (video) => {
             video.loop = true;
@@ -107,7 +123,9 @@ def test_the_page_opens_from_disk_and_every_video_plays(page: Page):
     )
     assert played == [[WIDTH, True]] * len(sources)
     width = page.viewport_size["width"]
-    assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out sideways"
+    assert page.evaluate("document.documentElement.scrollWidth") == width, (
+        "nothing sticks out sideways"
+    )
 
 
 def test_the_canvas_shows_the_scene_and_turns_when_dragged(page: Page):
@@ -138,11 +156,16 @@ def test_the_divider_follows_the_mouse_and_the_videos_stay_in_step(page: Page):
     page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 20, steps=3)
     page.mouse.up()
     assert page.locator("#compare .divider").get_attribute("aria-valuenow") == "25"
-    for slider, told in (("#compare [type=range]", "#compare output"), ("#world [type=range]", "#world output")):
+    for slider, told in (
+        ("#compare [type=range]", "#compare output"),
+        ("#world [type=range]", "#world output"),
+    ):
         page.locator(slider).fill("7")
         expect(page.locator(told)).to_contain_text("frame 8 of")
     assert "37.0 dB" in page.locator("#compare output").text_content()
-    times = page.evaluate("[...document.querySelectorAll('#compare video')].map(v => v.currentTime)")
+    times = page.evaluate(
+        "[...document.querySelectorAll('#compare video')].map(v => v.currentTime)"
+    )
     assert times[0] == pytest.approx(times[1], abs=1e-3)
     if page.locator("#compare .play.on").count() == 0:
         page.locator("#compare .play").click()
@@ -160,7 +183,9 @@ def test_what_the_page_shows_is_escaped(page: Page):
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_a_page_without_scores_videos_or_surface_opens_too(browser, room: SyntheticScene, tmp_path: Path):
+def test_a_page_without_scores_videos_or_surface_opens_too(
+    browser, room: SyntheticScene, tmp_path: Path
+):
     world = gather_world(true_tracks(room, False), None, room.frames)
     path = write_report(tmp_path, Report("views", world, 5.0, {}, {}, {}, [], {}))
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
@@ -192,7 +217,9 @@ def test_the_world_of_the_page_holds_finite_poses_and_every_mover(room: Syntheti
     assert len(world.mover_paths) == 1 and np.isfinite(world.mover_paths[0]).all()
     data = json.loads(json.dumps(world_json(world, 2.0), allow_nan=False))
     poses = np.frombuffer(base64.b64decode(data["poses"]), "<f4").reshape(FRAMES, 4, 4)
-    np.testing.assert_allclose(poses[:, 3, :3], room.cameras.centers, atol=1e-5)  # columns after each other
+    np.testing.assert_allclose(
+        poses[:, 3, :3], room.cameras.centers, atol=1e-5
+    )  # columns after each other
     assert len(base64.b64decode(data["rgb"])) == 3 * len(world.points)
 
 
@@ -203,7 +230,9 @@ def test_charts_are_png_files_and_svg_that_takes_the_colours_of_the_page(tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["loss_curve.png"]
     text = svg(figure)
     assert text.startswith("<svg") and text.rstrip().endswith("</svg>")
-    assert all(name in text for name in ("currentColor", "var(--grid)", "var(--accent)", "var(--second)"))
+    assert all(
+        name in text for name in ("currentColor", "var(--grid)", "var(--accent)", "var(--second)")
+    )
     assert "#1f2430" not in text and "<style" not in text
     with pytest.raises(InputError, match="cannot be written"):
         save_png(tmp_path / "missing" / "loss.png", figure)

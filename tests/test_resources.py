@@ -1,4 +1,5 @@
-"""Memory stays within what is allowed, frames that do not fit are kept in a file, a full disk is named."""
+"""Memory stays within what is allowed, frames that do not fit are kept in a file, a full disk is
+named."""
 
 import os
 import shutil
@@ -40,7 +41,9 @@ def test_frames_in_a_file_are_those_in_memory(tmp_path, limit):
     write_images(tmp_path, frames, range(9))
     memory = None if limit is None else 4 * limit
     np.testing.assert_array_equal(read_video(tmp_path, memory=memory).frames, frames)
-    np.testing.assert_array_equal(read_video(tmp_path, memory=memory, keep=[1, 7, 8]).frames, frames[[1, 7, 8]])
+    np.testing.assert_array_equal(
+        read_video(tmp_path, memory=memory, keep=[1, 7, 8]).frames, frames[[1, 7, 8]]
+    )
 
 
 @linux
@@ -61,7 +64,9 @@ def test_arrays_of_frames_that_a_dropped_error_holds_are_given_back():
         try:
             raise error
         except ValueError as caught:
-            assert caught.__traceback__  # of this frame, which holds the error: a cycle, as numba leaves
+            assert (
+                caught.__traceback__
+            )  # of this frame, which holds the error: a cycle, as numba leaves
 
     def caller():
         block = np.ones(20_000_000)
@@ -125,7 +130,11 @@ def test_scripts_end_with_a_sentence_where_memory_or_disk_run_out_and_go_on_late
     demo = {"background_path": "out/background_points.pt", "output_dir": "d", "num_epochs": 1}
     with fork_server() as server:
         small = ask(server, "background", {**background, "max_memory": 0.05}, tmp_path)
-        assert small["code"] == 2 and "not enough memory" in small["log"] and "Traceback" not in small["log"]
+        assert (
+            small["code"] == 2
+            and "not enough memory" in small["log"]
+            and "Traceback" not in small["log"]
+        )
         assert "warning: this run needs about" in small["log"]
         assert ask(server, "background", background, tmp_path)["code"] == 0
         before = (tmp_path / "out" / "background_points.pt").read_bytes()

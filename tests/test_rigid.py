@@ -1,4 +1,5 @@
-"""A rigid mover's depth: recovered up to one scale from its tracks, and that scale from what it stands on."""
+"""A rigid mover's depth: recovered up to one scale from its tracks, and that scale from what it
+stands on."""
 
 from itertools import pairwise
 
@@ -15,13 +16,23 @@ FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
 
 
 def still_camera(count: int = FRAMES) -> Cameras:
-    K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
-    return Cameras(K.expand(count, 3, 3), torch.eye(4, dtype=torch.float64).expand(count, 4, 4), WIDTH, HEIGHT)
+    K = torch.tensor(
+        [[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64
+    )
+    return Cameras(
+        K.expand(count, 3, 3), torch.eye(4, dtype=torch.float64).expand(count, 4, 4), WIDTH, HEIGHT
+    )
 
 
-def seen(xyz: np.ndarray, noise: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def seen(
+    xyz: np.ndarray, noise: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of points in camera axes, and which lie in the image."""
-    xy = FOCAL * xyz[..., :2] / xyz[..., 2:] + [WIDTH / 2, HEIGHT / 2] + random.normal(0, noise, (*xyz.shape[:2], 2))
+    xy = (
+        FOCAL * xyz[..., :2] / xyz[..., 2:]
+        + [WIDTH / 2, HEIGHT / 2]
+        + random.normal(0, noise, (*xyz.shape[:2], 2))
+    )
     return xy, ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1)
 
 
@@ -30,8 +41,12 @@ def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """xyz, xy and visibility of a box that turns by 50 degrees while it passes a camera at rest."""
     random = np.random.default_rng(3)
     shape = random.uniform(-0.5, 0.5, (POINTS, 3))
-    turn = Rotation.from_rotvec(np.radians(np.linspace(0, 50, FRAMES))[:, None] * [0, 1, 0]).as_matrix()
-    middle = np.stack([np.linspace(-0.5, 0.5, FRAMES), np.full(FRAMES, 0.2), np.linspace(4, 3, FRAMES)], 1)
+    turn = Rotation.from_rotvec(
+        np.radians(np.linspace(0, 50, FRAMES))[:, None] * [0, 1, 0]
+    ).as_matrix()
+    middle = np.stack(
+        [np.linspace(-0.5, 0.5, FRAMES), np.full(FRAMES, 0.2), np.linspace(4, 3, FRAMES)], 1
+    )
     xyz = np.einsum("fij,nj->fni", turn, shape) + middle[:, None]
     return xyz, *seen(xyz, 0.2, random)
 
@@ -45,10 +60,13 @@ def test_depth_is_the_true_one_up_to_one_scale(box):
 
 
 def test_tracks_that_lead_far_away_get_the_depth_of_their_neighbours(box):
-    """Tracks that move as if at infinity agree with a point there: no depth of the mover may follow them."""
+    """Tracks that move as if at infinity agree with a point there: no depth of the mover may follow
+    them."""
     _, xy, visible = box
     stray = np.repeat(xy[12:13, :6], FRAMES, 0)
-    motion = solve_rigid(np.concatenate([xy, stray], 1), np.concatenate([visible, visible[:, :6]], 1), still_camera())
+    motion = solve_rigid(
+        np.concatenate([xy, stray], 1), np.concatenate([visible, visible[:, :6]], 1), still_camera()
+    )
     depth = motion.depth[np.isfinite(motion.depth)]
     assert depth.max() < 2 * np.median(depth)
     assert depth.min() > 0.4 * np.median(depth)
@@ -59,8 +77,12 @@ def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short(m
     monkeypatch.setattr("models.movers.rigid.SHARED", 8)
     random, count = np.random.default_rng(5), 56
     shape = random.uniform(-0.5, 0.5, (500, 3))
-    turn = Rotation.from_rotvec(np.radians(np.linspace(0, 110, count))[:, None] * [0, 1, 0]).as_matrix()
-    middle = np.stack([np.linspace(-0.5, 0.5, count), np.full(count, 0.2), np.linspace(4, 3, count)], 1)
+    turn = Rotation.from_rotvec(
+        np.radians(np.linspace(0, 110, count))[:, None] * [0, 1, 0]
+    ).as_matrix()
+    middle = np.stack(
+        [np.linspace(-0.5, 0.5, count), np.full(count, 0.2), np.linspace(4, 3, count)], 1
+    )
     xyz = np.einsum("fij,nj->fni", turn, shape) + middle[:, None]
     xy, visible = seen(xyz, 0.2, random)
     age = np.arange(count)[:, None] - random.integers(-20, count - 4, len(shape))
@@ -76,7 +98,10 @@ def test_frames_without_the_mover_change_nothing(box):
     _, xy, visible = box
     alone = solve_rigid(xy, visible, still_camera())
     before, after = 30, WHOLE
-    long_xy, long_visible = np.pad(xy, ((before, after), (0, 0), (0, 0))), np.pad(visible, ((before, after), (0, 0)))
+    long_xy, long_visible = (
+        np.pad(xy, ((before, after), (0, 0), (0, 0))),
+        np.pad(visible, ((before, after), (0, 0))),
+    )
     motion = solve_rigid(long_xy, long_visible, still_camera(len(long_xy)))
     own = slice(before, before + FRAMES)
     np.testing.assert_array_equal(motion.depth[own], alone.depth)
@@ -104,7 +129,9 @@ def test_a_mover_that_is_not_rigid_is_given_up_at_its_first_stretch(monkeypatch)
     monkeypatch.setattr(rigid, "WHOLE", 12)
     monkeypatch.setattr(rigid, "SHARED", 4)
     mapped = []
-    monkeypatch.setattr(rigid, "_map", lambda *given, own=rigid._map: mapped.append(1) or own(*given))
+    monkeypatch.setattr(
+        rigid, "_map", lambda *given, own=rigid._map: mapped.append(1) or own(*given)
+    )
     random = np.random.default_rng(4)
     start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
     drift = np.cumsum(random.normal(0, 0.03, (FRAMES, 60, 3)), 0)
@@ -122,7 +149,9 @@ def test_the_scale_is_that_at_which_the_mover_stands_on_the_floor(box):
     xyz, xy, visible = box
     floor_height = xyz[visible][:, 1].max()
     rows = np.arange(HEIGHT)[:, None] + 0.5 - HEIGHT / 2
-    floor = np.where(rows > 0, FOCAL * floor_height / np.maximum(rows, 1e-9), np.inf) * np.ones((1, WIDTH))
+    floor = np.where(rows > 0, FOCAL * floor_height / np.maximum(rows, 1e-9), np.inf) * np.ones(
+        (1, WIDTH)
+    )
     motion = RigidMotion(xyz[..., 2] / 7, visible, np.ones(FRAMES, bool))
     depth = metric_depth(motion, xy, [floor] * FRAMES)
     ratio = depth / xyz[..., 2]

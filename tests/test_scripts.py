@@ -1,4 +1,5 @@
-"""Both scripts end to end, each in its own process, on a tiny clip: every file of the contract is written."""
+"""Both scripts end to end, each in its own process, on a tiny clip: every file of the contract is
+written."""
 
 import json
 import os
@@ -28,7 +29,14 @@ WIDTH, HEIGHT, FRAMES = 161, 97, 10
 HELD_OUT = [2, 7]
 FILES = {"model.pt", "config.json", "metrics.json", "transforms.json", "index.html"}
 FILES |= {"loss_curve.png", "psnr_per_frame.png", "reprojection_error.png", "camera_path.png"}
-VIDEOS = {"input.mp4", "tracks.mp4", "reconstruction.mp4", "novel_view_spiral.mp4", "mesh.mp4", "depth.mp4"}
+VIDEOS = {
+    "input.mp4",
+    "tracks.mp4",
+    "reconstruction.mp4",
+    "novel_view_spiral.mp4",
+    "mesh.mp4",
+    "depth.mp4",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,9 @@ def folder(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> Pa
     write_images(folder / "clip" / "frames", room.frames, range(FRAMES))
     write_images(folder / "clip" / "masks", room.masks.astype(np.uint8) * 255, range(FRAMES))
     run("background_points.py", folder, video_path="clip/frames", mask_path="clip/masks")
-    demo(folder, "demo", "--save_frames", holdout_every=5, export="")  # to export takes long; see below
+    demo(
+        folder, "demo", "--save_frames", holdout_every=5, export=""
+    )  # to export takes long; see below
     return folder
 
 
@@ -51,7 +61,9 @@ def run(script: str, folder: Path, *switches: str, **flags: object) -> str:
     """Runs a script in ``folder``; returns what it printed."""
     command = [sys.executable, str(ROOT / script), *switches, *as_texts(flags)]
     environment = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
 
@@ -86,13 +98,26 @@ def numbered(count: int) -> set[str]:
 
 def test_the_track_files_folder_holds_what_the_next_script_needs(folder, room):
     results = folder / "results" / "clip"
-    expected = {"background_points.pt", "transforms.json", "masks", "background_tracks.mp4", "background_metrics.json"}
+    expected = {
+        "background_points.pt",
+        "transforms.json",
+        "masks",
+        "background_tracks.mp4",
+        "background_metrics.json",
+    }
     assert expected <= names(results)
     tracks = load_tracks(results / "background_points.pt")
-    assert (len(tracks), tracks.width, tracks.height, tracks.layer) == (FRAMES, WIDTH, HEIGHT, "background")
+    assert (len(tracks), tracks.width, tracks.height, tracks.layer) == (
+        FRAMES,
+        WIDTH,
+        HEIGHT,
+        "background",
+    )
     assert len(load_transforms(results / "transforms.json")[0]) == FRAMES
     assert names(results / "masks") == numbered(FRAMES)
-    masks = np.stack([read_png(results / "masks" / name)[..., 0] > 127 for name in sorted(numbered(FRAMES))])
+    masks = np.stack(
+        [read_png(results / "masks" / name)[..., 0] > 127 for name in sorted(numbered(FRAMES))]
+    )
     np.testing.assert_array_equal(masks, room.masks)
     metrics = json.loads((results / "background_metrics.json").read_text())
     assert metrics["frames_registered"] == FRAMES
@@ -128,17 +153,27 @@ def test_the_configuration_is_enough_to_repeat_a_run(folder):
     results = folder / "results" / "clip"
     told = settings_of(results / "background_config.json")
     run("background_points.py", folder, **told | {"output_dir": "again"})
-    assert settings_of(folder / "again" / "background_config.json") == told | {"output_dir": "again"}
-    assert (folder / "again" / "background_points.pt").read_bytes() == (results / "background_points.pt").read_bytes()
+    assert settings_of(folder / "again" / "background_config.json") == told | {
+        "output_dir": "again"
+    }
+    assert (folder / "again" / "background_points.pt").read_bytes() == (
+        results / "background_points.pt"
+    ).read_bytes()
 
 
 @pytest.fixture(scope="module")
 def movers(folder: Path) -> Path:
-    """The folder that foreground_points.py made of the clip: apart, so that other tests have no movers."""
+    """The folder that foreground_points.py made of the clip: apart, so that other tests have no
+    movers."""
     with pytest.MonkeyPatch.context() as patch:
         background = "results/clip/background_points.pt"
         here(
-            foreground_points, folder, patch, video_path="clip/frames", background_path=background, output_dir="movers"
+            foreground_points,
+            folder,
+            patch,
+            video_path="clip/frames",
+            background_path=background,
+            output_dir="movers",
         )
     return folder / "movers"
 
@@ -160,9 +195,13 @@ def test_movers_are_found_again_from_their_configuration(folder, movers, monkeyp
     told = settings_of(movers / "foreground_config.json")
     assert told["output_dir"] == "movers" and "seed" in told
     here(foreground_points, folder, monkeypatch, **told | {"output_dir": "movers_again"})
-    assert settings_of(folder / "movers_again" / "foreground_config.json") == told | {"output_dir": "movers_again"}
+    assert settings_of(folder / "movers_again" / "foreground_config.json") == told | {
+        "output_dir": "movers_again"
+    }
     made = contents(movers, {".pt", ".png", ".mp4"})
-    assert "foreground_points.pt" in made and load_tracks(movers / "foreground_points.pt").num_tracks
+    assert (
+        "foreground_points.pt" in made and load_tracks(movers / "foreground_points.pt").num_tracks
+    )
     assert contents(folder / "movers_again", {".pt", ".png", ".mp4"}) == made
 
 
@@ -195,29 +234,53 @@ def test_a_checkpoint_renders_a_camera_path_without_training(folder, room):
     metrics = json.loads((folder / "views" / "metrics.json").read_text())
     assert "train" not in metrics["seconds"]
     outside = ~room.masks[0]
-    assert psnr(read_png(folder / "views" / "frames" / "novel_view" / "00000.png"), room.frames[0], outside) > 18
+    assert (
+        psnr(
+            read_png(folder / "views" / "frames" / "novel_view" / "00000.png"),
+            room.frames[0],
+            outside,
+        )
+        > 18
+    )
 
 
 def train_here(folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None:
     """Runs demo_pipeline.py in this process."""
-    (folder / str(flags["output_dir"]) / "stages.json").unlink(missing_ok=True)  # nothing may be used again
+    (folder / str(flags["output_dir"]) / "stages.json").unlink(
+        missing_ok=True
+    )  # nothing may be used again
     here(demo_pipeline, folder, patch, **flags)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="sums on a GPU depend on the order of its threads")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="sums on a GPU depend on the order of its threads"
+)
 def test_a_scene_is_trained_again_from_its_configuration_and_no_run_keeps_frames_of_another(
     folder, movers, monkeypatch
 ):
     monkeypatch.setattr("models.training.fit_scene.LOG2_ENTRIES", (12, 12))
-    flags = {"background_path": "results/clip/background_points.pt", "video_path": "clip/frames", "num_epochs": 1}
-    own = {"foreground_path": "movers/foreground_points.pt", "holdout_every": 5, "output_dir": "first"}
+    flags = {
+        "background_path": "results/clip/background_points.pt",
+        "video_path": "clip/frames",
+        "num_epochs": 1,
+    }
+    own = {
+        "foreground_path": "movers/foreground_points.pt",
+        "holdout_every": 5,
+        "output_dir": "first",
+    }
     train_here(folder, monkeypatch, **flags | own)
     told, first = settings_of(folder / "first" / "config.json"), folder / "first"
     train_here(folder, monkeypatch, **told | {"output_dir": "second"})
     assert settings_of(folder / "second" / "config.json") == told | {"output_dir": "second"}
     kinds = {".pt", ".mp4", ".glb", ".png"}
     made, second = contents(first, kinds), contents(folder / "second", kinds)
-    assert {"model.pt", "reconstruction.mp4", "novel_view_spiral.mp4", "scene_animated.glb"} <= made.keys()
+    assert {
+        "model.pt",
+        "reconstruction.mp4",
+        "novel_view_spiral.mp4",
+        "scene_animated.glb",
+    } <= made.keys()
     assert made.keys() == second.keys()
     assert [name for name in made if made[name] != second[name]] == []
     assert names(folder / "second" / "frames" / "heldout") == {f"{t:05d}.png" for t in HELD_OUT}

@@ -22,7 +22,9 @@ WIDTH, HEIGHT = 200, 112
 def tracked_room(motion: str, num_frames: int = 14):
     room = render_room(num_frames, WIDTH, HEIGHT, motion=motion, num_movers=0, num_tracks=0)
     xy, visible = grow_tracks(room.frames, 10)
-    return SimpleNamespace(room=room, xy=xy, visible=visible, scene=solve_scene(xy, visible, WIDTH, HEIGHT))
+    return SimpleNamespace(
+        room=room, xy=xy, visible=visible, scene=solve_scene(xy, visible, WIDTH, HEIGHT)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,17 @@ def about_vertical(degrees: np.ndarray) -> np.ndarray:
     return Rotation.from_rotvec(np.radians(degrees)[:, None] * [0, 1, 0]).as_matrix()
 
 
-def turning_tracks(angles_deg: np.ndarray, num_tracks: int = 300, noise: float = 0.1, focal: float = 170.0):
+def turning_tracks(
+    angles_deg: np.ndarray, num_tracks: int = 300, noise: float = 0.1, focal: float = 170.0
+):
     """Exact tracks, plus noise, of a camera that turns about the vertical axis."""
     random = np.random.default_rng(0)
     rotation = about_vertical(angles_deg)
-    rays = np.c_[random.uniform(-1.2, 1.2, num_tracks), random.uniform(-0.4, 0.4, num_tracks), np.ones(num_tracks)]
+    rays = np.c_[
+        random.uniform(-1.2, 1.2, num_tracks),
+        random.uniform(-0.4, 0.4, num_tracks),
+        np.ones(num_tracks),
+    ]
     local = rays @ rotation
     xy = focal * local[..., :2] / local[..., 2:] + [WIDTH / 2, HEIGHT / 2]
     visible = ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1)
@@ -73,7 +81,10 @@ def test_cameras_are_recovered_up_to_a_similarity(mapped, sideways):
     error = (scale * estimated.centers @ rotation.T + shift - true.centers).norm(dim=1)
     path = true.centers.diff(dim=0).norm(dim=1).sum()
     assert error.max() < 0.015 * path
-    assert angles(rotation @ estimated.world_from_cam[:, :3, :3], true.world_from_cam[:, :3, :3]).max() < 4
+    assert (
+        angles(rotation @ estimated.world_from_cam[:, :3, :3], true.world_from_cam[:, :3, :3]).max()
+        < 4
+    )
     assert 0.8 < estimated.K[0, 0, 0] / true.K[0, 0, 0] < 1.25
 
 
@@ -159,7 +170,9 @@ def test_frames_that_could_not_be_placed_are_interpolated_and_flagged(sideways):
     assert not scene.points.agrees[[6, 13]].any()
 
 
-def test_frames_between_key_frames_without_tracks_are_interpolated_and_flagged(sideways, monkeypatch):
+def test_frames_between_key_frames_without_tracks_are_interpolated_and_flagged(
+    sideways, monkeypatch
+):
     few_key_frames(monkeypatch)
     visible = sideways.visible.copy()
     visible[7] = False
@@ -220,12 +233,16 @@ def write_colmap(folder, cameras: Cameras, names: list[str]) -> None:
     f = cameras.K[0]
     params = [float(f[0, 0]), float(f[1, 1]), float(f[0, 2]), float(f[1, 2])]
     model.add_camera_with_trivial_rig(
-        pycolmap.Camera(model="PINHOLE", width=cameras.width, height=cameras.height, params=params, camera_id=1)
+        pycolmap.Camera(
+            model="PINHOLE", width=cameras.width, height=cameras.height, params=params, camera_id=1
+        )
     )
     for i, name in enumerate(names):
         pose = cameras.cam_from_world[i].numpy()
         image = pycolmap.Image(name=name, camera_id=1, image_id=i + 1)
-        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3]))
+        model.add_image_with_trivial_frame(
+            image, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3])
+        )
     folder.mkdir()
     model.write(folder)
 
@@ -259,10 +276,15 @@ def test_cameras_are_brought_to_the_size_of_the_frames(tmp_path, write):
 def test_too_few_cameras_are_refused(tmp_path, write):
     write(tmp_path / "cameras", some_cameras(4), [f"{i:05d}.png" for i in range(4)])
     with pytest.raises(InputError, match=r"no camera for 1 of the 5 frames, first 00004\.png"):
-        read_cameras(tmp_path / "cameras", [f"{i:05d}.png" for i in range(5)], list(range(5)), WIDTH, HEIGHT)
+        read_cameras(
+            tmp_path / "cameras", [f"{i:05d}.png" for i in range(5)], list(range(5)), WIDTH, HEIGHT
+        )
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    for path, reason in ((tmp_path, "not a COLMAP model"), (tmp_path / "missing.json", "not a readable")):
+    for path, reason in (
+        (tmp_path, "not a COLMAP model"),
+        (tmp_path / "missing.json", "not a readable"),
+    ):
         with pytest.raises(InputError, match=reason):
             read_cameras(path, ["0"], [0], WIDTH, HEIGHT)

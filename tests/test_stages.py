@@ -1,4 +1,5 @@
-"""A stage is used again only where nothing that it was made from has changed; training goes on where it stopped."""
+"""A stage is used again only where nothing that it was made from has changed; training goes on
+where it stopped."""
 
 import json
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class Worker:
 
     def run(self, made_from: dict[str, str]) -> dict:
         self.said.clear()
-        return Stages(self.folder, self.said.append).run("work", made_from, ("out.bin", "out", "absent"), self.work)
+        return Stages(self.folder, self.said.append).run(
+            "work", made_from, ("out.bin", "out", "absent"), self.work
+        )
 
 
 @pytest.fixture
@@ -60,7 +63,10 @@ def test_a_stage_is_used_again_where_nothing_has_changed(worker, tmp_path):
     made_from = fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in", "masks": None})
     first = worker.run(made_from)
     (tmp_path / "in").touch()
-    assert worker.run(fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in", "masks": None})) == first
+    assert (
+        worker.run(fingerprint(SCRIPT, {"spacing": 8}, {"clip": tmp_path / "in", "masks": None}))
+        == first
+    )
     assert worker.count == 1
     assert "reused" in worker.said[0]
 
@@ -88,7 +94,9 @@ def test_changed_inputs_and_settings_are_noticed_named_and_done_again(worker, tm
     assert worker.count == 4 and "program" in worker.said[0]
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "remove one of a folder", "add one to a folder"])
+@pytest.mark.parametrize(
+    "damage", ["change", "remove", "remove one of a folder", "add one to a folder"]
+)
 def test_results_that_were_changed_or_removed_are_made_again(worker, damage):
     worker.run({})
     if damage == "change":
@@ -103,8 +111,19 @@ def test_results_that_were_changed_or_removed_are_made_again(worker, damage):
     assert worker.count == 2 and "out" in worker.said[0]
 
 
-NONSENSE = ["", "[]", "{", '{"stages": 3}', '{"stages": {"work": 3}}', '{"stages": {"work": {"results": 3}}}', "\0"]
-NONSENSE += ["[" * 100_000, '{"stages": {"work": {"results": {}, "made_from": {}, "outputs": {"../x": ""}}}}']
+NONSENSE = [
+    "",
+    "[]",
+    "{",
+    '{"stages": 3}',
+    '{"stages": {"work": 3}}',
+    '{"stages": {"work": {"results": 3}}}',
+    "\0",
+]
+NONSENSE += [
+    "[" * 100_000,
+    '{"stages": {"work": {"results": {}, "made_from": {}, "outputs": {"../x": ""}}}}',
+]
 
 
 @pytest.mark.parametrize("text", NONSENSE)
@@ -116,7 +135,12 @@ def test_a_table_of_stages_that_makes_no_sense_is_not_used(worker, text):
 
 def test_values_on_the_way_come_back_to_the_bit_and_go_when_they_have_served(tmp_path):
     random = np.random.default_rng(0)
-    given = {"a": random.standard_normal((3, 4)), "seen": random.random(5) > 0.5, "error": 0.1, "method": "global"}
+    given = {
+        "a": random.standard_normal((3, 4)),
+        "seen": random.random(5) > 0.5,
+        "error": 0.1,
+        "method": "global",
+    }
     values = Stages(tmp_path).values("step", {}, lambda: given)
     stages = Stages(tmp_path)
     again = stages.values("step", {}, pytest.fail)
@@ -150,7 +174,9 @@ def test_the_content_of_a_folder_is_that_of_its_names_and_files(tmp_path):
     (tmp_path / "b" / "0.png").rename(tmp_path / "b" / "1.png")
     assert content_of(tmp_path / "a") != content_of(tmp_path / "b")
     assert content_of(None) == content_of(tmp_path / "absent") == "none"
-    assert digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"}) != digest({"a": "1", "b": "3"})
+    assert (
+        digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"}) != digest({"a": "1", "b": "3"})
+    )
 
 
 def test_a_file_being_written_is_never_seen_and_a_failure_leaves_the_old_one(tmp_path):
@@ -180,7 +206,10 @@ def test_writing_does_not_follow_links_out_of_the_folder(tmp_path):
 
 def test_json_holds_null_for_what_is_not_finite(tmp_path):
     write_json(tmp_path / "x.json", {"a": [float("nan"), 1.0, (float("inf"),)], "b": {"c": "d"}})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.0, [None]], "b": {"c": "d"}}
+    assert json.loads((tmp_path / "x.json").read_text()) == {
+        "a": [None, 1.0, [None]],
+        "b": {"c": "d"},
+    }
 
 
 # Training that is interrupted.
@@ -199,8 +228,12 @@ def wall(colors: np.ndarray | None = None) -> tuple[TrainingPixels, np.ndarray]:
         vertices=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
         face=(rows > columns).astype(np.int32),
         trust=np.ones(2, np.float32),
-        rgb=(np.random.default_rng(1).random((SIDE**2, 3)) if colors is None else colors).astype(np.float16),
-        inverse_K=np.linalg.inv(np.array([[[SIDE, 0, SIDE / 2], [0, SIDE, SIDE / 2], [0, 0, 1.0]]])),
+        rgb=(np.random.default_rng(1).random((SIDE**2, 3)) if colors is None else colors).astype(
+            np.float16
+        ),
+        inverse_K=np.linalg.inv(
+            np.array([[[SIDE, 0, SIDE / 2], [0, SIDE, SIDE / 2], [0, 0, 1.0]]])
+        ),
         world_from_cam=np.eye(4)[None],
         width=SIDE,
     )
@@ -222,8 +255,11 @@ class Training:
     def score(field: ColorField) -> float:
         return float(field.grid.tables.detach().abs().mean())
 
-    def run(self, stop_at: float = 2.0, made_from: str = "this", pixels: TrainingPixels | None = None):
-        """Trains two layers one after the other with one random generator; returns weights and history."""
+    def run(
+        self, stop_at: float = 2.0, made_from: str = "this", pixels: TrainingPixels | None = None
+    ):
+        """Trains two layers one after the other with one random generator; returns weights and
+        history."""
 
         random, weights, histories = np.random.default_rng(3), [], []
         checkpoint = Checkpoint(self.folder / "checkpoint.pt", made_from, self.said.append)
@@ -231,7 +267,8 @@ class Training:
         for layer_number, layer in enumerate(("background", "movers")):
             generator = torch.Generator().manual_seed(0)
             field = ColorField(
-                HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator), generator=generator
+                HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator),
+                generator=generator,
             )
             renderer = WorldSpaceTrianglePipeline(field, torch.eye(4))
             stop = partial(self.progress, layer_number, stop_at)
@@ -244,7 +281,9 @@ class Training:
 
 
 @pytest.mark.parametrize("stops", [(0.4,), (0.31, 0.72), (1.2,), (0.5, 0.9, 1.3, 1.8)])
-def test_training_that_was_interrupted_gives_the_same_model_to_the_bit(tmp_path, monkeypatch, stops):
+def test_training_that_was_interrupted_gives_the_same_model_to_the_bit(
+    tmp_path, monkeypatch, stops
+):
     monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.003)
     (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
     whole, histories = Training(tmp_path / "whole").run()
@@ -298,9 +337,12 @@ def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp
 
 
 def test_a_checkpoint_keeps_what_is_done_and_not_what_goes_on(tmp_path):
-    """States are as large as all that is trained: one that is written, or taken up, is not held as well."""
+    """States are as large as all that is trained: one that is written, or taken up, is not held as
+    well."""
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "this")
-    states = {name: {"done": name == "first", "value": torch.arange(3)} for name in ("first", "second")}
+    states = {
+        name: {"done": name == "first", "value": torch.arange(3)} for name in ("first", "second")
+    }
     for name, state in states.items():
         checkpoint.save(name, state)
     assert list(checkpoint.layers) == ["first"]

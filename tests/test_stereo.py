@@ -1,4 +1,5 @@
-"""Dense depth along outlines: true depth is found, the kernels do what their formulas say, no parallax no change."""
+"""Dense depth along outlines: true depth is found, the kernels do what their formulas say, no
+parallax no change."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -25,7 +26,9 @@ def scene_of(motion: str) -> SimpleNamespace:
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES), room.masks)
     starts = partial(meshes.inverse_depth, width=WIDTH, height=HEIGHT)
     given = room.frames, tracks.cameras, room.track_visible, starts, range(FRAMES), room.masks
-    return SimpleNamespace(room=room, tracks=tracks, starts=starts, surface_of=stereo.Surfaces(*given))
+    return SimpleNamespace(
+        room=room, tracks=tracks, starts=starts, surface_of=stereo.Surfaces(*given)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,9 @@ def test_outlines_come_nearer_to_the_truth(sideways):
 
 def test_depth_stays_where_nothing_is_in_doubt_and_movers_are_left_alone(sideways):
     surface = sideways.surface_of(5)
-    np.testing.assert_allclose(surface.inverse_depth[~surface.doubt], sideways.starts(5)[~surface.doubt], rtol=1e-6)
+    np.testing.assert_allclose(
+        surface.inverse_depth[~surface.doubt], sideways.starts(5)[~surface.doubt], rtol=1e-6
+    )
     assert not (surface.doubt & sideways.room.masks[5]).any()
 
 
@@ -80,10 +85,15 @@ def test_only_frames_that_may_be_asked_for_again_are_kept(monkeypatch, sideways)
 
 
 def test_meshes_follow_the_outlines_that_were_found(sideways):
-    meshes = TriangleMeshPipeline.from_tracks(sideways.tracks, [5], sideways.room.masks, sideways.surface_of)
+    meshes = TriangleMeshPipeline.from_tracks(
+        sideways.tracks, [5], sideways.room.masks, sideways.surface_of
+    )
     depth = sideways.room.depth[5].astype(np.float32)
     where = near_outlines(depth) & ~sideways.room.masks[5]
-    error = [np.abs(np.log(s * depth))[where] for s in (meshes.inverse_depth(5, WIDTH, HEIGHT), sideways.starts(5))]
+    error = [
+        np.abs(np.log(s * depth))[where]
+        for s in (meshes.inverse_depth(5, WIDTH, HEIGHT), sideways.starts(5))
+    ]
     assert np.median(error[0]) < 0.7 * np.median(error[1])
 
 
@@ -100,7 +110,9 @@ def test_fine_vertices_tell_outlines_that_coarse_ones_do_not():
 
 def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray, float]:
     radius = stereo_kernels.RADIUS
-    patch = np.pad(image, radius, "edge")[y : y + 2 * radius + 1, x : x + 2 * radius + 1].astype(np.float64)
+    patch = np.pad(image, radius, "edge")[y : y + 2 * radius + 1, x : x + 2 * radius + 1].astype(
+        np.float64
+    )
     weights = np.exp(-(((patch - patch[radius, radius]) / stereo_kernels.COLOR_SIGMA) ** 2))
     weights /= weights.sum()
     centred = patch - (weights * patch).sum()
@@ -108,13 +120,19 @@ def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.nda
 
 
 def unlikeness_plain(source, A, T, weights, values, variance, x, y, rho, slope) -> float:
-    """The formula in numpy: each pixel of the patch through the exact map, read at the nearest enlarged pixel."""
+    """The formula in numpy: each pixel of the patch through the exact map, read at the nearest
+    enlarged pixel."""
     zoom, radius = stereo_kernels.ZOOM, stereo_kernels.RADIUS
     j, i = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     r = rho + slope[0] * i + slope[1] * j
-    X, Y, Z = np.einsum("ab,bji->aji", A, np.stack([x + i, y + j, np.ones(i.shape)])) + T[:, None, None] * r
+    X, Y, Z = (
+        np.einsum("ab,bji->aji", A, np.stack([x + i, y + j, np.ones(i.shape)]))
+        + T[:, None, None] * r
+    )
     column, row = (zoom * X / Z).astype(int), (zoom * Y / Z).astype(int)
-    grey = source[row.clip(0, len(source) - 1), column.clip(0, source.shape[1] - 1)].astype(np.float64)
+    grey = source[row.clip(0, len(source) - 1), column.clip(0, source.shape[1] - 1)].astype(
+        np.float64
+    )
     mean = (weights * grey).sum()
     spread = (weights * grey**2).sum() - mean**2 + stereo_kernels.NOISE
     return 1 - (values * grey).sum() / np.sqrt(spread * (variance + stereo_kernels.NOISE))
@@ -126,19 +144,33 @@ def test_unlikeness_equals_its_formula(seed):
     random = np.random.default_rng(seed)
     smooth = cv2.GaussianBlur(random.uniform(0, 255, (60, 80)).astype(np.float32), (0, 0), 3)
     image = (8 * (smooth - smooth.mean()) + 128).astype(np.float32)
-    source = np.repeat(np.repeat(np.roll(image, 2, 1), stereo_kernels.ZOOM, 0), stereo_kernels.ZOOM, 1)
+    source = np.repeat(
+        np.repeat(np.roll(image, 2, 1), stereo_kernels.ZOOM, 0), stereo_kernels.ZOOM, 1
+    )
     x, y = random.integers(20, 60), random.integers(20, 40)
     rho, slope = random.uniform(0.5, 1.0), random.uniform(-1e-3, 1e-3, 2)
-    A, T = np.eye(3, dtype=np.float32), np.array([random.uniform(-3, 3), random.uniform(-3, 3), 0], np.float32)
+    A, T = (
+        np.eye(3, dtype=np.float32),
+        np.array([random.uniform(-3, 3), random.uniform(-3, 3), 0], np.float32),
+    )
     plain = weights_plain(image, y, x)
-    weights, values = np.empty(stereo_kernels.SIDE**2, np.float32), np.empty(stereo_kernels.SIDE**2, np.float32)
+    weights, values = (
+        np.empty(stereo_kernels.SIDE**2, np.float32),
+        np.empty(stereo_kernels.SIDE**2, np.float32),
+    )
     variance = stereo_kernels.patch_weights(image, y, x, weights, values)
     np.testing.assert_allclose(weights, plain[0].ravel(), atol=1e-5)
     np.testing.assert_allclose(values, plain[1].ravel(), atol=1e-3)
     given = np.float32(x + 0.5), np.float32(y + 0.5), np.float32(rho), *slope.astype(np.float32)
-    fast = stereo_kernels.unlikeness(source.ravel(), 80, 60, A, T, weights, values, variance, *given)
-    exact = unlikeness_plain(source, A.astype(float), T.astype(float), *plain, x + 0.5, y + 0.5, rho, slope)
-    assert abs(fast - min(exact, stereo_kernels.UNSEEN)) < 0.05  # a pixel on an edge may round either way
+    fast = stereo_kernels.unlikeness(
+        source.ravel(), 80, 60, A, T, weights, values, variance, *given
+    )
+    exact = unlikeness_plain(
+        source, A.astype(float), T.astype(float), *plain, x + 0.5, y + 0.5, rho, slope
+    )
+    assert (
+        abs(fast - min(exact, stereo_kernels.UNSEEN)) < 0.05
+    )  # a pixel on an edge may round either way
 
 
 @settings(max_examples=30, deadline=None)
@@ -150,8 +182,14 @@ def test_weighted_median_equals_the_plain_one(seed, radius):
     out = np.empty_like(rho)
     stereo_kernels.weighted_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
     for y, x in np.ndindex(9, 11):
-        j, i = np.mgrid[max(0, y - radius) : min(9, y + radius + 1), max(0, x - radius) : min(11, x + radius + 1)]
-        weight = np.exp(-((rgb[j, i] - rgb[y, x]) ** 2).sum(-1) / 400 - ((j - y) ** 2 + (i - x) ** 2) / radius**2)
+        j, i = np.mgrid[
+            max(0, y - radius) : min(9, y + radius + 1),
+            max(0, x - radius) : min(11, x + radius + 1),
+        ]
+        weight = np.exp(
+            -((rgb[j, i] - rgb[y, x]) ** 2).sum(-1) / 400
+            - ((j - y) ** 2 + (i - x) ** 2) / radius**2
+        )
         weight = (weight * sure[j, i]).ravel()
         if not region[y, x] or weight.sum() < 1e-3:
             assert out[y, x] == rho[y, x]

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from models.run.errors import InputError
-from models.synthetic.sample import NOVEL_VIEWS, SyntheticScene, novel_cameras, render_room, render_views, write_scene
+from models.synthetic.sample import (
+    NOVEL_VIEWS,
+    SyntheticScene,
+    novel_cameras,
+    render_room,
+    render_views,
+    write_scene,
+)
 
 SMALL = {"num_frames": 6, "width": 96, "height": 64, "num_tracks": 200}
 
@@ -31,7 +38,9 @@ def _sampled(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
 def test_tracks_project_to_their_pixels_and_stay_in_the_image_where_visible(scene):
     xy, depth = scene.cameras.project(torch.from_numpy(scene.track_xyz))
     np.testing.assert_allclose(xy.numpy(), scene.track_xy, atol=1e-6)
-    inside = (scene.track_xy >= 0).all(-1) & (scene.track_xy < [96, 64]).all(-1) & (depth.numpy() > 0)
+    inside = (
+        (scene.track_xy >= 0).all(-1) & (scene.track_xy < [96, 64]).all(-1) & (depth.numpy() > 0)
+    )
     assert not (scene.track_visible & ~inside).any()
     assert (inside & ~scene.track_visible).any(), "no track is ever hidden"
 
@@ -46,7 +55,9 @@ def test_depth_at_a_visible_track_is_its_projected_depth(scene):
     frame, track, row, column = _pixels(scene)
     expected = scene.cameras.project(torch.from_numpy(scene.track_xyz))[1].numpy()[frame, track]
     error = np.abs(scene.depth[frame, row, column] / expected - 1)
-    at_center = np.abs(scene.track_xy[frame, track] - np.stack([column, row], 1) - 0.5).max(1) < 1e-5
+    at_center = (
+        np.abs(scene.track_xy[frame, track] - np.stack([column, row], 1) - 0.5).max(1) < 1e-5
+    )
     assert at_center.sum() >= SMALL["num_tracks"]
     assert error[at_center].max() < 1e-5
     assert np.median(error) < 0.005 and np.quantile(error, 0.9) < 0.03
@@ -57,7 +68,9 @@ def test_a_hidden_track_lies_behind_the_depth_map(scene):
     inside = (scene.track_xy >= 1).all(-1) & (scene.track_xy < [95, 63]).all(-1)
     frame, track = np.nonzero(inside & ~scene.track_visible)
     column, row = np.floor(scene.track_xy[frame, track]).astype(int).T
-    nearest = np.min([scene.depth[frame, row + i, column + j] for i in (-1, 0, 1) for j in (-1, 0, 1)], 0)
+    nearest = np.min(
+        [scene.depth[frame, row + i, column + j] for i in (-1, 0, 1) for j in (-1, 0, 1)], 0
+    )
     assert (nearest < expected[frame, track] * 1.001).mean() > 0.99
 
 
@@ -65,11 +78,23 @@ def test_mask_holds_the_foreground_tracks_and_no_other(scene):
     frame, track, row, column = _pixels(scene)
     foreground = scene.track_is_foreground[track]
     assert foreground.any() and not foreground.all()
-    at_center = np.abs(scene.track_xy[frame, track] - np.stack([column, row], 1) - 0.5).max(1) < 1e-5
+    at_center = (
+        np.abs(scene.track_xy[frame, track] - np.stack([column, row], 1) - 0.5).max(1) < 1e-5
+    )
     in_mask = scene.masks[frame, row, column]
     np.testing.assert_array_equal(in_mask[at_center], foreground[at_center])
-    inner = np.array([cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) for mask in scene.masks]) > 0
-    outer = np.array([cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) for mask in scene.masks]) > 0
+    inner = (
+        np.array(
+            [cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) for mask in scene.masks]
+        )
+        > 0
+    )
+    outer = (
+        np.array(
+            [cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) for mask in scene.masks]
+        )
+        > 0
+    )
     assert foreground[inner[frame, row, column]].all()
     assert outer[frame, row, column][foreground].all()
 
@@ -86,9 +111,14 @@ def test_static_points_stand_still_and_carts_move_rigidly(scene):
 
 
 def test_static_points_keep_their_colour_from_frame_to_frame():
-    still_light = render_room(num_frames=3, width=240, height=160, num_movers=0, noise=0.0, num_tracks=3000)
+    still_light = render_room(
+        num_frames=3, width=240, height=160, num_movers=0, noise=0.0, num_tracks=3000
+    )
     seen = still_light.track_visible.all(0)
-    colours = [_sampled(frame, xy[seen]) for frame, xy in zip(still_light.frames, still_light.track_xy, strict=True)]
+    colours = [
+        _sampled(frame, xy[seen])
+        for frame, xy in zip(still_light.frames, still_light.track_xy, strict=True)
+    ]
     shift = np.abs(still_light.track_xy[-1, seen] - still_light.track_xy[0, seen]).max(1)
     assert np.median(shift) > 5
     difference = np.abs(colours[0] - colours[-1]).mean(1)
@@ -100,7 +130,9 @@ def test_the_same_seed_gives_the_same_frames_and_another_one_others(scene):
     again = render_room(**SMALL, num_movers=2, noise=0.0, seed=3)
     np.testing.assert_array_equal(again.frames, scene.frames)
     np.testing.assert_array_equal(again.track_xyz, scene.track_xyz)
-    assert (render_room(**SMALL, num_movers=2, noise=0.0, seed=4).frames != scene.frames).mean() > 0.5
+    assert (
+        render_room(**SMALL, num_movers=2, noise=0.0, seed=4).frames != scene.frames
+    ).mean() > 0.5
 
 
 def test_noise_has_the_asked_deviation(scene):
@@ -122,7 +154,9 @@ def test_novel_views_stand_where_they_say(scene):
         cameras, times = novel_cameras(scene, kind)
         assert times.tolist() == [0, 4]
         local = scene.cameras[torch.from_numpy(times)].to_camera(cameras.centers[:, None])[:, 0]
-        np.testing.assert_allclose(local, np.tile(axis, (2, 1)) * 0.05 * scene.mean_depth, atol=1e-9)
+        np.testing.assert_allclose(
+            local, np.tile(axis, (2, 1)) * 0.05 * scene.mean_depth, atol=1e-9
+        )
     cameras, times = novel_cameras(scene, "spiral")
     radius = (cameras.centers - scene.cameras.centers[times[0]]).norm(dim=1) / scene.mean_depth
     assert len(cameras) == 12 and set(times) == {3}
@@ -172,4 +206,8 @@ def test_written_folder_holds_the_scene(scene, tmp_path):
         poses = novel_cameras(scene, kind)[0].world_from_cam
         np.testing.assert_array_equal(truth[f"novel_{name}_world_from_cam"], poses)
         for folder in (name, f"{name}_masks"):
-            assert len(list((tmp_path / "novel" / folder).iterdir())) == len(truth[f"novel_{name}_time"]) == len(poses)
+            assert (
+                len(list((tmp_path / "novel" / folder).iterdir()))
+                == len(truth[f"novel_{name}_time"])
+                == len(poses)
+            )

@@ -21,14 +21,20 @@ def test_scores_are_what_counting_gives(seed):
     counted = [(t, n) for n in range(5) for t in range(query[n] + 1, 6)]
     near, jaccard = [], []
     for limit in LIMITS:
-        inside = {p for p in counted if np.hypot(*(estimate[p] - truth[p]) * [4, 8]) < limit and true_seen[p]}
+        inside = {
+            p
+            for p in counted
+            if np.hypot(*(estimate[p] - truth[p]) * [4, 8]) < limit and true_seen[p]
+        }
         shown = {p for p in counted if seen[p]}
         there = {p for p in counted if true_seen[p]}
         near.append(len(inside) / len(there))
         jaccard.append(len(inside & shown) / (len(there) + len(shown - inside)))
     assert got.delta_avg == pytest.approx(100 * np.mean(near))
     assert got.average_jaccard == pytest.approx(100 * np.mean(jaccard))
-    assert got.occlusion_accuracy == pytest.approx(100 * np.mean([seen[p] == true_seen[p] for p in counted]))
+    assert got.occlusion_accuracy == pytest.approx(
+        100 * np.mean([seen[p] == true_seen[p] for p in counted])
+    )
 
 
 def test_the_truth_scores_a_hundred_and_nothing_to_score_is_refused():

@@ -1,4 +1,5 @@
-"""Windows over time, groups of points and both directions give what one pass over the whole clip gives."""
+"""Windows over time, groups of points and both directions give what one pass over the whole clip
+gives."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,7 +11,8 @@ from models.tracking.growing import seed_rounds
 
 
 def onwards(pan: np.ndarray, seen: np.ndarray):
-    """A follower that knows the pan and when points are seen, and answers only from the query on."""
+    """A follower that knows the pan and when points are seen, and answers only from the query
+    on."""
 
     def follow(frames, queries):
         first = int(frames[0])
@@ -73,7 +75,9 @@ def test_both_ways_mirrors_what_follows_onwards():
         moved = part[:, 0, 0, :2].astype(float)
         start = queries[:, 0].astype(int)
         ahead = np.arange(len(part))[:, None] >= start
-        return np.where(ahead[..., None], queries[:, 1:] + moved[:, None] - moved[start], -99), ahead
+        return np.where(
+            ahead[..., None], queries[:, 1:] + moved[:, None] - moved[start], -99
+        ), ahead
 
     queries = queries_over(9, 6)
     xy, visible = both_ways(follow, frames, queries)

@@ -1,7 +1,7 @@
 """Trackers by name: the adapters of learned ones on stand-ins for their code, and what is refused.
 
-The stand-ins have the calls and shapes of the real code; they read a clip's motion from its pixels (red and green hold
-the pan so far), so that an adapter's answers can be compared with the truth.
+The stand-ins have the calls and shapes of the real code; they read a clip's motion from its pixels
+(red and green hold the pan so far), so that an adapter's answers can be compared with the truth.
 """
 
 import subprocess
@@ -137,7 +137,8 @@ class Predictor(FromFolder):
 
 @pytest.fixture
 def submodules(tmp_path, monkeypatch):
-    """A folder of stand-ins in place of submodules/, with checkpoints; what was imported is forgotten again."""
+    """A folder of stand-ins in place of submodules/, with checkpoints; what was imported is
+    forgotten again."""
     monkeypatch.setattr("models.learned.third_party.SUBMODULES", tmp_path)
     monkeypatch.setattr("models.learned.spatracker2.check_device", lambda device: None)
     monkeypatch.setattr(models, "__path__", list(models.__path__))
@@ -156,10 +157,15 @@ def submodules(tmp_path, monkeypatch):
         write(tmp_path / "spatracker2/checkpoints" / part / "config.json", f'{{"of": "{kind}"}}')
     weights = torch.nn.Linear(2, 2).state_dict()
     torch.save({"model": weights}, tmp_path / "cotracker3/scaled_online.pth")
-    torch.save({f"weights.{k}": v for k, v in weights.items()}, tmp_path / "tapir/causal_bootstapir_checkpoint.pt")
+    torch.save(
+        {f"weights.{k}": v for k, v in weights.items()},
+        tmp_path / "tapir/causal_bootstapir_checkpoint.pt",
+    )
     yield tmp_path
     for name in set(sys.modules) - known:
-        if name.partition(".")[0] in ("cotracker", "tapnet") or name.startswith("models.SpaTrackV2"):
+        if name.partition(".")[0] in ("cotracker", "tapnet") or name.startswith(
+            "models.SpaTrackV2"
+        ):
             del sys.modules[name]
 
 
@@ -174,7 +180,11 @@ def test_an_adapter_follows_each_query_both_ways_at_any_length(submodules, name,
     frames, pan = panning(num_frames)
     queries = queries_over(num_frames, 13)
     xy, visible = open_tracker(name)(frames, queries)
-    assert xy.shape == (num_frames, 13, 2) and visible.shape == (num_frames, 13) and visible.dtype == bool
+    assert (
+        xy.shape == (num_frames, 13, 2)
+        and visible.shape == (num_frames, 13)
+        and visible.dtype == bool
+    )
     np.testing.assert_allclose(xy, panned(pan, queries), atol=2e-3)
     own = queries[:, 0].astype(int), np.arange(13)
     assert visible[own].all() and (visible.all() or name == "tapir")
@@ -203,16 +213,25 @@ def test_cotracker_is_asked_in_its_own_pixel_convention(submodules):
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_a_missing_package_is_refused_with_the_command_that_fetches_it(submodules, tmp_path, monkeypatch, name):
+def test_a_missing_package_is_refused_with_the_command_that_fetches_it(
+    submodules, tmp_path, monkeypatch, name
+):
     monkeypatch.setattr("models.learned.third_party.SUBMODULES", tmp_path / "nowhere")
     checkpoint = submodules / "spatracker2/checkpoints" if name == "spatracker2" else None
-    with pytest.raises(InputError, match=rf"'{name}' needs its own code; run: git clone \S+ submodules/{name} && git"):
+    with pytest.raises(
+        InputError,
+        match=rf"'{name}' needs its own code; run: git clone \S+ submodules/{name} && git",
+    ):
         open_tracker(name, checkpoint)
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_a_missing_checkpoint_is_refused_with_the_command_that_fetches_it(submodules, tmp_path, name):
-    with pytest.raises(InputError, match=rf"gone.*'{name}' finds no checkpoint there; .* run: (curl|git clone) "):
+def test_a_missing_checkpoint_is_refused_with_the_command_that_fetches_it(
+    submodules, tmp_path, name
+):
+    with pytest.raises(
+        InputError, match=rf"gone.*'{name}' finds no checkpoint there; .* run: (curl|git clone) "
+    ):
         open_tracker(name, tmp_path / "gone")
 
 
@@ -221,7 +240,11 @@ def test_a_wrong_checkpoint_is_refused(submodules, tmp_path, name):
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pt")
-    for file, what in {"other.pt": "another model's", "text.pt": "cannot be read", "list.pt": "no weights"}.items():
+    for file, what in {
+        "other.pt": "another model's",
+        "text.pt": "cannot be read",
+        "list.pt": "no weights",
+    }.items():
         with pytest.raises(InputError, match=rf"{file}: .*{what}.*run: curl"):
             open_tracker(name, tmp_path / file)
 
@@ -234,7 +257,9 @@ def test_a_folder_of_another_model_is_refused(submodules):
 
 def test_a_package_that_the_code_lacks_is_named(submodules):
     write(submodules / "tapir/tapnet/torch/tapir_model.py", "import a_package_nobody_has")
-    with pytest.raises(InputError, match=r"needs the package 'a_package_nobody_has'; run: pip install einshape"):
+    with pytest.raises(
+        InputError, match=r"needs the package 'a_package_nobody_has'; run: pip install einshape"
+    ):
         open_tracker("tapir")
 
 
@@ -249,20 +274,29 @@ def test_a_checkpoint_for_a_tracker_that_has_none_is_refused(tmp_path):
 
 
 def test_an_unknown_tracker_is_refused_with_all_that_are_known():
-    with pytest.raises(InputError, match=r"'nobody' is not known.*cotracker3, dis_flow, lucas_kanade.*tapir"):
+    with pytest.raises(
+        InputError, match=r"'nobody' is not known.*cotracker3, dis_flow, lucas_kanade.*tapir"
+    ):
         open_tracker("nobody")
 
 
 def test_no_third_party_code_is_imported_before_it_is_chosen():
     code = "import sys, models.depth.options; print({'cotracker', 'tapnet', 'transformers'} & sys.modules.keys())"
     folder = Path(__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_built_in_tracker_goes_by_its_name(name):
     frames = np.random.default_rng(0).integers(0, 255, (3, 60, 80, 3), dtype=np.uint8)
     queries = np.array([[1, 40, 30]], np.float32)
-    for a, b in zip(track_points(frames, queries, name), TRACKERS[name](frames, queries), strict=True):
+    for a, b in zip(
+        track_points(frames, queries, name), TRACKERS[name](frames, queries), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
     assert open_tracker("lucas_kanade") is lucas_kanade

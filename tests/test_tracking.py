@@ -8,7 +8,14 @@ from scipy.spatial import cKDTree
 
 from models.run.errors import InputError
 from models.synthetic.sample import render_room
-from models.tracking.growing import CORNER_QUALITY, coarse_to_fine, grow_tracks, register_tracker, thin, track_points
+from models.tracking.growing import (
+    CORNER_QUALITY,
+    coarse_to_fine,
+    grow_tracks,
+    register_tracker,
+    thin,
+    track_points,
+)
 
 SPACING = 10
 
@@ -30,16 +37,23 @@ def off_movers(room):
 
 
 def corner_quality(frame: np.ndarray) -> np.ndarray:
-    return cv2.cornerMinEigenVal(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, 5)
+    return cv2.cornerMinEigenVal(
+        cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, 5
+    )
 
 
 def true_queries(room, frame: int):
-    """Ground-truth points on texture that frame sees on the static room, off its border, and where they are."""
+    """Ground-truth points on texture that frame sees on the static room, off its border, and where
+    they are."""
     inside = (np.abs(room.track_xy[frame] - [100, 56]) < [90, 46]).all(-1)
     column, row = room.track_xy[frame].astype(int).clip(0, [199, 111]).T
     textured = corner_quality(room.frames[frame])[row, column] > 20 * CORNER_QUALITY
-    chosen = np.flatnonzero(room.track_visible[frame] & inside & textured & ~room.track_is_foreground)
-    return chosen, np.c_[np.full(len(chosen), frame), room.track_xy[frame, chosen]].astype(np.float32)
+    chosen = np.flatnonzero(
+        room.track_visible[frame] & inside & textured & ~room.track_is_foreground
+    )
+    return chosen, np.c_[np.full(len(chosen), frame), room.track_xy[frame, chosen]].astype(
+        np.float32
+    )
 
 
 def test_tracks_follow_the_true_motion_before_and_after_the_query(room):
@@ -152,7 +166,9 @@ def test_an_unknown_tracker_is_refused_with_the_known_ones(room):
 
 def test_a_registered_tracker_is_found_by_name(room, monkeypatch):
     monkeypatch.setattr("models.tracking.growing.TRACKERS", {})
-    register_tracker("frozen")(lambda frames, q: (np.repeat(q[None, :, 1:], len(frames), 0), np.ones((12, 2), bool)))
+    register_tracker("frozen")(
+        lambda frames, q: (np.repeat(q[None, :, 1:], len(frames), 0), np.ones((12, 2), bool))
+    )
     xy, visible = track_points(room.frames, np.array([[0, 3, 4], [0, 5, 6]]), "frozen")
     assert visible.all() and (xy == np.array([[3, 4], [5, 6]])).all()
 
@@ -185,5 +201,7 @@ def test_the_same_input_gives_the_same_tracks(room, grown):
 def test_auto_takes_the_tracker_that_the_length_allows(monkeypatch, longest, name):
     room = render_room(num_frames=8, width=160, height=90)
     monkeypatch.setattr("models.tracking.growing.LONGEST_BY_FLOW", longest)
-    for a, b in zip(grow_tracks(room.frames, 12, "auto"), grow_tracks(room.frames, 12, name), strict=True):
+    for a, b in zip(
+        grow_tracks(room.frames, 12, "auto"), grow_tracks(room.frames, 12, name), strict=True
+    ):
         np.testing.assert_array_equal(a, b)

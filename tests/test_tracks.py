@@ -20,8 +20,12 @@ def random_tracks(
     turns = Rotation.random(num_frames, rng=np.random.default_rng(seed)).as_matrix()
     poses[:, :3, :3] = torch.from_numpy(turns)
     poses[:, :3, 3] = torch.randn(num_frames, 3, generator=generator, dtype=torch.float64)
-    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64).repeat(num_frames, 1, 1)
-    xyz = torch.randn(1 if static else num_frames, num, 3, generator=generator).expand(num_frames, num, 3)
+    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], dtype=torch.float64).repeat(
+        num_frames, 1, 1
+    )
+    xyz = torch.randn(1 if static else num_frames, num, 3, generator=generator).expand(
+        num_frames, num, 3
+    )
     visible = torch.rand(num_frames, num, generator=generator) < 0.7
     xy = torch.rand(num_frames, num, 2, generator=generator) * 64
     xy[~visible] = torch.nan
@@ -88,7 +92,10 @@ def test_static_points_are_stored_once_and_stay_expanded(tmp_path):
 
 def test_a_part_of_larger_tensors_is_saved_without_the_rest(tmp_path):
     tracks = random_tracks(5, 5000)
-    save_tracks(tmp_path / "a.pt", replace(random_tracks(5, 10), xy=tracks.xy[:, :10], visible=tracks.visible[:, :10]))
+    save_tracks(
+        tmp_path / "a.pt",
+        replace(random_tracks(5, 10), xy=tracks.xy[:, :10], visible=tracks.visible[:, :10]),
+    )
     assert (tmp_path / "a.pt").stat().st_size < 20_000
 
 
@@ -142,8 +149,16 @@ BROKEN = {
     "K of zeros": ("K", filled(0), "K"),
     "K is NaN": ("K", filled(float("nan")), "camera"),
     "scaled pose": ("world_from_cam", lambda t: t * 2, "rigid"),
-    "mirrored pose": ("world_from_cam", lambda t: t @ torch.diag(torch.tensor([-1.0, 1, 1, 1]).double()), "rigid"),
-    "pose with another last row": ("world_from_cam", lambda t: t + torch.eye(4)[3:].T.double() * 0.1, "rigid"),
+    "mirrored pose": (
+        "world_from_cam",
+        lambda t: t @ torch.diag(torch.tensor([-1.0, 1, 1, 1]).double()),
+        "rigid",
+    ),
+    "pose with another last row": (
+        "world_from_cam",
+        lambda t: t + torch.eye(4)[3:].T.double() * 0.1,
+        "rigid",
+    ),
     "infinite pose": ("world_from_cam", filled(float("inf")), "camera"),
     "frames that do not rise": ("frame_indices", lambda t: t.flip(0), "frame_indices"),
     "negative frames": ("frame_indices", lambda t: t - 3, "frame_indices"),
@@ -182,7 +197,9 @@ class Code:
 
 
 def test_pickled_code_is_refused_and_never_run(tmp_path):
-    torch.save({**as_dict(random_tracks()), "layer": Code(str(tmp_path / "made"))}, tmp_path / "a.pt")
+    torch.save(
+        {**as_dict(random_tracks()), "layer": Code(str(tmp_path / "made"))}, tmp_path / "a.pt"
+    )
     with pytest.raises(InputError, match="never run"):
         load_tracks(tmp_path / "a.pt")
     assert not (tmp_path / "made").exists()
@@ -213,15 +230,26 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "void.pt").touch()
     (tmp_path / "folder.pt").mkdir()
     (tmp_path / "text.npz").write_text("words")
-    for name in ("list.pt", "numbers.pt", "text.pt", "void.pt", "folder.pt", "missing.pt", "text.npz"):
+    for name in (
+        "list.pt",
+        "numbers.pt",
+        "text.pt",
+        "void.pt",
+        "folder.pt",
+        "missing.pt",
+        "text.npz",
+    ):
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             load_tracks(tmp_path / name)
 
 
 def seen_points(seed: int = 0) -> tuple[Tracks, torch.Tensor]:
-    """Tracks whose pixels are their projected points, all before their cameras, and the points in camera axes."""
+    """Tracks whose pixels are their projected points, all before their cameras, and the points in
+    camera axes."""
     tracks = random_tracks(seed=seed)
-    local = torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 1
+    local = (
+        torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 1
+    )
     poses = tracks.world_from_cam
     xyz = local @ poses[:, :3, :3].transpose(1, 2) + poses[:, None, :3, 3]
     return replace(tracks, xyz=xyz.float(), xy=tracks.cameras.project(xyz)[0].float()), local
@@ -285,9 +313,13 @@ def test_the_npz_of_tapip3d_is_read(tmp_path, layout):
         "intrinsics": K,
         "extrinsics": tracks.cameras.cam_from_world,
     }
-    np.savez(tmp_path / "a.npz", **{key: value.numpy() for key, value in arrays.items()}, **sizes[layout])
+    np.savez(
+        tmp_path / "a.npz", **{key: value.numpy() for key, value in arrays.items()}, **sizes[layout]
+    )
     if layout == "none":
-        tracks = replace(tracks, width=63, height=47)  # the principal point is all there is to go by
+        tracks = replace(
+            tracks, width=63, height=47
+        )  # the principal point is all there is to go by
         loaded = load_tracks(tmp_path / "a.npz")
         assert (loaded.width, loaded.height) == (63, 47)
         return

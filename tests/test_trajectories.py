@@ -15,7 +15,9 @@ def walk(num: int = 21, shake: float = 0.0, seed: int = 0) -> Cameras:
     """Cameras that walk sideways and turn, seen from a tilted world."""
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (num, 1, 1))
-    angles = np.stack([rng.normal(0, shake, num), np.linspace(-0.2, 0.2, num), rng.normal(0, shake, num)], 1)
+    angles = np.stack(
+        [rng.normal(0, shake, num), np.linspace(-0.2, 0.2, num), rng.normal(0, shake, num)], 1
+    )
     tilt = Rotation.from_rotvec([0.4, -0.3, 0.8])
     poses[:, :3, :3] = (tilt * Rotation.from_rotvec(angles)).as_matrix()
     centers = np.linspace([-1, 0, 0], [1, 0.2, 0], num) + rng.normal(0, shake, (num, 3))
@@ -45,7 +47,10 @@ def test_paths_are_rigid_finite_and_of_the_length_asked_for(name):
     assert (cameras.width, cameras.height) == (64, 48)
     rotation = cameras.world_from_cam[:, :3, :3]
     torch.testing.assert_close(
-        rotation @ rotation.transpose(1, 2), torch.eye(3, dtype=torch.float64).repeat(33, 1, 1), atol=1e-9, rtol=0
+        rotation @ rotation.transpose(1, 2),
+        torch.eye(3, dtype=torch.float64).repeat(33, 1, 1),
+        atol=1e-9,
+        rtol=0,
     )
     assert (torch.det(rotation) > 0).all()
     assert torch.isfinite(cameras.K).all()
@@ -62,7 +67,9 @@ def test_times_play_the_clip_once_or_stand_still(name):
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops_keep_the_scene_point_in_the_middle_of_the_image(name):
     source = walk()
-    target = source[[10]].unproject(source.K[10, :2, 2][None, None], torch.full((1, 1), DEPTH, dtype=torch.float64))
+    target = source[[10]].unproject(
+        source.K[10, :2, 2][None, None], torch.full((1, 1), DEPTH, dtype=torch.float64)
+    )
     cameras, _ = path(f"{name} frames=30", source)
     xy, depth = cameras.project(target[0])
     torch.testing.assert_close(xy[:, 0], source.K[:1, :2, 2].expand(30, 2))
@@ -96,14 +103,18 @@ def test_spiral_radius_is_a_share_of_the_depth():
         assert float(distance.max()) >= share * DEPTH * 0.99
 
 
-@pytest.mark.parametrize("text", ["spiral radius=5", "orbit degrees=120", "dolly reach=3", "bullet_time 10 degrees=90"])
+@pytest.mark.parametrize(
+    "text", ["spiral radius=5", "orbit degrees=120", "dolly reach=3", "bullet_time 10 degrees=90"]
+)
 def test_no_loop_goes_farther_than_a_share_of_the_way_to_the_nearest_surface(text):
     source = walk()
     near = source.centers[10] + torch.tensor([0.3, 0.1, 0.4], dtype=torch.float64)
     clip = Clip(source, DEPTH, lambda point: float((point - near).norm()))
     cameras, times = parse_path(f"{text} frames=40").build(clip)
     start = source.centers[10] if times[0] != times[-1] else cameras.centers[0]
-    assert (cameras.centers - start).norm(dim=1).max() <= CLEAR_SHARE * (start - near).norm() * (1 + 1e-6)
+    assert (cameras.centers - start).norm(dim=1).max() <= CLEAR_SHARE * (start - near).norm() * (
+        1 + 1e-6
+    )
 
 
 def test_spiral_scales_with_the_world():
@@ -126,14 +137,22 @@ def test_orbit_keeps_its_distance():
 def test_a_stabilized_path_shakes_less_and_stays_near():
     shaky, smooth = walk(60, shake=0.03), walk(60)
     steady, _ = path("stabilized", shaky)
-    assert angles_between(steady.world_from_cam).mean() < 0.3 * angles_between(shaky.world_from_cam).mean()
-    assert steady.centers.diff(n=2, dim=0).norm(dim=1).mean() < 0.05 * shaky.centers.diff(n=2, dim=0).norm(dim=1).mean()
+    assert (
+        angles_between(steady.world_from_cam).mean()
+        < 0.3 * angles_between(shaky.world_from_cam).mean()
+    )
+    assert (
+        steady.centers.diff(n=2, dim=0).norm(dim=1).mean()
+        < 0.05 * shaky.centers.diff(n=2, dim=0).norm(dim=1).mean()
+    )
     off = (steady.centers - smooth.centers).norm(dim=1).mean()
     assert off < 0.7 * (shaky.centers - smooth.centers).norm(dim=1).mean()
 
 
 def test_a_steady_walk_needs_no_stabilizing_not_even_at_its_ends():
-    torch.testing.assert_close(path("stabilized", walk(30))[0].world_from_cam, walk(30).world_from_cam)
+    torch.testing.assert_close(
+        path("stabilized", walk(30))[0].world_from_cam, walk(30).world_from_cam
+    )
 
 
 def test_a_camera_that_turns_all_the_way_round_is_stabilized_without_a_jump():

@@ -16,7 +16,9 @@ def moving_cameras(num: int = 10, reach: float = 1.0) -> Cameras:
     target, up = torch.tensor([0.0, 0, 5]).double(), torch.tensor([0.0, -1, 0]).double()
     eyes = torch.stack([reach * s, 0.1 * reach * (9 * s).sin(), 0.1 * reach * s.square()], 1)
     K = torch.tensor([[270.0, 0, WIDTH / 2], [0, 270, HEIGHT / 2], [0, 0, 1]]).double()
-    return Cameras(K.repeat(num, 1, 1), torch.stack([look_at(eye, target, up) for eye in eyes]), WIDTH, HEIGHT)
+    return Cameras(
+        K.repeat(num, 1, 1), torch.stack([look_at(eye, target, up) for eye in eyes]), WIDTH, HEIGHT
+    )
 
 
 def observe(cameras: Cameras, num: int = 300, depth=(2.0, 8.0), noise: float = 0.0, seed: int = 0):
@@ -142,8 +144,12 @@ def test_points_move_with_the_cameras_wherever_the_world_lies():
     cameras = moving_cameras()
     _, xy, visible = observe(cameras, noise=0.2)
     moved = look_at(*torch.tensor([[30.0, -20, 10], [1, 2, 3], [0, 0, 1]]).double())
-    solved = triangulate(xy, visible, Cameras(cameras.K, moved @ cameras.world_from_cam, WIDTH, HEIGHT))
-    expected = triangulate(xy, visible, cameras).xyz @ moved[:3, :3].numpy().T + moved[:3, 3].numpy()
+    solved = triangulate(
+        xy, visible, Cameras(cameras.K, moved @ cameras.world_from_cam, WIDTH, HEIGHT)
+    )
+    expected = (
+        triangulate(xy, visible, cameras).xyz @ moved[:3, :3].numpy().T + moved[:3, 3].numpy()
+    )
     np.testing.assert_allclose(solved.xyz, expected, atol=1e-3)
 
 
@@ -157,7 +163,9 @@ def reference(parameters, prior, strength, seen):
 
     error = miss(parameters)
     step = 1e-6
-    jacobian = np.stack([(miss(parameters + d) - miss(parameters - d)) / (2 * step) for d in step * np.eye(3)], -1)
+    jacobian = np.stack(
+        [(miss(parameters + d) - miss(parameters - d)) / (2 * step) for d in step * np.eye(3)], -1
+    )
     size = np.linalg.norm(error, axis=1)
     weight = 1 / np.maximum(size, 1)
     pull = np.array([0, 0, strength * (parameters[2] - prior)])

@@ -17,8 +17,15 @@ def clip(num: int = 6, height: int = 48, width: int = 64, seed: int = 0) -> np.n
     """Smooth moving colours, which survive the halved colour resolution of the codec."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(float)
-    phase, speed, waves = rng.uniform(0, 6, 3), rng.uniform(0.1, 0.4, 3), rng.uniform(-0.08, 0.08, (2, 3))
-    frames = [np.sin(x[..., None] * waves[0] + y[..., None] * waves[1] + phase + t * speed) for t in range(num)]
+    phase, speed, waves = (
+        rng.uniform(0, 6, 3),
+        rng.uniform(0.1, 0.4, 3),
+        rng.uniform(-0.08, 0.08, (2, 3)),
+    )
+    frames = [
+        np.sin(x[..., None] * waves[0] + y[..., None] * waves[1] + phase + t * speed)
+        for t in range(num)
+    ]
     return np.round(127.5 + 100 * np.stack(frames)).astype(np.uint8)
 
 
@@ -50,7 +57,9 @@ def test_a_written_video_is_what_browsers_play(tmp_path):
     report = subprocess.run(command, capture_output=True, text=True).stderr
     assert "h264" in report and "yuv420p" in report
     data = (tmp_path / "a.mp4").read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat"), "a browser can start before the whole file is there"
+    assert data.index(b"moov") < data.index(b"mdat"), (
+        "a browser can start before the whole file is there"
+    )
 
 
 def test_readers_that_ignore_the_colour_tag_see_the_same_colours(tmp_path):
@@ -81,7 +90,9 @@ def test_images_read_back_exactly_and_in_natural_order(tmp_path):
     frames = clip(12, 5, 7)
     for i, frame in enumerate(frames):
         suffix = ".PNG" if i % 2 else ".bmp"
-        (tmp_path / f"frame{i}{suffix}").write_bytes(cv2.imencode(suffix.lower(), frame[..., ::-1])[1].tobytes())
+        (tmp_path / f"frame{i}{suffix}").write_bytes(
+            cv2.imencode(suffix.lower(), frame[..., ::-1])[1].tobytes()
+        )
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "._frame0.png").write_bytes(b"left by another system")
     video = read_video(tmp_path)
@@ -91,7 +102,14 @@ def test_images_read_back_exactly_and_in_natural_order(tmp_path):
 
 def test_natural_order_compares_numbers_by_value():
     names = ["f10.png", "f9.png", "F1.png", "f01b.png", "10.png", "a.png"]
-    assert sorted(names, key=natural_key) == ["10.png", "a.png", "F1.png", "f01b.png", "f9.png", "f10.png"]
+    assert sorted(names, key=natural_key) == [
+        "10.png",
+        "a.png",
+        "F1.png",
+        "f01b.png",
+        "f9.png",
+        "f10.png",
+    ]
 
 
 def test_grey_alpha_and_16_bit_images_become_8_bit_rgb(tmp_path):
@@ -119,7 +137,9 @@ def test_large_frames_are_reduced_keeping_their_aspect(tmp_path, kind):
         write_images(path, frames, range(2))
     video = read_video(path, max_size=40)
     assert (video.width, video.height, video.original_size) == (40, 20, (120, 60))
-    assert mean_error(video.frames, cv2.resize(frames[0], (40, 20), interpolation=cv2.INTER_AREA)) < 20
+    assert (
+        mean_error(video.frames, cv2.resize(frames[0], (40, 20), interpolation=cv2.INTER_AREA)) < 20
+    )
 
 
 def test_rotation_in_the_file_is_applied(tmp_path):

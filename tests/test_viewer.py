@@ -50,7 +50,9 @@ def test_a_path_passes_through_its_key_frames_and_moves_evenly_between(count: in
     keys = random_keys(count)
     views, times = smooth_path(keys, 10, 64, 48)
     assert len(views) == len(times) == 10 * (count - 1) + 1
-    for key, pose, at, K in zip(keys, views.world_from_cam[::10], times[::10], views.K[::10], strict=True):
+    for key, pose, at, K in zip(
+        keys, views.world_from_cam[::10], times[::10], views.K[::10], strict=True
+    ):
         np.testing.assert_allclose(pose, key.world_from_cam, atol=1e-9)
         assert at == pytest.approx(key.time)
         assert 2 * np.arctan(24 / K[1, 1]) == pytest.approx(key.fov)
@@ -79,7 +81,9 @@ def test_the_pages_pose_is_ours():
     np.testing.assert_allclose(pose_matrix(wxyz, pose[:3, 3]), pose, atol=1e-12)
 
 
-@pytest.mark.parametrize(("host", "port"), [("203.0.113.9", 8080), ("no such host", 8080), ("127.0.0.1", 99999)])
+@pytest.mark.parametrize(
+    ("host", "port"), [("203.0.113.9", 8080), ("no such host", 8080), ("127.0.0.1", 99999)]
+)
 def test_an_address_that_nobody_can_listen_at_is_refused(host: str, port: int):
     with pytest.raises(InputError, match=re.escape(host) if port == 8080 else "1 to 65535"):
         check_address(host, port)
@@ -103,7 +107,10 @@ def test_each_mode_and_layer_gives_a_picture_of_its_own(page: Page, folder: Path
     scene = load_scene(folder / "out" / "model.pt", torch.device("cpu"))
     picture = picture_function(scene)
     view = scene.cameras[[3]].resized(WIDTH // 2, HEIGHT // 2)
-    shown = [picture(view, 3.0, "colour", *layers) for layers in ((True, True), (True, False), (False, True))]
+    shown = [
+        picture(view, 3.0, "colour", *layers)
+        for layers in ((True, True), (True, False), (False, True))
+    ]
     shown += [picture(view, 3.0, mode, True, True) for mode in ("depth", "mesh")]
     for image in shown:
         assert image.shape == (HEIGHT // 2, WIDTH // 2, 3) and image.dtype == np.uint8
@@ -116,7 +123,9 @@ def page(folder: Path) -> Iterator[Page]:
     """The viewer's page, opened while the scene is being trained."""
     with (
         open_browser() as browser,
-        script(folder, "--view", "--num_epochs=20", "--export=", f"--view_port={free_port()}") as demo,
+        script(
+            folder, "--view", "--num_epochs=20", "--export=", f"--view_port={free_port()}"
+        ) as demo,
     ):
         url = read_until(demo, "viewer: open ").split()[2]
         assert url.startswith("http://127.0.0.1:")
@@ -137,7 +146,9 @@ def script(folder: Path, *flags: str) -> subprocess.Popen:
     log = (folder / "stderr.txt").open("w")
     # a suite started in the background ignores Ctrl-C, and its children with it
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return Interrupted(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=heeding)
+    return Interrupted(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=heeding
+    )
 
 
 class Interrupted(subprocess.Popen):

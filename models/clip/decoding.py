@@ -1,4 +1,5 @@
-"""Video files through ffmpeg, frame by frame: upright, square pixels, 8-bit RGB; what is damaged is told."""
+"""Video files through ffmpeg, frame by frame: upright, square pixels, 8-bit RGB; what is damaged is
+told."""
 
 import re
 import subprocess
@@ -18,7 +19,8 @@ DEFAULT_FPS = 30.0
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 # Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
 _CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,yuv4mpegpipe,mxf,dv"
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,"
+    "yuv4mpegpipe,mxf,dv"
 )
 # Light to 1 at 203 cd/m2 (ITU-R BT.2408), colours of BT.709; the brighter half is bent instead of clipped.
 _TONE_MAP = (
@@ -28,7 +30,8 @@ _TONE_MAP = (
 
 
 def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
-    """Frames of a video file, (H, W, 3) uint8; ffmpeg hands them over as PPM images, which say their own size.
+    """Frames of a video file, (H, W, 3) uint8; ffmpeg hands them over as PPM images, which say
+    their own size.
 
     Interlaced frames are made whole, and high dynamic range is mapped to the usual one.
 
@@ -39,17 +42,34 @@ def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> I
         InputError: no frame can be decoded, or the size changes.
     """
     filters = [*_repairs(_header(path)), f"select='not(mod(n\\,{stride}))'"]
-    filters += [f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}", "setsar=1", "format=rgb24"]
-    command = [*_input(path), "-debug_ts", "-map", "0:v:0", "-vf", ",".join(filters), "-fps_mode", "passthrough"]
+    filters += [
+        f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}",
+        "setsar=1",
+        "format=rgb24",
+    ]
+    command = [
+        *_input(path),
+        "-debug_ts",
+        "-map",
+        "0:v:0",
+        "-vf",
+        ",".join(filters),
+        "-fps_mode",
+        "passthrough",
+    ]
     command += ["-frames:v", str(max_frames)] if max_frames else []
     command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
     shape = None
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+    ) as process:
         try:
             while (image := _read_ppm(process.stdout)) is not None:
                 shape = shape or image.shape
                 if image.shape != shape:
-                    raise InputError(f"{path}: the frame size changes within the video; re-encode it at one size")
+                    raise InputError(
+                        f"{path}: the frame size changes within the video; re-encode it at one size"
+                    )
                 yield image
         finally:
             process.kill()  # after the last frame it has ended already; an early stop must not wait for the rest
@@ -61,13 +81,22 @@ def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> I
 
 def _input(path: Path) -> list[str]:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
-    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-max_pixels", str(MAX_PIXELS)]
+    command += [
+        "-protocol_whitelist",
+        "file",
+        "-format_whitelist",
+        _CONTAINERS,
+        "-max_pixels",
+        str(MAX_PIXELS),
+    ]
     return [*command, "-i", f"file:{path.absolute()}"]
 
 
 def _header(path: Path) -> str:
     """What ffmpeg says of the file's first video stream before it decodes."""
-    said = subprocess.run(_input(path), stdin=subprocess.DEVNULL, capture_output=True, check=False).stderr
+    said = subprocess.run(
+        _input(path), stdin=subprocess.DEVNULL, capture_output=True, check=False
+    ).stderr
     lines = said.decode(errors="replace").splitlines()
     return next((line for line in lines if ": Video: " in line), "")
 
@@ -90,8 +119,11 @@ def _has_tone_map() -> bool:
 
 
 def damaged_frames(log: str) -> set[int]:
-    """Numbers, from 0, of the frames that could not be decoded whole, and of those predicted from them."""
-    damaged, number, spoilt = set(), 0, False
+    """Numbers, from 0, of the frames that could not be decoded whole, and of those predicted from
+    them."""
+    damaged = set()
+    number = 0
+    spoilt = False
     for line in log.splitlines():
         if "corrupt decoded frame" in line:
             spoilt = True
@@ -117,7 +149,11 @@ def _read_ppm(stream: IO[bytes]) -> ndarray | None:
     width, height = map(int, stream.readline().split())
     stream.readline()  # the maximum, 255
     data = stream.read(width * height * 3)
-    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == width * height * 3 else None
+    return (
+        np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        if len(data) == width * height * 3
+        else None
+    )
 
 
 def _decode_failure(path: Path, log: str) -> str:

@@ -1,4 +1,5 @@
-"""Frames that would mislead: blank ones, flashes, other scenes; found by small pictures of each, and named."""
+"""Frames that would mislead: blank ones, flashes, other scenes; found by small pictures of each,
+and named."""
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ FLASH = 40.0
 """Grey levels by which a frame's mean differs from its neighbours' in a flash."""
 REACH = 3
 """Neighbours on either side by which a flash is judged; it lasts fewer frames."""
-CUT_LIKENESS, CUT_DROP = 0.35, 0.4
-"""Two frames less alike than the first, and by the second less than is usual in the clip, are of two scenes."""
+CUT_LIKENESS = 0.35
+CUT_DROP = 0.4
+"""Two frames less alike than the first, and by the second less than is usual in the clip, are of
+two scenes."""
 
 
 def small_picture(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "18 32"]:
@@ -22,14 +25,18 @@ def small_picture(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "18 32
     return cv2.resize(grey, SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def misleading(pictures: Float[np.ndarray, "F 18 32"], damaged: set[int] = frozenset()) -> dict[int, str]:
-    """What is wrong with each frame that should be left out, by its number; nothing where fewer than 2 would be left.
+def misleading(
+    pictures: Float[np.ndarray, "F 18 32"], damaged: set[int] = frozenset()
+) -> dict[int, str]:
+    """What is wrong with each frame that should be left out, by its number; nothing where fewer
+    than 2 would be left.
 
     Args:
         damaged: frames that the decoder could not read whole.
     """
     wrong = {t: "damaged" for t in sorted(damaged) if t < len(pictures)}
-    contrast, mean = pictures.std((1, 2)), pictures.mean((1, 2))
+    contrast = pictures.std((1, 2))
+    mean = pictures.mean((1, 2))
     for t in range(len(pictures)):
         if t not in wrong and contrast[t] < BLANK:
             wrong[t] = "blank"
@@ -48,7 +55,8 @@ def _flashes(mean: Float[np.ndarray, "F"], sound: list[int]) -> list[int]:
     """Frames much brighter or darker than the middle of those around them, on both sides."""
     found = []
     for k, t in enumerate(sound):
-        before, after = sound[max(0, k - REACH) : k], sound[k + 1 : k + 1 + REACH]
+        before = sound[max(0, k - REACH) : k]
+        after = sound[k + 1 : k + 1 + REACH]
         if len(before) < 2 or len(after) < 2:
             continue
         step = [mean[t] - np.median(mean[side]) for side in (before, after)]
@@ -63,7 +71,9 @@ def _scenes(pictures: np.ndarray, sound: list[int]) -> list[list[int]]:
     flat = flat - flat.mean(1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
     likeness = (flat[1:] * flat[:-1]).sum(1)
-    cuts = np.flatnonzero((likeness < CUT_LIKENESS) & (likeness < np.median(likeness) - CUT_DROP)) + 1
+    cuts = (
+        np.flatnonzero((likeness < CUT_LIKENESS) & (likeness < np.median(likeness) - CUT_DROP)) + 1
+    )
     return [sound[a:b] for a, b in zip([0, *cuts], [*cuts, len(sound)], strict=True)]
 
 

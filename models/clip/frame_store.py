@@ -11,9 +11,11 @@ GROWTH = 8
 
 
 class FrameStore:
-    """Frames as they come: in memory, or from a limit on in a temporary file, whose pages the system can take back.
+    """Frames as they come: in memory, or from a limit on in a temporary file, whose pages the
+    system can take back.
 
-    In memory they are one array from the start: thousands of arrays, once freed, would stay with the process.
+    In memory they are one array from the start: thousands of arrays, once freed, would stay with
+    the process.
     """
 
     def __init__(self, limit: int | None):
@@ -23,7 +25,9 @@ class FrameStore:
 
     def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
         """Takes one more frame."""
-        self.shape, begin, self.count = frame.shape, self.count * frame.nbytes, self.count + 1
+        self.shape = frame.shape
+        begin = self.count * frame.nbytes
+        self.count = self.count + 1
         end = begin + frame.nbytes
         if self.file is None and self.limit is not None and end > self.limit:
             self.file = tempfile.TemporaryFile()  # noqa: SIM115, the array keeps it open
@@ -33,7 +37,9 @@ class FrameStore:
             self.file.write(np.ascontiguousarray(frame).data)
             return
         if end > len(self.frames):
-            self.frames.resize(end + end // GROWTH, refcheck=False)  # large blocks are moved, not copied
+            self.frames.resize(
+                end + end // GROWTH, refcheck=False
+            )  # large blocks are moved, not copied
         self.frames[begin:end] = frame.reshape(-1)
 
     def array(self) -> UInt8[ndarray, "F H W 3"]:

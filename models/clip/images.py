@@ -1,4 +1,5 @@
-"""Image files and the folders that hold them: natural order, 8-bit RGB in, PNG out under a temporary name."""
+"""Image files and the folders that hold them: natural order, 8-bit RGB in, PNG out under a
+temporary name."""
 
 import re
 from collections.abc import Iterable
@@ -30,7 +31,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sorting key under which frame2 comes before frame10."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name.lower()) if part]
+    return [
+        (0, int(part)) if part.isdecimal() else (1, part)
+        for part in re.split(r"(\d+)", name.lower())
+        if part
+    ]
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -40,17 +45,26 @@ def image_paths(folder: Path) -> list[Path]:
         InputError: the folder cannot be listed or holds no image.
     """
     try:
-        names = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+        names = [
+            p
+            for p in folder.iterdir()
+            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+        ]
     except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}); check its permissions") from error
+        raise InputError(
+            f"{folder}: the folder cannot be read ({error.strerror}); check its permissions"
+        ) from error
     if not names:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{folder}: the folder holds no images; put the frames there as {suffixes}")
+        raise InputError(
+            f"{folder}: the folder holds no images; put the frames there as {suffixes}"
+        )
     return sorted(names, key=lambda p: (natural_key(p.name), p.name))
 
 
 def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
-    """One image as 8-bit RGB: grey is repeated, alpha dropped, 16 bits rounded to 8, EXIF rotation applied.
+    """One image as 8-bit RGB: grey is repeated, alpha dropped, 16 bits rounded to 8, EXIF rotation
+    applied.
 
     Raises:
         InputError: the file cannot be read or decoded, or is cut short.
@@ -58,14 +72,20 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
     try:
         data = read_limited(path)
     except OSError as error:
-        raise InputError(f"{path}: the image cannot be read ({error.strerror}); check the file") from error
+        raise InputError(
+            f"{path}: the image cannot be read ({error.strerror}); check the file"
+        ) from error
     width, height = claimed_size(data) or (0, 0)
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(f"{path}: claims {width}x{height} pixels, more than can be worked on; reduce or remove it")
+        raise InputError(
+            f"{path}: claims {width}x{height} pixels, more than can be worked on; reduce or remove it"
+        )
     image = None
     if width and height and not _is_cut_short(data):
         with suppress(cv2.error, MemoryError), bounded_memory(16 * width * height + HEADROOM):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            image = cv2.imdecode(
+                np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+            )
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")
     if image.dtype == np.uint16:
@@ -74,7 +94,8 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """True for a JPEG or PNG without its end marker; OpenCV decodes such a file to a half-grey image and no error."""
+    """True for a JPEG or PNG without its end marker; OpenCV decodes such a file to a half-grey
+    image and no error."""
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data
     return data.startswith(b"\x89PNG") and b"IEND" not in data
@@ -91,10 +112,13 @@ def write_image(path: Path, image: UInt8[ndarray, "H W *C"]) -> None:
     write_bytes(path, encoded.tobytes())
 
 
-def write_images(folder: str | Path, frames: Iterable[UInt8[ndarray, "H W *C"]], indices: Iterable[int]) -> None:
+def write_images(
+    folder: str | Path, frames: Iterable[UInt8[ndarray, "H W *C"]], indices: Iterable[int]
+) -> None:
     """Writes each frame to ``folder/%05d.png``, numbered by ``indices``; creates the folder.
 
-    Numbered PNGs that an earlier run left there are removed, so that the folder holds this set alone.
+    Numbered PNGs that an earlier run left there are removed, so that the folder holds this set
+    alone.
 
     Raises:
         InputError: the folder cannot be made or written.

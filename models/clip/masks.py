@@ -27,8 +27,9 @@ def read_masks(
 ) -> Bool[ndarray, "F H W"]:
     """Reads a folder of mask images (white = moving, natural name order) or a mask video.
 
-    There is one mask for every frame taken or one for every frame of the clip, of which ``frame_indices`` are taken;
-    each has the size worked on (``width``, ``height``) or the clip's ``original_size``.
+    There is one mask for every frame taken or one for every frame of the clip, of which
+    ``frame_indices`` are taken; each has the size worked on (``width``, ``height``) or the clip's
+    ``original_size``.
 
     Raises:
         InputError: the path cannot be read, or the number or a size of the masks fits neither.
@@ -38,42 +39,61 @@ def read_masks(
     sizes = {(width, height), original_size or (width, height)}
     if not path.is_dir():
         masks = [_mask(image, path, sizes, width, height) for image in iterate_frames(path)]
-        return np.stack([masks[i] for i in _chosen(path, len(masks), num_frames, frame_indices, original_frames)])
+        return np.stack(
+            [
+                masks[i]
+                for i in _chosen(path, len(masks), num_frames, frame_indices, original_frames)
+            ]
+        )
     paths = image_paths(path)
     chosen = _chosen(path, len(paths), num_frames, frame_indices, original_frames)
-    masks, brightest = np.empty((len(chosen), height, width), bool), 0
+    masks = np.empty((len(chosen), height, width), bool)
+    brightest = 0
     for i, k in enumerate(chosen):
         image = read_image(paths[k])
         brightest = max(brightest, int(image.max()))
         masks[i] = _mask(image, paths[k], sizes, width, height)
     if 0 < brightest <= _WHITE:
-        raise InputError(f"{path}: the brightest mask value is {brightest}, white is 255; save moving pixels as 255")
+        raise InputError(
+            f"{path}: the brightest mask value is {brightest}, white is 255; save moving pixels as 255"
+        )
     return masks
 
 
-def _chosen(path: Path, count: int, num_frames: int, frame_indices: ndarray, original_frames: int | None) -> ndarray:
+def _chosen(
+    path: Path, count: int, num_frames: int, frame_indices: ndarray, original_frames: int | None
+) -> ndarray:
     """Which of ``count`` masks belong to the frames taken."""
     if count == num_frames:
         return np.arange(num_frames)
     if count == original_frames or (original_frames is None and count > frame_indices[-1]):
         return np.asarray(frame_indices)
     clip = f"the {original_frames} of the clip" if original_frames else "every frame of the clip"
-    raise InputError(f"{path}: holds {count} masks, expected {num_frames} (one for each frame taken) or {clip}")
+    raise InputError(
+        f"{path}: holds {count} masks, expected {num_frames} (one for each frame taken) or {clip}"
+    )
 
 
-def _mask(image: ndarray, path: Path, sizes: set[tuple[int, int]], width: int, height: int) -> Bool[ndarray, "H W"]:
+def _mask(
+    image: ndarray, path: Path, sizes: set[tuple[int, int]], width: int, height: int
+) -> Bool[ndarray, "H W"]:
     found = image.shape[1], image.shape[0]
     if found not in sizes:
         expected = " or ".join(f"{w}x{h}" for w, h in sorted(sizes))
-        raise InputError(f"{path}: the mask is {found[0]}x{found[1]}, expected {expected}; make masks from this clip")
+        raise InputError(
+            f"{path}: the mask is {found[0]}x{found[1]}, expected {expected}; make masks from this clip"
+        )
     white = np.where(image.max(2) > _WHITE, np.uint8(255), np.uint8(0))
     if found != (width, height):
         white = cv2.resize(white, (width, height), interpolation=cv2.INTER_AREA)
     return white > _WHITE
 
 
-def at_points(images: Shaped[ndarray, "F H W"], xy: Float[ndarray, "F N 2"]) -> Shaped[ndarray, "F N"]:
-    """Values of each frame's mask or label image at its points, in pixels; beyond the border those of the border."""
+def at_points(
+    images: Shaped[ndarray, "F H W"], xy: Float[ndarray, "F N 2"]
+) -> Shaped[ndarray, "F N"]:
+    """Values of each frame's mask or label image at its points, in pixels; beyond the border those
+    of the border."""
     height, width = images.shape[1:]
     out = np.empty(xy.shape[:2], images.dtype)
     for t, (image, points) in enumerate(zip(images, xy, strict=True)):
@@ -94,7 +114,9 @@ def dilate(masks: Bool[ndarray, "F H W"], pixels: int) -> Bool[ndarray, "F H W"]
     return out
 
 
-def write_masks(folder: str | Path, masks: Bool[ndarray, "F H W"], indices: Iterable[int] | None = None) -> None:
+def write_masks(
+    folder: str | Path, masks: Bool[ndarray, "F H W"], indices: Iterable[int] | None = None
+) -> None:
     """Writes masks as ``folder/%05d.png``, white = moving, numbered from 0 or by ``indices``.
 
     Raises:

@@ -36,7 +36,8 @@ FRAMES_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Video:
-    """The frames taken from a clip, of one size; in memory, or in a file that the system pages in."""
+    """The frames taken from a clip, of one size; in memory, or in a file that the system pages
+    in."""
 
     frames: UInt8[ndarray, "F H W 3"]
     """RGB, upright, reduced to ``max_size``."""
@@ -75,17 +76,21 @@ def read_video(
     keep: Sequence[int] | None = None,
     memory: int | None = None,
 ) -> Video:
-    """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames`` of them.
+    """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames``
+    of them.
 
-    A frame whose longer side exceeds ``max_size`` pixels is reduced to it. Rotation and pixel-aspect tags are applied.
-    Frames that would mislead (damaged, blank, of another scene; see ``frame_checks``) are left out and named.
+    A frame whose longer side exceeds ``max_size`` pixels is reduced to it. Rotation and
+    pixel-aspect tags are applied. Frames that would mislead (damaged, blank, of another scene; see
+    ``frame_checks``) are left out and named.
 
     Args:
         keep: leave out all frames but those of these numbers, and none of them.
-        memory: bytes that a run may take; where the frames need much of them they are kept in a temporary file.
+        memory: bytes that a run may take; where the frames need much of them they are kept in a
+            temporary file.
 
     Raises:
-        InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of unlike sizes.
+        InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of
+            unlike sizes.
     """
     path = Path(path)
     _check_settings(max_frames, stride, max_size)
@@ -115,22 +120,29 @@ def _sound(video: Video, damaged: set[int], share: int | None) -> Video:
     notes = [f"frames left out: {named(numbers)}"] if numbers else []
     same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
     if 0 < len(same) <= len(video) / 2:
-        notes.append(f"frames that repeat the one before: {named({int(video.frame_indices[k]): 'kept' for k in same})}")
+        notes.append(
+            f"frames that repeat the one before: {named({int(video.frame_indices[k]): 'kept' for k in same})}"
+        )
     kept = np.array([place not in wrong for place in range(len(video))])
     return _taken(video, kept, tuple(notes), share)
 
 
-def _taken(video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...], share: int | None) -> Video:
+def _taken(
+    video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...], share: int | None
+) -> Video:
     if kept.all():
         return replace(video, notes=notes)
     store = FrameStore(share)
     for place in np.flatnonzero(kept):
         store.add(video.frames[place])
-    return replace(video, frames=store.array(), frame_indices=video.frame_indices[kept], notes=notes)
+    return replace(
+        video, frames=store.array(), frame_indices=video.frame_indices[kept], notes=notes
+    )
 
 
 def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
-    """Every frame of a video file at its own size, one by one, so that a long clip need not be held in memory.
+    """Every frame of a video file at its own size, one by one, so that a long clip need not be held
+    in memory.
 
     Raises:
         InputError: the path is missing, no video or corrupt.
@@ -143,16 +155,22 @@ def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
 def check_exists(path: Path) -> None:
     """Raises InputError where nothing is at ``path``."""
     if not os.path.exists(path):
-        raise InputError(f"{path}: there is no such file or folder; give a video file or a folder of images")
+        raise InputError(
+            f"{path}: there is no such file or folder; give a video file or a folder of images"
+        )
     if not is_file(path) and not path.is_dir():
-        raise InputError(f"{path}: is neither a file nor a folder; give a video file or a folder of images")
+        raise InputError(
+            f"{path}: is neither a file nor a folder; give a video file or a folder of images"
+        )
 
 
 def _check_settings(max_frames: int | None, stride: int, max_size: int) -> None:
     if stride < 1:
         raise InputError(f"stride is {stride}; give 1 for every frame, 2 for every other")
     if max_frames is not None and max_frames < 1:
-        raise InputError(f"max_frames is {max_frames}; give a positive number, or leave it out for the whole clip")
+        raise InputError(
+            f"max_frames is {max_frames}; give a positive number, or leave it out for the whole clip"
+        )
     if max_size < 16:
         raise InputError(f"max_size is {max_size}; give the longer side in pixels, 16 or more")
 
@@ -171,7 +189,8 @@ def _read_folder(
 ) -> tuple[Video, set[int]]:
     paths = image_paths(path)
     indices = np.arange(len(paths))[::stride][:max_frames]
-    frames, first = FrameStore(share), None
+    frames = FrameStore(share)
+    first = None
     for i in indices:
         image = read_image(paths[i])
         height, width = image.shape[:2]

@@ -18,8 +18,9 @@ from models.run import InputError, take_place, write_error
 class VideoWriter:
     """Writes frames as they come to an H.264 MP4 that browsers play; a context manager.
 
-    The file appears under its name only when the block ends without an error. Odd sizes are padded to even ones by
-    repeating the last column or row, since yuv420p stores colour at half resolution.
+    The file appears under its name only when the block ends without an error. Odd sizes are padded
+    to even ones by repeating the last column or row, since yuv420p stores colour at half
+    resolution.
 
     Raises:
         InputError: the folder is missing or cannot be written, or the disk is full.
@@ -29,7 +30,8 @@ class VideoWriter:
         """``crf``: quality of x264, 0 lossless, 16 near-visually-lossless, 23 its default."""
         self.path = Path(path)
         self._temporary = self.path.with_name(self.path.name + ".part")
-        self._fps, self._crf = fps, crf
+        self._fps = fps
+        self._crf = crf
         self._process: subprocess.Popen | None = None
         self._shape: tuple[int, ...] | None = None
 
@@ -60,17 +62,49 @@ class VideoWriter:
     def _start(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo"]
-        command += ["-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:.6f}", "-i", "pipe:0"]
+        command = [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            "-y",
+            "-f",
+            "rawvideo",
+        ]
+        command += [
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{width}x{height}",
+            "-r",
+            f"{self._fps:.6f}",
+            "-i",
+            "pipe:0",
+        ]
         # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.
-        command += ["-vf", f"scale=out_color_matrix=bt601:out_range=tv:{SCALE_FLAGS},format=yuv420p"]
+        command += [
+            "-vf",
+            f"scale=out_color_matrix=bt601:out_range=tv:{SCALE_FLAGS},format=yuv420p",
+        ]
         command += ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
-        command += ["-c:v", "libx264", "-crf", str(self._crf), "-preset", "fast", "-movflags", "+faststart"]
+        command += [
+            "-c:v",
+            "libx264",
+            "-crf",
+            str(self._crf),
+            "-preset",
+            "fast",
+            "-movflags",
+            "+faststart",
+        ]
         command += ["-f", "mp4", f"file:{self._temporary.absolute()}"]
-        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        pipe = subprocess.PIPE
+        null = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=self._log)
 
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -96,18 +130,24 @@ class VideoWriter:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process.stdin.raw.close() if hasattr(self._process.stdin, "raw") else self._process.stdin.close()
+            self._process.stdin.raw.close() if hasattr(
+                self._process.stdin, "raw"
+            ) else self._process.stdin.close()
         self._log.close()
         self._temporary.unlink(missing_ok=True)
 
     def _failure(self) -> InputError:
         self._process.wait()
         lines = text_of(self._log).strip().splitlines()
-        return write_error(self.path, lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}")
+        return write_error(
+            self.path,
+            lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}",
+        )
 
 
 def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:
-    """Writes RGB frames (an array or any iterable, consumed one by one) to an H.264 MP4; see :class:`VideoWriter`.
+    """Writes RGB frames (an array or any iterable, consumed one by one) to an H.264 MP4; see
+    :class:`VideoWriter`.
 
     Raises:
         InputError: the folder is missing or cannot be written, or the disk is full.

@@ -26,23 +26,36 @@ def holds_inverse(samples: list[tuple[Float[np.ndarray, "P"], Float[np.ndarray, 
     return vote >= 0
 
 
-def fit_inverse_depth(value: Float[np.ndarray, "N"], rho: Float[np.ndarray, "N"]) -> tuple[float, float, float] | None:
-    """Scale, shift and robust error of inverse depth rho ~ scale * value + shift; None if it cannot be told.
+def fit_inverse_depth(
+    value: Float[np.ndarray, "N"], rho: Float[np.ndarray, "N"]
+) -> tuple[float, float, float] | None:
+    """Scale, shift and robust error of inverse depth rho ~ scale * value + shift; None if it cannot
+    be told.
 
-    The shift stays 0 where it explains nothing: without spread in the values it cannot be told from the scale.
+    The shift stays 0 where it explains nothing: without spread in the values it cannot be told from
+    the scale.
     """
     if len(rho) < MIN_POINTS:
         return None
-    scale = _least_deviations(value[:, None], rho, np.array([np.median(rho / np.maximum(value, 1e-12))]))[0]
-    shift, left = 0.0, np.abs(rho - scale * value)
-    steeper, moved = _least_deviations(np.stack([value, np.ones_like(value)], 1), rho, _median_line(value, rho))
+    scale = _least_deviations(
+        value[:, None], rho, np.array([np.median(rho / np.maximum(value, 1e-12))])
+    )[0]
+    shift = 0.0
+    left = np.abs(rho - scale * value)
+    steeper, moved = _least_deviations(
+        np.stack([value, np.ones_like(value)], 1), rho, _median_line(value, rho)
+    )
     other = np.abs(rho - steeper * value - moved)
     if steeper > 0 and other.mean() < SHIFT_GAIN * left.mean():
-        scale, shift, left = steeper, moved, other
+        scale = steeper
+        shift = moved
+        left = other
     return (float(scale), float(shift), 1.4826 * float(np.median(left))) if scale > 0 else None
 
 
-def _least_deviations(A: Float[np.ndarray, "N P"], b: Float[np.ndarray, "N"], start: np.ndarray) -> np.ndarray:
+def _least_deviations(
+    A: Float[np.ndarray, "N P"], b: Float[np.ndarray, "N"], start: np.ndarray
+) -> np.ndarray:
     """The x that minimises the sum of |b - A x|, by reweighted least squares."""
     x = start
     for _ in range(ROUNDS):
@@ -54,7 +67,8 @@ def _least_deviations(A: Float[np.ndarray, "N P"], b: Float[np.ndarray, "N"], st
 
 
 def _median_line(value: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Scale and shift by medians of pairs, which a quarter of wrong points does not move (after Theil and Sen)."""
+    """Scale and shift by medians of pairs, which a quarter of wrong points does not move (after
+    Theil and Sen)."""
     order = np.argsort(value, kind="stable")
     half = len(order) // 2
     rise = value[order[-half:]] - value[order[:half]]

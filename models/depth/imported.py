@@ -1,4 +1,5 @@
-"""What another program's 3D tracker found for this clip, brought to its frames: tracks, cameras and depth."""
+"""What another program's 3D tracker found for this clip, brought to its frames: tracks, cameras and
+depth."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ FITTING = 0.6
 """Share of the sightings, movers among them, that imported cameras must explain to be used."""
 MIN_PAIRS = 12
 """Background points beside imported ones below which their depth cannot be compared."""
-NEIGHBOURS, REACH = 4, 0.05
-"""How many imported points tell the depth of a pixel, and how far they reach as a share of the longer side."""
+NEIGHBOURS = 4
+REACH = 0.05
+"""How many imported points tell the depth of a pixel, and how far they reach as a share of the
+longer side."""
 SPREAD = 0.03
 """Relative standard deviation that imported depth is credited with."""
 _ASPECT_TOLERANCE = 0.03
@@ -42,16 +45,19 @@ class Imported:
 
 
 def read_imported(path: Path, video: Video) -> Imported:
-    """The file of TAPIP3D, SpaTrackerV2 or a script around it for the frames taken; see ``load_tracks``.
+    """The file of TAPIP3D, SpaTrackerV2 or a script around it for the frames taken; see
+    ``load_tracks``.
 
-    It has one frame for each frame taken or for each of the clip; images of another size (trackers shrink them) are
-    brought to the frames'.
+    It has one frame for each frame taken or for each of the clip; images of another size (trackers
+    shrink them) are brought to the frames'.
 
     Raises:
         InputError: the file cannot be read, or is of another clip.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file; give the .npz or .pt that the other program saved")
+        raise InputError(
+            f"{path}: there is no such file; give the .npz or .pt that the other program saved"
+        )
     found = load_tracks(path)
     rows = _rows(path, len(found), video)
     if abs(found.width / found.height / (video.width / video.height) - 1) > _ASPECT_TOLERANCE:
@@ -60,12 +66,15 @@ def read_imported(path: Path, video: Video) -> Imported:
             f"{video.width}x{video.height}; import the result for this clip, not cropped"
         )
     scale = torch.tensor([video.width / found.width, video.height / found.height])
-    xy, visible = (found.xy[rows] * scale).numpy(), found.visible[rows].numpy()
+    xy = (found.xy[rows] * scale).numpy()
+    visible = found.visible[rows].numpy()
     inside = ((xy >= 0) & (xy < [video.width, video.height])).all(-1)
     cameras = found.cameras[rows].resized(video.width, video.height)
     depth = cameras.to_camera(found.xyz[rows].double())[..., 2].numpy()
     visible = visible & inside & (depth > 0)
-    return Imported(path, np.where(np.isfinite(xy), xy, 0).astype(np.float32), visible, depth, cameras)
+    return Imported(
+        path, np.where(np.isfinite(xy), xy, 0).astype(np.float32), visible, depth, cameras
+    )
 
 
 def _rows(path: Path, count: int, video: Video) -> list[int]:
@@ -82,7 +91,8 @@ def _rows(path: Path, count: int, video: Video) -> list[int]:
 
 
 def fitting_cameras(imported: Imported, report: Callable[[str], None]) -> Cameras | None:
-    """The imported cameras where they explain the imported tracks, else None, for cameras to be solved anew."""
+    """The imported cameras where they explain the imported tracks, else None, for cameras to be
+    solved anew."""
     points = triangulate(imported.xy, imported.visible, imported.cameras)
     share = float(points.agrees.sum() / max(imported.visible.sum(), 1))
     used = share > FITTING
@@ -103,13 +113,17 @@ class SparseDepth:
     trusted: bool = True
     """Every file that can be aligned is used."""
 
-    def at(self, t: int, xy: Float[np.ndarray, "N 2"]) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-        """z-depth at pixels of frame t from the nearest imported points, and its relative standard deviation.
+    def at(
+        self, t: int, xy: Float[np.ndarray, "N 2"]
+    ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        """z-depth at pixels of frame t from the nearest imported points, and its relative standard
+        deviation.
 
         NaN where none is near.
         """
         own = np.flatnonzero(self.imported.visible[t])
-        depth, spread = np.full(len(xy), np.nan), np.full(len(xy), np.nan)
+        depth = np.full(len(xy), np.nan)
+        spread = np.full(len(xy), np.nan)
         if not len(own) or not len(xy):
             return depth, spread
         reach = REACH * max(self.imported.cameras.width, self.imported.cameras.height)
@@ -131,7 +145,8 @@ class SparseDepth:
 
 
 def align_imported(imported: Imported, background: Tracks) -> SparseDepth:
-    """Imported depth in the scale of a background, by its points that lie beside imported ones in the image.
+    """Imported depth in the scale of a background, by its points that lie beside imported ones in
+    the image.
 
     Raises:
         InputError: hardly any imported point lies beside one of the background.
@@ -145,15 +160,20 @@ def align_imported(imported: Imported, background: Tracks) -> SparseDepth:
             "scale here; track a grid over the whole image, not the mover alone"
         )
     middle = [float(np.median(r)) for r, used in zip(ratios, good, strict=True) if used]
-    return SparseDepth(imported, np.exp(np.interp(np.arange(len(good)), np.flatnonzero(good), np.log(middle))))
+    return SparseDepth(
+        imported, np.exp(np.interp(np.arange(len(good)), np.flatnonzero(good), np.log(middle)))
+    )
 
 
 def _ratios(imported: Imported, background: Tracks, t: int, reach: float) -> Float[np.ndarray, "P"]:
     """Background depth over imported depth at imported points with a background point close by."""
-    seen, own = background.visible[t].numpy(), np.flatnonzero(imported.visible[t])
+    seen = background.visible[t].numpy()
+    own = np.flatnonzero(imported.visible[t])
     if not seen.any() or not len(own):
         return np.zeros(0)
-    image, depth = (v[0].numpy() for v in background.cameras[[t]].project(background.xyz[t].double()))
+    image, depth = (
+        v[0].numpy() for v in background.cameras[[t]].project(background.xyz[t].double())
+    )
     distance, index = cKDTree(image[seen]).query(imported.xy[t, own])
     near = distance < reach
     return depth[seen][index[near]] / imported.depth[t, own[near]]

@@ -1,4 +1,5 @@
-"""Depth of movers from maps or imports: the relief of their points, and with the ground they touch their distance."""
+"""Depth of movers from maps or imports: the relief of their points, and with the ground they touch
+their distance."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -39,9 +40,9 @@ def mover_depth(
 ) -> Float[np.ndarray, "F N"]:
     """z-depth of each moving track in each frame, in world units.
 
-    A mover's distance is the mean, by certainty, of what was found so far (from the ground it touches) and of
-    ``depth``. Its relief is ``depth``'s, unless it has one already. Both are smooth over time. Where ``depth`` says
-    nothing what was found stays.
+    A mover's distance is the mean, by certainty, of what was found so far (from the ground it
+    touches) and of ``depth``. Its relief is ``depth``'s, unless it has one already. Both are smooth
+    over time. Where ``depth`` says nothing what was found stays.
 
     Args:
         xy: pixels.
@@ -49,7 +50,8 @@ def mover_depth(
         movers: number of the mover of each track.
         found: z-depth of each track so far, in world units.
     """
-    near, spread = np.full(visible.shape, np.nan), np.full(visible.shape, np.nan)
+    near = np.full(visible.shape, np.nan)
+    spread = np.full(visible.shape, np.nan)
     for t in range(len(xy)):
         z, spread[t, visible[t]] = depth.at(t, xy[t, visible[t]])
         near[t, visible[t]] = np.log(z)
@@ -70,7 +72,9 @@ def _mover(near: np.ndarray, spread: np.ndarray, before: np.ndarray) -> Float[np
     certain = np.where(told, 1 / np.maximum(_middle(spread)[0], 1e-3) ** 2, 0)
     prior = 1 / CONTACT_UNCERTAINTY**2
     distance = (middle * certain + contact * prior) / (certain + prior)
-    distance = gaussian_filter1d(median_filter(distance, 5, mode="nearest"), SMOOTHING, mode="nearest")
+    distance = gaussian_filter1d(
+        median_filter(distance, 5, mode="nearest"), SMOOTHING, mode="nearest"
+    )
     own_relief = before - contact[:, None]
     relief = own_relief if np.nanmax(np.abs(own_relief)) > HAS_RELIEF else near - middle[:, None]
     relief = np.clip(relief, -np.log(RELIEF), np.log(RELIEF))
@@ -78,7 +82,8 @@ def _mover(near: np.ndarray, spread: np.ndarray, before: np.ndarray) -> Float[np
 
 
 def _middle(values: np.ndarray) -> tuple[Float[np.ndarray, "F"], Bool[np.ndarray, "F"]]:
-    """Median over the tracks in each frame, gaps bridged, and which frames have one of their own."""
+    """Median over the tracks in each frame, gaps bridged, and which frames have one of their
+    own."""
     told = np.isfinite(values).any(1)
     middle = np.nanmedian(values[told], 1)
     return np.interp(np.arange(len(values)), np.flatnonzero(told), middle), told

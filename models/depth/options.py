@@ -38,11 +38,14 @@ class DepthOptions:
     depth: str | None = None
     """Learned depth: depth_anything or depth_pro (pip install -r requirements-learned.txt)."""
     depth_checkpoint: str | None = None
-    """Its weights: a folder or a hub name; submodules/<name>, or else the usual weights, if not given."""
+    """Its weights: a folder or a hub name; submodules/<name>, or else the usual weights, if not
+    given."""
     depth_path: Path | None = None
-    """Depth of your own: a folder with a .npy or 16-bit PNG for each frame, depth or inverse depth in any unit."""
+    """Depth of your own: a folder with a .npy or 16-bit PNG for each frame, depth or inverse depth
+    in any unit."""
     allow_download: bool = False
-    """Let learned depth and masks fetch their weights from the hub; nothing is downloaded without this."""
+    """Let learned depth and masks fetch their weights from the hub; nothing is downloaded without
+    this."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class LearnedOptions(DepthOptions):
     masks: str | None = None
     """Learned masks: sam2, prompted by the masks that motion gives."""
     masks_checkpoint: str | None = None
-    """Its weights: a folder or a hub name; submodules/<name>, or else the usual weights, if not given."""
+    """Its weights: a folder or a hub name; submodules/<name>, or else the usual weights, if not
+    given."""
 
 
 def check_depth_options(options: DepthOptions) -> None:
@@ -62,11 +66,15 @@ def check_depth_options(options: DepthOptions) -> None:
         InputError: the names are not known or do not go together.
     """
     if options.depth is not None and options.depth_path is not None:
-        raise InputError(f"--depth {options.depth} and --depth_path {options.depth_path} exclude each other; give one")
+        raise InputError(
+            f"--depth {options.depth} and --depth_path {options.depth_path} exclude each other; give one"
+        )
     if options.depth is not None:
         check_depth_model(options.depth)
     elif options.depth_checkpoint is not None:
-        raise InputError(f"--depth_checkpoint {options.depth_checkpoint} is of no use without --depth; add its name")
+        raise InputError(
+            f"--depth_checkpoint {options.depth_checkpoint} is of no use without --depth; add its name"
+        )
 
 
 def check_learned_options(options: LearnedOptions, mask_path: Path | None) -> None:
@@ -79,9 +87,13 @@ def check_learned_options(options: LearnedOptions, mask_path: Path | None) -> No
     if options.masks is not None:
         check_mask_model(options.masks)
         if mask_path is not None:
-            raise InputError(f"--masks {options.masks} and --mask_path {mask_path} exclude each other; give one")
+            raise InputError(
+                f"--masks {options.masks} and --mask_path {mask_path} exclude each other; give one"
+            )
     elif options.masks_checkpoint is not None:
-        raise InputError(f"--masks_checkpoint {options.masks_checkpoint} is of no use without --masks; add its name")
+        raise InputError(
+            f"--masks_checkpoint {options.masks_checkpoint} is of no use without --masks; add its name"
+        )
 
 
 def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
@@ -98,7 +110,8 @@ def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
 def depth_maps(
     options: DepthOptions, video: Video, folder: Path, device: str, progress: Callable[[int], None]
 ) -> DepthMaps | None:
-    """The depth maps given, or made by the model asked for and kept in ``folder``/depth, now or by an earlier run.
+    """The depth maps given, or made by the model asked for and kept in ``folder``/depth, now or by
+    an earlier run.
 
     None where there are none.
 
@@ -108,7 +121,9 @@ def depth_maps(
     kept = folder / DEPTH_FOLDER
     path = options.depth_path
     if options.depth is not None:
-        model = open_depth_model(options.depth, options.depth_checkpoint, options.allow_download, device)
+        model = open_depth_model(
+            options.depth, options.depth_checkpoint, options.allow_download, device
+        )
         write_depth_maps(subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
         path = kept
     elif path is None and kept.is_dir() and any(kept.iterdir()):
@@ -116,25 +131,34 @@ def depth_maps(
     elif path is None:
         return None
     inverse = True if path.resolve() == kept.resolve() else None
-    return read_depth(path, video.width, video.height, video.frame_indices, video.original_frames, inverse)
+    return read_depth(
+        path, video.width, video.height, video.frame_indices, video.original_frames, inverse
+    )
 
 
 def weights_and_maps(options: DepthOptions) -> dict[str, str | Path | None]:
-    """The files and folders that these options stand for, by what is in them; None where an option is not given."""
+    """The files and folders that these options stand for, by what is in them; None where an option
+    is not given."""
 
     def weights(name: str | None, checkpoint: str | None) -> str | Path | None:
         return checkpoint or (None if name is None else SUBMODULES / name)
 
-    files = {"depth": options.depth_path, "depth weights": weights(options.depth, options.depth_checkpoint)}
+    files = {
+        "depth": options.depth_path,
+        "depth weights": weights(options.depth, options.depth_checkpoint),
+    }
     if isinstance(options, LearnedOptions):
         files["mask weights"] = weights(options.masks, options.masks_checkpoint)
     return files
 
 
 def forget_depth(options: DepthOptions, folder: Path) -> None:
-    """Removes maps that a model of an earlier run left, where this run makes none: they may be of other frames."""
+    """Removes maps that a model of an earlier run left, where this run makes none: they may be of
+    other frames."""
     kept = folder / DEPTH_FOLDER
-    if options.depth is None and (options.depth_path is None or options.depth_path.resolve() != kept.resolve()):
+    if options.depth is None and (
+        options.depth_path is None or options.depth_path.resolve() != kept.resolve()
+    ):
         remove_depth_maps(kept)
 
 
@@ -153,8 +177,14 @@ def tracks_depth(
     Args:
         xyz: world positions (F, N, 3) that the tracks have so far.
     """
-    found = background.cameras.to_camera(torch.from_numpy(np.asarray(xyz, np.float64)))[..., 2].numpy()
-    depth = align_imported(imported, background) if imported is not None else align_to_tracks(maps, background)
+    found = background.cameras.to_camera(torch.from_numpy(np.asarray(xyz, np.float64)))[
+        ..., 2
+    ].numpy()
+    depth = (
+        align_imported(imported, background)
+        if imported is not None
+        else align_to_tracks(maps, background)
+    )
     report(depth.describe())
     return mover_depth(depth, xy, visible, movers, found) if depth.trusted else found
 
@@ -168,7 +198,8 @@ def with_depth(
     report: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> tuple[np.ndarray, StaticScene]:
-    """Tracks and scene with depth maps put to use; as they were where the maps cannot be aligned or tell too little.
+    """Tracks and scene with depth maps put to use; as they were where the maps cannot be aligned or
+    tell too little.
 
     Args:
         xy: pixels (F, N, 2) of the scene's tracks.
@@ -177,7 +208,9 @@ def with_depth(
     if scene.method in ("rotation", "still"):
         scene = raise_relief(xy, scene, maps)
         depth = align_depth(maps, scene.cameras, scene.points.xyz, scene.points.agrees, progress)
-        report("the camera keeps its place, so that depth is that of the maps alone, its median set to 1")
+        report(
+            "the camera keeps its place, so that depth is that of the maps alone, its median set to 1"
+        )
         report(depth.describe())
     else:
         depth = align_to_scene(maps, scene, progress)

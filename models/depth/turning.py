@@ -1,7 +1,9 @@
-"""Depth of a scene whose camera only turns or stands still: no point tells it, so depth maps alone give the relief.
+"""Depth of a scene whose camera only turns or stands still: no point tells it, so depth maps alone
+give the relief.
 
-Points lie on known rays of one centre; all frames' maps must agree on each point's distance, up to a scale and a shift
-of inverse depth that every frame has of its own. The middle frame keeps shift 0; the median distance is 1.
+Points lie on known rays of one centre; all frames' maps must agree on each point's distance, up to
+a scale and a shift of inverse depth that every frame has of its own. The middle frame keeps shift
+0; the median distance is 1.
 """
 
 from dataclasses import replace
@@ -21,8 +23,11 @@ ROUNDS = 3
 """Times that all frames are fitted to what they agree on."""
 
 
-def raise_relief(xy: Float[np.ndarray, "F N 2"], scene: StaticScene, maps: DepthMaps) -> StaticScene:
-    """The scene with its points moved along their rays to the distance that the depth maps agree on.
+def raise_relief(
+    xy: Float[np.ndarray, "F N 2"], scene: StaticScene, maps: DepthMaps
+) -> StaticScene:
+    """The scene with its points moved along their rays to the distance that the depth maps agree
+    on.
 
     Maps that do not say whether they hold depth or inverse depth are taken as depth.
 
@@ -34,8 +39,12 @@ def raise_relief(xy: Float[np.ndarray, "F N 2"], scene: StaticScene, maps: Depth
     value = np.full(seen.shape, np.nan)
     for t in range(len(maps)):
         own = np.flatnonzero(seen[t])
-        value[t, own] = inverse_values(maps, t, xy[t, own], scene.cameras.width, scene.cameras.height)
-    middle = int(np.argmax(np.isfinite(value).sum(1) - 0.01 * np.abs(np.arange(len(maps)) - len(maps) // 2)))
+        value[t, own] = inverse_values(
+            maps, t, xy[t, own], scene.cameras.width, scene.cameras.height
+        )
+    middle = int(
+        np.argmax(np.isfinite(value).sum(1) - 0.01 * np.abs(np.arange(len(maps)) - len(maps) // 2))
+    )
     rho = lean[middle] * value[middle]
     if np.isfinite(rho).sum() < MIN_POINTS:
         raise InputError(
@@ -56,16 +65,22 @@ def raise_relief(xy: Float[np.ndarray, "F N 2"], scene: StaticScene, maps: Depth
     return replace(scene, points=replace(points, xyz=np.where(known[:, None], xyz, np.nan)))
 
 
-def _rays(xy: np.ndarray, scene: StaticScene) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "F N"]]:
-    """Unit direction of each point in the world, and the cosine of its angle with each frame's axis."""
+def _rays(
+    xy: np.ndarray, scene: StaticScene
+) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "F N"]]:
+    """Unit direction of each point in the world, and the cosine of its angle with each frame's
+    axis."""
     xyz = scene.points.xyz - scene.cameras.centers[0].double().numpy()
     rays = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
     axis = scene.cameras.world_from_cam[:, :3, 2].double()
     return rays, (axis @ torch.from_numpy(rays).T).numpy()
 
 
-def _fitted(value: np.ndarray, lean: np.ndarray, rho: np.ndarray, fixed: bool) -> Float[np.ndarray, "N"]:
-    """What one frame says of inverse distance, fitted to what is agreed on so far; NaN where it says nothing."""
+def _fitted(
+    value: np.ndarray, lean: np.ndarray, rho: np.ndarray, fixed: bool
+) -> Float[np.ndarray, "N"]:
+    """What one frame says of inverse distance, fitted to what is agreed on so far; NaN where it
+    says nothing."""
     if fixed:
         return lean * value
     both = np.isfinite(value) & np.isfinite(rho)

@@ -1,8 +1,9 @@
-"""Texture atlas: parts of meshes, each laid out in the image plane of one frame, packed side by side in one texture.
+"""Texture atlas: parts of meshes, each laid out in the image plane of one frame, packed side by
+side in one texture.
 
-A frame's mesh lies in its own image without folds, so that projection is its unwrapping and texels are about as large
-as the pixels that saw the surface. Between corners, texture coordinates are affine on the face, as viewers
-interpolate them, not projective.
+A frame's mesh lies in its own image without folds, so that projection is its unwrapping and texels
+are about as large as the pixels that saw the surface. Between corners, texture coordinates are
+affine on the face, as viewers interpolate them, not projective.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Atlas:
     def texels(
         self, attributes: Float[np.ndarray, "V C"]
     ) -> tuple[Float[Tensor, "S C"], Int[np.ndarray, "S"], Bool[np.ndarray, "h w"]]:
-        """Vertices' attributes at each texel whose centre is on a face, row by row; which face; and which texels."""
+        """Vertices' attributes at each texel whose centre is on a face, row by row; which face; and
+        which texels."""
         flat = np.concatenate([self.uv, np.ones((len(self.uv), 1), np.float32)], 1)
         faces = torch.from_numpy(self.faces)
         seen = rasterize(torch.from_numpy(flat), faces, torch.eye(3), self.width, self.height)
@@ -50,7 +52,8 @@ class Atlas:
 
 
 def world_atlas(mesh: WorldMesh, cameras: Cameras) -> Atlas:
-    """An atlas of the mesh, face by face in the same order; each connected part of a key frame is a chart."""
+    """An atlas of the mesh, face by face in the same order; each connected part of a key frame is a
+    chart."""
     corners = np.stack([np.repeat(mesh.keyframe, 3), mesh.faces.ravel()], 1)
     pairs, faces = np.unique(corners, axis=0, return_inverse=True)
     faces = faces.reshape(-1, 3)
@@ -79,7 +82,9 @@ def build_atlas(
     np.minimum.at(low, chart, xy)
     np.maximum.at(high, chart, xy)
     for scale in 0.9 ** np.arange(50):
-        place, width, height = _pack(np.ceil(scale * (high - low)).astype(np.int64) + 2 * PADDING + 1)
+        place, width, height = _pack(
+            np.ceil(scale * (high - low)).astype(np.int64) + 2 * PADDING + 1
+        )
         if max(width, height) <= MAX_SIZE and width * height <= max_texels:
             break
     uv = scale * (xy - low[chart]) + place[chart] + PADDING + 0.5
@@ -94,13 +99,17 @@ def _components(faces: Int[np.ndarray, "T 3"], num_vertices: int) -> Int[np.ndar
 
 
 def _pack(size: Int[np.ndarray, "C 2"]) -> tuple[Int[np.ndarray, "C 2"], int, int]:
-    """Rectangles onto shelves, the highest first: places, and the width and height that hold them all."""
+    """Rectangles onto shelves, the highest first: places, and the width and height that hold them
+    all."""
     width = int(max(size[:, 0].max(), np.ceil(np.sqrt(1.1 * size.prod(1).sum()))))
     place = np.empty_like(size)
     x = y = shelf = 0
     for i in np.argsort(-size[:, 1], kind="stable"):
         if x + size[i, 0] > width:
-            x, y, shelf = 0, y + shelf, 0
+            x = 0
+            y = y + shelf
+            shelf = 0
         place[i] = x, y
-        x, shelf = x + size[i, 0], max(shelf, size[i, 1])
+        x = x + size[i, 0]
+        shelf = max(shelf, size[i, 1])
     return place, width, int(y + shelf)

@@ -17,12 +17,16 @@ from models.tracks import Tracks
 
 
 def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
-    """``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's frames."""
-    write_images(subfolder(folder, "images"), (footage.frames[t] for t in footage.times), footage.times)
+    """``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's
+    frames."""
+    write_images(
+        subfolder(folder, "images"), (footage.frames[t] for t in footage.times), footage.times
+    )
     xyz, rgb = track_points(footage, tracks)
     model = subfolder(folder, "sparse", "0")
     unfinished = subfolder(model, "model.part")
-    xy, visible = tracks.xy.numpy(), tracks.visible.numpy() & np.isfinite(xyz).all(1)
+    xy = tracks.xy.numpy()
+    visible = tracks.visible.numpy() & np.isfinite(xyz).all(1)
     write_model(unfinished, footage.cameras, footage.times, xyz, rgb, xy, visible)
     for path in sorted(unfinished.iterdir()):
         take_place(path, model / path.name)
@@ -30,7 +34,8 @@ def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
 
 
 def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
-    """``transforms.json``, ``images``, ``points.ply``, and ``masks`` (white = still) where something moves."""
+    """``transforms.json``, ``images``, ``points.ply``, and ``masks`` (white = still) where
+    something moves."""
     times = footage.times
     write_images(subfolder(folder, "images"), (footage.frames[t] for t in times), times)
     names = [f"images/{t:05d}.png" for t in times]
@@ -41,15 +46,23 @@ def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
     meta = json.loads((folder / "transforms.json").read_text())
     meta |= {"camera_model": "PINHOLE", "ply_file_path": "points.ply"}
     if footage.masks is not None:
-        write_images(subfolder(folder, "masks"), (footage.still(t).astype(np.uint8) * 255 for t in times), times)
+        write_images(
+            subfolder(folder, "masks"),
+            (footage.still(t).astype(np.uint8) * 255 for t in times),
+            times,
+        )
         for frame in meta["frames"]:
             frame["mask_path"] = frame["file_path"].replace("images/", "masks/")
     write_json(folder / "transforms.json", meta)
 
 
-def track_points(footage: Footage, tracks: Tracks) -> tuple[Float[np.ndarray, "N 3"], UInt8[np.ndarray, "N 3"]]:
-    """World point of each background track, and its mean colour in the frames that see it; grey where none does."""
-    total, count = np.zeros((tracks.num_tracks, 3)), np.zeros(tracks.num_tracks)
+def track_points(
+    footage: Footage, tracks: Tracks
+) -> tuple[Float[np.ndarray, "N 3"], UInt8[np.ndarray, "N 3"]]:
+    """World point of each background track, and its mean colour in the frames that see it; grey
+    where none does."""
+    total = np.zeros((tracks.num_tracks, 3))
+    count = np.zeros(tracks.num_tracks)
     for t in footage.times:
         seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
         column, row = np.floor(tracks.xy[t, seen].numpy()).astype(np.int64).T

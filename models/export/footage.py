@@ -1,4 +1,5 @@
-"""A clip's frames in the scene's own colours, with their cameras and masks: what an exported mesh is fitted to."""
+"""A clip's frames in the scene's own colours, with their cameras and masks: what an exported mesh
+is fitted to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

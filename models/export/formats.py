@@ -17,7 +17,15 @@ from models.run import InputError, check_output_dir, subfolder
 from models.tracks import Tracks
 
 FORMATS = ("glb", "ply", "obj", "colmap", "nerfstudio")
-EXPORTED = ("scene.glb", "scene_animated.glb", "points.ply", "scene.obj", "scene.mtl", "scene.jpg", "colmap")
+EXPORTED = (
+    "scene.glb",
+    "scene_animated.glb",
+    "points.ply",
+    "scene.obj",
+    "scene.mtl",
+    "scene.jpg",
+    "colmap",
+)
 EXPORTED += ("nerfstudio",)
 """Files and folders that exporting may write."""
 MESH_FORMATS = frozenset({"glb", "ply", "obj"})
@@ -32,12 +40,17 @@ def parse_formats(text: str) -> list[str]:
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in FORMATS:
-            raise InputError(f"--export: there is no format '{name}'; choose from {', '.join(FORMATS)}")
+            raise InputError(
+                f"--export: there is no format '{name}'; choose from {', '.join(FORMATS)}"
+            )
     return list(dict.fromkeys(names))
 
 
 def footage_of(
-    scene: Scene, frames: UInt8[np.ndarray, "F H W 3"], masks: Bool[np.ndarray, "F H W"] | None, margin: int = 0
+    scene: Scene,
+    frames: UInt8[np.ndarray, "F H W 3"],
+    masks: Bool[np.ndarray, "F H W"] | None,
+    margin: int = 0,
 ) -> Footage:
     """The frames that a scene was trained on: those with a mesh.
 
@@ -45,7 +58,9 @@ def footage_of(
         masks: where something moves.
         margin: pixels by which they are grown.
     """
-    return Footage(scene.cameras, frames, masks, scene.exposure, sorted(scene.background.meshes.faces), margin)
+    return Footage(
+        scene.cameras, frames, masks, scene.exposure, sorted(scene.background.meshes.faces), margin
+    )
 
 
 def static_mesh(scene: Scene, footage: Footage) -> TexturedMesh:
@@ -98,7 +113,8 @@ def export_and_score(
     tracks: Tracks,
     held_out: Sequence[int] = (),
 ) -> dict:
-    """Like ``export_scene``; returns how well the mesh alone shows the held-out frames, or all if none are."""
+    """Like ``export_scene``; returns how well the mesh alone shows the held-out frames, or all if
+    none are."""
     world = static_mesh(scene, footage) if MESH_FORMATS & set(formats) else None
     export_scene(scene, output_dir, formats, footage, tracks, world)
     if world is None:
@@ -108,7 +124,8 @@ def export_and_score(
 
 
 def _write_glbs(output_dir: Path, scene: Scene, world: TexturedMesh) -> list[Path]:
-    still, animated = output_dir / "scene.glb", output_dir / "scene_animated.glb"
+    still = output_dir / "scene.glb"
+    animated = output_dir / "scene_animated.glb"
     write_glb(still, world, scene.cameras)
     movers = mover_meshes(scene, world)
     if movers is None:
@@ -119,10 +136,11 @@ def _write_glbs(output_dir: Path, scene: Scene, world: TexturedMesh) -> list[Pat
 
 
 def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> dict[str, float]:
-    """Mean PSNR (outside the masks) and SSIM of the mesh's pictures of frames, with its texture as it is in the files.
+    """Mean PSNR (outside the masks) and SSIM of the mesh's pictures of frames, with its texture as
+    it is in the files.
 
-    Each frame's exposure is applied. ``coverage`` is the mean share of the image where the mesh is; elsewhere the
-    pictures are black.
+    Each frame's exposure is applied. ``coverage`` is the mean share of the image where the mesh is;
+    elsewhere the pictures are black.
     """
     encoded = decode_image(encode_image(to_bytes(world.texture)))
     world = TexturedMesh(world.atlas, encoded.astype(np.float32) / 255)

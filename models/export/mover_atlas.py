@@ -13,11 +13,13 @@ from models.render import DEPTH_TOLERANCE, MovingLayer, Scene
 
 MAX_TEXELS = 2_500_000
 """Of the movers' texture, which must be a PNG: some 6 MB."""
-LEAST_PULL, MOST_PULL = 0.02, 1 - 1 / (1 + DEPTH_TOLERANCE)
-"""Range of how much nearer a mover comes to the camera that saw it, as a share of its distance: else the ground that it
-stands on would cut its feet. The renderer lets it show through as much."""
+LEAST_PULL = 0.02
+MOST_PULL = 1 - 1 / (1 + DEPTH_TOLERANCE)
+"""Range of how much nearer a mover comes to the camera that saw it, as a share of its distance:
+else the ground that it stands on would cut its feet. The renderer lets it show through as much."""
 FREE_SHARE = 0.98
-"""Share of a mover's pixels that nothing may hide in its own frame, if a pull within the range does it."""
+"""Share of a mover's pixels that nothing may hide in its own frame, if a pull within the range does
+it."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,19 @@ def mover_meshes(scene: Scene, world: TexturedMesh) -> MoverMeshes | None:
     parts = [layer.meshes.meshes[t] for t in times]
     pull = _pulls(scene, world, times)
     eyes = scene.cameras.centers[times].float()
-    xyz = torch.cat([m.xyz + p * (eye - m.xyz) for m, eye, p in zip(parts, eyes, pull, strict=True)]).numpy()
+    xyz = torch.cat(
+        [m.xyz + p * (eye - m.xyz) for m, eye, p in zip(parts, eyes, pull, strict=True)]
+    ).numpy()
     source = torch.cat([mesh.source for mesh in parts])
     offsets = np.cumsum([0, *(len(mesh.xyz) for mesh in parts)])
-    faces = np.concatenate([mesh.faces.numpy() + offset for mesh, offset in zip(parts, offsets, strict=False)])
+    faces = np.concatenate(
+        [mesh.faces.numpy() + offset for mesh, offset in zip(parts, offsets, strict=False)]
+    )
     chart = np.repeat(np.arange(len(parts)), np.diff(offsets))
     atlas = build_atlas(xyz, source[:, 3:].double().numpy(), faces, chart, MAX_TEXELS)
-    texture = _bake(atlas, source, np.repeat(np.arange(len(parts)), [len(m.faces) for m in parts]), times, layer)
+    texture = _bake(
+        atlas, source, np.repeat(np.arange(len(parts)), [len(m.faces) for m in parts]), times, layer
+    )
     return MoverMeshes(times, _apart(atlas, parts, offsets), texture)
 
 
@@ -54,13 +62,16 @@ def _pulls(scene: Scene, world: TexturedMesh, times: list[int]) -> list[float]:
     """How much nearer each frame's mover comes, changing slowly from frame to frame."""
     pulls = []
     for t in times:
-        mesh, cameras = scene.moving.meshes.meshes[t], scene.cameras
+        mesh = scene.moving.meshes.meshes[t]
+        cameras = scene.cameras
         depth = mesh.fragments(cameras, t).depth.numpy()
         shown = np.isfinite(depth)
         pixels = np.argwhere(shown)[:, ::-1] + 0.5
         shown[shown] = scene.moving.meshes.alpha[t].at(pixels) > 0.5
         ratio = depth[shown] / world.coordinates(cameras, t)[1][shown]
-        pulls.append(1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0)
+        pulls.append(
+            1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0
+        )
     wide = maximum_filter1d(np.clip(np.array(pulls) + LEAST_PULL, LEAST_PULL, MOST_PULL), 9)
     return gaussian_filter1d(wide, 2.0).tolist()
 
@@ -74,12 +85,17 @@ def _apart(atlas: Atlas, parts: list, offsets: Int[np.ndarray, "n"]) -> list[Atl
 
 
 def _bake(
-    atlas: Atlas, source: torch.Tensor, part: Int[np.ndarray, "T"], times: list[int], layer: MovingLayer
+    atlas: Atlas,
+    source: torch.Tensor,
+    part: Int[np.ndarray, "T"],
+    times: list[int],
+    layer: MovingLayer,
 ) -> Float[np.ndarray, "h w 4"]:
     """Colour at each texel's canonical place, and alpha at its pixel in its frame."""
     place, face, covered = atlas.texels(source.numpy())
     own = part[face]
-    alpha, colors = np.zeros(len(place), np.float32), np.zeros((len(place), 3), np.float32)
+    alpha = np.zeros(len(place), np.float32)
+    colors = np.zeros((len(place), 3), np.float32)
     for i, t in enumerate(times):
         alpha[own == i] = layer.meshes.alpha[t].at(place[own == i, 3:].numpy())
         then = layer.renderer.seen_from(layer.meshes.cameras.centers[t].double(), t)

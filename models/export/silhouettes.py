@@ -1,9 +1,10 @@
-"""Rims of near surfaces, where tracks end before the surface does: small faces, kept where the clip's frames show them.
+"""Rims of near surfaces, where tracks end before the surface does: small faces, kept where the
+clip's frames show them.
 
-Between the last point of a near surface and the first one of what lies behind it, a frame's mesh has faces that are no
-surface. Here their near corners' depth is carried outwards over them, and their far corners' depth inwards, in small
-faces painted with the key frame's pixels. Each stays if the frames that would see it look more like the scene with it
-than without.
+Between the last point of a near surface and the first one of what lies behind it, a frame's mesh
+has faces that are no surface. Here their near corners' depth is carried outwards over them, and
+their far corners' depth inwards, in small faces painted with the key frame's pixels. Each stays if
+the frames that would see it look more like the scene with it than without.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +30,11 @@ Picture = Callable[[int], tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H
 
 
 def find_rims(
-    meshes: TriangleMeshPipeline, footage: Footage, keyframes: Iterable[int], witnesses: list[int], picture: Picture
+    meshes: TriangleMeshPipeline,
+    footage: Footage,
+    keyframes: Iterable[int],
+    witnesses: list[int],
+    picture: Picture,
 ) -> dict[int, Float[np.ndarray, "T 3 3"]]:
     """World corners of the small faces to add, by the key frame that paints them."""
     candidates = {k: _unmasked(_split(_sides(meshes, k)), footage, k) for k in keyframes}
@@ -38,11 +43,14 @@ def find_rims(
     gain = {k: np.zeros(len(corners)) for k, corners in candidates.items()}
     for t in witnesses:
         world, depth = picture(t)
-        truth, still = footage.colors(t), footage.still(t)
+        truth = footage.colors(t)
+        still = footage.still(t)
         for k, corners in candidates.items():
             rgb, z, face = _paint(meshes, corners, images[k], k, t)
             shown = (face >= 0) & (z < (1 - BEFORE) * depth) & still
-            better = np.abs(world[shown] - truth[shown]).mean(1) - np.abs(rgb[shown] - truth[shown]).mean(1)
+            better = np.abs(world[shown] - truth[shown]).mean(1) - np.abs(
+                rgb[shown] - truth[shown]
+            ).mean(1)
             gain[k] += np.bincount(face[shown], better - LEAST_GAIN, len(corners))
     return {k: corners[gain[k] > 0] for k, corners in candidates.items()}
 
@@ -50,14 +58,16 @@ def find_rims(
 def pixels_of(
     image: Float[np.ndarray, "H W 3"], cameras: Cameras, k: int, points: Float[np.ndarray, "S 3"]
 ) -> Float[np.ndarray, "S 3"]:
-    """Colours of the pixels of camera k's image that world points fall on; the nearest pixel for those outside."""
+    """Colours of the pixels of camera k's image that world points fall on; the nearest pixel for
+    those outside."""
     xy = cameras[[k]].project(torch.from_numpy(points).double())[0][0].numpy()
     column, row = np.floor(xy).astype(np.int64).T
     return image[row.clip(0, len(image) - 1), column.clip(0, image.shape[1] - 1)]
 
 
 def _sides(meshes: TriangleMeshPipeline, k: int) -> Float[np.ndarray, "T 3 3"]:
-    """Corners of frame k's faces over depth jumps, at their near corners' depth, then at their far ones'."""
+    """Corners of frame k's faces over depth jumps, at their near corners' depth, then at their far
+    ones'."""
     faces = meshes.faces[k][meshes.trust[k] == np.float32(JUMP_TRUST)].numpy()
     if not len(faces):
         return np.zeros((0, 3, 3))
@@ -68,7 +78,9 @@ def _sides(meshes: TriangleMeshPipeline, k: int) -> Float[np.ndarray, "T 3 3"]:
     for extreme in (np.minimum, np.maximum):
         side = depth[0].numpy().copy()
         extreme.at(side, local, extreme.reduce(side[local], 1, keepdims=True).repeat(3, 1))
-        sides.append(meshes.cameras[[k]].unproject(xy, torch.from_numpy(side)[None])[0].numpy()[local])
+        sides.append(
+            meshes.cameras[[k]].unproject(xy, torch.from_numpy(side)[None])[0].numpy()[local]
+        )
     return np.concatenate(sides)
 
 
@@ -85,7 +97,9 @@ def _split(corners: Float[np.ndarray, "T 3 3"]) -> Float[np.ndarray, "S 3 3"]:
     return np.einsum("pck,tkx->tpcx", weight, corners).reshape(-1, 3, 3)
 
 
-def _unmasked(corners: Float[np.ndarray, "T 3 3"], footage: Footage, k: int) -> Float[np.ndarray, "T 3 3"]:
+def _unmasked(
+    corners: Float[np.ndarray, "T 3 3"], footage: Footage, k: int
+) -> Float[np.ndarray, "T 3 3"]:
     """Faces whose middle lies in frame k's image, and not on a mover."""
     if not len(corners):
         return corners
@@ -105,7 +119,8 @@ def _paint(
     t: int,
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], Int[np.ndarray, "H W"]]:
     """Faces painted with frame k's pixels as frame t's camera sees them: colour, depth and face."""
-    cameras, vertices = meshes.cameras, torch.from_numpy(corners.reshape(-1, 3)).double()
+    cameras = meshes.cameras
+    vertices = torch.from_numpy(corners.reshape(-1, 3)).double()
     faces = torch.arange(len(vertices)).reshape(-1, 3)
     local = cameras[[t]].to_camera(vertices)[0]
     near = NEAR * meshes.depth_scale

@@ -1,4 +1,5 @@
-"""A world mesh with its texture: baked from the colour field, fitted to the clip's frames, and drawn."""
+"""A world mesh with its texture: baked from the colour field, fitted to the clip's frames, and
+drawn."""
 
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ MAX_WITNESSES = 24
 BAND = 512
 """Rows of texels handled at a time."""
 OUTLIER = 0.2
-"""Error in colour (0 to 1) at which a pixel counts half: another surface may have been seen there."""
+"""Error in colour (0 to 1) at which a pixel counts half: another surface may have been seen
+there."""
 PRIOR = 0.3
 """Sightings' worth of belief in what a texel was before."""
 
@@ -39,16 +41,22 @@ class TexturedMesh:
     texture: Float[np.ndarray, "h w 3"]
     """Colours 0 to 1, as encoded in the video (sRGB), without any frame's exposure."""
 
-    def coordinates(self, view: Cameras, index: int) -> tuple[Float[np.ndarray, "H W 2"], Float[np.ndarray, "H W"]]:
-        """Texture coordinates, in texels, and depth (inf where nothing is) at each pixel of a camera."""
+    def coordinates(
+        self, view: Cameras, index: int
+    ) -> tuple[Float[np.ndarray, "H W 2"], Float[np.ndarray, "H W"]]:
+        """Texture coordinates, in texels, and depth (inf where nothing is) at each pixel of a
+        camera."""
         local = view[[index]].to_camera(torch.from_numpy(self.atlas.vertices).double())[0]
         near = NEAR * float(local[:, 2].abs().median())
         faces = torch.from_numpy(self.atlas.faces)
         seen = rasterize(local, faces, view.K[index], view.width, view.height, near=near)
         return interpolate(seen, faces, torch.from_numpy(self.atlas.uv)).numpy(), seen.depth.numpy()
 
-    def render(self, view: Cameras, index: int) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-        """Colours 0 to 1, black where nothing is, and depth, as a viewer with bilinear filtering would draw them."""
+    def render(
+        self, view: Cameras, index: int
+    ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
+        """Colours 0 to 1, black where nothing is, and depth, as a viewer with bilinear filtering
+        would draw them."""
         uv, depth = self.coordinates(view, index)
         return _sample(self.texture, uv) * np.isfinite(depth)[..., None], depth
 
@@ -62,7 +70,13 @@ def textured_world(
         world = _baked(mesh, renderer, footage)
         bar.update()
         witnesses = spread(footage.times, MAX_WITNESSES)
-        rims = find_rims(meshes, footage, keyframes(meshes), witnesses, lambda t: world.render(footage.cameras, t))
+        rims = find_rims(
+            meshes,
+            footage,
+            keyframes(meshes),
+            witnesses,
+            lambda t: world.render(footage.cameras, t),
+        )
         world = _baked(mesh.with_painted(rims), renderer, footage)
         bar.update()
         for _ in range(ROUNDS):
@@ -79,7 +93,8 @@ def _baked(mesh: WorldMesh, renderer: WorldSpaceTrianglePipeline, footage: Foota
 def bake(
     atlas: Atlas, mesh: WorldMesh, renderer: WorldSpaceTrianglePipeline, footage: Footage
 ) -> Float[np.ndarray, "h w 3"]:
-    """The field's colour at each texel's world point, 0 to 1, or its key frame's; carried on past charts' borders."""
+    """The field's colour at each texel's world point, 0 to 1, or its key frame's; carried on past
+    charts' borders."""
     points, face, covered = atlas.texels(atlas.vertices)
     colors = renderer.colors(points).numpy()
     for k in np.unique(mesh.keyframe[mesh.painted]).tolist():
@@ -90,24 +105,31 @@ def bake(
     return fill_borders(texture, covered)
 
 
-def fill_borders(texture: Float[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
+def fill_borders(
+    texture: Float[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w 3"]:
     """Colours carried on past the charts' borders, a band of rows at a time to spare memory."""
-    filled, reach = np.empty_like(texture), 4 * PADDING
+    filled = np.empty_like(texture)
+    reach = 4 * PADDING
     for top in range(0, len(texture), BAND):
-        begin, end = max(0, top - reach), min(len(texture), top + BAND + reach)
+        begin = max(0, top - reach)
+        end = min(len(texture), top + BAND + reach)
         rows = fill_holes(texture[begin:end], covered[begin:end])
         filled[top : top + BAND] = rows[top - begin : top - begin + BAND]
     return filled
 
 
 def refine(world: TexturedMesh, footage: Footage) -> TexturedMesh:
-    """One step towards the texture whose pictures are nearest the frames: a texel moves by what its pixels lack.
+    """One step towards the texture whose pictures are nearest the frames: a texel moves by what its
+    pixels lack.
 
-    Simultaneous iterative reconstruction, robust against pixels that see another surface in truth. Source: Gilbert,
-    "Iterative methods for the three-dimensional reconstruction of an object from projections", 1972.
+    Simultaneous iterative reconstruction, robust against pixels that see another surface in truth.
+    Source: Gilbert, "Iterative methods for the three-dimensional reconstruction of an object from
+    projections", 1972.
     """
     texture = world.texture
-    total, count = np.zeros_like(texture), np.full(texture.shape[:2], PRIOR, np.float32)
+    total = np.zeros_like(texture)
+    count = np.full(texture.shape[:2], PRIOR, np.float32)
     for t in spread(footage.times, MAX_FITTED):
         uv, depth = world.coordinates(footage.cameras, t)
         error = footage.colors(t) - _sample(texture, uv)
@@ -117,9 +139,13 @@ def refine(world: TexturedMesh, footage: Footage) -> TexturedMesh:
     return TexturedMesh(world.atlas, np.clip(texture + total / count[..., None], 0, 1))
 
 
-def _sample(texture: Float[np.ndarray, "h w 3"], uv: Float[np.ndarray, "H W 2"]) -> Float[np.ndarray, "H W 3"]:
+def _sample(
+    texture: Float[np.ndarray, "h w 3"], uv: Float[np.ndarray, "H W 2"]
+) -> Float[np.ndarray, "H W 3"]:
     """Bilinear colours at texture coordinates."""
-    x, y = (np.ascontiguousarray(uv[..., i] - np.float32(0.5)) for i in (0, 1))  # OpenCV's (0, 0) is a texel's centre
+    x, y = (
+        np.ascontiguousarray(uv[..., i] - np.float32(0.5)) for i in (0, 1)
+    )  # OpenCV's (0, 0) is a texel's centre
     return cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -134,8 +160,10 @@ def _splat(uv, error, weight, total, count):
             if w <= 0:
                 continue
             x, y = uv[row, column, 0] - half, uv[row, column, 1] - half
-            left, top = int(np.floor(x)), int(np.floor(y))
-            fx, fy = x - left, y - top
+            left = int(np.floor(x))
+            top = int(np.floor(y))
+            fx = x - left
+            fy = y - top
             for k in range(4):
                 i, j = top + k // 2, left + k % 2
                 if i < 0 or j < 0 or i >= height or j >= width:

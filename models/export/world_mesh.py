@@ -1,8 +1,9 @@
-"""The meshes of a clip's frames -> one static mesh of the world: few key frames, each adding what others lack.
+"""The meshes of a clip's frames -> one static mesh of the world: few key frames, each adding what
+others lack.
 
-The middle frame's mesh comes first. Every further key frame adds those of its faces that lie where no earlier one has
-a surface, and no face stays that hides what other frames see. A face keeps the number of its key frame, whose image
-plane is the natural place for its texture.
+The middle frame's mesh comes first. Every further key frame adds those of its faces that lie where
+no earlier one has a surface, and no face stays that hides what other frames see. A face keeps the
+number of its key frame, whose image plane is the natural place for its texture.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from models.pipeline import NEAR, TriangleMeshPipeline
 from models.surface import BORDER_TRUST, Fragments, rasterize, used_vertices
 
 MARGIN = 0.2
-"""How far past the image the test of coverage looks, as a share of the longer side: as far as meshes reach."""
+"""How far past the image the test of coverage looks, as a share of the longer side: as far as
+meshes reach."""
 MAX_KEYFRAMES = 12
 """Frames, evenly spread, that may become key frames; also the witnesses of what a face hides."""
 LEAST_GAIN = 0.001
@@ -40,14 +42,19 @@ class WorldMesh:
     keyframe: Int[np.ndarray, "T"]
     """The frame that each face comes from, and in whose image its texture lies."""
     painted: Bool[np.ndarray, "T"]
-    """Faces off the surface that the colour field was trained on; their colours are the key frame's pixels."""
+    """Faces off the surface that the colour field was trained on; their colours are the key frame's
+    pixels."""
 
     def with_painted(self, corners: dict[int, Float[np.ndarray, "T 3 3"]]) -> "WorldMesh":
         """The mesh with more faces, given by their corners for each key frame that paints them."""
-        vertices, faces, keyframe = [self.vertices], [self.faces], [self.keyframe]
+        vertices = [self.vertices]
+        faces = [self.faces]
+        keyframe = [self.keyframe]
         size = len(self.vertices)
         for k, own in corners.items():
-            points, index = np.unique(own.reshape(-1, 3).astype(np.float32), axis=0, return_inverse=True)
+            points, index = np.unique(
+                own.reshape(-1, 3).astype(np.float32), axis=0, return_inverse=True
+            )
             vertices.append(points)
             faces.append(index.reshape(-1, 3) + size)
             keyframe.append(np.full(len(own), k))
@@ -72,13 +79,20 @@ def build_world_mesh(meshes: TriangleMeshPipeline) -> WorldMesh:
     witness = {t: _fragments(meshes, meshes.faces[t], small, t) for t in frames}
     kept = {t: ~_hiding(meshes, t, small, witness, good) for t in frames}
     chosen = _cover(meshes, views, own, {t: good[t] & kept[t] for t in frames})
-    for trust in (BORDER_TRUST, 0.0):  # what is left open is closed by faces that are hardly trusted
-        spare = {t: ~good[t] & kept[t] & (meshes.trust[t].numpy() >= np.float32(trust)) for t in frames}
+    for trust in (
+        BORDER_TRUST,
+        0.0,
+    ):  # what is left open is closed by faces that are hardly trusted
+        spare = {
+            t: ~good[t] & kept[t] & (meshes.trust[t].numpy() >= np.float32(trust)) for t in frames
+        }
         chosen = _close(meshes, views, own, spare, chosen)
     faces = _faces(meshes, chosen)
     used, faces = used_vertices(faces, len(meshes.vertices))
     keyframe = np.concatenate([np.full(len(index), t) for t, index in chosen.items()])
-    return WorldMesh(meshes.vertices[used].numpy(), faces.numpy(), keyframe, np.zeros(len(faces), bool))
+    return WorldMesh(
+        meshes.vertices[used].numpy(), faces.numpy(), keyframe, np.zeros(len(faces), bool)
+    )
 
 
 def _widened(cameras: Cameras) -> Cameras:
@@ -89,22 +103,33 @@ def _widened(cameras: Cameras) -> Cameras:
     return Cameras(K, cameras.world_from_cam, cameras.width + 2 * pad, cameras.height + 2 * pad)
 
 
-def _fragments(meshes: TriangleMeshPipeline, faces: torch.Tensor, view: Cameras, index: int) -> Fragments:
+def _fragments(
+    meshes: TriangleMeshPipeline, faces: torch.Tensor, view: Cameras, index: int
+) -> Fragments:
     used, own = used_vertices(faces, len(meshes.vertices))
     local = view[[index]].to_camera(meshes.vertices[used].double())[0]
-    return rasterize(local, own, view.K[index], view.width, view.height, near=NEAR * meshes.depth_scale)
+    return rasterize(
+        local, own, view.K[index], view.width, view.height, near=NEAR * meshes.depth_scale
+    )
 
 
 def _hiding(
-    meshes: TriangleMeshPipeline, t: int, views: Cameras, own: dict[int, Fragments], good: dict[int, np.ndarray]
+    meshes: TriangleMeshPipeline,
+    t: int,
+    views: Cameras,
+    own: dict[int, Fragments],
+    good: dict[int, np.ndarray],
 ) -> Bool[np.ndarray, "T"]:
     """Faces of frame t that stand before surfaces which other frames see."""
     count = len(meshes.faces[t])
-    hides, agrees = np.zeros(count), np.zeros(count)
+    hides = np.zeros(count)
+    agrees = np.zeros(count)
     for other in own.keys() - {t}:
         there = _fragments(meshes, meshes.faces[t], views, other)
-        face, depth = there.face.numpy(), there.depth.numpy()
-        seen, behind = own[other].face.numpy(), own[other].depth.numpy()
+        face = there.face.numpy()
+        depth = there.depth.numpy()
+        seen = own[other].face.numpy()
+        behind = own[other].depth.numpy()
         both = (face >= 0) & (seen >= 0)
         both[both] = good[other][seen[both]]
         before = both & (depth < (1 - AGREEMENT) * behind)
@@ -115,12 +140,18 @@ def _hiding(
 
 
 def _cover(
-    meshes: TriangleMeshPipeline, views: Cameras, own: dict[int, Fragments], allowed: dict[int, np.ndarray]
+    meshes: TriangleMeshPipeline,
+    views: Cameras,
+    own: dict[int, Fragments],
+    allowed: dict[int, np.ndarray],
 ) -> dict[int, Int[np.ndarray, "n"]]:
-    """Faces of each key frame, those that add most chosen first; a face is added where no surface is yet."""
+    """Faces of each key frame, those that add most chosen first; a face is added where no surface
+    is yet."""
     frames = list(own)
     chosen: dict[int, np.ndarray] = {frames[0]: np.flatnonzero(allowed[frames[0]])}
-    gain = dict.fromkeys(frames[1:], np.inf)  # what a frame adds only shrinks: an old value is a bound
+    gain = dict.fromkeys(
+        frames[1:], np.inf
+    )  # what a frame adds only shrinks: an old value is a bound
     least = LEAST_GAIN * meshes.cameras.width * meshes.cameras.height
     while gain:
         best = max(gain, key=lambda t: gain[t])
@@ -147,7 +178,8 @@ def _additions(
     With ``any_surface`` nothing is added before or behind a surface either.
     """
     world = _fragments(meshes, _faces(meshes, chosen), views, t).depth.numpy()
-    face, depth = own.face.numpy(), own.depth.numpy()
+    face = own.face.numpy()
+    depth = own.depth.numpy()
     mine = face >= 0
     mine[mine] = allowed[face[mine]]
     there = np.isfinite(world)
@@ -167,7 +199,9 @@ def _close(
     chosen: dict[int, np.ndarray],
 ) -> dict[int, Int[np.ndarray, "n"]]:
     """Adds spare faces of the frames in turn where they see nothing at all."""
-    chosen = {t: chosen.get(t, np.zeros(0, np.int64)) for t in [*chosen, *(own.keys() - chosen.keys())]}
+    chosen = {
+        t: chosen.get(t, np.zeros(0, np.int64)) for t in [*chosen, *(own.keys() - chosen.keys())]
+    }
     for t in chosen:
         added, _ = _additions(meshes, chosen, views, t, own[t], spare[t], any_surface=True)
         chosen[t] = np.union1d(chosen[t], added)

@@ -4,4 +4,11 @@ from models.field.encoding import ColorField, FieldOptimizer, HashGrid
 from models.field.viewpoints import Viewpoints
 from models.field.world_box import normalization, transform_points
 
-__all__ = ["ColorField", "FieldOptimizer", "HashGrid", "Viewpoints", "normalization", "transform_points"]
+__all__ = [
+    "ColorField",
+    "FieldOptimizer",
+    "HashGrid",
+    "Viewpoints",
+    "normalization",
+    "transform_points",
+]

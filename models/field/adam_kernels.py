@@ -1,4 +1,5 @@
-"""numba kernel of the Adam step: one pass over values, gradients and moments, which leaves the gradients zero."""
+"""numba kernel of the Adam step: one pass over values, gradients and moments, which leaves the
+gradients zero."""
 
 import math
 
@@ -24,22 +25,30 @@ def adam(values, gradients, first, second, begin, end, rate, correction, betas, 
         correction: sqrt(1 - beta2^t).
         sparse: leave an element whose gradient is zero as it is, its moments too.
 
-    Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in the form torch.optim.Adam uses.
+    Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in the form
+    torch.optim.Adam uses.
     """
-    one, zero = np.float32(1), splat(np.float32(0))
-    beta1, beta2 = splat(betas[0]), splat(betas[1])
-    rest1, rest2 = splat(one - betas[0]), splat(one - betas[1])
+    one = np.float32(1)
+    zero = splat(np.float32(0))
+    beta1 = splat(betas[0])
+    beta2 = splat(betas[1])
+    rest1 = splat(one - betas[0])
+    rest2 = splat(one - betas[1])
     vector_end = begin + (end - begin) // LANES * LANES
     for at in range(begin, vector_end, LANES):
         g = load(gradients, at)
         if sparse and not any_nonzero(g):
             continue
-        old_value, old_m, old_v = load(values, at), load(first, at), load(second, at)
+        old_value = load(values, at)
+        old_m = load(first, at)
+        old_v = load(second, at)
         m = fma(beta1, old_m, rest1 * g)
         v = fma(beta2, old_v, rest2 * g * g)
         value = old_value - splat(rate) * m / (root(v) / splat(correction) + splat(eps))
         if sparse:
-            m, v, value = where_nonzero(g, m, old_m), where_nonzero(g, v, old_v), where_nonzero(g, value, old_value)
+            m = where_nonzero(g, m, old_m)
+            v = where_nonzero(g, v, old_v)
+            value = where_nonzero(g, value, old_value)
         store(first, at, m)
         store(second, at, v)
         store(values, at, value)
@@ -54,7 +63,12 @@ def adam(values, gradients, first, second, begin, end, rate, correction, betas, 
 
 
 def adam_step(
-    value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float, rule: AdamRule
+    value: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    step: int,
+    rate: float,
+    rule: AdamRule,
 ) -> None:
     """One Adam step in place, on contiguous float32 CPU tensors of one shape; zeroes the gradient.
 
@@ -62,9 +76,12 @@ def adam_step(
     """
     arrays = [flat_view(tensor) for tensor in (value, gradient, *moments)]
     f, (beta1, beta2) = np.float32, rule.betas
-    scaled, correction = f(rate / (1 - beta1**step)), f(math.sqrt(1 - beta2**step))
+    scaled = f(rate / (1 - beta1**step))
+    correction = f(math.sqrt(1 - beta2**step))
     fixed = scaled, correction, np.array(rule.betas, f), f(rule.eps), rule.sparse
     size = value.numel()
-    run_tasks(lambda i: adam(*arrays, i * _CHUNK, min(size, (i + 1) * _CHUNK), *fixed), -(-size // _CHUNK))
+    run_tasks(
+        lambda i: adam(*arrays, i * _CHUNK, min(size, (i + 1) * _CHUNK), *fixed), -(-size // _CHUNK)
+    )
     # Autograd must see that its tensors have changed.
     torch.autograd.graph.increment_version((value, gradient, *moments))

@@ -1,7 +1,8 @@
-"""Triton kernels of the hash grid and of Adam, for CUDA tensors; encoding imports this file only when one comes.
+"""Triton kernels of the hash grid and of Adam, for CUDA tensors; encoding imports this file only
+when one comes.
 
-Tables may be half precision: sums and gradients are float32. The scatter into the tables uses atomic additions, whose
-order, and so the last bits of a gradient, changes from run to run.
+Tables may be half precision: sums and gradients are float32. The scatter into the tables uses
+atomic additions, whose order, and so the last bits of a gradient, changes from run to run.
 """
 
 import math
@@ -16,13 +17,16 @@ from torch.autograd.function import once_differentiable
 
 from models.field.reference import PRIME_Y, PRIME_Z, AdamRule
 
-_BLOCK, _ADAM_BLOCK = 256, 1024
-_Y, _Z = tl.constexpr(PRIME_Y), tl.constexpr(PRIME_Z)
+_BLOCK = 256
+_ADAM_BLOCK = 1024
+_Y = tl.constexpr(PRIME_Y)
+_Z = tl.constexpr(PRIME_Z)
 
 
 @triton.jit
 def _lattice(x, resolution):
-    """Cell and fraction along one axis. Comparisons keep NaN in the fraction; the cell stays inside the lattice."""
+    """Cell and fraction along one axis. Comparisons keep NaN in the fraction; the cell stays inside
+    the lattice."""
     clamped = tl.where(x < -1.0, -1.0, tl.where(x > 1.0, 1.0, x))
     position = (clamped + 1.0) * (resolution * 0.5)
     cell = tl.minimum(tl.maximum(position.to(tl.int32), 0), resolution - 1)
@@ -55,17 +59,30 @@ def _cell(points, rows, inside, resolution):
 
 @triton.jit
 def _forward_kernel(
-    points, tables, resolutions, dense, weights, out, count, entries, levels: tl.constexpr, block: tl.constexpr
+    points,
+    tables,
+    resolutions,
+    dense,
+    weights,
+    out,
+    count,
+    entries,
+    levels: tl.constexpr,
+    block: tl.constexpr,
 ):
     level = tl.program_id(1)
     rows = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
     inside = rows < count
-    resolution, ordered, weight = tl.load(resolutions + level), tl.load(dense + level), tl.load(weights + level)
+    resolution = tl.load(resolutions + level)
+    ordered = tl.load(dense + level)
+    weight = tl.load(weights + level)
     cx, cy, cz, fx, fy, fz = _cell(points, rows, inside, resolution)
     first = tl.zeros([block], tl.float32)
     second = tl.zeros([block], tl.float32)
     for corner in tl.static_range(8):
-        dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
+        dx = corner & 1
+        dy = (corner >> 1) & 1
+        dz = corner >> 2
         share = _side(fx, corner & 1) * _side(fy, (corner >> 1) & 1) * _side(fz, corner >> 2)
         index = _entry(cx + dx, cy + dy, cz + dz, resolution, ordered, entries).to(tl.int64)
         address = tables + (level.to(tl.int64) * entries + index) * 2
@@ -78,19 +95,32 @@ def _forward_kernel(
 
 @triton.jit
 def _table_kernel(
-    points, gradient, resolutions, dense, weights, inward, count, entries, levels: tl.constexpr, block: tl.constexpr
+    points,
+    gradient,
+    resolutions,
+    dense,
+    weights,
+    inward,
+    count,
+    entries,
+    levels: tl.constexpr,
+    block: tl.constexpr,
 ):
     """gradient (L, T, 2) += the share of each corner in dL/dfeatures."""
     level = tl.program_id(1)
     rows = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
     inside = rows < count
-    resolution, ordered, weight = tl.load(resolutions + level), tl.load(dense + level), tl.load(weights + level)
+    resolution = tl.load(resolutions + level)
+    ordered = tl.load(dense + level)
+    weight = tl.load(weights + level)
     cx, cy, cz, fx, fy, fz = _cell(points, rows, inside, resolution)
     source = inward + rows * (2 * levels) + 2 * level
     first = tl.load(source, mask=inside, other=0.0) * weight
     second = tl.load(source + 1, mask=inside, other=0.0) * weight
     for corner in tl.static_range(8):
-        dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
+        dx = corner & 1
+        dy = (corner >> 1) & 1
+        dz = corner >> 2
         share = _side(fx, corner & 1) * _side(fy, (corner >> 1) & 1) * _side(fz, corner >> 2)
         index = _entry(cx + dx, cy + dy, cz + dz, resolution, ordered, entries).to(tl.int64)
         address = gradient + (level.to(tl.int64) * entries + index) * 2
@@ -100,24 +130,40 @@ def _table_kernel(
 
 @triton.jit
 def _point_kernel(
-    points, tables, resolutions, dense, weights, inward, out, count, entries, levels: tl.constexpr, block: tl.constexpr
+    points,
+    tables,
+    resolutions,
+    dense,
+    weights,
+    inward,
+    out,
+    count,
+    entries,
+    levels: tl.constexpr,
+    block: tl.constexpr,
 ):
-    """out (S, 3) = dL/dpoints, all levels summed in order; the slope at the border for a point outside the box."""
+    """out (S, 3) = dL/dpoints, all levels summed in order; the slope at the border for a point
+    outside the box."""
     rows = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
     inside = rows < count
     sum_x = tl.zeros([block], tl.float32)
     sum_y = tl.zeros([block], tl.float32)
     sum_z = tl.zeros([block], tl.float32)
     for level in range(levels):
-        resolution, ordered = tl.load(resolutions + level), tl.load(dense + level)
+        resolution = tl.load(resolutions + level)
+        ordered = tl.load(dense + level)
         scale = tl.load(weights + level) * resolution * 0.5
         cx, cy, cz, fx, fy, fz = _cell(points, rows, inside, resolution)
         source = inward + rows * (2 * levels) + 2 * level
         first = tl.load(source, mask=inside, other=0.0) * scale
         second = tl.load(source + 1, mask=inside, other=0.0) * scale
         for corner in tl.static_range(8):
-            dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
-            wx, wy, wz = _side(fx, corner & 1), _side(fy, (corner >> 1) & 1), _side(fz, corner >> 2)
+            dx = corner & 1
+            dy = (corner >> 1) & 1
+            dz = corner >> 2
+            wx = _side(fx, corner & 1)
+            wy = _side(fy, (corner >> 1) & 1)
+            wz = _side(fz, corner >> 2)
             index = _entry(cx + dx, cy + dy, cz + dz, resolution, ordered, entries).to(tl.int64)
             address = tables + (index + tl.cast(entries, tl.int64) * level) * 2
             value = first * tl.load(address, mask=inside, other=0.0).to(tl.float32)
@@ -150,14 +196,23 @@ def _adam_kernel(
 
 
 def adam_step(
-    value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float, rule: AdamRule
+    value: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    step: int,
+    rate: float,
+    rule: AdamRule,
 ) -> None:
-    """One Adam step in place, on contiguous float32 CUDA tensors of one shape; zeroes the gradient."""
+    """One Adam step in place, on contiguous float32 CUDA tensors of one shape; zeroes the
+    gradient."""
     (first, second), (beta1, beta2) = moments, rule.betas
-    scale, correction = rate / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    scale = rate / (1 - beta1**step)
+    correction = math.sqrt(1 - beta2**step)
     fixed = value.numel(), scale, correction, beta1, beta2, rule.eps
     tensors = (tensor.detach() for tensor in (value, gradient, first, second))
-    _adam_kernel[(triton.cdiv(value.numel(), _ADAM_BLOCK),)](*tensors, *fixed, sparse=rule.sparse, block=_ADAM_BLOCK)
+    _adam_kernel[(triton.cdiv(value.numel(), _ADAM_BLOCK),)](
+        *tensors, *fixed, sparse=rule.sparse, block=_ADAM_BLOCK
+    )
 
 
 class _Encode(torch.autograd.Function):
@@ -169,7 +224,9 @@ class _Encode(torch.autograd.Function):
             grid = (triton.cdiv(count, _BLOCK), levels)
             fixed = resolutions, dense, weights
             read = tables.half() if torch.is_autocast_enabled(points.device.type) else tables
-            _forward_kernel[grid](points, read, *fixed, out, count, entries, levels=levels, block=_BLOCK)
+            _forward_kernel[grid](
+                points, read, *fixed, out, count, entries, levels=levels, block=_BLOCK
+            )
         ctx.save_for_backward(points, tables, resolutions, dense, weights)
         return out
 
@@ -179,17 +236,22 @@ class _Encode(torch.autograd.Function):
         points, tables, *fixed = ctx.saved_tensors
         count, (levels, entries, _) = len(points), tables.shape
         sizes = {"levels": levels, "block": _BLOCK}
-        blocks, inward = triton.cdiv(count, _BLOCK), inward.float().contiguous()
+        blocks = triton.cdiv(count, _BLOCK)
+        inward = inward.float().contiguous()
         slope = gradient = None
         if ctx.needs_input_grad[0]:
             slope = torch.zeros_like(points)
             if count:
-                _point_kernel[(blocks,)](points, tables, *fixed, inward, slope, count, entries, **sizes)
+                _point_kernel[(blocks,)](
+                    points, tables, *fixed, inward, slope, count, entries, **sizes
+                )
             slope = torch.where(points.abs() <= 1, slope, torch.zeros_like(slope))
         if ctx.needs_input_grad[1]:
             gradient = torch.zeros(tables.shape, device=tables.device)
             if count:
-                _table_kernel[(blocks, levels)](points, gradient, *fixed, inward, count, entries, **sizes)
+                _table_kernel[(blocks, levels)](
+                    points, gradient, *fixed, inward, count, entries, **sizes
+                )
             gradient = gradient.to(tables.dtype)
         return slope, gradient, None, None, None
 
@@ -206,12 +268,19 @@ def encode(
     Under autocast the tables are read as half precision; their gradient is float32 all the same.
     """
     fixed = _constants(tuple(resolutions), tuple(dense), points.device)
-    weights = fixed[2] if level_weights is None else level_weights.detach().to(fixed[2]).contiguous()
+    weights = (
+        fixed[2] if level_weights is None else level_weights.detach().to(fixed[2]).contiguous()
+    )
     return _Encode.apply(points.float().contiguous(), tables, *fixed[:2], weights)
 
 
 @cache
-def _constants(resolutions: tuple[int, ...], dense: tuple[bool, ...], device: torch.device) -> tuple[Tensor, ...]:
-    """What does not change from step to step, kept on the device: a copy there would wait for all work before it."""
-    whole = (torch.tensor(values, dtype=torch.int32, device=device) for values in (resolutions, dense))
+def _constants(
+    resolutions: tuple[int, ...], dense: tuple[bool, ...], device: torch.device
+) -> tuple[Tensor, ...]:
+    """What does not change from step to step, kept on the device: a copy there would wait for all
+    work before it."""
+    whole = (
+        torch.tensor(values, dtype=torch.int32, device=device) for values in (resolutions, dense)
+    )
     return *whole, torch.ones(len(resolutions), device=device)

@@ -1,10 +1,11 @@
 """numba kernels of the hash grid.
 
-Samples are stored in blocks of 64: features are (blocks, rows, 64) with the sample last, so that one vector holds
-the same feature of 16 samples. All sums run in an order that does not depend on the number of threads: tables are
-scattered level by level, each by one thread.
+Samples are stored in blocks of 64: features are (blocks, rows, 64) with the sample last, so that
+one vector holds the same feature of 16 samples. All sums run in an order that does not depend on
+the number of threads: tables are scattered level by level, each by one thread.
 
-Source of the encoding: Müller et al., "Instant neural graphics primitives with a multiresolution hash encoding", 2022.
+Source of the encoding: Müller et al., "Instant neural graphics primitives with a multiresolution
+hash encoding", 2022.
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ def block_count(samples: int) -> int:
 @njit(nogil=True, cache=True)
 def _lattice(coordinate, scale, resolution):
     """Cell and fraction along one axis; a coordinate outside [-1, 1] is moved to the border."""
-    low, one = splat(np.float32(-1)), splat(np.float32(1))
+    low = splat(np.float32(-1))
+    one = splat(np.float32(1))
     position = (clip_keep_nan(coordinate, low, one) + one) * splat(scale)
     cell = to_int(clip(position, splat(np.float32(0)), splat(np.float32(resolution - 1))))
     return cell, position - to_float(cell)
@@ -72,23 +74,35 @@ def _corners(coordinates, at, padded, resolution, dense, mask):
     cx, fx = _lattice(load(coordinates, at), scale, resolution)
     cy, fy = _lattice(load(coordinates, padded + at), scale, resolution)
     cz, fz = _lattice(load(coordinates, 2 * padded + at), scale, resolution)
-    return _lower_and_upper(cx, 1), _lower_and_upper(cy, step_y), _lower_and_upper(cz, step_z), fx, fy, fz
+    return (
+        _lower_and_upper(cx, 1),
+        _lower_and_upper(cy, step_y),
+        _lower_and_upper(cz, step_z),
+        fx,
+        fy,
+        fz,
+    )
 
 
 @njit(nogil=True, cache=True)
-def encode_level(coordinates, padded, begin, end, table, level, entries, resolution, dense, weight, rows, blocks):
-    """Writes the two features of one level, times ``weight``, for samples [begin, end) (multiples of 16).
+def encode_level(
+    coordinates, padded, begin, end, table, level, entries, resolution, dense, weight, rows, blocks
+):
+    """Writes the two features of one level, times ``weight``, for samples [begin, end) (multiples
+    of 16).
 
     Args:
         coordinates: (3 * padded,) world coordinates, axis by axis.
         table: all levels, flat: (L * entries * 2,).
         blocks: (padded / 64 * rows * 64,) features, written.
     """
-    one, scaled = splat(np.float32(1)), splat(weight)
+    one = splat(np.float32(1))
+    scaled = splat(weight)
     base = level * entries * 2
     for at in range(begin, end, LANES):
         x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolution, dense, entries - 1)
-        first, second = splat(np.float32(0)), splat(np.float32(0))
+        first = splat(np.float32(0))
+        second = splat(np.float32(0))
         for corner in range(4):
             wy = fy if corner & 1 else one - fy
             wz = fz if corner & 2 else one - fz
@@ -105,11 +119,16 @@ def encode_level(coordinates, padded, begin, end, table, level, entries, resolut
 
 
 @njit(nogil=True, cache=True)
-def scatter_level(coordinates, padded, count, gradients, level, entries, resolution, dense, weight, rows, blocks):
-    """Adds one level's gradient: ``gradients`` (flat, as the table) += d features / d table applied to ``blocks``."""
-    one, scaled = splat(np.float32(1)), splat(weight)
+def scatter_level(
+    coordinates, padded, count, gradients, level, entries, resolution, dense, weight, rows, blocks
+):
+    """Adds one level's gradient: ``gradients`` (flat, as the table) += d features / d table applied
+    to ``blocks``."""
+    one = splat(np.float32(1))
+    scaled = splat(weight)
     base = level * entries * 2
-    index, share = np.empty(8 * LANES, np.int32), np.empty(8 * LANES, np.float32)
+    index = np.empty(8 * LANES, np.int32)
+    share = np.empty(8 * LANES, np.float32)
     pair = np.empty(2 * LANES, np.float32)
     for at in range(0, count, LANES):
         x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolution, dense, entries - 1)
@@ -125,27 +144,38 @@ def scatter_level(coordinates, padded, count, gradients, level, entries, resolut
         store(pair, 0, load(blocks, source) * scaled)
         store(pair, LANES, load(blocks, source + BLOCK) * scaled)
         for lane in range(min(LANES, count - at)):
-            first, second = pair[lane], pair[LANES + lane]
+            first = pair[lane]
+            second = pair[LANES + lane]
             for corner in range(8):
                 k = corner * LANES + lane
                 add_pair(gradients, base + 2 * np.int64(index[k]), share[k], first, second)
 
 
 @njit(nogil=True, cache=True)
-def point_gradient(coordinates, padded, begin, end, table, entries, resolutions, dense, weights, rows, blocks, out):
-    """Adds dL/dcoordinates (3 * padded,) for samples [begin, end), given dL/dfeatures in ``blocks``.
+def point_gradient(
+    coordinates, padded, begin, end, table, entries, resolutions, dense, weights, rows, blocks, out
+):
+    """Adds dL/dcoordinates (3 * padded,) for samples [begin, end), given dL/dfeatures in
+    ``blocks``.
 
     A coordinate outside [-1, 1] gets the slope at the border: the caller clears it.
     """
-    one, zero = splat(np.float32(1)), splat(np.float32(0))
+    one = splat(np.float32(1))
+    zero = splat(np.float32(0))
     for level in range(len(resolutions)):
-        base, is_dense = level * entries * 2, dense[level]
+        base = level * entries * 2
+        is_dense = dense[level]
         scaled = splat(weights[level] * np.float32(resolutions[level]) * np.float32(0.5))
         for at in range(begin, end, LANES):
-            x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolutions[level], is_dense, entries - 1)
+            x, y, z, fx, fy, fz = _corners(
+                coordinates, at, padded, resolutions[level], is_dense, entries - 1
+            )
             source = (at // BLOCK * rows + 2 * level) * BLOCK + at % BLOCK
-            g0, g1 = load(blocks, source) * scaled, load(blocks, source + BLOCK) * scaled
-            dx, dy, dz = zero, zero, zero
+            g0 = load(blocks, source) * scaled
+            g1 = load(blocks, source + BLOCK) * scaled
+            dx = zero
+            dy = zero
+            dz = zero
             for corner in range(4):
                 wy = fy if corner & 1 else one - fy
                 wz = fz if corner & 2 else one - fz
@@ -171,7 +201,8 @@ class Levels:
     resolutions: np.ndarray
     """(L,) int64 cells along an axis."""
     dense: np.ndarray
-    """(L,) bool: every lattice point has its own entry (x fastest); else entries are found by the spatial hash."""
+    """(L,) bool: every lattice point has its own entry (x fastest); else entries are found by the
+    spatial hash."""
     entries: int
     """Entries of each level's table, a power of two."""
     code_width: int = 0
@@ -183,7 +214,8 @@ class Levels:
 
     @property
     def rows(self) -> int:
-        """Rows of a feature block: two for each level and the code, filled up to a multiple of 8 that stays zero."""
+        """Rows of a feature block: two for each level and the code, filled up to a multiple of 8
+        that stays zero."""
         return -(-(2 * len(self.resolutions) + self.code_width) // 8) * 8
 
     def write_code(self, blocks: np.ndarray, row: int, code: Float[Tensor, "S E"] | None) -> None:
@@ -223,20 +255,32 @@ def grid_forward(
     blocks: np.ndarray,
     row: int = 0,
 ) -> np.ndarray:
-    """Fills feature blocks (blocks, rows, 64) from ``row`` on, at points given as planes; what is left is zero.
+    """Fills feature blocks (blocks, rows, 64) from ``row`` on, at points given as planes; what is
+    left is zero.
 
     ``weights`` (L,) float32 scales the levels.
     """
-    padded, count, rows = planes.shape[1], len(levels.resolutions), blocks.shape[1]
+    padded = planes.shape[1]
+    count = len(levels.resolutions)
+    rows = blocks.shape[1]
     blocks[:, row + 2 * count :] = 0
-    flat, flat_planes, table = _rows_from(blocks, row), planes.reshape(-1), flat_view(tables)
+    flat = _rows_from(blocks, row)
+    flat_planes = planes.reshape(-1)
+    table = flat_view(tables)
     # Two tasks a level let more threads than levels help; a level's table stays in the second-level cache.
     middle = padded // 2 // BLOCK * BLOCK
 
     def task(index: int) -> None:
         level, upper = divmod(index, 2)
         begin, end = (middle, padded) if upper else (0, middle)
-        fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
+        fixed = (
+            table,
+            level,
+            levels.entries,
+            levels.resolutions[level],
+            levels.dense[level],
+            weights[level],
+        )
         encode_level(flat_planes, padded, begin, end, *fixed, rows, flat)
 
     run_tasks(task, 2 * count)
@@ -252,11 +296,21 @@ def grid_backward(
     weights: np.ndarray,
     row: int = 0,
 ) -> None:
-    """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points in blocks from ``row`` on."""
-    flat, flat_planes, table = _rows_from(inward, row), planes.reshape(-1), flat_view(gradient)
+    """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points in blocks
+    from ``row`` on."""
+    flat = _rows_from(inward, row)
+    flat_planes = planes.reshape(-1)
+    table = flat_view(gradient)
 
     def task(level: int) -> None:
-        fixed = table, level, levels.entries, levels.resolutions[level], levels.dense[level], weights[level]
+        fixed = (
+            table,
+            level,
+            levels.entries,
+            levels.resolutions[level],
+            levels.dense[level],
+            weights[level],
+        )
         scatter_level(flat_planes, planes.shape[1], count, *fixed, inward.shape[1], flat)
 
     # The last levels miss the cache most: they start first.
@@ -278,10 +332,18 @@ def grid_point_gradient(
     Zero along an axis on which the point lies outside [-1, 1].
     """
     # A thread takes all its samples through a level before the next: a level's table stays in the second-level cache.
-    padded, parts = planes.shape[1], torch.get_num_threads()
+    padded = planes.shape[1]
+    parts = torch.get_num_threads()
     out = scratch("point slopes", 3, padded)
     out[:] = 0
-    fixed = flat_view(tables), levels.entries, levels.resolutions, levels.dense, weights, inward.shape[1]
+    fixed = (
+        flat_view(tables),
+        levels.entries,
+        levels.resolutions,
+        levels.dense,
+        weights,
+        inward.shape[1],
+    )
     arrays = _rows_from(inward, row), out.reshape(-1)
 
     def task(part: int) -> None:
@@ -300,7 +362,9 @@ class EncodeBlocks(torch.autograd.Function):
     def forward(ctx, points, tables, levels, weights):
         planes = coordinate_planes(points)
         ctx.save_for_backward(points, tables)
-        ctx.planes, ctx.levels, ctx.weights = planes, levels, weights
+        ctx.planes = planes
+        ctx.levels = levels
+        ctx.weights = weights
         blocks = np.empty(levels.block_shape(len(points)), np.float32)
         return torch.from_numpy(grid_forward(planes, tables, levels, weights, blocks))
 
@@ -308,11 +372,15 @@ class EncodeBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, inward):
         points, tables = ctx.saved_tensors
-        planes, levels, weights = ctx.planes, ctx.levels, ctx.weights
+        planes = ctx.planes
+        levels = ctx.levels
+        weights = ctx.weights
         inward = inward.contiguous().numpy()
         point_gradient = table_gradient = None
         if ctx.needs_input_grad[0]:
-            point_gradient = grid_point_gradient(planes, len(points), inward, tables, levels, weights)
+            point_gradient = grid_point_gradient(
+                planes, len(points), inward, tables, levels, weights
+            )
         if ctx.needs_input_grad[1]:
             table_gradient = torch.zeros_like(tables)
             grid_backward(planes, len(points), inward, table_gradient, levels, weights)

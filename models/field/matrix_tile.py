@@ -1,4 +1,5 @@
-"""A matrix product whose sums stay in vector registers: the inner loop of every layer of the MLP."""
+"""A matrix product whose sums stay in vector registers: the inner loop of every layer of the
+MLP."""
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -7,7 +8,21 @@ from numba.extending import intrinsic
 
 from models.field.vectors import FLOATS, I64, LANES, address, call, splat_ir
 
-_NAMES = ("c", "c_at", "c_row", "a", "a_at", "a_row", "a_k", "b", "b_at", "b_row", "depth", "extra", "extra_at")
+_NAMES = (
+    "c",
+    "c_at",
+    "c_row",
+    "a",
+    "a_at",
+    "a_row",
+    "a_k",
+    "b",
+    "b_at",
+    "b_row",
+    "depth",
+    "extra",
+    "extra_at",
+)
 _ZERO = ir.Constant(FLOATS, [0.0] * LANES)
 
 
@@ -20,13 +35,16 @@ def wide_registers() -> bool:
 
 
 def matrix_tile(rows: int, columns: int, start: str, finish: str):
-    """Makes ``tile(c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at)`` for numba code.
+    """Makes ``tile(c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at)``
+    for numba code.
 
-    It computes C = finish(start + A B) for a tile of ``rows`` x 16 * ``columns``, A of ``depth`` >= 1 columns. All
-    arrays are flat float32; A is read at ``a_at + r * a_row + k * a_k``, B at ``b_at + k * b_row``.
+    It computes C = finish(start + A B) for a tile of ``rows`` x 16 * ``columns``, A of ``depth`` >=
+    1 columns. All arrays are flat float32; A is read at ``a_at + r * a_row + k * a_k``, B at ``b_at
+    + k * b_row``.
 
     Args:
-        start: "zero", "c" (adds to C) or "row" (the vector ``extra`` from ``extra_at`` in each row: a bias).
+        start: "zero", "c" (adds to C) or "row" (the vector ``extra`` from ``extra_at`` in each row:
+            a bias).
         finish: "none", "relu", or "mask" (zero where ``extra``, laid out as C, is not above zero).
     """
 
@@ -35,7 +53,9 @@ def matrix_tile(rows: int, columns: int, start: str, finish: str):
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typingctx, c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at):
+    def tile(
+        typingctx, c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at
+    ):
         i = types.intp
         return types.void(c, i, i, a, i, i, i, b, i, i, i, extra, i), emit
 
@@ -46,23 +66,29 @@ class _Tile:
     """The LLVM code of one tile."""
 
     def __init__(self, context, builder, sig, args, rows: int, columns: int):
-        self.context, self.builder, self.columns = context, builder, columns
+        self.context = context
+        self.builder = builder
+        self.columns = columns
         self.value = dict(zip(_NAMES, args, strict=True))
         self.type = dict(zip(_NAMES, sig.args, strict=True))
         self.cells = [(r, n) for r in range(rows) for n in range(columns)]
 
     def emit(self, start: str, finish: str) -> None:
         """Starts the sums, loops over the depth, stores the sums."""
-        builder, starts = self.builder, [self.first(start, *cell) for cell in self.cells]
+        builder = self.builder
+        starts = [self.first(start, *cell) for cell in self.cells]
         before = builder.block
-        loop, after = builder.append_basic_block("tile"), builder.append_basic_block("tile.done")
+        loop = builder.append_basic_block("tile")
+        after = builder.append_basic_block("tile.done")
         builder.branch(loop)
         builder.position_at_end(loop)
         k = builder.phi(I64)
         sums = [builder.phi(FLOATS) for _ in self.cells]
         new = self.products(k, sums)
         following = builder.add(k, ir.Constant(I64, 1))
-        for phi, initial, value in zip((k, *sums), (ir.Constant(I64, 0), *starts), (following, *new), strict=True):
+        for phi, initial, value in zip(
+            (k, *sums), (ir.Constant(I64, 0), *starts), (following, *new), strict=True
+        ):
             phi.add_incoming(initial, before)
             phi.add_incoming(value, loop)
         builder.cbranch(builder.icmp_signed("<", following, self.value["depth"]), loop, after)
@@ -105,7 +131,8 @@ class _Tile:
 
     def load(self, name: str, at, kind):
         return self.builder.load(
-            address(self.context, self.builder, self.type[name], self.value[name], at, kind), align=4
+            address(self.context, self.builder, self.type[name], self.value[name], at, kind),
+            align=4,
         )
 
     def row_of(self, at, stride: str, r: int):

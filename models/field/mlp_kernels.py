@@ -1,9 +1,10 @@
-"""numba kernels of the colour MLP (features -> 64 -> 64 -> 3, ReLU, sigmoid), forward and backward fused.
+"""numba kernels of the colour MLP (features -> 64 -> 64 -> 3, ReLU, sigmoid), forward and backward
+fused.
 
-A block of 64 samples passes through all layers while its activations stay in the first-level cache; the backward
-pass computes them again instead of reading them back. Activations are (sample, unit), so that every product, forward,
-backward and for the weights' gradients, is the same register tile: broadcast one factor, stream 64-wide rows of the
-other.
+A block of 64 samples passes through all layers while its activations stay in the first-level cache;
+the backward pass computes them again instead of reading them back. Activations are (sample, unit),
+so that every product, forward, backward and for the weights' gradients, is the same register tile:
+broadcast one factor, stream 64-wide rows of the other.
 """
 
 import math
@@ -49,13 +50,17 @@ def _forward(c, a, a_at, a_row, a_k, b, b_at, depth, bias_at):
     """C (64, 64) = relu(A B + bias)."""
     for r in range(0, BLOCK, _ROWS):
         for n in range(0, WIDTH, _COLUMNS * LANES):
-            to, a_from = r * WIDTH + n, a_at + r * a_row
-            _forward_tile(c, to, WIDTH, a, a_from, a_row, a_k, b, b_at + n, WIDTH, depth, b, bias_at + n)
+            to = r * WIDTH + n
+            a_from = a_at + r * a_row
+            _forward_tile(
+                c, to, WIDTH, a, a_from, a_row, a_k, b, b_at + n, WIDTH, depth, b, bias_at + n
+            )
 
 
 @njit(nogil=True, cache=True)
 def _back(c, a, a_row, a_k, b, b_at, depth):
-    """C (64, 64) = A B where C was above zero: the gradient behind a ReLU takes the place of its result."""
+    """C (64, 64) = A B where C was above zero: the gradient behind a ReLU takes the place of its
+    result."""
     for r in range(0, BLOCK, _ROWS):
         for n in range(0, WIDTH, _COLUMNS * LANES):
             to = r * WIDTH + n
@@ -73,7 +78,8 @@ def _add_outer(c, c_at, rows, a, a_at, a_row, a_k, b):
 
 @njit(nogil=True, cache=True)
 def _sigmoid(x):
-    """1 / (1 + exp(-x)) to 1e-7: exp by 2^n times the Taylor polynomial of the rest, |rest| <= ln 2 / 2."""
+    """1 / (1 + exp(-x)) to 1e-7: exp by 2^n times the Taylor polynomial of the rest, |rest| <= ln 2
+    / 2."""
     f = np.float32
     x = clip_keep_nan(splat(f(0)) - x, splat(f(-87)), splat(f(87)))
     n = rounded(x * splat(f(1.4426950408889634)))
@@ -111,7 +117,8 @@ def _colours(hidden, weights, at, rgb):
 
 @njit(nogil=True, cache=True)
 def _layers(features, block, rows, weights, first, second, rgb):
-    """All layers for one block; ``weights`` is what encoding packs: W1^T b1 W2^T b2 W3 b3, then W2 and W1 padded."""
+    """All layers for one block; ``weights`` is what encoding packs: W1^T b1 W2^T b2 W3 b3, then W2
+    and W1 padded."""
     b1 = rows * WIDTH
     w2 = b1 + WIDTH
     b2 = w2 + WIDTH * WIDTH
@@ -123,7 +130,8 @@ def _layers(features, block, rows, weights, first, second, rgb):
 @njit(nogil=True, cache=True)
 def mlp_forward(features, rows, weights, begin, end, count, out):
     """Colours of blocks [begin, end): features (blocks, rows, 64) -> out (count, 3), flat."""
-    first, second = np.empty(_AREA, np.float32), np.empty(_AREA, np.float32)
+    first = np.empty(_AREA, np.float32)
+    second = np.empty(_AREA, np.float32)
     rgb = np.empty(CHANNELS * BLOCK, np.float32)
     for block in range(begin, end):
         _layers(features, block, rows, weights, first, second, rgb)
@@ -134,7 +142,8 @@ def mlp_forward(features, rows, weights, begin, end, count, out):
 
 @njit(nogil=True, cache=True)
 def _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope):
-    """slope (3, 64) = dL/d(before the sigmoid), zero past ``count``; returns the block's sum of weighted errors."""
+    """slope (3, 64) = dL/d(before the sigmoid), zero past ``count``; returns the block's sum of
+    weighted errors."""
     total = 0.0
     for k in range(CHANNELS * BLOCK):
         slope[k] = 0
@@ -142,13 +151,16 @@ def _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, sl
         sample = block * BLOCK + s
         w = weight[sample] if len(weight) > 0 else np.float32(1)
         for c in range(CHANNELS):
-            value, given = rgb[c * BLOCK + s], target[sample * CHANNELS + c]
+            value = rgb[c * BLOCK + s]
+            given = target[sample * CHANNELS + c]
             difference = value - given
             if bend > 0:
                 length = np.float32(math.sqrt(difference * difference + bend * bend))
-                error, outer = length - bend, difference / length
+                error = length - bend
+                outer = difference / length
             else:
-                error, outer = difference * difference, np.float32(2) * difference
+                error = difference * difference
+                outer = np.float32(2) * difference
             total += w * error
             outer = w * scale * outer if as_loss else given
             slope[c * BLOCK + s] = outer * value * (np.float32(1) - value)
@@ -166,7 +178,21 @@ def _add_row_sums(sums, at, rows):
 
 
 @njit(nogil=True, cache=True)
-def mlp_backward(features, rows, weights, begin, end, count, target, weight, scale, as_loss, bend, gradients, inward):
+def mlp_backward(
+    features,
+    rows,
+    weights,
+    begin,
+    end,
+    count,
+    target,
+    weight,
+    scale,
+    as_loss,
+    bend,
+    gradients,
+    inward,
+):
     """Gradients of blocks [begin, end), the forward pass included.
 
     Args:
@@ -186,16 +212,21 @@ def mlp_backward(features, rows, weights, begin, end, count, target, weight, sca
     w3 = b2 + WIDTH
     w2_rows = w3 + CHANNELS * (WIDTH + 1)
     w1_rows = w2_rows + WIDTH * WIDTH
-    first, second = np.empty(_AREA, np.float32), np.empty(_AREA, np.float32)
-    rgb, slope = np.empty(CHANNELS * BLOCK, np.float32), np.empty(CHANNELS * BLOCK, np.float32)
-    wide, ones = np.empty(BLOCK * _padded(rows), np.float32), np.ones(1, np.float32)
+    first = np.empty(_AREA, np.float32)
+    second = np.empty(_AREA, np.float32)
+    rgb = np.empty(CHANNELS * BLOCK, np.float32)
+    slope = np.empty(CHANNELS * BLOCK, np.float32)
+    wide = np.empty(BLOCK * _padded(rows), np.float32)
+    ones = np.ones(1, np.float32)
     total = 0.0
     for block in range(begin, end):
         _layers(features, block, rows, weights, first, second, rgb)
         total += _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope)
         _add_row_sums(gradients, w3 + CHANNELS * WIDTH, slope)
         for n in range(0, WIDTH, 2 * LANES):
-            _colour_tile(gradients, w3 + n, WIDTH, slope, 0, BLOCK, 1, second, n, WIDTH, BLOCK, gradients, 0)
+            _colour_tile(
+                gradients, w3 + n, WIDTH, slope, 0, BLOCK, 1, second, n, WIDTH, BLOCK, gradients, 0
+            )
         # From here on each activation is overwritten by its gradient once it has served: less to keep in the cache.
         _back(second, slope, 1, BLOCK, weights, w3, CHANNELS)
         _bias_tile(gradients, b2, WIDTH, ones, 0, 0, 0, second, 0, WIDTH, BLOCK, gradients, 0)
@@ -219,7 +250,21 @@ def _feature_gradient(slope, weights, at, rows, wide, inward, block):
     for r in range(0, BLOCK, _ROWS):
         for n in range(0, padded, _COLUMNS * LANES):
             from_ = r * WIDTH
-            _plain_tile(wide, r * padded + n, padded, slope, from_, WIDTH, 1, weights, at + n, padded, WIDTH, wide, 0)
+            _plain_tile(
+                wide,
+                r * padded + n,
+                padded,
+                slope,
+                from_,
+                WIDTH,
+                1,
+                weights,
+                at + n,
+                padded,
+                WIDTH,
+                wide,
+                0,
+            )
     for row in range(rows):
         to = (block * rows + row) * BLOCK
         for s in range(BLOCK):
@@ -231,7 +276,8 @@ _PARTS = 16
 
 
 def packed_weights(parameters: Sequence[Tensor], rows: int) -> np.ndarray:
-    """The weights in the order the kernels read: W1^T b1 W2^T b2 W3 b3, then W2 and W1 for the way back."""
+    """The weights in the order the kernels read: W1^T b1 W2^T b2 W3 b3, then W2 and W1 for the way
+    back."""
     w1, b1, w2, b2, w3, b3 = (parameter.detach().numpy() for parameter in parameters)
     w1_rows = np.zeros((WIDTH, _padded(rows)), np.float32)
     w1_rows[:, : w1.shape[1]] = w1
@@ -239,15 +285,23 @@ def packed_weights(parameters: Sequence[Tensor], rows: int) -> np.ndarray:
     return np.concatenate([part.ravel() for part in order])
 
 
-def mlp_colors(blocks: np.ndarray, parameters: Sequence[Tensor], count: int) -> Float[Tensor, "S 3"]:
+def mlp_colors(
+    blocks: np.ndarray, parameters: Sequence[Tensor], count: int
+) -> Float[Tensor, "S 3"]:
     """Colours in [0, 1] of the first ``count`` samples in feature blocks (blocks, rows, 64).
 
     Args:
         parameters: W1 (64, features), b1, W2 (64, 64), b2, W3 (3, 64), b3.
     """
-    out, rows = np.empty((count, CHANNELS), np.float32), blocks.shape[1]
-    features, weights, ranges = blocks.reshape(-1), packed_weights(parameters, rows), split_range(len(blocks), _PARTS)
-    run_tasks(lambda i: mlp_forward(features, rows, weights, *ranges[i], count, out.reshape(-1)), len(ranges))
+    out = np.empty((count, CHANNELS), np.float32)
+    rows = blocks.shape[1]
+    features = blocks.reshape(-1)
+    weights = packed_weights(parameters, rows)
+    ranges = split_range(len(blocks), _PARTS)
+    run_tasks(
+        lambda i: mlp_forward(features, rows, weights, *ranges[i], count, out.reshape(-1)),
+        len(ranges),
+    )
     return torch.from_numpy(out)
 
 
@@ -260,23 +314,31 @@ def mlp_gradients(
     as_loss: bool = True,
     charbonnier: float = 0.0,
 ) -> tuple[float, list[Tensor]]:
-    """The mean of weight * error over samples and channels, its gradients to parameters and features.
+    """The mean of weight * error over samples and channels, its gradients to parameters and
+    features.
 
     Args:
-        target: the wanted colours, or, with ``as_loss`` false, dL/drgb of another loss (the first result is then void).
+        target: the wanted colours, or, with ``as_loss`` false, dL/drgb of another loss (the first
+            result is then void).
         inward: dL/dfeatures, filled; laid out as ``blocks``.
         charbonnier: as in ColorField.loss_and_grad.
 
     Returns:
         The loss and the gradients in the order of ``parameters``.
     """
-    rows, count = blocks.shape[1], len(target)
-    features, weights, ranges = blocks.reshape(-1), packed_weights(parameters, rows), split_range(len(blocks), _PARTS)
+    rows = blocks.shape[1]
+    count = len(target)
+    features = blocks.reshape(-1)
+    weights = packed_weights(parameters, rows)
+    ranges = split_range(len(blocks), _PARTS)
     losses = np.zeros(len(ranges))
     sums = np.zeros((len(ranges), (rows + 1 + WIDTH + 1 + CHANNELS) * WIDTH + CHANNELS), np.float32)
     given = target.detach().contiguous().reshape(-1).numpy()
-    share = np.zeros(0, np.float32) if weight is None else weight.detach().float().contiguous().numpy()
-    mean, f = 1 / (CHANNELS * max(count, 1)), np.float32
+    share = (
+        np.zeros(0, np.float32) if weight is None else weight.detach().float().contiguous().numpy()
+    )
+    mean = 1 / (CHANNELS * max(count, 1))
+    f = np.float32
 
     def task(i: int) -> None:
         fixed = count, given, share, f(mean), as_loss, f(charbonnier), sums[i], inward.reshape(-1)
@@ -290,5 +352,7 @@ def _unpacked(flat: np.ndarray, parameters: Sequence[Tensor], rows: int) -> list
     sizes = [rows * WIDTH, WIDTH, WIDTH * WIDTH, WIDTH, CHANNELS * WIDTH]
     first, *rest = np.split(flat, np.cumsum(sizes))
     w1 = first.reshape(rows, WIDTH)[: parameters[0].shape[1]].T
-    shaped = [w1] + [part.reshape(tuple(p.shape)) for part, p in zip(rest, parameters[1:], strict=True)]
+    shaped = [w1] + [
+        part.reshape(tuple(p.shape)) for part, p in zip(rest, parameters[1:], strict=True)
+    ]
     return [torch.from_numpy(np.ascontiguousarray(part)) for part in shaped]

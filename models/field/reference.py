@@ -1,4 +1,5 @@
-"""What the fast kernels compute, in plain torch operations, on any device: the standard they are tested against."""
+"""What the fast kernels compute, in plain torch operations, on any device: the standard they are
+tested against."""
 
 import math
 from dataclasses import dataclass
@@ -8,11 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 # Of the spatial hash; the first axis is not multiplied.
-PRIME_Y, PRIME_Z = 2654435761, 805459861
+PRIME_Y = 2654435761
+PRIME_Z = 805459861
 
 
 def encode_reference(
-    points: Float[Tensor, "S 3"], tables: Float[Tensor, "L T C"], resolutions: list[int], dense: list[bool]
+    points: Float[Tensor, "S 3"],
+    tables: Float[Tensor, "L T C"],
+    resolutions: list[int],
+    dense: list[bool],
 ) -> Float[Tensor, "S L C"]:
     """The encoding in plain indexing operations."""
     return torch.stack(
@@ -24,7 +29,9 @@ def encode_reference(
     )
 
 
-def _interpolate(points: Tensor, table: Tensor, resolution: int, dense: bool) -> Float[Tensor, "S C"]:
+def _interpolate(
+    points: Tensor, table: Tensor, resolution: int, dense: bool
+) -> Float[Tensor, "S C"]:
     """Trilinear interpolation between the entries of the eight corners of each point's cell."""
     position = (points.clamp(-1, 1) + 1) * (resolution * 0.5)
     # A NaN coordinate keeps its NaN in the fraction, while the index stays inside the table.
@@ -38,8 +45,11 @@ def _interpolate(points: Tensor, table: Tensor, resolution: int, dense: bool) ->
     return total
 
 
-def _entry(lattice: Int[Tensor, "S 3"], resolution: int, entries: int, dense: bool) -> Int[Tensor, "S"]:
-    """Index of a lattice point in its level's table: in order (x fastest), or by the spatial hash."""
+def _entry(
+    lattice: Int[Tensor, "S 3"], resolution: int, entries: int, dense: bool
+) -> Int[Tensor, "S"]:
+    """Index of a lattice point in its level's table: in order (x fastest), or by the spatial
+    hash."""
     x, y, z = lattice.unbind(1)
     if dense:
         return x + (resolution + 1) * (y + (resolution + 1) * z)
@@ -48,18 +58,25 @@ def _entry(lattice: Int[Tensor, "S 3"], resolution: int, entries: int, dense: bo
 
 @dataclass(frozen=True)
 class AdamRule:
-    """How Adam updates a tensor. Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015."""
+    """How Adam updates a tensor. Source: Kingma and Ba, "Adam: a method for stochastic
+    optimization", 2015."""
 
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the first and second moment."""
     eps: float = 1e-15
     """Added to the root of the second moment."""
     sparse: bool = False
-    """A value whose gradient is exactly zero keeps its value and moments; the bias correction counts all steps."""
+    """A value whose gradient is exactly zero keeps its value and moments; the bias correction
+    counts all steps."""
 
 
 def adam_reference(
-    value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float, rule: AdamRule
+    value: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    step: int,
+    rate: float,
+    rule: AdamRule,
 ) -> None:
     """One Adam step in place; ``step`` counts from 1. Zeroes the gradient."""
     (first, second), (beta1, beta2) = moments, rule.betas

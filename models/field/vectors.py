@@ -1,11 +1,11 @@
 """Vectors of 16 lanes as numba types, written as LLVM vector code.
 
-numba offers loops, and whether LLVM vectorises them, and how wide, is left to chance. Here the vector operations are
-explicit: one machine instruction each with AVX-512, two with AVX2, four with NEON. Nothing here uses fast-math: NaN
-and infinity pass through as in the plain reference.
+numba offers loops, and whether LLVM vectorises them, and how wide, is left to chance. Here the
+vector operations are explicit: one machine instruction each with AVX-512, two with AVX2, four with
+NEON. Nothing here uses fast-math: NaN and infinity pass through as in the plain reference.
 
-numba's cache does not see that a kernel's import has changed: after editing this file or matrix_tile.py, delete
-``models/field/__pycache__``.
+numba's cache does not see that a kernel's import has changed: after editing this file or
+matrix_tile.py, delete ``models/field/__pycache__``.
 """
 
 import operator
@@ -19,7 +19,8 @@ LANES = 16
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 INTS = ir.VectorType(ir.IntType(32), LANES)
 HALF = LANES // 2
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
 
 
 class _Vector(types.Type):
@@ -91,7 +92,9 @@ def load(typingctx, array, at):
     vector = f32x16 if array.dtype == types.float32 else i32x16
 
     def codegen(context, builder, sig, args):
-        return builder.load(address(context, builder, sig.args[0], args[0], args[1], vector.llvm_type), align=4)
+        return builder.load(
+            address(context, builder, sig.args[0], args[0], args[1], vector.llvm_type), align=4
+        )
 
     return vector(array, types.intp), codegen
 
@@ -151,13 +154,17 @@ def _unary(name: str, result, argument, emit):
 
 to_int = _unary("to_int", i32x16, f32x16, lambda builder, value: builder.fptosi(value, INTS))
 to_float = _unary("to_float", f32x16, i32x16, lambda builder, value: builder.sitofp(value, FLOATS))
-rounded = _unary("rounded", f32x16, f32x16, lambda b, value: call(b, "llvm.rint.v16f32", FLOATS, [value]))
+rounded = _unary(
+    "rounded", f32x16, f32x16, lambda b, value: call(b, "llvm.rint.v16f32", FLOATS, [value])
+)
 root = _unary("root", f32x16, f32x16, lambda b, value: call(b, "llvm.sqrt.v16f32", FLOATS, [value]))
 
 
 def _power_of_two(builder, value):
     """2^n by writing the exponent's bits."""
-    bits = builder.shl(builder.add(value, ir.Constant(INTS, [127] * LANES)), ir.Constant(INTS, [23] * LANES))
+    bits = builder.shl(
+        builder.add(value, ir.Constant(INTS, [127] * LANES)), ir.Constant(INTS, [23] * LANES)
+    )
     return builder.bitcast(bits, FLOATS)
 
 
@@ -166,7 +173,8 @@ exp2_int = _unary("exp2_int", f32x16, i32x16, _power_of_two)
 
 @intrinsic
 def clip(typingctx, value, low, high):
-    """Lanes limited to [low, high]; NaN becomes ``low``, so that an index made from it stays inside."""
+    """Lanes limited to [low, high]; NaN becomes ``low``, so that an index made from it stays
+    inside."""
 
     def codegen(context, builder, sig, args):
         above = builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[0], args[1])
@@ -215,12 +223,15 @@ def lane_sum(typingctx, value):
     """The sum of the 16 lanes, in a fixed tree order."""
 
     def codegen(context, builder, sig, args):
-        total, width = args[0], LANES
+        total = args[0]
+        width = LANES
         while width > 1:
             width //= 2
             halves = [
                 builder.shuffle_vector(
-                    total, total, ir.Constant(ir.VectorType(I32, width), list(range(start, start + width)))
+                    total,
+                    total,
+                    ir.Constant(ir.VectorType(I32, width), list(range(start, start + width))),
                 )
                 for start in (0, width)
             ]
@@ -254,7 +265,9 @@ def gather_pairs(typingctx, array, at, indices):
         low, high = (_gather_half(builder, base, args[2], start) for start in (0, HALF))
         index = ir.VectorType(I32, LANES)
         pair = [
-            builder.shuffle_vector(low, high, ir.Constant(index, list(range(feature, 2 * LANES, 2))))
+            builder.shuffle_vector(
+                low, high, ir.Constant(index, list(range(feature, 2 * LANES, 2)))
+            )
             for feature in (0, 1)
         ]
         return context.make_tuple(builder, sig.return_type, pair)
@@ -269,11 +282,14 @@ def add_pair(typingctx, array, at, weight, first, second):
     def codegen(context, builder, sig, args):
         pair = ir.VectorType(ir.FloatType(), 2)
         pointer = address(context, builder, sig.args[0], args[0], args[1], pair)
-        weights, values = ir.Constant(pair, ir.Undefined), ir.Constant(pair, ir.Undefined)
+        weights = ir.Constant(pair, ir.Undefined)
+        values = ir.Constant(pair, ir.Undefined)
         for lane, value in enumerate(args[3:]):
             weights = builder.insert_element(weights, args[2], ir.Constant(I32, lane))
             values = builder.insert_element(values, value, ir.Constant(I32, lane))
-        total = call(builder, "llvm.fmuladd.v2f32", pair, [weights, values, builder.load(pointer, align=4)])
+        total = call(
+            builder, "llvm.fmuladd.v2f32", pair, [weights, values, builder.load(pointer, align=4)]
+        )
         builder.store(total, pointer, align=4)
         return context.get_dummy_value()
 

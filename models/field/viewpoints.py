@@ -11,17 +11,24 @@ STILL = 1e-9
 
 
 class Viewpoints(nn.Module):
-    """Codes of views: where on the path the camera is (3 numbers, -1 to 1), the time (-1 to 1), and what changes count.
+    """Codes of views: where on the path the camera is (3 numbers, -1 to 1), the time (-1 to 1), and
+    what changes count.
 
-    The axes of the place are those in which the cameras spread, all in the unit of the widest; a place off the path
-    counts as the nearest of the box round it, for nobody saw what a highlight does there. What changes with time is
-    as the path's cameras saw it, inexact surfaces and all: off the path it counts less.
+    The axes of the place are those in which the cameras spread, all in the unit of the widest; a
+    place off the path counts as the nearest of the box round it, for nobody saw what a highlight
+    does there. What changes with time is as the path's cameras saw it, inexact surfaces and all:
+    off the path it counts less.
     """
 
     WIDTH = 3
     """Numbers of the place; two more are behind them."""
 
-    def __init__(self, code_from_world: Float[Tensor, "3 4"], high: Float[Tensor, "3"], clock: Float[Tensor, "2"]):
+    def __init__(
+        self,
+        code_from_world: Float[Tensor, "3 4"],
+        high: Float[Tensor, "3"],
+        clock: Float[Tensor, "2"],
+    ):
         """
         Args:
             high: largest code along each axis; the least is its opposite.
@@ -37,14 +44,18 @@ class Viewpoints(nn.Module):
         """Those of a clip's cameras; all have the place 0 if the camera stands still.
 
         Args:
-            time_step: by how much a frame is later than the one before; less for a clip too long for -1 to 1.
+            time_step: by how much a frame is later than the one before; less for a clip too long
+                for -1 to 1.
         """
         centers = cameras.centers.double()
         _, _, axes = torch.linalg.svd(centers - centers.mean(0), full_matrices=True)
         along = centers @ axes.T
         low, high = along.amin(0), along.amax(0)
-        middle, half = (low + high) / 2, (high - low) / 2
-        scale = 1 / half.max() if float(half.max()) > STILL * float(centers.norm(dim=1).max()) else 0.0
+        middle = (low + high) / 2
+        half = (high - low) / 2
+        scale = (
+            1 / half.max() if float(half.max()) > STILL * float(centers.norm(dim=1).max()) else 0.0
+        )
         clock = torch.tensor([(len(cameras) - 1) / 2, min(time_step, 2 / len(cameras))])
         return Viewpoints(scale * torch.cat([axes, -middle[:, None]], 1), scale * half, clock)
 
@@ -57,7 +68,8 @@ class Viewpoints(nn.Module):
             frames: times, in frames of the clip.
             changes: how much they count, 0 to 1.
         """
-        matrix, high = self.code_from_world, self.high
+        matrix = self.code_from_world
+        high = self.high
         place = centers.to(matrix) @ matrix[:, :3].T + matrix[:, 3]
         place = torch.minimum(torch.maximum(place, -high), high)
         time = (frames.to(matrix) - self.clock[0]) * self.clock[1]

@@ -33,13 +33,22 @@ def open_cotracker3(checkpoint_path: Path | None, device: str):
 
     @torch.no_grad()
     def follow(frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        asked = torch.from_numpy(queries - np.array([0, 0.5, 0.5])).float().to(device)  # it has (0, 0) where we 0.5
-        predictor(_video(frames[:1], device), is_first_step=True, queries=asked[None], add_support_grid=True)
+        asked = (
+            torch.from_numpy(queries - np.array([0, 0.5, 0.5])).float().to(device)
+        )  # it has (0, 0) where we 0.5
+        predictor(
+            _video(frames[:1], device),
+            is_first_step=True,
+            queries=asked[None],
+            add_support_grid=True,
+        )
         step = predictor.step
         for first in range(0, max(1, len(frames) - step), step):
             chunk = _video(frames[first : first + 2 * step], device)
             xy, visible = predictor(chunk, add_support_grid=True)  # of all frames up to here
-        return xy[0, :, : len(queries)].cpu().numpy() + 0.5, visible[0, :, : len(queries)].cpu().numpy()
+        return xy[0, :, : len(queries)].cpu().numpy() + 0.5, visible[
+            0, :, : len(queries)
+        ].cpu().numpy()
 
     return lambda frames, queries: both_ways(in_groups(follow, GROUP), frames, queries)
 

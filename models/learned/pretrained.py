@@ -1,6 +1,8 @@
-"""Models of the ``transformers`` package from a local folder, the local cache of the hub, or, only if allowed, the hub.
+"""Models of the ``transformers`` package from a local folder, the local cache of the hub, or, only
+if allowed, the hub.
 
-Nothing is imported before it is asked for. Weights are read from safetensors alone, which cannot hold code.
+Nothing is imported before it is asked for. Weights are read from safetensors alone, which cannot
+hold code.
 """
 
 import importlib
@@ -43,22 +45,29 @@ def open_pretrained(source: Pretrained, checkpoint: str | None, allow_download: 
     """The model with its weights, on the CPU, ready to be called.
 
     Args:
-        checkpoint: a folder or a hub name; None for ``submodules/<name>`` if it is there, else the usual weights.
+        checkpoint: a folder or a hub name; None for ``submodules/<name>`` if it is there, else the
+            usual weights.
         allow_download: whether the hub may be asked for what is not here.
 
     Raises:
-        InputError: transformers is missing or too old, or the weights are missing, unreadable or another model's.
+        InputError: transformers is missing or too old, or the weights are missing, unreadable or
+            another model's.
     """
     model_class = _model_class(source)
     folder = SUBMODULES / source.name
     place = checkpoint or (str(folder) if (folder / "config.json").is_file() else source.hub_name)
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
-        raise InputError(f"{place}: holds no config.json of a '{source.name}' checkpoint; run: {source.download}")
+        raise InputError(
+            f"{place}: holds no config.json of a '{source.name}' checkpoint; run: {source.download}"
+        )
     with _quiet(show_progress=allow_download):
         _check_kind(source, place, model_class, allow_download)
         try:
             model, report = model_class.from_pretrained(
-                place, local_files_only=not allow_download, use_safetensors=True, output_loading_info=True
+                place,
+                local_files_only=not allow_download,
+                use_safetensors=True,
+                output_loading_info=True,
             )
         except Exception as error:  # a damaged folder can fail anywhere in the readers
             raise _explained(source, place, allow_download, error) from error
@@ -77,7 +86,9 @@ def _model_class(source: Pretrained) -> Any:
         return getattr(importlib.import_module("transformers"), source.model_class)
     except ModuleNotFoundError as error:
         missing = error.name or "transformers"
-        raise InputError(f"{source.flag} {source.name} needs the package '{missing}'; run: {INSTALL}") from error
+        raise InputError(
+            f"{source.flag} {source.name} needs the package '{missing}'; run: {INSTALL}"
+        ) from error
     except AttributeError as error:
         raise InputError(
             f"{source.flag} {source.name} needs a newer package 'transformers' with {source.model_class}; "
@@ -86,9 +97,12 @@ def _model_class(source: Pretrained) -> Any:
 
 
 def _check_kind(source: Pretrained, place: str, model_class: Any, allow_download: bool) -> None:
-    """Refuses weights of another kind of model, which transformers would fill with random numbers."""
+    """Refuses weights of another kind of model, which transformers would fill with random
+    numbers."""
     try:
-        found, _ = model_class.config_class.get_config_dict(place, local_files_only=not allow_download)
+        found, _ = model_class.config_class.get_config_dict(
+            place, local_files_only=not allow_download
+        )
     except Exception as error:  # as above
         raise _explained(source, place, allow_download, error) from error
     expected = model_class.config_class.model_type
@@ -100,7 +114,9 @@ def _check_kind(source: Pretrained, place: str, model_class: Any, allow_download
         )
 
 
-def _explained(source: Pretrained, place: str, allow_download: bool, error: Exception) -> InputError:
+def _explained(
+    source: Pretrained, place: str, allow_download: bool, error: Exception
+) -> InputError:
     """What went wrong, as one sentence with the command that helps."""
     if Path(place).is_dir():
         return InputError(
@@ -121,10 +137,15 @@ def _explained(source: Pretrained, place: str, allow_download: bool, error: Exce
 @contextmanager
 def _quiet(show_progress: bool) -> Iterator[None]:
     """transformers and the hub speak of retries and unused weights that no user asked about."""
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+    from transformers.utils.logging import (
+        disable_progress_bar,
+        enable_progress_bar,
+        is_progress_bar_enabled,
+    )
 
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels, bars = [logger.level for logger in loggers], is_progress_bar_enabled()
+    levels = [logger.level for logger in loggers]
+    bars = is_progress_bar_enabled()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     if not show_progress:

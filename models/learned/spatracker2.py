@@ -1,4 +1,5 @@
-"""SpatialTrackerV2 (Xiao et al., ICCV 2025): depth and cameras by its front end, then tracks, window by window."""
+"""SpatialTrackerV2 (Xiao et al., ICCV 2025): depth and cameras by its front end, then tracks,
+window by window."""
 
 from pathlib import Path
 
@@ -22,8 +23,10 @@ SOURCE = Source(
 )
 PARTS = {"front": "SpatialTrackerV2_Front", "offline": "SpatialTrackerV2-Offline"}
 """Folders of the checkpoint, and the names they are published under."""
-LONG_SIDE, MULTIPLE = 518, 14
-WINDOW, OVERLAP = 48, 16
+LONG_SIDE = 518
+MULTIPLE = 14
+WINDOW = 48
+OVERLAP = 16
 """Frames seen at a time; the front end attends to all of a window's frames at once."""
 GROUP = 1024
 """Points followed at a time."""
@@ -43,7 +46,9 @@ def open_spatracker2(checkpoint_path: Path | None, device: str):
     if theirs not in models.__path__:
         models.__path__.append(theirs)
     code = {
-        "front": import_from(SOURCE, "models.SpaTrackV2.models.vggt4track.models.vggt_moe").VGGT4Track,
+        "front": import_from(
+            SOURCE, "models.SpaTrackV2.models.vggt4track.models.vggt_moe"
+        ).VGGT4Track,
         "offline": import_from(SOURCE, "models.SpaTrackV2.models.predictor").Predictor,
     }
     front, tracker = (_loaded(code[part], paths[part]) for part in PARTS)
@@ -62,9 +67,13 @@ def open_spatracker2(checkpoint_path: Path | None, device: str):
                 video, queries=asked, **_geometry(geometry), fps=1, full_point=False, iters_track=4, fixed_cam=False,
                 query_no_BA=True, stage=1, support_frame=len(video) - 1, replace_ratio=0.2,
             )  # fmt: skip
-        xy, visible, seen_video = out[5], out[6], out[8]
+        xy = out[5]
+        visible = out[6]
+        seen_video = out[8]
         xy = xy[..., :2].float().cpu().numpy().reshape(len(video), -1, 2)[:, : len(queries)] + 0.5
-        xy *= np.float32([frames.shape[2] / seen_video.shape[-1], frames.shape[1] / seen_video.shape[-2]])
+        xy *= np.float32(
+            [frames.shape[2] / seen_video.shape[-1], frames.shape[1] / seen_video.shape[-2]]
+        )
         return xy, visible.float().cpu().numpy().reshape(len(video), -1)[:, : len(queries)] > SEEN
 
     windowed = in_windows(in_groups(follow, GROUP), WINDOW, OVERLAP)
@@ -74,7 +83,9 @@ def open_spatracker2(checkpoint_path: Path | None, device: str):
 def check_device(device: str) -> None:
     """Raises InputError where the device is no GPU: its code asks for one throughout."""
     if not device.startswith("cuda"):
-        raise InputError("tracker 'spatracker2' needs a CUDA GPU; run it on one, or choose --tracker dis_flow")
+        raise InputError(
+            "tracker 'spatracker2' needs a CUDA GPU; run it on one, or choose --tracker dis_flow"
+        )
 
 
 def _part(folder: Path, part: str) -> Path:
@@ -114,7 +125,8 @@ def _geometry(out: dict) -> dict[str, np.ndarray]:
     def plain(tensor: torch.Tensor) -> np.ndarray:
         return tensor[0].float().cpu().numpy()
 
-    depth, sure = plain(out["points_map"][..., 2]), plain(out["unc_metric"])
+    depth = plain(out["points_map"][..., 2])
+    sure = plain(out["unc_metric"])
     return {
         "depth": depth,
         "unc_metric": (sure > 0.5).reshape(depth.shape),

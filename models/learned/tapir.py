@@ -1,4 +1,5 @@
-"""BootsTAPIR (Doersch et al., 2024), causal: it sees a few frames at a time and carries its state along."""
+"""BootsTAPIR (Doersch et al., 2024), causal: it sees a few frames at a time and carries its state
+along."""
 
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def open_tapir(checkpoint_path: Path | None, device: str):
     Raises:
         InputError: the code or the checkpoint is missing or wrong.
     """
-    model = import_from(SOURCE, "tapnet.torch.tapir_model").TAPIR(pyramid_level=1, use_casual_conv=True)
+    model = import_from(SOURCE, "tapnet.torch.tapir_model").TAPIR(
+        pyramid_level=1, use_casual_conv=True
+    )
     load_weights(SOURCE, model, checkpoint_path)
     model = model.to(device).eval()
 
@@ -41,21 +44,30 @@ def open_tapir(checkpoint_path: Path | None, device: str):
         features = _query_features(model, frames, queries, device)
         state = [
             {key: value.to(device) for key, value in level.items()}
-            for level in model.construct_initial_causal_state(len(queries), len(features.resolutions) - 1)
+            for level in model.construct_initial_causal_state(
+                len(queries), len(features.resolutions) - 1
+            )
         ]
-        places, flags = [], []
+        places = []
+        flags = []
         for first in range(0, len(frames), WINDOW):
-            grids = model.get_feature_grids(_video(frames[first : first + WINDOW], device), is_training=False)
+            grids = model.get_feature_grids(
+                _video(frames[first : first + WINDOW], device), is_training=False
+            )
             out = model.estimate_trajectories(
                 (SIDE, SIDE), is_training=False, feature_grids=grids, query_features=features,
                 query_points_in_video=None, query_chunk_size=64, causal_context=state, get_causal_context=True,
             )  # fmt: skip
             state = out["causal_context"]
-            xy, hidden, unsure = (_averaged(out[k], model) for k in ("tracks", "occlusion", "expected_dist"))
+            xy, hidden, unsure = (
+                _averaged(out[k], model) for k in ("tracks", "occlusion", "expected_dist")
+            )
             places.append(xy.transpose(0, 1).cpu().numpy())
             flags.append(((1 - hidden.sigmoid()) * (1 - unsure.sigmoid()) > 0.5).T.cpu().numpy())
         height, width = frames.shape[1:3]
-        return np.concatenate(places) * np.float32([width / SIDE, height / SIDE]), np.concatenate(flags)
+        return np.concatenate(places) * np.float32([width / SIDE, height / SIDE]), np.concatenate(
+            flags
+        )
 
     return lambda frames, queries: _answered(in_groups(follow, GROUP), frames, queries)
 
@@ -66,21 +78,27 @@ def _answered(follow, frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarr
         return np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool)
     xy, visible = follow(frames, queries)
     own = queries[:, 0].astype(np.int64), np.arange(len(queries))
-    xy[own], visible[own] = queries[:, 1:], True
+    xy[own] = queries[:, 1:]
+    visible[own] = True
     return xy, visible
 
 
 def _query_features(model, frames: np.ndarray, queries: np.ndarray, device: str):
     """The points' features, each read in its own frame, one frame at a time."""
     height, width = frames.shape[1:3]
-    parts, order = [], []
+    parts = []
+    order = []
     for t in np.unique(queries[:, 0]):
         n = np.flatnonzero(queries[:, 0] == t)
         yx = queries[n][:, [2, 1]] * np.array([SIDE / height, SIDE / width])
         asked = torch.from_numpy(np.c_[np.zeros(len(n)), yx]).float().to(device)[None]
         video = _video(frames[int(t) : int(t) + 1], device)
         grids = model.get_feature_grids(video, is_training=False)
-        parts.append(model.get_query_features(video, is_training=False, query_points=asked, feature_grids=grids))
+        parts.append(
+            model.get_query_features(
+                video, is_training=False, query_points=asked, feature_grids=grids
+            )
+        )
         order.append(n)
     back = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
 
@@ -92,11 +110,14 @@ def _query_features(model, frames: np.ndarray, queries: np.ndarray, device: str)
 
 
 def _averaged(steps: list[torch.Tensor], model) -> torch.Tensor:
-    """Mean of the answers at each resolution's last refinement, as the model's own forward pass takes it."""
+    """Mean of the answers at each resolution's last refinement, as the model's own forward pass
+    takes it."""
     return torch.stack(steps[model.num_pips_iter :: model.num_pips_iter]).mean(0)[0]
 
 
 def _video(frames: np.ndarray, device: str) -> torch.Tensor:
     """(1, F, SIDE, SIDE, 3) in [-1, 1]."""
-    small = np.stack([cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames])
+    small = np.stack(
+        [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
+    )
     return torch.from_numpy(small).to(device)[None].float() / 255 * 2 - 1

@@ -1,4 +1,5 @@
-"""Third-party models that a user has put into ``submodules/`` or installed: their code and checkpoints, found and read.
+"""Third-party models that a user has put into ``submodules/`` or installed: their code and
+checkpoints, found and read.
 
 Nothing is imported, read or downloaded before it is asked for.
 """
@@ -67,17 +68,24 @@ def import_from(source: Source, module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == source.package:
-            raise InputError(f"tracker '{source.tracker}' needs its own code; run: {source.clone}") from error
+            raise InputError(
+                f"tracker '{source.tracker}' needs its own code; run: {source.clone}"
+            ) from error
         install = f"pip install {source.requirements or missing}"
-        raise InputError(f"tracker '{source.tracker}' needs the package '{missing}'; run: {install}") from error
+        raise InputError(
+            f"tracker '{source.tracker}' needs the package '{missing}'; run: {install}"
+        ) from error
 
 
 def _register(source: Source) -> None:
-    """Makes the clone's top-level package importable by its own name, without touching the search path."""
+    """Makes the clone's top-level package importable by its own name, without touching the search
+    path."""
     init = source.folder / source.package / "__init__.py"
     if not init.is_file():
         return
-    spec = importlib.util.spec_from_file_location(source.package, init, submodule_search_locations=[str(init.parent)])
+    spec = importlib.util.spec_from_file_location(
+        source.package, init, submodule_search_locations=[str(init.parent)]
+    )
     package = importlib.util.module_from_spec(spec)
     sys.modules[source.package] = package
     try:
@@ -102,9 +110,15 @@ def read_checkpoint(source: Source, path: Path | None) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file can fail anywhere in the unpickler
-        raise InputError(_wrong(source, path, f"cannot be read ({type(error).__name__})")) from error
+        raise InputError(
+            _wrong(source, path, f"cannot be read ({type(error).__name__})")
+        ) from error
     state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(v, Tensor) for v in state.values())
+    ):
         raise InputError(_wrong(source, path, "holds no weights"))
     return state
 
@@ -119,7 +133,9 @@ def load_weights(source: Source, model: nn.Module, path: Path | None) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(_wrong(source, path or source.folder / source.checkpoint, "is another model's")) from error
+        raise InputError(
+            _wrong(source, path or source.folder / source.checkpoint, "is another model's")
+        ) from error
 
 
 def _wrong(source: Source, path: Path, what: str) -> str:

@@ -1,4 +1,5 @@
-"""Learned point trackers by name, for users who have their code and weights; ``submodules/README.md`` says how."""
+"""Learned point trackers by name, for users who have their code and weights;
+``submodules/README.md`` says how."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ LEARNED: dict[str, Callable[[Path | None, str], Tracker]] = {
 
 
 def open_learned(name: str, checkpoint_path: Path | None, device: str) -> Tracker:
-    """The learned tracker of that name with its weights read; its code is imported here and not before.
+    """The learned tracker of that name with its weights read; its code is imported here and not
+    before.
 
     Raises:
-        InputError: the code or the checkpoint is missing or wrong, or the tracker needs another device.
+        InputError: the code or the checkpoint is missing or wrong, or the tracker needs another
+            device.
     """
     return LEARNED[name](checkpoint_path, device)

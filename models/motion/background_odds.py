@@ -1,4 +1,5 @@
-"""What each pixel would show if nothing moved: the static scene seen in other frames, compared with the frame."""
+"""What each pixel would show if nothing moved: the static scene seen in other frames, compared with
+the frame."""
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ COLOUR_NOISE = 7.0
 """Standard deviation of the difference of two views of one point, in grey levels."""
 SLIP = 0.7
 """Standard deviation in pixels of where the background is read."""
-DARKEST, BRIGHTEST = 0.3, 0.88
+DARKEST = 0.3
+BRIGHTEST = 0.88
 """Share of its light that a point keeps in a cast shadow, at least and at most."""
 WINDOW = 7
 """Side in pixels of the window over which a shadow's gain is told."""
@@ -24,7 +26,8 @@ VIEWS = 4
 def background_odds(
     evidence: Evidence, cameras: Cameras, suspect: Bool[np.ndarray, "F h w"]
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
-    """Log-odds that a pixel is not the background behind it, and how much it looks like that background in shadow.
+    """Log-odds that a pixel is not the background behind it, and how much it looks like that
+    background in shadow.
 
     Args:
         cameras: of the work size or not.
@@ -35,7 +38,8 @@ def background_odds(
     """
     num_frames, height, width = suspect.shape
     cameras = cameras.resized(width, height)
-    K, world = cameras.K.double().numpy(), cameras.world_from_cam.double().numpy()
+    K = cameras.K.double().numpy()
+    world = cameras.world_from_cam.double().numpy()
     local = cameras.cam_from_world.double().numpy()
     images = [cv2.GaussianBlur(image, (0, 0), 0.8).astype(np.float32) for image in evidence.images]
     odds, shadow = np.zeros((2, *suspect.shape), np.float32)
@@ -45,19 +49,25 @@ def background_odds(
             continue
         inverse_depth = fill(evidence.inverse_depth[t], ~suspect[t])
         views = []
-        for s in sorted((t + d for d in OFFSETS if 0 <= t + d < num_frames), key=lambda s: abs(s - t)):
+        for s in sorted(
+            (t + d for d in OFFSETS if 0 <= t + d < num_frames), key=lambda s: abs(s - t)
+        ):
             relative = local[s] @ world[t]
             infinity = K[s] @ relative[:3, :3] @ np.linalg.inv(K[t])
             where = _seen_from(infinity, K[s] @ relative[:3, 3], inverse_depth, box)
             static = (~suspect[s]).astype(np.float32)
-            known = cv2.remap(static, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) > 0.99
+            known = (
+                cv2.remap(static, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+                > 0.99
+            )
             views.append((cv2.remap(images[s], where, None, cv2.INTER_LINEAR), known))
         odds[t][box], shadow[t][box] = _compare(images[t][box], ~suspect[t][box], views)
     return odds, shadow
 
 
 def bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice] | None:
-    """The rows and columns that a mask spans, and half as much around it, where static pixels show what is usual."""
+    """The rows and columns that a mask spans, and half as much around it, where static pixels show
+    what is usual."""
     if not mask.any():
         return None
     spans = []
@@ -69,15 +79,20 @@ def bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice] | None:
 
 
 def fill(values: Float[np.ndarray, "h w"], known: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """Unknown values from the known ones around them, coarse to fine (normalised convolution in a pyramid)."""
+    """Unknown values from the known ones around them, coarse to fine (normalised convolution in a
+    pyramid)."""
     weight = known.astype(np.float32)
     if min(values.shape) < 4 or known.all():
-        return np.where(known, values, values[known].mean() if known.any() else 1.0).astype(np.float32)
+        return np.where(known, values, values[known].mean() if known.any() else 1.0).astype(
+            np.float32
+        )
     size = -(-values.shape[1] // 2), -(-values.shape[0] // 2)
     small_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(values.astype(np.float32) * weight, size, interpolation=cv2.INTER_AREA)
     small = fill(small / np.maximum(small_weight, 1e-6), small_weight > 0.05)
-    return np.where(known, values, cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR))
+    return np.where(
+        known, values, cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    )
 
 
 def _seen_from(
@@ -85,10 +100,17 @@ def _seen_from(
 ) -> Float[np.ndarray, "h w 2"]:
     """Where another camera sees each pixel of the box, in OpenCV's coordinates."""
     x, y = np.arange(inverse_depth.shape[1]) + 0.5, np.arange(inverse_depth.shape[0])[:, None] + 0.5
-    x, y, inverse_depth = x[box[1]], y[box[0]], inverse_depth[box]
-    p = [infinity[k, 0] * x + infinity[k, 1] * y + infinity[k, 2] + epipole[k] * inverse_depth for k in range(3)]
+    x = x[box[1]]
+    y = y[box[0]]
+    inverse_depth = inverse_depth[box]
+    p = [
+        infinity[k, 0] * x + infinity[k, 1] * y + infinity[k, 2] + epipole[k] * inverse_depth
+        for k in range(3)
+    ]
     z = np.where(p[2] > 1e-3, p[2], np.inf)
-    seen = np.stack([p[0] / z, p[1] / z], -1) - 0.5  # OpenCV puts (0, 0) at the centre of the top-left pixel
+    seen = (
+        np.stack([p[0] / z, p[1] / z], -1) - 0.5
+    )  # OpenCV puts (0, 0) at the centre of the top-left pixel
     seen[~np.isfinite(z)] = -1e4
     return seen.astype(np.float32)
 
@@ -111,14 +133,16 @@ def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.nda
         view = view * _exposure(image, view, known & static)
         noise = 3 * COLOUR_NOISE**2 + SLIP**2 * np.minimum(slope, _slope(view))
         gain = _box(_dot(image, view)) / np.maximum(_box(_dot(view, view)), 1)
-        dimmed, plainly = image - gain[..., None] * view, image - view
+        dimmed = image - gain[..., None] * view
+        plainly = image - view
         miss = _box(_dot(dimmed, dimmed)) / _box(noise)
         miss[(gain > BRIGHTEST) | (gain < DARKEST) | _other_texture(image, view, gain)] = 100
         place = used[fresh].astype(int), *np.nonzero(fresh)
         plain[place] = (_dot(plainly, plainly) / noise)[fresh]
         dark[place] = miss[fresh]
         used += fresh
-    distance, miss = _best_half(plain, used), _best_half(dark, used)
+    distance = _best_half(plain, used)
+    miss = _best_half(dark, used)
     seen = used > 0
     usual = np.median(distance[seen & static]) if (seen & static).any() else 0.3
     spread = max(1.0, usual / 0.3)
@@ -129,12 +153,17 @@ def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.nda
     return odds.astype(np.float32), shadow.astype(np.float32)
 
 
-def _best_half(values: Float[np.ndarray, "v h w"], used: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Mean of the better half of the views that are used; in the worse half something else stood before."""
+def _best_half(
+    values: Float[np.ndarray, "v h w"], used: Float[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """Mean of the better half of the views that are used; in the worse half something else stood
+    before."""
     kept = np.ceil(used / 2)
     ordered = np.sort(values, 0)
     chosen = np.arange(len(values))[:, None, None] < kept
-    return np.minimum(np.where(chosen, np.minimum(ordered, 100), 0).sum(0) / np.maximum(kept, 1), 100)
+    return np.minimum(
+        np.where(chosen, np.minimum(ordered, 100), 0).sum(0) / np.maximum(kept, 1), 100
+    )
 
 
 def _exposure(image: np.ndarray, view: np.ndarray, static: np.ndarray) -> Float[np.ndarray, "3"]:
@@ -142,13 +171,19 @@ def _exposure(image: np.ndarray, view: np.ndarray, static: np.ndarray) -> Float[
     if static.sum() < 50:
         return np.ones(3, np.float32)
     few = np.flatnonzero(static)[:: 1 + static.sum() // 4000]
-    return np.median((image.reshape(-1, 3)[few] + 4) / (view.reshape(-1, 3)[few] + 4), 0).astype(np.float32)
+    return np.median((image.reshape(-1, 3)[few] + 4) / (view.reshape(-1, 3)[few] + 4), 0).astype(
+        np.float32
+    )
 
 
-def _other_texture(image: np.ndarray, view: np.ndarray, gain: np.ndarray) -> Bool[np.ndarray, "h w"]:
-    """True where the background has texture that the image does not repeat: a shadow would keep it."""
+def _other_texture(
+    image: np.ndarray, view: np.ndarray, gain: np.ndarray
+) -> Bool[np.ndarray, "h w"]:
+    """True where the background has texture that the image does not repeat: a shadow would keep
+    it."""
     here, there = (cv2.transform(rgb, np.full((1, 3), 1 / 3)) for rgb in (image, view))
-    mean_here, mean_there = _box(here), _box(there)
+    mean_here = _box(here)
+    mean_there = _box(there)
     variance = np.maximum(_box(there * there) - mean_there**2, 0)
     own = np.maximum(_box(here * here) - mean_here**2, 0)
     shared = _box(here * there) - mean_here * mean_there

@@ -1,4 +1,5 @@
-"""Blobs in space and time of a clip's masks, found frame by frame: all labels at once would fill the memory."""
+"""Blobs in space and time of a clip's masks, found frame by frame: all labels at once would fill
+the memory."""
 
 from collections.abc import Iterator
 
@@ -12,12 +13,16 @@ TOUCHING = np.ones((3, 3), bool)
 
 
 class Blobs:
-    """Connected parts of masks; pixels touch over edges and corners, in a frame and from one to the next."""
+    """Connected parts of masks; pixels touch over edges and corners, in a frame and from one to the
+    next."""
 
     def __init__(self, masks: Bool[np.ndarray, "F h w"]):
         """Finds the patches of each frame, and which of them hang together through time."""
         self.masks = masks
-        areas, pairs, count, before = [], [], 0, None
+        areas = []
+        pairs = []
+        count = 0
+        before = None
         for patches in self._patches():
             areas.append(np.bincount(patches.ravel())[1:])
             if before is not None:
@@ -29,7 +34,9 @@ class Blobs:
         self.frame = np.repeat(np.arange(len(masks)), [len(a) for a in areas])
         a, b = np.concatenate([np.zeros((0, 2), np.int64), *pairs]).T
         graph = coo_array((np.ones(len(a), bool), (a, b)), (count, count))
-        self.blob: Int[np.ndarray, "P"] = connected_components(graph, directed=False)[1] if count else self.area
+        self.blob: Int[np.ndarray, "P"] = (
+            connected_components(graph, directed=False)[1] if count else self.area
+        )
         """Number of each patch's blob, from 0 in the order of their first pixels."""
 
     def _patches(self) -> Iterator[Int[np.ndarray, "h w"]]:
@@ -48,7 +55,8 @@ class Blobs:
 
     def painted(self, values: Shaped[np.ndarray, "B"]) -> Shaped[np.ndarray, "F h w"]:
         """Each pixel's value by its blob; 0 outside."""
-        out, done = np.zeros(self.masks.shape, values.dtype), 0
+        out = np.zeros(self.masks.shape, values.dtype)
+        done = 0
         for t, patches in enumerate(self._patches()):
             count = int(patches.max())
             if count:
@@ -61,7 +69,8 @@ class Blobs:
 def _touching(a: Int[np.ndarray, "h w"], b: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "n 2"]:
     """Pairs of patches (from 0) of two frames that have pixels in or next to the same place."""
     joint, count = ndimage.label(np.stack([a, b]) > 0, np.ones((3, 3, 3)))
-    own, stands_for = [], []
+    own = []
+    stands_for = []
     for patches, blob in zip((a, b), joint, strict=True):
         patch, first = np.unique(patches, return_index=True)
         own.append((patch[patch > 0] - 1, blob.ravel()[first[patch > 0]]))

@@ -1,4 +1,5 @@
-"""Masks of what moves, from motion alone: flow against the rigid scene, cut to pixel edges, a label for each mover."""
+"""Masks of what moves, from motion alone: flow against the rigid scene, cut to pixel edges, a label
+for each mover."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from models.sfm import StaticScene, adjust_rotation, solve_rotation, triangulate
 from models.tracking import thin
 
 COVERAGE = 0.7
-"""Share of the image over which tracks must agree with a scene for it to be taken as the background at once."""
+"""Share of the image over which tracks must agree with a scene for it to be taken as the background
+at once."""
 SUSPECT = 0.25
 """Share of agreeing neighbours above which a track belongs to what a wrong scene was built on."""
 CELL = 20
@@ -26,8 +28,10 @@ STEADY_GAIN = 0.7
 """A camera that may move must leave less than this share of the residual of one that only turns."""
 WHOLE = 100
 """Frames of a clip that is taken whole, at most; each takes some 14 MB of evidence."""
-WINDOW, MARGIN = 52, 12
-"""Frames of a longer clip that are told at a time, and those to either side whose evidence they are told from too."""
+WINDOW = 52
+MARGIN = 12
+"""Frames of a longer clip that are told at a time, and those to either side whose evidence they are
+told from too."""
 LONG_TRACK = 6
 """Frames that a track must last to be believed to be static."""
 VOTE_GAIN = 12.0
@@ -45,7 +49,8 @@ class MotionMasks:
     labels: UInt8[np.ndarray, "F H W"]
     """0 = static, 1, 2, ... = movers, the same number through time; 1 covers most pixels."""
     scene: StaticScene | None
-    """The rigid scene that the flow was held against; not the given one where that followed a mover."""
+    """The rigid scene that the flow was held against; not the given one where that followed a
+    mover."""
 
 
 def motion_masks(
@@ -61,16 +66,21 @@ def motion_masks(
         frames: RGB.
         xy: 2D tracks of the whole image in pixels, movers included.
         visible: which of them were seen.
-        scene: cameras and points of those tracks. If most of the image disagrees with it (reconstruction has
-            followed a mover), or with None, the background's cameras are solved here from the tracks it leaves out.
+        scene: cameras and points of those tracks. If most of the image disagrees with it
+            (reconstruction has followed a mover), or with None, the background's cameras are solved
+            here from the tracks it leaves out.
         progress: is called with (done, total).
     """
     height, width = frames.shape[1:3]
     if len(frames) < 2:
-        return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), scene)
+        return MotionMasks(
+            np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), scene
+        )
     scene = background_scene(xy, visible, scene, width, height)
     if scene is None:
-        return MotionMasks(np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None)
+        return MotionMasks(
+            np.zeros(frames.shape[:3], bool), np.zeros(frames.shape[:3], np.uint8), None
+        )
     patches = _probabilities(frames, xy, visible, scene, progress or (lambda done, total: None))
     masks, labels = _enlarged(patches, label_movers(_moving(patches)), width, height)
     return MotionMasks(masks, labels, scene)
@@ -108,14 +118,23 @@ def _moving(patches: list[_Patch]) -> Bool[np.ndarray, "F h w"]:
 
 
 def _probabilities(
-    frames: np.ndarray, xy: np.ndarray, visible: np.ndarray, scene: StaticScene, report: Callable[[int, int], None]
+    frames: np.ndarray,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    scene: StaticScene,
+    report: Callable[[int, int], None],
 ) -> list[_Patch]:
-    """How likely each pixel moves, at the size of the evidence, which is held for one window of frames at a time."""
-    nearest, patches, before = _nearest(scene), [], 0
+    """How likely each pixel moves, at the size of the evidence, which is held for one window of
+    frames at a time."""
+    nearest = _nearest(scene)
+    patches = []
+    before = 0
     windows = _windows(len(frames))
     total = sum(len(around) + 3 for around, _ in windows)
     for around, own in windows:
-        probability = _of_window(frames, xy, visible, scene, nearest, around, partial(_count, report, total, before))
+        probability = _of_window(
+            frames, xy, visible, scene, nearest, around, partial(_count, report, total, before)
+        )
         patches += [_Patch.of(probability[t - around[0]]) for t in own]
         before += len(around) + 3
         del probability
@@ -136,7 +155,9 @@ def _of_window(
     part = slice(around[0], around[-1] + 1)
     evidence = gather_evidence(frames[part], scene.cameras[part], nearest[part], report)
     votes = track_votes(xy, visible, scene, *evidence.misfit.shape[1:], times=around)
-    return segment(evidence, votes, scene.cameras[part], lambda done, _: report(len(around) + done, 0))
+    return segment(
+        evidence, votes, scene.cameras[part], lambda done, _: report(len(around) + done, 0)
+    )
 
 
 def _count(report: Callable[[int, int], None], total: int, before: int, done: int, _: int) -> None:
@@ -148,23 +169,33 @@ def _windows(num_frames: int) -> list[tuple[range, range]]:
     if num_frames <= WHOLE:
         return [(range(num_frames), range(num_frames))]
     edges = np.linspace(0, num_frames, -(-num_frames // WINDOW) + 1).round().astype(int).tolist()
-    return [(range(max(0, a - MARGIN), min(num_frames, b + MARGIN)), range(a, b)) for a, b in pairwise(edges)]
+    return [
+        (range(max(0, a - MARGIN), min(num_frames, b + MARGIN)), range(a, b))
+        for a, b in pairwise(edges)
+    ]
 
 
 def background_scene(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], scene: StaticScene | None, width: int, height: int
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    scene: StaticScene | None,
+    width: int,
+    height: int,
 ) -> StaticScene | None:
-    """The given scene where it covers most of the image; else one solved without the tracks that it was built on.
+    """The given scene where it covers most of the image; else one solved without the tracks that it
+    was built on.
 
-    Reconstruction prefers what shows the most parallax; that may be a mover. The background is what covers most
-    of the image. None where there are too few tracks for any camera.
+    Reconstruction prefers what shows the most parallax; that may be a mover. The background is what
+    covers most of the image. None where there are too few tracks for any camera.
     """
-    share, coverage = np.zeros(xy.shape[1]), 0.0
+    share = np.zeros(xy.shape[1])
+    coverage = 0.0
     if scene is not None:
         share, coverage = agreement(xy, visible, scene.points.agrees, width, height)
         if coverage >= COVERAGE:
             return scene
-    best, most = scene, coverage
+    best = scene
+    most = coverage
     for left_out in (True, False) if scene is not None else (False,):
         keep = share < SUSPECT if left_out else np.ones(xy.shape[1], bool)
         candidate = _solve_from_rotation(xy, visible, keep, width, height)
@@ -174,7 +205,8 @@ def background_scene(
         candidate = _solve_from_rotation(xy, visible, agreed, width, height) or candidate
         _, coverage = agreement(xy, visible, candidate.points.agrees, width, height)
         if coverage > most:
-            best, most = candidate, coverage
+            best = candidate
+            most = coverage
         if most >= COVERAGE:
             break
     return best
@@ -187,16 +219,21 @@ def agreement(
     width: int,
     height: int,
 ) -> tuple[Float[np.ndarray, "N"], float]:
-    """Share of agreeing observations around each track, and share of the tracked image where most agree."""
+    """Share of agreeing observations around each track, and share of the tracked image where most
+    agree."""
     cell = max(4.0, CELL * max(width, height) / 854)
     shape = len(xy), int(height / cell) + 1, int(width / cell) + 1
-    seen, good, size = np.zeros(shape), np.zeros(shape), shape[1] * shape[2]
+    seen = np.zeros(shape)
+    good = np.zeros(shape)
+    size = shape[1] * shape[2]
     for t in range(len(xy)):
         where = _cells(xy[t, visible[t]], cell, shape[1:])
         seen[t] = np.bincount(where, minlength=size).reshape(shape[1:])
         good[t] = np.bincount(where, agrees[t, visible[t]], size).reshape(shape[1:])
     blur = (1.0, 1.5, 1.5)
-    share = ndimage.gaussian_filter(good, blur) / np.maximum(ndimage.gaussian_filter(seen, blur), 1e-3)
+    share = ndimage.gaussian_filter(good, blur) / np.maximum(
+        ndimage.gaussian_filter(seen, blur), 1e-3
+    )
     coverage = float((share[seen > 0] > 0.5).mean()) if (seen > 0).any() else 0.0
     mean = np.zeros(xy.shape[1])
     for t in range(len(xy)):
@@ -204,8 +241,11 @@ def agreement(
     return mean / np.maximum(visible.sum(0), 1), coverage
 
 
-def _cells(xy: Float[np.ndarray, "n 2"], cell: float, shape: tuple[int, int]) -> Int[np.ndarray, "n"]:
-    """Number of the cell that each point of an image lies in, row by row; beyond the border that of the border."""
+def _cells(
+    xy: Float[np.ndarray, "n 2"], cell: float, shape: tuple[int, int]
+) -> Int[np.ndarray, "n"]:
+    """Number of the cell that each point of an image lies in, row by row; beyond the border that of
+    the border."""
     column = np.clip(xy[:, 0] / cell, 0, shape[1] - 1).astype(int)
     row = np.clip(xy[:, 1] / cell, 0, shape[0] - 1).astype(int)
     return np.ravel_multi_index((row, column), shape)
@@ -214,10 +254,14 @@ def _cells(xy: Float[np.ndarray, "n 2"], cell: float, shape: tuple[int, int]) ->
 def _solve_from_rotation(
     xy: np.ndarray, visible: np.ndarray, keep: Bool[np.ndarray, "N"], width: int, height: int
 ) -> StaticScene | None:
-    """Cameras that turn and, where that explains much more, also move, from tracks spread evenly over the image."""
+    """Cameras that turn and, where that explains much more, also move, from tracks spread evenly
+    over the image."""
     chosen = np.flatnonzero(keep)
-    chosen = chosen[thin(xy[:, chosen], visible[:, chosen], max(8, max(width, height) // 24), min_length=3)]
-    few, seen = xy[:, chosen], visible[:, chosen]
+    chosen = chosen[
+        thin(xy[:, chosen], visible[:, chosen], max(8, max(width, height) // 24), min_length=3)
+    ]
+    few = xy[:, chosen]
+    seen = visible[:, chosen]
     if len(chosen) < 8 or seen.sum(1).min() < 8:
         return None
     cameras, error = solve_rotation(few, seen, width, height)
@@ -225,7 +269,9 @@ def _solve_from_rotation(
     flat = error < 0.3 or moving_error > STEADY_GAIN * error
     cameras, error = (cameras, error) if flat else (moving, moving_error)
     points = triangulate(xy, visible, cameras, flat=flat)
-    return StaticScene(cameras, points, "rotation" if flat else "adjusted", np.ones(len(xy), bool), error)
+    return StaticScene(
+        cameras, points, "rotation" if flat else "adjusted", np.ones(len(xy), bool), error
+    )
 
 
 def track_votes(
@@ -236,16 +282,18 @@ def track_votes(
     width: int,
     times: Sequence[int] | None = None,
 ) -> Float[np.ndarray, "T h w"]:
-    """What long tracks say round them, in images of another size: -1 static, 1 moving, 0 nothing known.
+    """What long tracks say round them, in images of another size: -1 static, 1 moving, 0 nothing
+    known.
 
-    A track is told over its whole life, far more frames than flow spans, and at the frames' own resolution: it
-    tells a mover that for a while moves as a nearer static point would. One alone that agrees with no point may
-    have slipped at an edge; where most around it do, they move.
+    A track is told over its whole life, far more frames than flow spans, and at the frames' own
+    resolution: it tells a mover that for a while moves as a nearer static point would. One alone
+    that agrees with no point may have slipped at an edge; where most around it do, they move.
     """
     seen = np.maximum(visible.sum(0), 1)
     share = scene.points.agrees.sum(0) / seen
     long = seen >= min(LONG_TRACK, len(xy))
-    static, moving = long & (share > 0.9), long & (share < 0.5)
+    static = long & (share > 0.9)
+    moving = long & (share < 0.5)
     scale = np.array([width / scene.cameras.width, height / scene.cameras.height])
     crowd = CROWD * max(height, width) / 480
     times = range(len(xy)) if times is None else times
@@ -253,7 +301,9 @@ def track_votes(
     for image_out, t in zip(out, times, strict=True):
         near = np.zeros((2, height, width), np.float32)
         for of_kind, image in zip((static, moving), near, strict=True):
-            x, y = np.clip((xy[t, visible[t] & of_kind] * scale).astype(int), 0, [width - 1, height - 1]).T
+            x, y = np.clip(
+                (xy[t, visible[t] & of_kind] * scale).astype(int), 0, [width - 1, height - 1]
+            ).T
             np.add.at(image, (y, x), 1.0)
         vote = -np.minimum(cv2.GaussianBlur(near[0], (0, 0), 2.0) * VOTE_GAIN, 1)
         around = [cv2.GaussianBlur(image, (0, 0), crowd) for image in near]
@@ -264,7 +314,8 @@ def track_votes(
 
 
 def _nearest(scene: StaticScene) -> Float[np.ndarray, "F"]:
-    """Twice the inverse depth of the nearest agreeing points of each frame: nothing static is nearer."""
+    """Twice the inverse depth of the nearest agreeing points of each frame: nothing static is
+    nearer."""
     pose = scene.cameras.cam_from_world.double().numpy()
     nearest = np.ones(len(pose))
     for t in range(len(pose)):
@@ -279,15 +330,22 @@ def _nearest(scene: StaticScene) -> Float[np.ndarray, "F"]:
 def _enlarged(
     patches: list[_Patch], labels: np.ndarray, width: int, height: int
 ) -> tuple[Bool[np.ndarray, "F H W"], UInt8[np.ndarray, "F H W"]]:
-    """Masks and labels at the frames' own size; the edge runs where the interpolated probability is one half."""
+    """Masks and labels at the frames' own size; the edge runs where the interpolated probability is
+    one half."""
     out = np.zeros((len(labels), height, width), np.uint8)
     for t, (patch, small) in enumerate(zip(patches, labels, strict=True)):
         if small.any():
             p = patch.whole()
             kept = cv2.resize(
-                np.where(small > 0, p, np.minimum(p, 0.49)), (width, height), interpolation=cv2.INTER_LINEAR
+                np.where(small > 0, p, np.minimum(p, 0.49)),
+                (width, height),
+                interpolation=cv2.INTER_LINEAR,
             )
-            nearest = ndimage.distance_transform_edt(small == 0, return_distances=False, return_indices=True)
-            grown = cv2.resize(small[tuple(nearest)], (width, height), interpolation=cv2.INTER_NEAREST)
+            nearest = ndimage.distance_transform_edt(
+                small == 0, return_distances=False, return_indices=True
+            )
+            grown = cv2.resize(
+                small[tuple(nearest)], (width, height), interpolation=cv2.INTER_NEAREST
+            )
             out[t] = np.where(kept > 0.5, grown, 0)
     return out > 0, out

@@ -1,4 +1,5 @@
-"""Evidence of motion -> masks that follow pixel edges and hold together in time, and a label for each mover."""
+"""Evidence of motion -> masks that follow pixel edges and hold together in time, and a label for
+each mover."""
 
 from collections.abc import Callable
 
@@ -20,9 +21,11 @@ CERTAIN = 2.5
 TRACK_WEIGHT = 1.5
 """Log-odds of a long track's vote for static."""
 RELIABLE = 10.0
-"""How many times more often tracks must say "moving" on what certainly moves than on what certainly does not."""
+"""How many times more often tracks must say "moving" on what certainly moves than on what certainly
+does not."""
 MOVING_TRACK_WEIGHT = 0.7
-"""Log-odds of a track's vote for moving, for each unit by which the logarithm of that ratio is higher."""
+"""Log-odds of a track's vote for moving, for each unit by which the logarithm of that ratio is
+higher."""
 COLOUR_WEIGHT = 0.6
 """Weight of the log-odds that colour gives, once something moves."""
 BEHIND_WEIGHT = 1.0
@@ -30,15 +33,19 @@ BEHIND_WEIGHT = 1.0
 SHADOW_SHARE = 0.6
 """Share of the other evidence that is dropped where a pixel looks like its background in shadow."""
 SHADOW_WEIGHT = 2.0
-"""Log-odds against motion where a pixel looks like its background in shadow, in place of those for it."""
+"""Log-odds against motion where a pixel looks like its background in shadow, in place of those for
+it."""
 COLOUR_LEVELS = 12
 """Bins of each colour channel."""
 REACHES = (0.06, 0.03, 0.01)
-"""How far round a mover of each round a pixel may still belong to it, as shares of the longer side."""
-SMOOTH_SPACE, SMOOTH_TIME = 0.5, 0.8
+"""How far round a mover of each round a pixel may still belong to it, as shares of the longer
+side."""
+SMOOTH_SPACE = 0.5
+SMOOTH_TIME = 0.8
 """Pull between neighbours of like colour, in space (each of 8) and in time (each of 2)."""
 SMALLEST = 0.0012
-"""Area of a mover, as a share of the image and on average over its frames, below which it is noise."""
+"""Area of a mover, as a share of the image and on average over its frames, below which it is
+noise."""
 SMALLEST_SEED = 0.0004
 """The same for evidence of motion, before colour and background have had their say."""
 SHORTEST = 4
@@ -67,9 +74,13 @@ def segment(
     for i, reach in enumerate(REACHES):
         near = _near(probability, REACHES[0])
         colour = _colour_odds(evidence.images, probability, near)
-        behind, shadow = background_odds(evidence, cameras, _near(probability, reach) & (votes > -0.5))
+        behind, shadow = background_odds(
+            evidence, cameras, _near(probability, reach) & (votes > -0.5)
+        )
         shadow *= SHADOW_SHARE
-        total = (1 - shadow) * (np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind)
+        total = (1 - shadow) * (
+            np.maximum(odds, 0) + COLOUR_WEIGHT * colour + BEHIND_WEIGHT * behind
+        )
         total += np.minimum(odds, 0) - SHADOW_WEIGHT * shadow
         total[~near] = -4.0
         probability = _smoothed(evidence, total, probability, near)
@@ -78,9 +89,12 @@ def segment(
 
 
 def _moving_tracks(
-    votes: Float[np.ndarray, "F h w"], moving: Bool[np.ndarray, "F h w"], static: Bool[np.ndarray, "F h w"]
+    votes: Float[np.ndarray, "F h w"],
+    moving: Bool[np.ndarray, "F h w"],
+    static: Bool[np.ndarray, "F h w"],
 ) -> Float[np.ndarray, "F h w"]:
-    """Log-odds that votes for moving add, by how well they tell apart what flow is certain of in this clip.
+    """Log-odds that votes for moving add, by how well they tell apart what flow is certain of in
+    this clip.
 
     They found no mover: tracks slip at edges, and all of them where the cameras are poor.
     """
@@ -90,7 +104,8 @@ def _moving_tracks(
 
 
 def motion_odds(evidence: Evidence) -> Float[np.ndarray, "F h w"]:
-    """Log-odds of motion from each frame's misfit, joined along the flow over the frames around it."""
+    """Log-odds of motion from each frame's misfit, joined along the flow over the frames around
+    it."""
     single = np.zeros(evidence.misfit.shape, np.float32)
     for t, (misfit, support) in enumerate(zip(evidence.misfit, evidence.support, strict=True)):
         seen = support > 0
@@ -109,7 +124,12 @@ def motion_odds(evidence: Evidence) -> Float[np.ndarray, "F h w"]:
 
 def _significant(odds: Float[np.ndarray, "F h w"]) -> Bool[np.ndarray, "F h w"]:
     """Pixels of space-time blobs of motion that are certain, large and lasting enough."""
-    strong = np.stack([cv2.morphologyEx((o > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) for o in odds])
+    strong = np.stack(
+        [
+            cv2.morphologyEx((o > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+            for o in odds
+        ]
+    )
     blobs = Blobs(strong > 0)
     return blobs.painted(_lasting(blobs, SMALLEST_SEED))
 
@@ -126,14 +146,22 @@ def _near(probability: Float[np.ndarray, "F h w"], reach: float) -> Bool[np.ndar
 
 
 def _colour_odds(
-    images: UInt8[np.ndarray, "F h w 3"], probability: Float[np.ndarray, "F h w"], near: Bool[np.ndarray, "F h w"]
+    images: UInt8[np.ndarray, "F h w 3"],
+    probability: Float[np.ndarray, "F h w"],
+    near: Bool[np.ndarray, "F h w"],
 ) -> np.ndarray:
     """Log-odds of each pixel's colour: movers of the frames around against what surrounds them."""
     bins = [_bins(image) for image in images]
     size = COLOUR_LEVELS**3
-    inside = np.stack([np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)])
-    outside = np.stack([np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)])
-    inside, outside = (_blurred(ndimage.gaussian_filter1d(h, 4.0, 0, mode="nearest")) for h in (inside, outside))
+    inside = np.stack(
+        [np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)]
+    )
+    outside = np.stack(
+        [np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)]
+    )
+    inside, outside = (
+        _blurred(ndimage.gaussian_filter1d(h, 4.0, 0, mode="nearest")) for h in (inside, outside)
+    )
     inside /= inside.sum(1, keepdims=True) + 1e-9
     outside /= outside.sum(1, keepdims=True) + 1e-9
     ratio = np.clip(np.log((inside + 2e-5) / (outside + 2e-5)), -3, 3)
@@ -154,14 +182,21 @@ def _blurred(histogram: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(
-    evidence: Evidence, odds: np.ndarray, probability: np.ndarray, near: Bool[np.ndarray, "F h w"], rounds: int = 3
+    evidence: Evidence,
+    odds: np.ndarray,
+    probability: np.ndarray,
+    near: Bool[np.ndarray, "F h w"],
+    rounds: int = 3,
 ) -> np.ndarray:
-    """Mean-field steps of a grid model whose neighbours (8 in space, 2 in time along the flow) pull at each other.
+    """Mean-field steps of a grid model whose neighbours (8 in space, 2 in time along the flow) pull
+    at each other.
 
     Beyond the box around ``near`` no pixel moves: only the box is worked on.
     """
     images = evidence.images
-    contrast = float(np.mean([np.square(np.diff(i.astype(np.float32), axis=1)).sum(-1).mean() for i in images]))
+    contrast = float(
+        np.mean([np.square(np.diff(i.astype(np.float32), axis=1)).sum(-1).mean() for i in images])
+    )
     boxes = [bounds(n) for n in near]
     for _ in range(rounds):
         new = np.zeros_like(probability)
@@ -173,7 +208,9 @@ def _smoothed(
                 if (t, other) in evidence.flows:
                     flow = evidence.flows[t, other]
                     known = np.isfinite(flow[box][..., 0])
-                    total += np.where(known, SMOOTH_TIME * warp(2 * probability[other] - 1, flow)[box], 0)
+                    total += np.where(
+                        known, SMOOTH_TIME * warp(2 * probability[other] - 1, flow)[box], 0
+                    )
             image = np.ascontiguousarray(images[t][box].astype(np.float32).transpose(2, 0, 1))
             weight = _likeness(image, 1.0 / (2 * contrast), SMOOTH_SPACE)
             new[t][box] = _mean_field(weight, total, probability[t][box])
@@ -181,8 +218,11 @@ def _smoothed(
     return probability
 
 
-def _likeness(image: Float[np.ndarray, "3 h w"], sharpness: float, strength: float) -> Float[np.ndarray, "4 h2 w2"]:
-    """How much each pixel pulls at its neighbour right, below, below right and below left; with a border of 0."""
+def _likeness(
+    image: Float[np.ndarray, "3 h w"], sharpness: float, strength: float
+) -> Float[np.ndarray, "4 h2 w2"]:
+    """How much each pixel pulls at its neighbour right, below, below right and below left; with a
+    border of 0."""
     height, width = image.shape[1:]
     weight = np.zeros((4, height + 2, width + 2), np.float32)
     for k, (dx, dy) in enumerate(((1, 0), (0, 1), (1, 1), (-1, 1))):
@@ -202,14 +242,21 @@ def _mean_field(weight, odds, start, num_rounds=6):
     now = np.zeros((height + 2, width + 2), np.float32)
     now[1:-1, 1:-1] = np.float32(2.0) * start - np.float32(1.0)
     new = now.copy()
-    half, one = np.float32(0.5), np.float32(1.0)
+    half = np.float32(0.5)
+    one = np.float32(1.0)
     for _ in range(num_rounds):
         for y in range(1, height + 1):
             for x in range(1, width + 1):
                 pull = weight[0, y, x] * now[y, x + 1] + weight[0, y, x - 1] * now[y, x - 1]
                 pull += weight[1, y, x] * now[y + 1, x] + weight[1, y - 1, x] * now[y - 1, x]
-                pull += weight[2, y, x] * now[y + 1, x + 1] + weight[2, y - 1, x - 1] * now[y - 1, x - 1]
-                pull += weight[3, y, x] * now[y + 1, x - 1] + weight[3, y - 1, x + 1] * now[y - 1, x + 1]
+                pull += (
+                    weight[2, y, x] * now[y + 1, x + 1]
+                    + weight[2, y - 1, x - 1] * now[y - 1, x - 1]
+                )
+                pull += (
+                    weight[3, y, x] * now[y + 1, x - 1]
+                    + weight[3, y - 1, x + 1] * now[y - 1, x + 1]
+                )
                 z = half * (odds[y - 1, x - 1] + pull)
                 new[y, x] = z / np.sqrt(one + z * z)  # as steep as tanh(z) at 0, and cheaper
         now, new = new, now
@@ -217,7 +264,8 @@ def _mean_field(weight, odds, start, num_rounds=6):
 
 
 def label_movers(mask: Bool[np.ndarray, "F h w"]) -> UInt8[np.ndarray, "F h w"]:
-    """1, 2, ... for space-time blobs that last, largest first; smaller ones than noise are dropped."""
+    """1, 2, ... for space-time blobs that last, largest first; smaller ones than noise are
+    dropped."""
     blobs = Blobs(mask)
     size = np.where(_lasting(blobs, SMALLEST), blobs.sizes(), 0)
     order = np.argsort(-size, kind="stable")[: min(255, (size > 0).sum())]

@@ -1,4 +1,5 @@
-"""From tracks to the background layer: its scene where things move, and the content of its track file."""
+"""From tracks to the background layer: its scene where things move, and the content of its track
+file."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,19 +18,25 @@ from models.sfm import Progress, StaticScene, solve_points, solve_scene
 from models.tracks import Tracks
 
 MUCH_MORE = 1.1
-"""Times as many sightings must agree with cameras found from a rotation for them to replace mapped ones."""
+"""Times as many sightings must agree with cameras found from a rotation for them to replace mapped
+ones."""
 ABOUT_AS_MANY = 0.95
-"""Share of the sightings that agree with the former cameras that must agree with those solved without movers."""
+"""Share of the sightings that agree with the former cameras that must agree with those solved
+without movers."""
 MOVERS_MATTER = 0.02
 """Share of all sightings on movers from which cameras are solved anew without them."""
 MASK_MARGIN = 3
 """Pixels by which masks are grown before background points are sought."""
 BASE_MEMORY = 1 << 29
 """Bytes that the program takes whatever the clip."""
-BYTES_OF_AN_ENTRY, BYTES_OF_EVIDENCE = 20, 108
-"""What all arrays together hold for a track in a frame, and evidence of motion for a pixel of the size it has."""
-COVERS, FRAMES_OF_A_TRACK = 3, 75
-"""A slow clip has its grid of ``spacing`` filled so many times, and once more each time so many frames have passed."""
+BYTES_OF_AN_ENTRY = 20
+BYTES_OF_EVIDENCE = 108
+"""What all arrays together hold for a track in a frame, and evidence of motion for a pixel of the
+size it has."""
+COVERS = 3
+FRAMES_OF_A_TRACK = 75
+"""A slow clip has its grid of ``spacing`` filled so many times, and once more each time so many
+frames have passed."""
 
 
 def masked_scene(
@@ -41,7 +48,8 @@ def masked_scene(
     report: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda stage, done, total: None,
 ) -> StaticScene:
-    """The scene from tracks off given masks: as mapped, or from a rotation where far more sightings agree with that.
+    """The scene from tracks off given masks: as mapped, or from a rotation where far more sightings
+    agree with that.
 
     Raises:
         InputError: too few tracks.
@@ -62,7 +70,8 @@ def without_movers(
     report: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[Bool[np.ndarray, "F H W"], StaticScene]:
-    """Masks of what moves against the scene, redrawn by a learned model where there is one; the scene without them.
+    """Masks of what moves against the scene, redrawn by a learned model where there is one; the
+    scene without them.
 
     Args:
         xy: 2D tracks of the whole image in pixels, movers included.
@@ -72,7 +81,8 @@ def without_movers(
         progress: is told the stage, and how many of its steps are done.
     """
     motion = motion_masks(frames, xy, visible, scene, partial(progress, "motion"))
-    masks, against = motion.masks, motion.scene
+    masks = motion.masks
+    against = motion.scene
     report(f"motion: {int(motion.labels.max())} mover(s), {100 * masks.mean():.1f} % of the pixels")
     if not masks.any() or against is None:
         return masks, scene
@@ -87,8 +97,11 @@ def without_movers(
     return masks, _better(known, _solved_again(known, xy, free, seed, report, progress))
 
 
-def _outside(masks: Bool[np.ndarray, "F H W"], xy: Float[np.ndarray, "F N 2"]) -> Bool[np.ndarray, "F N"]:
-    """Which sightings lie off the (grown) masks; frame by frame, as all grown masks at once take as much again."""
+def _outside(
+    masks: Bool[np.ndarray, "F H W"], xy: Float[np.ndarray, "F N 2"]
+) -> Bool[np.ndarray, "F N"]:
+    """Which sightings lie off the (grown) masks; frame by frame, as all grown masks at once take as
+    much again."""
     free = np.empty(xy.shape[:2], bool)
     for t in range(len(masks)):
         free[[t]] = at_points(~dilate(masks[[t]], MASK_MARGIN), xy[[t]])
@@ -105,13 +118,16 @@ def _solved_again(
 ) -> StaticScene | None:
     """The scene from the tracks outside the masks alone; None where they are too few."""
     try:
-        return solve_scene(xy, visible, known.cameras.width, known.cameras.height, None, seed, report, progress)
+        return solve_scene(
+            xy, visible, known.cameras.width, known.cameras.height, None, seed, report, progress
+        )
     except InputError:
         return None
 
 
 def _better(known: StaticScene, again: StaticScene | None) -> StaticScene:
-    """The scene that more frames and about as many sightings agree with; the one without movers if in doubt."""
+    """The scene that more frames and about as many sightings agree with; the one without movers if
+    in doubt."""
     if again is None or again.registered.sum() < known.registered.sum():
         return known
     return again if again.points.agrees.sum() > ABOUT_AS_MANY * known.points.agrees.sum() else known
@@ -125,12 +141,18 @@ def with_points(scene: StaticScene, path: Path) -> Bool[np.ndarray, "N"]:
     """
     good = np.isfinite(scene.points.xyz).all(1)
     if not good.any():
-        raise InputError(f"{path}: no track could be placed in space; give a clip with more detail and motion")
+        raise InputError(
+            f"{path}: no track could be placed in space; give a clip with more detail and motion"
+        )
     return good
 
 
 def static_tracks(
-    video: Video, scene: StaticScene, xy: Float[np.ndarray, "F n 2"], good: Bool[np.ndarray, "N"], video_path: Path
+    video: Video,
+    scene: StaticScene,
+    xy: Float[np.ndarray, "F n 2"],
+    good: Bool[np.ndarray, "N"],
+    video_path: Path,
 ) -> Tracks:
     """The track file's content: tracks that have a 3D point (``good``), and their 2D positions."""
     xyz = torch.from_numpy(scene.points.xyz[good]).float()
@@ -155,15 +177,18 @@ def static_tracks(
 
 
 def least_tracks(video: Video, spacing: int) -> int:
-    """About how many tracks a clip has whose points stay in view for long; a fast one has up to ten times as many."""
+    """About how many tracks a clip has whose points stay in view for long; a fast one has up to ten
+    times as many."""
     return int(video.width * video.height / spacing**2 * (COVERS + len(video) / FRAMES_OF_A_TRACK))
 
 
 def needed_memory(video: Video, num_tracks: int, with_motion: bool = True) -> int:
-    """About how many bytes a run holds: the program, frames and masks, and an entry of each track for each frame.
+    """About how many bytes a run holds: the program, frames and masks, and an entry of each track
+    for each frame.
 
     Args:
-        with_motion: masks are made from motion, from evidence that is held for a stretch of the clip.
+        with_motion: masks are made from motion, from evidence that is held for a stretch of the
+            clip.
     """
     size = video.width * video.height
     need = BASE_MEMORY + 4 * size * len(video) + BYTES_OF_AN_ENTRY * num_tracks * len(video)

@@ -1,9 +1,11 @@
-"""Canonical coordinates of a mover: one place per surface point, constant in time, where its colour lives.
+"""Canonical coordinates of a mover: one place per surface point, constant in time, where its colour
+lives.
 
-They are the pixels of a frame in which many of its points are seen. Two neighbours lie as far apart there as in any
-image that shows both, turned and scaled as the whole mover is; the places that fit best what all frames say of all
-neighbours follow from one sparse system (a Poisson equation on the graph of neighbours), solved again with less weight
-for what disagrees. Were places carried from frame to frame, errors would add up: in a long clip movers would shrink.
+They are the pixels of a frame in which many of its points are seen. Two neighbours lie as far apart
+there as in any image that shows both, turned and scaled as the whole mover is; the places that fit
+best what all frames say of all neighbours follow from one sparse system (a Poisson equation on the
+graph of neighbours), solved again with less weight for what disagrees. Were places carried from
+frame to frame, errors would add up: in a long clip movers would shrink.
 
 Points are complex numbers x + iy here, since a similarity of the plane is then z -> a z + b.
 """
@@ -39,12 +41,16 @@ STEP_TOLERANCE = 0.5
 
 
 def canonical_coordinates(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], masks: Bool[np.ndarray, "F H W"]
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    masks: Bool[np.ndarray, "F H W"],
 ) -> Float[np.ndarray, "N 2"]:
-    """Where each track of one mover lies in the reference frame's pixels, or would if it had been seen there.
+    """Where each track of one mover lies in the reference frame's pixels, or would if it had been
+    seen there.
 
     Args:
-        masks: where the mover is; its box stands in where no track leads from one frame to the next.
+        masks: where the mover is; its box stands in where no track leads from one frame to the
+            next.
 
     Returns NaN for tracks that no frame sees.
     """
@@ -77,9 +83,13 @@ class _Pairs:
         seen: Bool[np.ndarray, "N"],
         factors: dict[int, complex],
     ) -> "_Pairs":
-        """All neighbours in the frames that have a factor from their pixels to the reference frame's."""
+        """All neighbours in the frames that have a factor from their pixels to the reference
+        frame's."""
         number = (np.cumsum(seen) - 1).astype(np.int32)
-        pairs, offsets = [np.zeros((0, 2), np.int32)], [np.zeros(0, np.complex64)]  # millions in a long clip
+        pairs, offsets = (
+            [np.zeros((0, 2), np.int32)],
+            [np.zeros(0, np.complex64)],
+        )  # millions in a long clip
         for t, factor in factors.items():
             own = np.flatnonzero(visible[t])
             near = _neighbours(xy[t, own].astype(np.float64))
@@ -90,10 +100,14 @@ class _Pairs:
         return _Pairs(first, second, np.concatenate(offsets))
 
     def places(self, start: Complex[np.ndarray, "N"]) -> Complex[np.ndarray, "N"]:
-        """The places that fit best; ``start`` decides for tracks that have no neighbours, and where all lie."""
-        key, of_pair = np.unique(self.first.astype(np.int64) * len(start) + self.second, return_inverse=True)
+        """The places that fit best; ``start`` decides for tracks that have no neighbours, and where
+        all lie."""
+        key, of_pair = np.unique(
+            self.first.astype(np.int64) * len(start) + self.second, return_inverse=True
+        )
         ends = np.stack([key // len(start), key % len(start)])
-        weight, place = np.ones(len(self.first)), start
+        weight = np.ones(len(self.first))
+        place = start
         for _ in range(ROUNDS):
             total = np.bincount(of_pair, weight, len(key))
             mean = sum(
@@ -114,17 +128,21 @@ def _poisson(
 ) -> Complex[np.ndarray, "N"]:
     """p that minimises the sum of weight |p_second - p_first - offset|^2 and HOLD |p - before|^2.
 
-    By conjugate gradients from ``before``: to factor the matrix takes minutes for a large mover in a long clip.
+    By conjugate gradients from ``before``: to factor the matrix takes minutes for a large mover in
+    a long clip.
     """
-    rows, ones = np.arange(len(weight)), np.ones(len(weight))
+    rows = np.arange(len(weight))
+    ones = np.ones(len(weight))
     entries = np.concatenate([-ones, ones]), (np.concatenate([rows, rows]), ends.ravel())
     difference = sparse.csr_matrix(entries, (len(weight), len(before)))
     laplacian = (difference.T @ sparse.diags(weight.astype(float)) @ difference).tocsr()
-    normal, left = laplacian + HOLD * sparse.identity(len(before)), difference.T @ (weight * offset)
+    normal = laplacian + HOLD * sparse.identity(len(before))
+    left = difference.T @ (weight * offset)
     left = left - laplacian @ before
     limit = {"rtol": 1e-9, "atol": PRECISION * np.sqrt(len(before)), "maxiter": MOST_STEPS}
     x, y = (
-        cg(normal, part.copy(), M=sparse.diags(1 / normal.diagonal()), **limit)[0] for part in (left.real, left.imag)
+        cg(normal, part.copy(), M=sparse.diags(1 / normal.diagonal()), **limit)[0]
+        for part in (left.real, left.imag)
     )
     return before + x + 1j * y
 
@@ -135,34 +153,45 @@ def _neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
         faces = Delaunay(points).simplices
     except (QhullError, ValueError):  # fewer than three, or on one line
         faces = np.zeros((0, 3), np.int32)
-    pairs = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]]), 1), axis=0)
+    pairs = np.unique(
+        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]]), 1), axis=0
+    )
     length = np.linalg.norm(points[pairs[:, 1]] - points[pairs[:, 0]], axis=1)
     return pairs[length <= LONGEST * np.median(length)] if len(pairs) else pairs
 
 
 def _maps_to_reference(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], masks: Bool[np.ndarray, "F H W"]
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    masks: Bool[np.ndarray, "F H W"],
 ) -> dict[int, tuple[complex, complex]]:
-    """For each frame that sees the mover, nearest to the reference first: a, b of the map z -> a z + b to that one."""
+    """For each frame that sees the mover, nearest to the reference first: a, b of the map z -> a z
+    + b to that one."""
     frames = np.flatnonzero(visible.any(1)).tolist()
     if not frames:
         return {}
     reference = int(visible.sum(1).argmax())
-    maps, middle = {reference: (1 + 0j, 0j)}, frames.index(reference)
+    maps = {reference: (1 + 0j, 0j)}
+    middle = frames.index(reference)
     for order in (frames[middle:], frames[middle::-1]):
         for before, t in pairwise(order):
             shared = visible[t] & visible[before]
             boxes = (mover_box(masks[s], xy[s, visible[s]]) for s in (t, before))
-            step = _similarity(_complex(xy[t, shared]), _complex(xy[before, shared])) or _box_map(*boxes)
+            step = _similarity(_complex(xy[t, shared]), _complex(xy[before, shared])) or _box_map(
+                *boxes
+            )
             factor, shift = maps[before]
             maps[t] = factor * step[0], factor * step[1] + shift
     return maps
 
 
-def _similarity(source: Complex[np.ndarray, "n"], target: Complex[np.ndarray, "n"]) -> tuple[complex, complex] | None:
+def _similarity(
+    source: Complex[np.ndarray, "n"], target: Complex[np.ndarray, "n"]
+) -> tuple[complex, complex] | None:
     """a, b of the map that carries most of the points to their targets; None for too few points.
 
-    Its scale is the ratio of the spreads (Horn 1987), not that of least squares, which errors make too small.
+    Its scale is the ratio of the spreads (Horn 1987), not that of least squares, which errors make
+    too small.
     """
     if len(source) < LEAST_SHARED:
         return None
@@ -170,7 +199,8 @@ def _similarity(source: Complex[np.ndarray, "n"], target: Complex[np.ndarray, "n
     for _ in range(STEP_ROUNDS):
         share = weight / weight.sum()
         middle = share @ source, share @ target
-        own, other = source - middle[0], target - middle[1]
+        own = source - middle[0]
+        other = target - middle[1]
         turned = (share * own.conj()) @ other
         spread = np.sqrt(share @ np.abs(own) ** 2), np.sqrt(share @ np.abs(other) ** 2)
         if not (min(spread) > 0 and abs(turned) > 0):
@@ -181,7 +211,9 @@ def _similarity(source: Complex[np.ndarray, "n"], target: Complex[np.ndarray, "n
     return complex(factor), complex(middle[1] - factor * middle[0])
 
 
-def _box_map(box: Float[np.ndarray, "2 2"], home: Float[np.ndarray, "2 2"]) -> tuple[complex, complex]:
+def _box_map(
+    box: Float[np.ndarray, "2 2"], home: Float[np.ndarray, "2 2"]
+) -> tuple[complex, complex]:
     """a, b of the map that carries a box (middle and half size) to another."""
     scale = home[1, 0] / box[1, 0]
     return complex(scale), complex(*home[0]) - scale * complex(*box[0])

@@ -1,4 +1,5 @@
-"""Depth of movers: where they touch the background's surface, smooth in time; 2D tracks -> 3D in each frame."""
+"""Depth of movers: where they touch the background's surface, smooth in time; 2D tracks -> 3D in
+each frame."""
 
 from collections.abc import Sequence
 
@@ -12,8 +13,11 @@ SMOOTHING = 2.0
 """Standard deviation in frames of the smoothing of depth over time."""
 
 
-def contact_depth(mask: Bool[np.ndarray, "H W"], background_depth: Float[np.ndarray, "H W"]) -> float:
-    """Depth of the background where the mover's feet stand: below its lowest pixels. NaN where that is not seen.
+def contact_depth(
+    mask: Bool[np.ndarray, "H W"], background_depth: Float[np.ndarray, "H W"]
+) -> float:
+    """Depth of the background where the mover's feet stand: below its lowest pixels. NaN where that
+    is not seen.
 
     A mover that the lower image border cuts, or one with nothing behind it, says nothing.
     """
@@ -32,7 +36,8 @@ def contact_depth(mask: Bool[np.ndarray, "H W"], background_depth: Float[np.ndar
 
 
 def smooth_depth(depth: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
-    """Depths over time without jumps: outliers removed, gaps bridged, in the logarithm; NaN only if all are."""
+    """Depths over time without jumps: outliers removed, gaps bridged, in the logarithm; NaN only if
+    all are."""
     known = np.flatnonzero(np.isfinite(depth) & (depth > 0))
     if not len(known):
         return np.full(len(depth), np.nan)
@@ -45,15 +50,18 @@ def smooth_depth(depth: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
 def lift_mover(
     masks: Bool[np.ndarray, "F H W"], background_depth: Sequence[Float[np.ndarray, "H W"]]
 ) -> Float[np.ndarray, "F"]:
-    """z-depth of one mover in each frame, in world units: contact with the background, never behind what it hides.
+    """z-depth of one mover in each frame, in world units: contact with the background, never behind
+    what it hides.
 
     Args:
-        background_depth: the background's depth map in each frame, also behind the mover; inf where there is none.
+        background_depth: the background's depth map in each frame, also behind the mover; inf where
+            there is none.
     """
     contact, behind = np.full((2, len(masks)), np.nan)
     for t in np.flatnonzero(masks.any((1, 2))):  # to draw the background takes long
         surface = background_depth[t]
-        contact[t], behind[t] = contact_depth(masks[t], surface), _behind(masks[t], surface)
+        contact[t] = contact_depth(masks[t], surface)
+        behind[t] = _behind(masks[t], surface)
     depth = smooth_depth(contact)
     if np.isnan(depth).all():
         depth = smooth_depth(0.9 * behind)

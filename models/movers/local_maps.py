@@ -1,4 +1,5 @@
-"""Values at points of a mover's picture from those known at others near them, and the box that stands in for points."""
+"""Values at points of a mover's picture from those known at others near them, and the box that
+stands in for points."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,38 +17,49 @@ def local_map(
     box: Float[np.ndarray, "2 2"],
     home: Float[np.ndarray, "2 2"],
 ) -> Float[np.ndarray, "q C"]:
-    """Values at query points by an affine map fitted to the nearest of the known points (moving least squares).
+    """Values at query points by an affine map fitted to the nearest of the known points (moving
+    least squares).
 
-    The local map is held to the affine map of all known points, and that one, where they are few, to the map that
-    carries ``box`` (middle and half size) to ``home`` in the first two values.
+    The local map is held to the affine map of all known points, and that one, where they are few,
+    to the map that carries ``box`` (middle and half size) to ``home`` in the first two values.
     """
     guess = _carry(query, box, home, target.shape[1])
     if len(source) == 0:
         return guess
     whole = _fit_whole(source, target, _carry(source, box, home, target.shape[1]), box)
-    base_query, base_source = guess + whole(query), _carry(source, box, home, target.shape[1]) + whole(source)
+    base_query = guess + whole(query)
+    base_source = _carry(source, box, home, target.shape[1]) + whole(source)
     left = target - base_source
     k = min(NEIGHBOURS, len(source))
     distance, index = cKDTree(source).query(query, k)
-    distance, index = distance.reshape(len(query), k), index.reshape(len(query), k)
+    distance = distance.reshape(len(query), k)
+    index = index.reshape(len(query), k)
     reach = np.maximum(distance.mean(1, keepdims=True), 2.0)
     weight = 1.0 / ((distance / reach) ** 2 + 0.05)
     weight /= weight.sum(1, keepdims=True)
-    design = np.concatenate([np.ones((*index.shape, 1)), (source[index] - query[:, None]) / reach[..., None]], 2)
+    design = np.concatenate(
+        [np.ones((*index.shape, 1)), (source[index] - query[:, None]) / reach[..., None]], 2
+    )
     normal = np.einsum("qk,qki,qkj->qij", weight, design, design) + np.diag([1e-3, RIDGE, RIDGE])
-    fitted = np.linalg.solve(normal, np.einsum("qk,qki,qkc->qic", weight, design, left[index]))[:, 0]
+    fitted = np.linalg.solve(normal, np.einsum("qk,qki,qkc->qic", weight, design, left[index]))[
+        :, 0
+    ]
     return base_query + fitted
 
 
 def _fit_whole(source: np.ndarray, target: np.ndarray, guess: np.ndarray, box: np.ndarray):
-    """Affine correction to the guess over all points, with a ridge that fades as points are more."""
+    """Affine correction to the guess over all points, with a ridge that fades as points are
+    more."""
     scaled = (source - box[0]) / box[1]
     design = np.concatenate([np.ones((len(source), 1)), scaled], 1)
     normal = design.T @ design + np.diag([1e-6, 3.0, 3.0])
     coefficients = np.linalg.solve(normal, design.T @ (target - guess))
 
     def correction(points: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.ones((len(points), 1)), (points - box[0]) / box[1]], 1) @ coefficients
+        return (
+            np.concatenate([np.ones((len(points), 1)), (points - box[0]) / box[1]], 1)
+            @ coefficients
+        )
 
     return correction
 
@@ -60,7 +72,8 @@ def _carry(points: np.ndarray, box: np.ndarray, home: np.ndarray, width: int) ->
 def mover_box(
     mask: Bool[np.ndarray, "H W"], points: Float[np.ndarray, "n 2"] | None = None
 ) -> Float[np.ndarray, "2 2"]:
-    """Middle and half size (the same both ways) of a mover's mask, or of points where it is empty, in pixels."""
+    """Middle and half size (the same both ways) of a mover's mask, or of points where it is empty,
+    in pixels."""
     rows, columns = np.nonzero(mask)
     found = np.stack([columns, rows], 1) + 0.5 if len(rows) or points is None else points
     if not len(found):

@@ -29,17 +29,23 @@ class MovingMesh:
     faces: Int[Tensor, "T 3"]
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: the places known are not one for each time, or its own is not among them."""
+        """Raises: ValueError: the places known are not one for each time, or its own is not among
+        them."""
         if len(self.times) != len(self.places) or self.frame not in self.times.tolist():
-            raise ValueError(f"the mover's mesh of frame {self.frame} does not say where it is then")
+            raise ValueError(
+                f"the mover's mesh of frame {self.frame} does not say where it is then"
+            )
 
     @property
     def xyz(self) -> Float[Tensor, "V 3"]:
         """World positions at the frame's own time."""
         return self.places[self.times.tolist().index(self.frame)]
 
-    def fragments(self, view: Cameras, index: int = 0, xyz: Float[Tensor, "V 3"] | None = None) -> Fragments:
-        """The mesh as camera ``index`` of ``view`` sees it, its vertices at ``xyz`` or where they are in its frame."""
+    def fragments(
+        self, view: Cameras, index: int = 0, xyz: Float[Tensor, "V 3"] | None = None
+    ) -> Fragments:
+        """The mesh as camera ``index`` of ``view`` sees it, its vertices at ``xyz`` or where they
+        are in its frame."""
         local = view[[index]].to_camera((self.xyz if xyz is None else xyz).double())[0]
         near = NEAR * float(local[:, 2].abs().median())
         return rasterize(local, self.faces, view.K[index], view.width, view.height, near=near)
@@ -47,9 +53,10 @@ class MovingMesh:
     def placed(self, time: float, centers: Float[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
         """World positions at a time, in frames.
 
-        What a clip's camera sees of a mover is its direction, while its distance may be a guess, and another one in
-        the next frame; so directions from the camera follow a cubic through two places before and two after
-        (Lagrange), and distances a straight line. Past the places known the mover stays where it is.
+        What a clip's camera sees of a mover is its direction, while its distance may be a guess,
+        and another one in the next frame; so directions from the camera follow a cubic through two
+        places before and two after (Lagrange), and distances a straight line. Past the places known
+        the mover stays where it is.
 
         Args:
             centers: of the clip's cameras.
@@ -60,8 +67,12 @@ class MovingMesh:
         if around is None:
             return self.xyz
         before, after = around
-        rays = [place.double() - centers[t] for t, place in zip(self.times, self.places, strict=True)]
-        lengths = [ray.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny) for ray in rays]
+        rays = [
+            place.double() - centers[t] for t, place in zip(self.times, self.places, strict=True)
+        ]
+        lengths = [
+            ray.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny) for ray in rays
+        ]
         here = [self.times.tolist().index(t) for t in (before, after)]
         share = (time - before) / (after - before)
         length = (1 - share) * lengths[here[0]] + share * lengths[here[1]]
@@ -74,14 +85,16 @@ class MovingMesh:
     def _around(self, time: float) -> tuple[int, int] | None:
         """The frames before and after a time, of those whose places are known."""
         times = self.times.tolist()
-        before, after = [t for t in times if t <= time], [t for t in times if t > time]
+        before = [t for t in times if t <= time]
+        after = [t for t in times if t > time]
         return (before[-1], after[0]) if before and after else None
 
     def _weights(self, time: float, before: int, after: int) -> list[tuple[int, float]]:
         """Which places count at a time, and how much."""
         times = self.times.tolist()
         nodes = [t for t in times if t in (before, after) or abs(t - time) <= NODES_WITHIN]
-        lower, upper = [t for t in nodes if t <= before][-2:], [t for t in nodes if t >= after][:2]
+        lower = [t for t in nodes if t <= before][-2:]
+        upper = [t for t in nodes if t >= after][:2]
         weights = []
         for t in (nodes := lower + upper):
             weight = 1.0

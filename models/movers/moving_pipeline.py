@@ -1,7 +1,9 @@
-"""The moving layer: a mesh of each frame's mover, carried to any time and camera, with a soft outline.
+"""The moving layer: a mesh of each frame's mover, carried to any time and camera, with a soft
+outline.
 
-``MovingMeshPipeline`` stands beside ``TriangleMeshPipeline``: its vertices move, and colour is read not at world points
-but at canonical coordinates (u, v, w): place on the mover, and which mover; what changes with time is the field's.
+``MovingMeshPipeline`` stands beside ``TriangleMeshPipeline``: its vertices move, and colour is read
+not at world points but at canonical coordinates (u, v, w): place on the mover, and which mover;
+what changes with time is the field's.
 """
 
 from collections.abc import Callable
@@ -53,7 +55,9 @@ class MovingMeshPipeline:
             alpha: where in each of those frames they are.
             cameras: those of all frames of the clip.
         """
-        self.meshes, self.alpha, self.cameras = meshes, alpha, cameras
+        self.meshes = meshes
+        self.alpha = alpha
+        self.cameras = cameras
 
     @staticmethod
     def from_tracks(
@@ -68,19 +72,27 @@ class MovingMeshPipeline:
             progress: is told how many frames are done, of how many.
         """
         frames = [t for t in frames if masks[t].any()]
-        meshes, alpha = {}, {}
+        meshes = {}
+        alpha = {}
         for i, t in enumerate(frames):
             mesh = _build(tracks, masks, t, frames[max(0, i - 2) : i + 3])
             if mesh is not None:
-                meshes[t], alpha[t] = mesh, SoftMask.of(masks[t])
+                meshes[t] = mesh
+                alpha[t] = SoftMask.of(masks[t])
             progress(i + 1, len(frames))
         return MovingMeshPipeline(meshes, alpha, tracks.cameras)
 
     def at(self, time: float) -> list[tuple[int, float]]:
-        """The frames whose meshes show ``time``, with shares that sum to 1; empty where no mover is."""
+        """The frames whose meshes show ``time``, with shares that sum to 1; empty where no mover
+        is."""
         before = max((t for t in self.meshes if t <= time), default=None)
         after = min((t for t in self.meshes if t > time), default=None)
-        if before is not None and after is not None and before != time and after - before <= LONGEST_GAP:
+        if (
+            before is not None
+            and after is not None
+            and before != time
+            and after - before <= LONGEST_GAP
+        ):
             share = (time - before) / (after - before)
             return [(before, 1 - share), (after, share)]
         near = [t for t in (before, after) if t is not None and abs(t - time) <= 1]
@@ -89,11 +101,15 @@ class MovingMeshPipeline:
     def picture(
         self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float
     ) -> MoverPicture | None:
-        """What camera ``index`` of ``view`` sees of the movers at ``time``; None where it sees nothing of them.
+        """What camera ``index`` of ``view`` sees of the movers at ``time``; None where it sees
+        nothing of them.
 
-        Between two frames it is both frames' movers, each with its own colours, carried there and averaged.
+        Between two frames it is both frames' movers, each with its own colours, carried there and
+        averaged.
         """
-        drawn = [(self._picture(renderer, view, index, time, t), share) for t, share in self.at(time)]
+        drawn = [
+            (self._picture(renderer, view, index, time, t), share) for t, share in self.at(time)
+        ]
         drawn = [(picture, share) for picture, share in drawn if picture is not None]
         if len(drawn) < 2:
             return drawn[0][0] if drawn else None
@@ -107,9 +123,11 @@ class MovingMeshPipeline:
     ) -> MoverPicture | None:
         """Frame t's movers where they are at ``time``, as they look in their own frame.
 
-        The colour field knows them at that frame's pixels; where the view has others, it is asked at more points.
+        The colour field knows them at that frame's pixels; where the view has others, it is asked
+        at more points.
         """
-        mesh, centers = self.meshes[t], self.cameras.centers.double()
+        mesh = self.meshes[t]
+        centers = self.cameras.centers.double()
         own = renderer.seen_from(centers[t], t)
         side = 1 if time == t and view[[index]].same_as(self.cameras[[t]]) else SUBPIXELS
         camera = view[[index]].resized(side * view.width, side * view.height)
@@ -141,26 +159,32 @@ class MovingMeshPipeline:
 def _reduced(
     rgba: Float[np.ndarray, "h w 4"], depth: Float[np.ndarray, "h w"], side: int
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """rgb, alpha and depth of pixels that are ``side`` points square: means of what is there, and the nearest depth."""
+    """rgb, alpha and depth of pixels that are ``side`` points square: means of what is there, and
+    the nearest depth."""
     if side == 1:
         return rgba[..., :3], rgba[..., 3], depth
     height, width = (size // side for size in depth.shape)
     blocks = rgba.reshape(height, side, width, side, 4)
     alpha = blocks[..., 3].mean((1, 3))
-    rgb = (blocks[..., :3] * blocks[..., 3:]).mean((1, 3)) / np.where(alpha > 0, alpha, 1)[..., None]
+    rgb = (blocks[..., :3] * blocks[..., 3:]).mean((1, 3)) / np.where(alpha > 0, alpha, 1)[
+        ..., None
+    ]
     return rgb, alpha, depth.reshape(height, side, width, side).min((1, 3))
 
 
 def canonical_normalization(meshes: MovingMeshPipeline) -> tuple[Float[Tensor, "4 4"], int]:
-    """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of the grid that fits it.
+    """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of the grid
+    that fits it.
 
-    One scale for (u, v), by the range that holds nearly all vertices; movers are spread evenly along w.
+    One scale for (u, v), by the range that holds nearly all vertices; movers are spread evenly
+    along w.
     """
     source = torch.cat([mesh.source[:, :3] for mesh in meshes.meshes.values()]).double()
     levels = torch.tensor([0.01, 0.99], dtype=torch.float64)
     step = max(1, len(source) // 100_000)
     low, high = torch.quantile(source[::step], levels, dim=0)
-    low[2], high[2] = source[:, 2].min(), source[:, 2].max()
+    low[2] = source[:, 2].min()
+    high[2] = source[:, 2].max()
     reach = 1.3 * float((high - low)[:2].max().clamp_min(16))
     finest = int(min(2048, max(128, CELLS_PER_PIXEL * reach)))
     scale = torch.full((3,), 2.0 / reach, dtype=torch.float64)
@@ -174,7 +198,8 @@ def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> Moving
     """The mesh of frame t: its tracks and an outline, whose values follow from the tracks near it.
 
     Args:
-        near: frames in which its places are noted, those with tracks in common with t; in order, t among them.
+        near: frames in which its places are noted, those with tracks in common with t; in order, t
+            among them.
     """
     seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
     if not len(seen):
@@ -189,7 +214,8 @@ def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> Moving
     outer = local_map(inner, known, outline, box, home)
     nearest = ((outline[:, None] - inner[None]) ** 2).sum(-1).argmin(1)
     outer[:, 2] = known[nearest, 2]
-    xy, values = np.concatenate([inner, outline]), np.concatenate([known, outer])
+    xy = np.concatenate([inner, outline])
+    values = np.concatenate([known, outer])
     w = np.concatenate([w, w[nearest]])
     faces = _faces_inside(xy, masks[t], w)
     if faces is None:
@@ -197,7 +223,9 @@ def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> Moving
     camera = tracks.cameras[[t]]
     xyz = camera.unproject(torch.from_numpy(xy)[None], torch.from_numpy(1 / values[:, 2])[None])[0]
     steps = {other: _displacement(tracks, t, other, xy, box) for other in near if other != t}
-    places = {t: xyz.float()} | {other: (xyz + step).float() for other, step in steps.items() if step is not None}
+    places = {t: xyz.float()} | {
+        other: (xyz + step).float() for other, step in steps.items() if step is not None
+    }
     times = sorted(places)
     source = torch.from_numpy(np.concatenate([values[:, :2], w[:, None], xy], 1)).float()
     noted = torch.tensor(times), torch.stack([places[other] for other in times])
@@ -205,7 +233,8 @@ def _build(tracks: Tracks, masks: np.ndarray, t: int, near: list[int]) -> Moving
 
 
 def _home(inner: np.ndarray, place: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The box that ``box`` is carried to: where the known points of the frame lie in canonical coordinates."""
+    """The box that ``box`` is carried to: where the known points of the frame lie in canonical
+    coordinates."""
     spread = inner.std(0).mean()
     scale = place.std(0).mean() / spread if len(inner) > 3 and spread > 1 else 1.0
     return np.array([place.mean(0) + scale * (box[0] - inner.mean(0)), box[1] * scale])
@@ -218,12 +247,16 @@ def _outline(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "n 2"]:
     padded = np.pad(mask.astype(np.uint8), 2 * OUTLINE_MARGIN)
     grown = cv2.dilate(padded, kernel)
     contours, _ = cv2.findContours(grown, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    points = [contour[:: OUTLINE_STEP if len(contour) > 4 * OUTLINE_STEP else 1, 0] for contour in contours]
+    points = [
+        contour[:: OUTLINE_STEP if len(contour) > 4 * OUTLINE_STEP else 1, 0]
+        for contour in contours
+    ]
     return np.concatenate(points).astype(np.float64) - 2 * OUTLINE_MARGIN + 0.5
 
 
 def _faces_inside(xy: np.ndarray, mask: np.ndarray, w: np.ndarray) -> Int[np.ndarray, "T 3"] | None:
-    """Delaunay faces whose middle lies on the (slightly grown) mask and whose corners are of one mover."""
+    """Delaunay faces whose middle lies on the (slightly grown) mask and whose corners are of one
+    mover."""
     try:
         faces = Delaunay(xy).simplices.astype(np.int64)
     except (QhullError, ValueError):
@@ -239,7 +272,8 @@ def _faces_inside(xy: np.ndarray, mask: np.ndarray, w: np.ndarray) -> Int[np.nda
 def _displacement(
     tracks: Tracks, t: int, other: int, xy: Float[np.ndarray, "V 2"], box: np.ndarray
 ) -> Float[Tensor, "V 3"] | None:
-    """World displacement of each vertex from frame t to another, from the tracks seen in both; None if none is."""
+    """World displacement of each vertex from frame t to another, from the tracks seen in both; None
+    if none is."""
     both = (tracks.visible[t] & tracks.visible[other]).numpy()
     if not both.any():
         return None

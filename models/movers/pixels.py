@@ -1,4 +1,5 @@
-"""What the movers' colour field learns from: pixels inside the masks and where on its mover each of them is."""
+"""What the movers' colour field learns from: pixels inside the masks and where on its mover each of
+them is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ MOST_SAMPLES = 10_000_000
 
 @dataclass(frozen=True)
 class MovingPixels:
-    """S pixels of the movers, with the canonical coordinate that each one sees; stands in for TrainingPixels."""
+    """S pixels of the movers, with the canonical coordinate that each one sees; stands in for
+    TrainingPixels."""
 
     places: Float[np.ndarray, "S 3"]
     rgb: Float[np.ndarray, "S 3"]
@@ -34,7 +36,9 @@ class MovingPixels:
     def __len__(self) -> int:
         return len(self.places)
 
-    def points(self, index: Int[np.ndarray, "B"], positions: object = None) -> Float[np.ndarray, "B 3"]:
+    def points(
+        self, index: Int[np.ndarray, "B"], positions: object = None
+    ) -> Float[np.ndarray, "B 3"]:
         """Canonical coordinates of the pixels."""
         return self.places[index]
 
@@ -52,11 +56,15 @@ def sample_movers(
     """The pixels inside the masks of the frames that have a mesh.
 
     Args:
-        limit: about so many are kept at most, the same share of every frame, chosen by ``generator``.
+        limit: about so many are kept at most, the same share of every frame, chosen by
+            ``generator``.
         progress: is told how many frames are done, of how many.
     """
     generator = generator or np.random.default_rng(0)
-    kept, (share, store) = 0, share_and_room(sum(int(masks[t].sum()) for t in meshes.meshes), limit, SAMPLE)
+    kept, (share, store) = (
+        0,
+        share_and_room(sum(int(masks[t].sum()) for t in meshes.meshes), limit, SAMPLE),
+    )
     for done, (t, mesh) in enumerate(meshes.meshes.items(), 1):
         fragments = mesh.fragments(cameras, t)
         wanted = (fragments.face.numpy() >= 0) & masks[t]

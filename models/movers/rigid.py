@@ -1,4 +1,5 @@
-"""Rigid movers: structure from motion on a mover's own tracks, as if it stood still and the camera went round it."""
+"""Rigid movers: structure from motion on a mover's own tracks, as if it stood still and the camera
+went round it."""
 
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,15 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.sfm import MIN_SHARED, Points, bundle_adjust, poses_of, run_mapper, triangulate, write_database
+from models.sfm import (
+    MIN_SHARED,
+    Points,
+    bundle_adjust,
+    poses_of,
+    run_mapper,
+    triangulate,
+    write_database,
+)
 from models.tracking import half_life, thin
 
 REGISTERED_SHARE = 0.8
@@ -23,9 +32,10 @@ MOST_RELIEF = 2.0
 """Depth range of a believable shape, as a share of its width or height, whichever is larger."""
 SUNK_SHARE = 0.005
 """Share of a mover's points, and one more, that may lie behind the background by error."""
-WHOLE, SHARED = 100, 20
-"""Frames that are mapped at once, at most, and those that two stretches of a longer clip share: the time that mapping
-takes grows faster than the frames."""
+WHOLE = 100
+SHARED = 20
+"""Frames that are mapped at once, at most, and those that two stretches of a longer clip share: the
+time that mapping takes grows faster than the frames."""
 NEIGHBOURS = 4
 """Points of the shape that a track without one takes its depth from."""
 
@@ -35,15 +45,20 @@ class RigidMotion:
     """A mover's shape as each frame's camera sees it, up to one scale."""
 
     depth: Float[np.ndarray, "F N"]
-    """z-depth of each track, seen or not, in units of the mover's own; NaN in frames that were not placed."""
+    """z-depth of each track, seen or not, in units of the mover's own; NaN in frames that were not
+    placed."""
     sure: Bool[np.ndarray, "F N"]
-    """Sightings of long tracks that agree with the shape: a shadow's or a slipping one soon ends."""
+    """Sightings of long tracks that agree with the shape: a shadow's or a slipping one soon
+    ends."""
     placed: Bool[np.ndarray, "F"]
     """Frames whose camera is known relative to the mover."""
 
 
 def solve_rigid(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], cameras: Cameras, seed: int = 0
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    cameras: Cameras,
+    seed: int = 0,
 ) -> RigidMotion | None:
     """Depths of one mover's tracks, None where no rigid shape explains them.
 
@@ -74,13 +89,16 @@ def solve_rigid(
 def metric_depth(
     motion: RigidMotion, xy: Float[np.ndarray, "F N 2"], surface: Sequence[Float[np.ndarray, "H W"]]
 ) -> Float[np.ndarray, "F N"] | None:
-    """World z-depths of the tracks: the largest scale at which the mover does not sink into what lies behind it.
+    """World z-depths of the tracks: the largest scale at which the mover does not sink into what
+    lies behind it.
 
-    A mover that stands on the ground touches it with its lowest points; one that does not may be nearer than this.
+    A mover that stands on the ground touches it with its lowest points; one that does not may be
+    nearer than this.
 
     Args:
         xy: the tracks in pixels.
-        surface: the background's depth map in each frame, also behind the mover; inf where there is none.
+        surface: the background's depth map in each frame, also behind the mover; inf where there is
+            none.
 
     Returns:
         None where no background lies behind the mover.
@@ -98,14 +116,18 @@ def metric_depth(
     return float(np.median(scales)) * motion.depth if scales else None
 
 
-def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tuple[Cameras, np.ndarray] | None:
+def _map(
+    xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int
+) -> tuple[Cameras, np.ndarray] | None:
     """Cameras round the mover, and the frames that have one."""
     longest = max(cameras.width, cameras.height)
     subset = thin(xy, visible, max(4, longest // 80), min_length=3)
     focal = float(cameras.K[:, 0, 0].mean())
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        write_database(database, xy[:, subset], visible[:, subset], cameras.width, cameras.height, focal)
+        write_database(
+            database, xy[:, subset], visible[:, subset], cameras.width, cameras.height, focal
+        )
         model = run_mapper("incremental", database, Path(folder), seed, refine_focal_length=False)
     if model is None or model.num_reg_images() < 3:
         return None
@@ -116,7 +138,9 @@ def _map(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> tu
     chosen = subset[good]
     if len(chosen) < MIN_SHARED:
         return own, placed
-    return bundle_adjust(own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False), placed
+    return bundle_adjust(
+        own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False
+    ), placed
 
 
 def _enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
@@ -124,30 +148,38 @@ def _enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
     return visible.sum(1) >= MIN_SHARED
 
 
-def _explains(points: Points, visible: Bool[np.ndarray, "F N"], placed: Bool[np.ndarray, "F"]) -> bool:
+def _explains(
+    points: Points, visible: Bool[np.ndarray, "F N"], placed: Bool[np.ndarray, "F"]
+) -> bool:
     """Whether a rigid shape places most frames, and most sightings agree with it."""
     enough = _enough(visible)
     agreeing = points.agrees.sum() / max((visible & placed[:, None]).sum(), 1)
     return (placed & enough).sum() >= REGISTERED_SHARE * enough.sum() and agreeing >= AGREEING_SHARE
 
 
-def _solve_long(xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int) -> RigidMotion | None:
-    """``solve_rigid`` in stretches, each solved as a short clip is and brought to the unit of those before it.
+def _solve_long(
+    xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int
+) -> RigidMotion | None:
+    """``solve_rigid`` in stretches, each solved as a short clip is and brought to the unit of those
+    before it.
 
-    A mover that is not rigid is thus given up at its first stretch. Depths change over from one stretch to the next in
-    the frames that they share.
+    A mover that is not rigid is thus given up at its first stretch. Depths change over from one
+    stretch to the next in the frames that they share.
     """
     enough = np.flatnonzero(_enough(visible))
     if len(enough) < 3:
         return None
-    depth, sure, placed = np.full(visible.shape, np.nan), np.zeros(visible.shape, bool), np.zeros(len(xy), bool)
+    depth = np.full(visible.shape, np.nan)
+    sure = np.zeros(visible.shape, bool)
+    placed = np.zeros(len(xy), bool)
     for frames in _stretches(int(enough[0]), int(enough[-1]) + 1):
         part = slice(frames[0], frames[-1] + 1)
         tracks = np.flatnonzero(visible[part].any(0))
         found = solve_rigid(xy[part, tracks], visible[part, tracks], cameras[part], seed)
         if found is None:
             return None
-        before, scale = depth[part, tracks], 1.0
+        before = depth[part, tracks]
+        scale = 1.0
         if placed.any():
             both = sure[part, tracks] & found.sure
             if both.sum() < MIN_SHARED:
@@ -169,13 +201,17 @@ def _stretches(begin: int, end: int) -> list[range]:
     return [range(max(begin, a), b + SHARED) for a, b in pairwise(edges)]
 
 
-def _depths(xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray) -> np.ndarray:
-    """Depth of each track's point; where a track has none, or slipped off it, that of points seen next to it."""
+def _depths(
+    xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray
+) -> np.ndarray:
+    """Depth of each track's point; where a track has none, or slipped off it, that of points seen
+    next to it."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
     out = np.full(visible.shape, np.nan)
     for t in np.flatnonzero(placed):
-        depth, sure = cameras[[t]].project(xyz)[1][0].numpy(), points.agrees[t].copy()
+        depth = cameras[[t]].project(xyz)[1][0].numpy()
+        sure = points.agrees[t].copy()
         low, high = _range(depth[sure]) if sure.any() else (0.0, 0.0)
         inside = known & (depth > low) & (depth < high)
         out[t, inside] = depth[inside]
@@ -194,12 +230,17 @@ def _range(depth: Float[np.ndarray, "n"]) -> tuple[float, float]:
 
 
 def _believable(xy: np.ndarray, visible: np.ndarray, depth: np.ndarray, focal: float) -> bool:
-    """Whether the shape is about as deep as it is wide: with too little turning, depth is a guess."""
+    """Whether the shape is about as deep as it is wide: with too little turning, depth is a
+    guess."""
     reliefs = []
     for t in range(len(xy)):
         seen = visible[t] & np.isfinite(depth[t])
         if seen.sum() >= MIN_SHARED:
             z = depth[t, seen]
-            extent = np.ptp(np.quantile(xy[t, seen], [0.05, 0.95], axis=0), axis=0).max() * np.median(z) / focal
+            extent = (
+                np.ptp(np.quantile(xy[t, seen], [0.05, 0.95], axis=0), axis=0).max()
+                * np.median(z)
+                / focal
+            )
             reliefs.append(np.ptp(np.quantile(z, [0.05, 0.95])) / max(extent, 1e-9))
     return bool(reliefs) and np.median(reliefs) < MOST_RELIEF

@@ -27,8 +27,11 @@ class KeyFrame:
     """Frame of the clip, may be fractional."""
 
 
-def smooth_path(keys: Sequence[KeyFrame], frames_between: int, width: int, height: int) -> tuple[Cameras, list[float]]:
-    """Cameras that pass through all key frames, ``frames_between`` steps from one to the next, and their times.
+def smooth_path(
+    keys: Sequence[KeyFrame], frames_between: int, width: int, height: int
+) -> tuple[Cameras, list[float]]:
+    """Cameras that pass through all key frames, ``frames_between`` steps from one to the next, and
+    their times.
 
     Positions and orientations follow cubic splines; times and fields of view go in straight lines.
 
@@ -44,7 +47,9 @@ def smooth_path(keys: Sequence[KeyFrame], frames_between: int, width: int, heigh
     at = np.arange(len(keys), dtype=np.float64)
     s = np.linspace(0, len(keys) - 1, (len(keys) - 1) * frames_between + 1)
     poses = np.tile(np.eye(4), (len(s), 1, 1))
-    poses[:, :3, 3] = CubicSpline(at, [key.world_from_cam[:3, 3] for key in keys], bc_type="natural")(s)
+    poses[:, :3, 3] = CubicSpline(
+        at, [key.world_from_cam[:3, 3] for key in keys], bc_type="natural"
+    )(s)
     turns = Rotation.from_matrix([key.world_from_cam[:3, :3] for key in keys])
     poses[:, :3, :3] = RotationSpline(at, turns)(s).as_matrix()
     times = np.interp(s, at, [key.time for key in keys])
@@ -54,9 +59,12 @@ def smooth_path(keys: Sequence[KeyFrame], frames_between: int, width: int, heigh
 
 
 def intrinsics(fov: float, width: int, height: int) -> Float[torch.Tensor, "3 3"]:
-    """K in pixels of a camera with that vertical field of view (radians) and a centred principal point."""
+    """K in pixels of a camera with that vertical field of view (radians) and a centred principal
+    point."""
     focal = height / 2 / math.tan(fov / 2)
-    return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+    return torch.tensor(
+        [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64
+    )
 
 
 def pose_matrix(wxyz: ndarray, position: ndarray) -> ndarray:

@@ -1,7 +1,9 @@
-"""Camera paths from a text: "spiral radius=0.1 turns=3 frames=120; freeze 24; orbit degrees=20 fps=30 size=1280x720".
+"""Camera paths from a text: "spiral radius=0.1 turns=3 frames=120; freeze 24; orbit degrees=20
+fps=30 size=1280x720".
 
-Parts between semicolons follow each other in time. ``freeze N`` holds the picture for N frames; ``bullet_time T``
-stops the clip at its frame T while the camera swings. The others share what is left of the clip's time between them.
+Parts between semicolons follow each other in time. ``freeze N`` holds the picture for N frames;
+``bullet_time T`` stops the clip at its frame T while the camera swings. The others share what is
+left of the clip's time between them.
 """
 
 import inspect
@@ -16,7 +18,8 @@ from models.paths.stabilization import at_times
 from models.paths.trajectories import TRAJECTORIES, CameraPath, Clip
 from models.run import InputError
 
-MAX_FRAMES, MAX_SIDE = 100_000, 8192
+MAX_FRAMES = 100_000
+MAX_SIDE = 8192
 JOINT = 15
 """Frames over which one part's path goes over into the next."""
 NUMBERED = {
@@ -62,14 +65,23 @@ class PathScript:
     def check(self, num_frames: int) -> None:
         """Raises InputError where a part names a frame that the clip does not have."""
         for part in self.parts:
-            if part.name == "bullet_time" and part.number is not None and part.number > num_frames - 1:
-                raise InputError(f"bullet_time {part.number:g}: the clip's last frame is {num_frames - 1}")
+            if (
+                part.name == "bullet_time"
+                and part.number is not None
+                and part.number > num_frames - 1
+            ):
+                raise InputError(
+                    f"bullet_time {part.number:g}: the clip's last frame is {num_frames - 1}"
+                )
 
     def build(self, clip: Clip, freeze_time: float | None = None) -> CameraPath:
-        """The cameras and the times of the movers; with ``freeze_time`` they stand still at that frame throughout."""
+        """The cameras and the times of the movers; with ``freeze_time`` they stand still at that
+        frame throughout."""
         self.check(len(clip.cameras))
         times = self._times(len(clip.cameras))
-        poses, K, joined = [], [], []
+        poses = []
+        K = []
+        joined = []
         for part, own in zip(self.parts, times, strict=True):
             if part.name == "freeze":
                 path = _held(poses[-1][-1], K[-1][-1], len(own), clip.cameras)
@@ -84,20 +96,25 @@ class PathScript:
         return cameras, joined if freeze_time is None else [float(freeze_time)] * len(joined)
 
     def _times(self, num_frames: int) -> list[list[float]]:
-        """Clip times of each part: even between the ends of the clip and the frames where bullets stand."""
+        """Clip times of each part: even between the ends of the clip and the frames where bullets
+        stand."""
         parts = [
-            replace(p, number=(num_frames - 1) / 2) if p.name == "bullet_time" and p.number is None else p
+            replace(p, number=(num_frames - 1) / 2)
+            if p.name == "bullet_time" and p.number is None
+            else p
             for p in self.parts
         ]
         stops = [i for i, part in enumerate(parts) if part.name == "bullet_time"]
         times: list[list[float]] = [[] for _ in parts]
-        begin, now = 0, 0.0
+        begin = 0
+        now = 0.0
         for stop in [*stops, len(parts)]:
             goal = float(num_frames - 1) if stop == len(parts) else float(parts[stop].number)
             _share(parts, times, range(begin, stop), now, goal, num_frames)
             if stop < len(parts):
                 times[stop] = [goal] * parts[stop].count(num_frames)
-            begin, now = stop + 1, goal
+            begin = stop + 1
+            now = goal
         return times
 
 
@@ -107,7 +124,8 @@ def parse_path(text: str) -> PathScript:
     Raises:
         InputError: a part, setting or number is unknown or out of range.
     """
-    script, parts = PathScript(()), []
+    script = PathScript(())
+    parts = []
     for piece in text.split(";"):
         words = piece.split()
         options = [word for word in words if "=" in word]
@@ -118,16 +136,21 @@ def parse_path(text: str) -> PathScript:
         if heads:
             parts.append(_part(heads, options))
         elif options:
-            raise InputError(f"camera path '{piece.strip()}': '{options[0]}' needs the name of a path before it")
+            raise InputError(
+                f"camera path '{piece.strip()}': '{options[0]}' needs the name of a path before it"
+            )
     if not parts or parts[0].name == "freeze":
         raise InputError(f"camera path '{text}': must begin with one of {', '.join(TRAJECTORIES)}")
     return replace(script, parts=tuple(parts))
 
 
 def _part(heads: Sequence[str], options: Sequence[str]) -> Part:
-    name, numbers = heads[0], heads[1:]
+    name = heads[0]
+    numbers = heads[1:]
     if name not in TRAJECTORIES and name != "freeze":
-        raise InputError(f"there is no camera path '{name}'; choose one of {', '.join([*TRAJECTORIES, 'freeze'])}")
+        raise InputError(
+            f"there is no camera path '{name}'; choose one of {', '.join([*TRAJECTORIES, 'freeze'])}"
+        )
     if len(numbers) > (name in NUMBERED) or (name == "freeze" and not numbers):
         raise InputError(
             f"camera path '{' '.join(heads)}': {name} takes {NUMBERED.get(name, 'no number, but name=value')}"
@@ -139,9 +162,12 @@ def _part(heads: Sequence[str], options: Sequence[str]) -> Part:
         key, text = option.split("=", 1)
         if key not in own and (key not in ("frames", "speed") or name == "freeze"):
             known = ", ".join([*own, "frames", "speed"]) if own else "none"
-            raise InputError(f"camera path {name}: there is no setting '{key}'; it has {known}, and fps and size")
+            raise InputError(
+                f"camera path {name}: there is no setting '{key}'; it has {known}, and fps and size"
+            )
         values[key] = _number(text, f"{name} {key}", least=1 if key == "frames" else 1e-6)
-    frames, speed = values.pop("frames", None), values.pop("speed", 1.0)
+    frames = values.pop("frames", None)
+    speed = values.pop("speed", 1.0)
     part = Part(name, number, None if frames is None else int(frames), speed, values)
     if part.count(1) > MAX_FRAMES:
         raise InputError(f"camera path {name}: more than {MAX_FRAMES} frames")
@@ -159,7 +185,9 @@ def _with_option(script: PathScript, option: str) -> PathScript:
         return replace(script, fps=_number(text, key, least=0.1))
     sides = [_number(side, key, least=16) for side in text.split("x")]
     if len(sides) != 2 or max(sides) > MAX_SIDE:
-        raise InputError(f"camera path: size={text} is not of the form 1280x720, 16 to {MAX_SIDE} pixels a side")
+        raise InputError(
+            f"camera path: size={text} is not of the form 1280x720, 16 to {MAX_SIDE} pixels a side"
+        )
     return replace(script, size=(int(sides[0]), int(sides[1])))
 
 
@@ -174,14 +202,25 @@ def _number(text: str, what: str, least: float) -> float:
 
 
 def _share(
-    parts: Sequence[Part], times: list[list[float]], indices: range, now: float, goal: float, num_frames: int
+    parts: Sequence[Part],
+    times: list[list[float]],
+    indices: range,
+    now: float,
+    goal: float,
+    num_frames: int,
 ) -> None:
-    """Plays the clip from ``now`` to ``goal`` over the parts that move, in proportion to their frames."""
+    """Plays the clip from ``now`` to ``goal`` over the parts that move, in proportion to their
+    frames."""
     moving = [i for i in indices if parts[i].name != "freeze"]
     span = round(abs(goal - now)) + 1
-    alone = [span if parts[i].name == "stabilized" and len(moving) == 1 else num_frames for i in moving]
-    counts = dict(zip(moving, [parts[i].count(n) for i, n in zip(moving, alone, strict=True)], strict=True))
-    total, done = sum(counts.values()), 0
+    alone = [
+        span if parts[i].name == "stabilized" and len(moving) == 1 else num_frames for i in moving
+    ]
+    counts = dict(
+        zip(moving, [parts[i].count(n) for i, n in zip(moving, alone, strict=True)], strict=True)
+    )
+    total = sum(counts.values())
+    done = 0
     for i in indices:
         if parts[i].name == "freeze":
             at = now + (goal - now) * done / total if total else now
@@ -198,17 +237,22 @@ def _held(pose: torch.Tensor, K: torch.Tensor, count: int, like: Cameras) -> Cam
 
 def _joined(pose: torch.Tensor, K: torch.Tensor, path: Cameras) -> Cameras:
     """The path, led over from another camera in its first frames, slow at both ends."""
-    poses, lenses = path.world_from_cam.clone(), path.K.clone()
+    poses = path.world_from_cam.clone()
+    lenses = path.K.clone()
     for i in range(min(JOINT, len(path))):
         share = (i + 1) / (JOINT + 1)
-        pair = Cameras(torch.stack([K, path.K[i]]), torch.stack([pose, poses[i]]), path.width, path.height)
+        pair = Cameras(
+            torch.stack([K, path.K[i]]), torch.stack([pose, poses[i]]), path.width, path.height
+        )
         between = at_times(pair, [share * share * (3 - 2 * share)])
-        poses[i], lenses[i] = between.world_from_cam[0], between.K[0]
+        poses[i] = between.world_from_cam[0]
+        lenses[i] = between.K[0]
     return Cameras(lenses, poses, path.width, path.height)
 
 
 def _cropped(cameras: Cameras, width: int, height: int) -> Cameras:
-    """The same views at another size; of another aspect, the larger scale is taken and the rest cut off."""
+    """The same views at another size; of another aspect, the larger scale is taken and the rest cut
+    off."""
     scale = max(width / cameras.width, height / cameras.height)
     K = cameras.K.double().clone()
     K[:, :2] *= scale

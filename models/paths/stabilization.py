@@ -1,7 +1,8 @@
 """A clip's own camera path without its shake: the nearest path whose speed changes little.
 
-Whittaker's smoother, on places and on rotations: least squares between staying near the path and a small second
-difference. Unlike an average under a window it has no bias at the ends. Source: Eilers, "A perfect smoother", 2003.
+Whittaker's smoother, on places and on rotations: least squares between staying near the path and a
+small second difference. Unlike an average under a window it has no bias at the ends. Source:
+Eilers, "A perfect smoother", 2003.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ ITERATIONS = 12
 
 
 def smooth_path(cameras: Cameras, sigma: float) -> Cameras:
-    """Cameras of every frame, smoothed over about ``sigma`` frames to either side; intrinsics too."""
+    """Cameras of every frame, smoothed over about ``sigma`` frames to either side; intrinsics
+    too."""
     if len(cameras) < 3:
         return cameras
     difference = np.diff(np.eye(len(cameras)), 2, axis=0)
@@ -23,7 +25,9 @@ def smooth_path(cameras: Cameras, sigma: float) -> Cameras:
     system = np.eye(len(cameras)) + roughness
     poses = cameras.world_from_cam.double().numpy().copy()
     poses[:, :3, 3] = np.linalg.solve(system, poses[:, :3, 3])
-    poses[:, :3, :3] = _smooth_rotations(Rotation.from_matrix(poses[:, :3, :3]), difference, sigma**4, system)
+    poses[:, :3, :3] = _smooth_rotations(
+        Rotation.from_matrix(poses[:, :3, :3]), difference, sigma**4, system
+    )
     K = np.linalg.solve(system, cameras.K.double().flatten(1).numpy()).reshape(-1, 3, 3)
     return Cameras(
         torch.from_numpy(K).to(cameras.K), torch.from_numpy(poses).to(cameras.world_from_cam),
@@ -45,7 +49,8 @@ def _smooth_rotations(
 
 
 def at_times(cameras: Cameras, times: list[float]) -> Cameras:
-    """Cameras between those of frames: places and intrinsics linear, rotations at constant speed."""
+    """Cameras between those of frames: places and intrinsics linear, rotations at constant
+    speed."""
     if len(cameras) == 1:
         return cameras[[0] * len(times)]
     known = np.arange(len(cameras))

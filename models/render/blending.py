@@ -22,8 +22,8 @@ def blend_surfaces(
 ) -> tuple[Float[np.ndarray, "M H W"], Float[np.ndarray, "H W"]]:
     """Share of each mesh in each pixel, and the depth of the surface chosen.
 
-    The surface is the one that most weight agrees on. Shares sum to 1 (those below ``LEAST_SHARE`` are left out),
-    or are all 0 (depth inf) where no mesh is.
+    The surface is the one that most weight agrees on. Shares sum to 1 (those below ``LEAST_SHARE``
+    are left out), or are all 0 (depth inf) where no mesh is.
     """
     share = np.empty(depth.shape, np.float32)
     surface = np.empty(depth.shape[1:], np.float32)
@@ -41,10 +41,12 @@ def blend_surfaces_torch(
     near = (depth[:, None] - depth).abs() < float(AGREEMENT) * depth  # [m, k]: m agrees with k
     near &= depth.isfinite()
     vote = (near * weight[:, None]).sum(0)
-    best, best_vote = torch.full_like(depth[0], torch.inf), torch.zeros_like(depth[0])
+    best = torch.full_like(depth[0], torch.inf)
+    best_vote = torch.zeros_like(depth[0])
     for d, v in zip(depth, vote, strict=True):
         better = (v > best_vote * 1.0001) | ((v > best_vote * 0.9999) & (d < best))
-        best, best_vote = torch.where(better, d, best), torch.where(better, v, best_vote)
+        best = torch.where(better, d, best)
+        best_vote = torch.where(better, v, best_vote)
     share = torch.where((depth - best).abs() < float(AGREEMENT) * best, weight, 0)
     share = torch.where(share >= float(LEAST_SHARE) * share.sum(0), share, 0)
     kept = share.sum(0)
@@ -53,7 +55,9 @@ def blend_surfaces_torch(
     return share, torch.where(kept > 0, mean, torch.inf)
 
 
-def fill_holes(rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 3"]:
+def fill_holes(
+    rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W 3"]:
     """Carries colours smoothly into what is not covered (push-pull over an image pyramid).
 
     Source: Gortler et al., "The lumigraph", 1996, section 3.4.
@@ -66,7 +70,8 @@ def fill_holes(rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]
 
 
 def _push_pull(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Colours (premultiplied by weight) where there are any, else those of the next coarser level."""
+    """Colours (premultiplied by weight) where there are any, else those of the next coarser
+    level."""
     height, width = weight.shape
     own = color / np.where(weight > 0, weight, 1)[..., None]
     if weight.min() > 0:

@@ -15,40 +15,52 @@ from models.render.scene import Scene
 
 @dataclass(frozen=True)
 class PoseErrors:
-    """Distance of estimated cameras from true ones, once the freedom of the world's frame and scale is taken away."""
+    """Distance of estimated cameras from true ones, once the freedom of the world's frame and scale
+    is taken away."""
 
     position_share: float
-    """Root mean square of the distance between centres, as a share of the true path's length; 0 if it has none."""
+    """Root mean square of the distance between centres, as a share of the true path's length; 0 if
+    it has none."""
     rotation_degrees: float
     """Mean angle between orientations."""
 
 
 def psnr(
-    estimate: UInt8[ndarray, "H W 3"], truth: UInt8[ndarray, "H W 3"], mask: Bool[ndarray, "H W"] | None = None
+    estimate: UInt8[ndarray, "H W 3"],
+    truth: UInt8[ndarray, "H W 3"],
+    mask: Bool[ndarray, "H W"] | None = None,
 ) -> float:
-    """Peak signal-to-noise ratio in dB, over the pixels of ``mask`` or all; infinite for equal images."""
+    """Peak signal-to-noise ratio in dB, over the pixels of ``mask`` or all; infinite for equal
+    images."""
     error = np.square(estimate.astype(np.float64) - truth)
     mean = (error if mask is None else error[_checked(mask)]).mean()
     return float("inf") if mean == 0 else float(10 * np.log10(255**2 / mean))
 
 
 def finite_psnr(
-    estimate: UInt8[ndarray, "H W 3"], truth: UInt8[ndarray, "H W 3"], mask: Bool[ndarray, "H W"] | None = None
+    estimate: UInt8[ndarray, "H W 3"],
+    truth: UInt8[ndarray, "H W 3"],
+    mask: Bool[ndarray, "H W"] | None = None,
 ) -> float:
     """The same, at most 99 dB, so that means over frames are numbers too."""
     return min(psnr(estimate, truth, mask), 99.0)
 
 
 def ssim(
-    estimate: UInt8[ndarray, "H W 3"], truth: UInt8[ndarray, "H W 3"], mask: Bool[ndarray, "H W"] | None = None
+    estimate: UInt8[ndarray, "H W 3"],
+    truth: UInt8[ndarray, "H W 3"],
+    mask: Bool[ndarray, "H W"] | None = None,
 ) -> float:
-    """Structural similarity, mean over the pixels of ``mask`` or all; images of 11x11 pixels or more.
+    """Structural similarity, mean over the pixels of ``mask`` or all; images of 11x11 pixels or
+    more.
 
-    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, with that
-    paper's Gaussian window (sigma 1.5).
+    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity",
+    2004, with that paper's Gaussian window (sigma 1.5).
     """
     settings = {"channel_axis": -1, "data_range": 255, "gaussian_weights": True, "sigma": 1.5}
-    mean, values = structural_similarity(truth, estimate, use_sample_covariance=False, full=True, **settings)
+    mean, values = structural_similarity(
+        truth, estimate, use_sample_covariance=False, full=True, **settings
+    )
     return float(mean) if mask is None else float(values[_checked(mask)].mean())
 
 
@@ -68,13 +80,20 @@ def average_scores(scores: list[dict[str, float]], held_out: Sequence[int]) -> d
         groups["heldout_frames"] = [scores[t] for t in held_out]
     keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
     return {
-        name: {key: float(np.mean([s[key] for s in group if key in s])) for key in keys if any(key in s for s in group)}
+        name: {
+            key: float(np.mean([s[key] for s in group if key in s]))
+            for key in keys
+            if any(key in s for s in group)
+        }
         for name, group in groups.items()
     }
 
 
-def score_heldout(scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]) -> float:
-    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would take too long."""
+def score_heldout(
+    scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]
+) -> float:
+    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would
+    take too long."""
     values = []
     for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
         outside = None if masks is None or masks[t].all() else ~masks[t]
@@ -91,9 +110,11 @@ def _checked(mask: ndarray) -> ndarray:
 def pose_errors(estimated: Cameras, true: Cameras) -> PoseErrors:
     """Errors after the similarity that brings the estimated centres closest to the true ones.
 
-    Orientations are aligned by their own mean rotation: centres on a line, or all in one place, determine none.
+    Orientations are aligned by their own mean rotation: centres on a line, or all in one place,
+    determine none.
     """
-    source, target = estimated.centers.double(), true.centers.double()
+    source = estimated.centers.double()
+    target = true.centers.double()
     scale, rotation, shift = similarity_between(source, target)
     distances = (scale * source @ rotation.T + shift - target).norm(dim=1)
     length = float(target.diff(dim=0).norm(dim=1).sum())
@@ -125,8 +146,11 @@ def reprojection_error(
 def track_error(
     estimate: Float[ndarray, "F N D"], truth: Float[ndarray, "F N D"], visible: Bool[ndarray, "F N"]
 ) -> float:
-    """Mean distance between two sets of tracks (pixels in 2D, world units in 3D), over what is visible."""
-    estimate, truth, visible = np.asarray(estimate), np.asarray(truth), np.asarray(visible)
+    """Mean distance between two sets of tracks (pixels in 2D, world units in 3D), over what is
+    visible."""
+    estimate = np.asarray(estimate)
+    truth = np.asarray(truth)
+    visible = np.asarray(visible)
     if not visible.any():
         raise ValueError("no point is visible: there is nothing to compare")
     return float(np.linalg.norm(estimate[visible] - truth[visible], axis=-1).mean())

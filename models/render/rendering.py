@@ -1,4 +1,5 @@
-"""A camera's picture of the scene: the meshes of the frames nearest to it, drawn, coloured and joined."""
+"""A camera's picture of the scene: the meshes of the frames nearest to it, drawn, coloured and
+joined."""
 
 from dataclasses import dataclass
 
@@ -33,8 +34,9 @@ def render_view(
 ) -> Rendering:
     """A camera's picture from the meshes of the frames nearest to it.
 
-    Where the meshes' depths agree their colours are averaged by weight; where they do not, the surface that most
-    weight agrees on wins. Faces that are hardly trusted are seen only where nothing else is; what is left is filled.
+    Where the meshes' depths agree their colours are averaged by weight; where they do not, the
+    surface that most weight agrees on wins. Faces that are hardly trusted are seen only where
+    nothing else is; what is left is filled.
     """
     frames, weights = meshes.drawn_frames(view, index, count)
     moment = meshes.moment(frames, weights), meshes.changes_count(view, index)
@@ -55,15 +57,21 @@ def _render_fast(
     drawn: list[tuple[int, float]],
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Colours and depth by the CPU kernels."""
-    K, pose = view.K[index].double(), view.world_from_cam[index].double()
+    K = view.K[index].double()
+    pose = view.world_from_cam[index].double()
     image_from_world = K @ view[[index]].cam_from_world[0, :3].double()
     unproject = torch.eye(4, dtype=torch.float64)
     unproject[:3, :3] = torch.linalg.inv(K)
     box_from_pixel = renderer.normalized_from_world @ pose @ unproject
     near = NEAR * meshes.depth_scale
-    camera = tiles.View(image_from_world.numpy(), box_from_pixel.numpy(), view.width, view.height, near)
+    camera = tiles.View(
+        image_from_world.numpy(), box_from_pixel.numpy(), view.width, view.height, near
+    )
     vertices = meshes.vertices.numpy()
-    world = [tiles.WorldMesh(vertices, meshes.faces[t].numpy(), meshes.trust[t].numpy(), w) for t, w in drawn]
+    world = [
+        tiles.WorldMesh(vertices, meshes.faces[t].numpy(), meshes.trust[t].numpy(), w)
+        for t, w in drawn
+    ]
     return tiles.render_tiles(world, renderer.field, camera)
 
 
@@ -75,12 +83,14 @@ def _render_plain(
     index: int,
     drawn: list[tuple[int, float]],
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """Colours and depth in plain torch, on the renderer's device; reads the field once for each mesh and pixel."""
+    """Colours and depth in plain torch, on the renderer's device; reads the field once for each
+    mesh and pixel."""
     device = renderer.normalized_from_world.device
     layers = [meshes.fragments(t, view, index, device=device) for t, _ in drawn]
     depth = torch.stack([layer.depth for layer in layers])
     weight = [
-        w * meshes.trust[t].to(device)[f.face.clamp_min(0).long()] for f, (t, w) in zip(layers, drawn, strict=True)
+        w * meshes.trust[t].to(device)[f.face.clamp_min(0).long()]
+        for f, (t, w) in zip(layers, drawn, strict=True)
     ]
     share, surface = blend_surfaces_torch(depth, torch.stack(weight))
     rgb = torch.zeros((view.height, view.width, 3), device=device)

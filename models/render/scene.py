@@ -14,14 +14,23 @@ from models.field import ColorField, HashGrid, Viewpoints
 from models.movers import MovingMeshPipeline
 from models.pipeline import Canvas, TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.rendering import Rendering, render_view
-from models.run import MAX_PIXELS, MAX_SIDE, InputError, check_storage, is_file, load_tensors, write_tensors
+from models.run import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    InputError,
+    check_storage,
+    is_file,
+    load_tensors,
+    write_tensors,
+)
 from models.tracks import camera_problem
 
 MODEL_VERSION = 4
 GRIDS = "grid", "changes"
 """Names of a colour field's hash grids in a model file."""
 DEPTH_TOLERANCE = 0.15
-"""A mover is hidden only by a background nearer than it by more than this share: the ground it stands on is not."""
+"""A mover is hidden only by a background nearer than it by more than this share: the ground it
+stands on is not."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +60,24 @@ class Scene:
     moving: MovingLayer | None = None
 
     def render(self, view: Cameras, index: int, time: float) -> Rendering:
-        """What camera ``index`` of ``view`` sees at ``time`` (in frames of the clip, may be fractional)."""
+        """What camera ``index`` of ``view`` sees at ``time`` (in frames of the clip, may be
+        fractional)."""
         return self.views(view, index, time).merged
 
     def views(self, view: Cameras, index: int, time: float, in_front: bool = False) -> "LayerViews":
-        """The layers apart and merged by depth; with ``in_front`` movers hide the background wherever they are."""
+        """The layers apart and merged by depth; with ``in_front`` movers hide the background
+        wherever they are."""
         background = render_view(self.background.meshes, self.background.renderer, view, index)
         mover = None
         if self.moving is not None:
             mover = self.moving.meshes.picture(self.moving.renderer, view, index, time)
         if mover is None:
             return LayerViews(background, background, np.zeros_like(background.rgb))
-        shown = mover.depth < np.inf if in_front else mover.depth < (1 + DEPTH_TOLERANCE) * background.depth
+        shown = (
+            mover.depth < np.inf
+            if in_front
+            else mover.depth < (1 + DEPTH_TOLERANCE) * background.depth
+        )
         alpha = (mover.alpha * shown)[..., None]
         rgb = alpha * mover.rgb * 255 + (1 - alpha) * background.rgb
         depth = np.where(alpha[..., 0] > 0.5, mover.depth, background.depth)
@@ -72,18 +87,26 @@ class Scene:
         return LayerViews(merged, background, alone)
 
     def rebuild(self, t: int) -> "LayerViews":
-        """Frame t as the clip's own camera saw it, with that frame's exposure; its masks put movers in front."""
+        """Frame t as the clip's own camera saw it, with that frame's exposure; its masks put movers
+        in front."""
         views = self.views(self.cameras, t, t, in_front=True)
         factor = self.exposure.factor(t)
-        merged, background = (replace(r, rgb=_exposed(r.rgb, factor)) for r in (views.merged, views.background))
+        merged, background = (
+            replace(r, rgb=_exposed(r.rgb, factor)) for r in (views.merged, views.background)
+        )
         return LayerViews(merged, background, _exposed(views.foreground, factor))
 
     @property
     def depth(self) -> float:
-        """Harmonic mean of the background's z-depth in the middle of the path, world units: parallax goes by it."""
-        middle = self.background.meshes.nearest_frames(self.cameras, len(self.cameras) // 2, 1)[0][0]
+        """Harmonic mean of the background's z-depth in the middle of the path, world units:
+        parallax goes by it."""
+        middle = self.background.meshes.nearest_frames(self.cameras, len(self.cameras) // 2, 1)[0][
+            0
+        ]
         vertices = torch.unique(self.background.meshes.faces[middle]).long()
-        z = self.cameras[[middle]].to_camera(self.background.meshes.vertices[vertices].double())[0, :, 2]
+        z = self.cameras[[middle]].to_camera(self.background.meshes.vertices[vertices].double())[
+            0, :, 2
+        ]
         return float(1 / (1 / z[z > 0]).mean())
 
 
@@ -97,7 +120,9 @@ class LayerViews:
     """Movers over black."""
 
 
-def _exposed(rgb: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+def _exposed(
+    rgb: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, "H W 3"]
+) -> UInt8[np.ndarray, "H W 3"]:
     return (rgb * factor + 0.5).clip(0, 255).astype(np.uint8)
 
 
@@ -134,9 +159,13 @@ def load_scene(path: Path, device: torch.device) -> Scene:
         state = load_tensors(Path(path))
         check_storage(state)
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
-        raise InputError(f"{path}: is no model file that can be read ({type(error).__name__}); train again") from error
+        raise InputError(
+            f"{path}: is no model file that can be read ({type(error).__name__}); train again"
+        ) from error
     if not isinstance(state, dict) or state.get("model_version") != MODEL_VERSION:
-        raise InputError(f"{path}: is no model of version {MODEL_VERSION}; train again with demo_pipeline.py")
+        raise InputError(
+            f"{path}: is no model of version {MODEL_VERSION}; train again with demo_pipeline.py"
+        )
     try:
         cameras = _camera_from(state["cameras"])
         gain = _checked(state["exposure"]["gain"], len(cameras), 3).numpy()
@@ -152,14 +181,20 @@ def load_scene(path: Path, device: torch.device) -> Scene:
         return Scene(cameras, float(state["fps"]), exposure, background, moving)
     except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
         what = " ".join(str(error).split())[:200]  # torch's own messages run over many lines
-        raise InputError(f"{path}: the model lacks parts or holds wrong values ({what}); train again") from error
+        raise InputError(
+            f"{path}: the model lacks parts or holds wrong values ({what}); train again"
+        ) from error
 
 
 def _checked(tensor: Tensor, *shape: int | None) -> Tensor:
     """The tensor, if it is finite and of that shape (None: any size)."""
-    fits = len(shape) == tensor.ndim and all(want in (None, n) for want, n in zip(shape, tensor.shape, strict=True))
+    fits = len(shape) == tensor.ndim and all(
+        want in (None, n) for want, n in zip(shape, tensor.shape, strict=True)
+    )
     if not fits or not torch.isfinite(tensor).all():
-        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} should be finite and of shape {shape}")
+        raise ValueError(
+            f"a tensor of shape {tuple(tensor.shape)} should be finite and of shape {shape}"
+        )
     return tensor
 
 
@@ -174,7 +209,9 @@ def _camera_from(state: dict) -> Cameras:
     width, height = int(state["width"]), int(state["height"])
     if problem := camera_problem(K, poses):
         raise ValueError(problem)
-    if not (len(K) and 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+    if not (
+        len(K) and 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS
+    ):
         raise ValueError(f"{len(K)} images of {width}x{height} are out of range")
     return Cameras(K, poses, width, height)
 
@@ -193,9 +230,15 @@ def _layer_state(layer: Layer) -> dict:
 def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
     field = {key: value.cpu() for key, value in renderer.field.state_dict().items()}
     finest = [grid.resolutions[-1] for grid in renderer.field.grids]
-    state = {"field": field, "finest": finest, "normalized_from_world": renderer.normalized_from_world.cpu()}
+    state = {
+        "field": field,
+        "finest": finest,
+        "normalized_from_world": renderer.normalized_from_world.cpu(),
+    }
     if renderer.viewpoints is not None:
-        state["viewpoints"] = {key: value.cpu() for key, value in renderer.viewpoints.state_dict().items()}
+        state["viewpoints"] = {
+            key: value.cpu() for key, value in renderer.viewpoints.state_dict().items()
+        }
     return state
 
 
@@ -206,10 +249,17 @@ def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipel
     ]
     viewpoints = None
     if "viewpoints" in state:
-        found, shapes = state["viewpoints"], {"code_from_world": (3, 4), "high": (3,), "clock": (2,)}
+        found = state["viewpoints"]
+        shapes = {"code_from_world": (3, 4), "high": (3,), "clock": (2,)}
         viewpoints = Viewpoints(*(_checked(found[name], *shape) for name, shape in shapes.items()))
-    field = ColorField(grids[0], code_width=0 if viewpoints is None else Viewpoints.WIDTH, changes=(*grids, None)[1])
-    field.load_state_dict({key: _checked(value, *value.shape) for key, value in state["field"].items()})
+    field = ColorField(
+        grids[0],
+        code_width=0 if viewpoints is None else Viewpoints.WIDTH,
+        changes=(*grids, None)[1],
+    )
+    field.load_state_dict(
+        {key: _checked(value, *value.shape) for key, value in state["field"].items()}
+    )
     to_box = _checked(state["normalized_from_world"], 4, 4)
     return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(device)
 
@@ -234,5 +284,7 @@ def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
             raise ValueError("a face names a vertex that does not exist")
         _checked(vertices[faces.flatten().long()], 3 * len(faces), 3)
     faces = {t: of_frame.int() for t, of_frame in state["faces"].items()}
-    meshes = TriangleMeshPipeline(cameras, vertices, faces, state["trust"], Canvas(**state["canvas"]))
+    meshes = TriangleMeshPipeline(
+        cameras, vertices, faces, state["trust"], Canvas(**state["canvas"])
+    )
     return Layer(meshes, _renderer_from(state, device))

@@ -1,7 +1,8 @@
-"""A view of several meshes in tiles of rows, on the CPU: each tile is drawn, blended and coloured by one thread.
+"""A view of several meshes in tiles of rows, on the CPU: each tile is drawn, blended and coloured
+by one thread.
 
-Memory is bounded by the tile, and no picture but the last one is ever whole. Equals pipeline's plain path up to
-rounding.
+Memory is bounded by the tile, and no picture but the last one is ever whole. Equals pipeline's
+plain path up to rounding.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class View:
     image_from_world: Float[np.ndarray, "3 4"]
     """World points to homogeneous pixels."""
     box_from_pixel: Float[np.ndarray, "4 4"]
-    """(x d, y d, d, 1) of a pixel centre (x, y) at z-depth d to a homogeneous point of the field's box."""
+    """(x d, y d, d, 1) of a pixel centre (x, y) at z-depth d to a homogeneous point of the field's
+    box."""
     width: int
     height: int
     near: float
@@ -48,33 +50,46 @@ class View:
 
 
 class _FieldReader:
-    """A colour field's colours by the CPU kernels and the calling thread alone, for tasks of ``run_tasks``.
+    """A colour field's colours by the CPU kernels and the calling thread alone, for tasks of
+    ``run_tasks``.
 
     It is of the field's weights at the time it was made.
     """
 
     def __init__(self, field: ColorField):
-        self.shape, self.moment = field.levels.block_shape, np.float32(field.moment)
-        self.grids = [(grid.kernel_levels, grid_kernels.flat_view(grid.tables)) for grid in field.grids]
+        self.shape = field.levels.block_shape
+        self.moment = np.float32(field.moment)
+        self.grids = [
+            (grid.kernel_levels, grid_kernels.flat_view(grid.tables)) for grid in field.grids
+        ]
         self.weights = mlp_kernels.packed_weights(field.mlp_parameters, field.levels.rows)
         self.cell = 2.0 / max(field.grid.resolutions)
         """Side of the smallest cell of the hash grid."""
 
-    def colors(self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int) -> Float[np.ndarray, "count 3"]:
-        """Colours of points given axis by axis, which are overwritten; the result is valid until the next call."""
+    def colors(
+        self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int
+    ) -> Float[np.ndarray, "count 3"]:
+        """Colours of points given axis by axis, which are overwritten; the result is valid until
+        the next call."""
         end = grid_kernels.block_count(count) * grid_kernels.BLOCK
         for axis in range(3):
             planes[axis * padded + count : axis * padded + end] = 0
         features = scratch("features", *self.shape(count))
         blocks, rows, _ = features.shape
-        flat, row, share = features.reshape(-1), 0, np.float32(1)
+        flat = features.reshape(-1)
+        row = 0
+        share = np.float32(1)
         for levels, table in self.grids:
             own = flat[row * grid_kernels.BLOCK :]
-            for level, (resolution, dense) in enumerate(zip(levels.resolutions, levels.dense, strict=True)):
+            for level, (resolution, dense) in enumerate(
+                zip(levels.resolutions, levels.dense, strict=True)
+            ):
                 fixed = table, level, levels.entries, resolution, dense, share, rows, own
                 grid_kernels.encode_level(planes, padded, 0, end, *fixed)
             row += 2 * len(levels.resolutions)
-            planes[2 * padded : 2 * padded + end], share = self.moment  # of a second grid the third axis is time
+            planes[2 * padded : 2 * padded + end], share = (
+                self.moment
+            )  # of a second grid the third axis is time
         features[:, row:] = 0
         out = scratch("colors", count, 3)
         mlp_kernels.mlp_forward(flat, rows, self.weights, 0, blocks, count, out.reshape(-1))
@@ -99,25 +114,34 @@ def render_tiles(
     surface = np.empty((view.height, view.width), np.float32)
     reader = _FieldReader(field)
     tiles = split_range(view.height, -(-view.height * view.width // PIXELS_PER_TILE))
-    run_tasks(lambda i: _render_tile(*tiles[i], meshes, drawn, reader, view, rgb, surface), len(tiles))
+    run_tasks(
+        lambda i: _render_tile(*tiles[i], meshes, drawn, reader, view, rgb, surface), len(tiles)
+    )
     return rgb, surface
 
 
 def _triangles(mesh: WorldMesh, view: View) -> tuple[np.ndarray, np.ndarray]:
-    planes, boxes = np.empty((len(mesh.faces), 4, 3)), np.empty((len(mesh.faces), 4), np.int32)
+    planes = np.empty((len(mesh.faces), 4, 3))
+    boxes = np.empty((len(mesh.faces), 4), np.int32)
     size = view.width, view.height, view.near
     if not setup_mesh(mesh.vertices, mesh.faces, view.image_from_world, *size, planes, boxes):
         raise ValueError("render_tiles: a face names a vertex that does not exist")
     return planes, boxes
 
 
-def _render_tile(top: int, bottom: int, meshes, drawn, reader: _FieldReader, view: View, rgb, surface) -> None:
-    rows, size = bottom - top, (bottom - top) * view.width
+def _render_tile(
+    top: int, bottom: int, meshes, drawn, reader: _FieldReader, view: View, rgb, surface
+) -> None:
+    rows = bottom - top
+    size = (bottom - top) * view.width
     depth, weight = (scratch(name, len(meshes), rows, view.width) for name in ("depth", "weight"))
     for k, (mesh, triangles) in enumerate(zip(meshes, drawn, strict=True)):
-        view_kernels.draw_depth(*triangles, mesh.trust, mesh.importance, view.near, top, depth[k], weight[k])
+        view_kernels.draw_depth(
+            *triangles, mesh.trust, mesh.importance, view.near, top, depth[k], weight[k]
+        )
     padded = -(-len(meshes) * size // grid_kernels.BLOCK) * grid_kernels.BLOCK
-    planes, part = scratch("planes", 3 * padded), scratch("part", padded)
+    planes = scratch("planes", 3 * padded)
+    part = scratch("part", padded)
     pixel = np.empty(padded, np.int32)
     limits = np.array([AGREEMENT, LEAST_SHARE, CELL_SHARE * reader.cell], np.float32)
     flat = (array.reshape(len(meshes), size) for array in (depth, weight))

@@ -1,4 +1,5 @@
-"""numba kernels of one view: which mesh a pixel sees, at which points of the colour field, and their colours added up.
+"""numba kernels of one view: which mesh a pixel sees, at which points of the colour field, and
+their colours added up.
 
 Each does a range of pixels with one thread, for callers that share out the work.
 """
@@ -13,7 +14,8 @@ from models.surface import depth_of, draw_band
 
 @njit(nogil=True, cache=True)
 def _votes_most(depth, weight, pixel, agreement):
-    """The mesh whose surface most weight agrees on, the nearest of those level with it; -1 where no mesh is."""
+    """The mesh whose surface most weight agrees on, the nearest of those level with it; -1 where no
+    mesh is."""
     nearest = 0
     for k in range(1, len(depth)):
         if depth[k, pixel] < depth[nearest, pixel]:
@@ -24,7 +26,8 @@ def _votes_most(depth, weight, pixel, agreement):
         agree = agree and (depth[k, pixel] - least < agreement * least or depth[k, pixel] == np.inf)
     if agree and math.isfinite(least):
         return nearest
-    best, best_vote = -1, np.float32(0)
+    best = -1
+    best_vote = np.float32(0)
     for k in range(len(depth)):
         d = depth[k, pixel]
         if not math.isfinite(d):
@@ -35,7 +38,8 @@ def _votes_most(depth, weight, pixel, agreement):
                 vote += weight[m, pixel]
         level = vote > best_vote * np.float32(0.9999) and d < depth[best, pixel]
         if vote > best_vote * np.float32(1.0001) or level:
-            best, best_vote = k, vote
+            best = k
+            best_vote = vote
     return best
 
 
@@ -47,14 +51,16 @@ def _blend_pixel(depth, weight, pixel, agreement, least, share):
     best = _votes_most(depth, weight, pixel, agreement)
     if best < 0:
         return np.float32(np.inf)
-    d, total = depth[best, pixel], np.float32(0)
+    d = depth[best, pixel]
+    total = np.float32(0)
     for k in range(len(depth)):
         if abs(depth[k, pixel] - d) < agreement * d:
             share[k] = weight[k, pixel]
             total += weight[k, pixel]
     if not total > 0:
         return np.float32(np.inf)
-    kept, mean = np.float32(0), np.float32(0)
+    kept = np.float32(0)
+    mean = np.float32(0)
     for k in range(len(depth)):
         if share[k] > 0 and share[k] >= least * total:
             kept += share[k]
@@ -68,7 +74,8 @@ def _blend_pixel(depth, weight, pixel, agreement, least, share):
 
 @njit(nogil=True, cache=True)
 def blend(depth, weight, begin, end, agreement, least, share, surface):
-    """Shares (M, P) and depth (P,) of the surface of pixels [begin, end); see blending.blend_surfaces."""
+    """Shares (M, P) and depth (P,) of the surface of pixels [begin, end); see
+    blending.blend_surfaces."""
     own = np.empty(len(depth), np.float32)
     for pixel in range(begin, end):
         surface[pixel] = _blend_pixel(depth, weight, pixel, agreement, least, own)
@@ -78,13 +85,17 @@ def blend(depth, weight, begin, end, agreement, least, share, surface):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
-    """Depth (rows, W) of a mesh in the rows from ``top`` on, inf where empty, and trust of the faces * importance."""
-    nearest, face = np.empty(depth.shape, np.float32), np.empty(depth.shape, np.int32)
+    """Depth (rows, W) of a mesh in the rows from ``top`` on, inf where empty, and trust of the
+    faces * importance."""
+    nearest = np.empty(depth.shape, np.float32)
+    face = np.empty(depth.shape, np.int32)
     draw_band(planes, boxes, near, top, nearest, face)
     for row in range(len(depth)):
         for column in range(depth.shape[1]):
             t = face[row, column]
-            depth[row, column] = depth_of(planes[t], column + 0.5, top + row + 0.5) if t >= 0 else np.inf
+            depth[row, column] = (
+                depth_of(planes[t], column + 0.5, top + row + 0.5) if t >= 0 else np.inf
+            )
             weight[row, column] = importance * trust[t] if t >= 0 else 0
 
 
@@ -99,7 +110,8 @@ def _largest(share):
 
 @njit(nogil=True, cache=True)
 def _group_of(x, y, z, corner, first, end, tolerance):
-    """Which of the groups [first, end) lies within the tolerance along each axis of (x, y, z); -1 for none."""
+    """Which of the groups [first, end) lies within the tolerance along each axis of (x, y, z); -1
+    for none."""
     for g in range(first, end):
         k = g - first
         if (
@@ -124,21 +136,24 @@ def _meet(ray, column, row, depth):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, part, surface):
-    """Points at which the colour field is to be read for a tile of rows, and how much of which pixel each makes up.
+    """Points at which the colour field is to be read for a tile of rows, and how much of which
+    pixel each makes up.
 
-    Surfaces that agree so closely that the field cannot tell them apart are read once, at their weighted mean.
+    Surfaces that agree so closely that the field cannot tell them apart are read once, at their
+    weighted mean.
 
     Args:
         depth, weight: (M, P) of the meshes; P whole rows of ``width`` pixels from row ``top`` on.
-        ray: (4, 4) float64: the first three columns times (x, y, 1) * depth, plus the last, are the homogeneous point.
-        limits: agreement, least share, and tolerance along each axis of the box.
-        planes: (3 * padded,) the points axis by axis, written, as are ``pixel`` and ``part`` for each point.
-        surface: (P,) depth of the surface, written.
+        ray: (4, 4) float64: the first three columns times (x, y, 1) * depth, plus the last, are the
+        homogeneous point. limits: agreement, least share, and tolerance along each axis of the box.
+        planes: (3 * padded,) the points axis by axis, written, as are ``pixel`` and ``part`` for
+        each point. surface: (P,) depth of the surface, written.
 
     Returns:
         How many points.
     """
-    count, share = 0, np.empty(len(depth), np.float32)
+    count = 0
+    share = np.empty(len(depth), np.float32)
     leader = np.empty((len(depth), 3))
     for p in range(depth.shape[1]):
         surface[p] = _blend_pixel(depth, weight, p, limits[0], limits[1], share)
@@ -154,9 +169,13 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
             x, y, z = _meet(ray, p % width, top + p // width, np.float64(depth[k, p]))
             g = _group_of(x, y, z, leader, first, count, limits[2])
             if g < 0:
-                g, count = count, count + 1
-                leader[g - first, 0], leader[g - first, 1], leader[g - first, 2] = x, y, z
-                pixel[g], part[g] = p, 0
+                g = count
+                count = count + 1
+                leader[g - first, 0] = x
+                leader[g - first, 1] = y
+                leader[g - first, 2] = z
+                pixel[g] = p
+                part[g] = 0
                 planes[g] = planes[padded + g] = planes[2 * padded + g] = 0
             part[g] += amount
             planes[g] += np.float32(amount * x)

@@ -1,4 +1,5 @@
-"""Charts to judge a run by, each as a PNG and as an SVG that takes on the colours of the page around it."""
+"""Charts to judge a run by, each as a PNG and as an SVG that takes on the colours of the page
+around it."""
 
 import io
 import re
@@ -45,7 +46,8 @@ _STYLE = {
 _SHAPE = 1.75
 """Width of the axes over their height."""
 _MOST_ERROR = 3.0
-"""Pixels at which the histogram of reprojection errors ends; what lies beyond is counted in its last bar."""
+"""Pixels at which the histogram of reprojection errors ends; what lies beyond is counted in its
+last bar."""
 
 
 def write_charts(
@@ -65,8 +67,14 @@ def write_charts(
         curve = loss_curve(history.steps, history.psnr, history.heldout_steps, history.heldout_psnr)
         charts["loss_curve"] = "PSNR during training", curve
     if scores:
-        charts["psnr_per_frame"] = "PSNR of each frame", psnr_per_frame([s["psnr"] for s in scores], held_out)
-    charts["reprojection_error"] = "Reprojection error", reprojection_histogram(reprojection_errors(tracks))
+        charts["psnr_per_frame"] = (
+            "PSNR of each frame",
+            psnr_per_frame([s["psnr"] for s in scores], held_out),
+        )
+    charts["reprojection_error"] = (
+        "Reprojection error",
+        reprojection_histogram(reprojection_errors(tracks)),
+    )
     charts["camera_path"] = "Camera path from above", camera_path(world)
     for name, (_, figure) in charts.items():
         save_png(out / f"{name}.png", figure)
@@ -84,7 +92,15 @@ def loss_curve(
     marker = "." if len(steps) < 50 else None
     axes.plot(steps, psnr, color=ACCENT, linewidth=1.5, marker=marker, label="training pixels")
     if len(heldout_steps):
-        axes.plot(heldout_steps, heldout_psnr, "o--", color=SECOND, linewidth=1, markersize=5, label="held-out frames")
+        axes.plot(
+            heldout_steps,
+            heldout_psnr,
+            "o--",
+            color=SECOND,
+            linewidth=1,
+            markersize=5,
+            label="held-out frames",
+        )
         axes.legend(frameon=False, labelcolor=INK, loc="lower right")
     return figure
 
@@ -100,30 +116,43 @@ def psnr_per_frame(psnr: Sequence[float], held_out: Sequence[int] = ()) -> Figur
     axes.set_ylim(max(0.0, low - 0.25 * (high - low) - 1), high + 0.05 * (high - low) + 0.2)
     axes.grid(axis="x", visible=False)
     if len(held_out):
-        handles = [matplotlib.patches.Patch(color=c, label=n) for c, n in ((ACCENT, "training"), (SECOND, "held out"))]
+        handles = [
+            matplotlib.patches.Patch(color=c, label=n)
+            for c, n in ((ACCENT, "training"), (SECOND, "held out"))
+        ]
         top = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.16), "ncols": 2}
         axes.legend(handles=handles, frameon=False, labelcolor=INK, **top)
     return figure
 
 
 def reprojection_histogram(errors: Float[ndarray, "M"]) -> Figure:
-    """How many sightings lie how far (pixels) from the projection of their 3D point; median and 95 % are marked."""
+    """How many sightings lie how far (pixels) from the projection of their 3D point; median and 95
+    % are marked."""
     figure, axes = _axes("reprojection error (px)", "share of sightings (%)")
     if not len(errors):
         return figure
     end = min(_MOST_ERROR, max(0.1, 1.5 * float(np.percentile(errors, 99))))
     weights = np.full(len(errors), 100 / len(errors))
-    axes.hist(np.minimum(errors, end), bins=40, range=(0, end), weights=weights, color=ACCENT, alpha=0.85)
+    axes.hist(
+        np.minimum(errors, end), bins=40, range=(0, end), weights=weights, color=ACCENT, alpha=0.85
+    )
     for share, style in ((50, "-"), (95, "--")):
         value = float(np.percentile(errors, share))
-        axes.axvline(min(value, end), color=SECOND, linestyle=style, linewidth=1.3, label=f"{share} %: {value:.2f} px")
+        axes.axvline(
+            min(value, end),
+            color=SECOND,
+            linestyle=style,
+            linewidth=1.3,
+            label=f"{share} %: {value:.2f} px",
+        )
     axes.set_xlim(0, end)
     axes.legend(frameon=False, labelcolor=INK, loc="upper right")
     return figure
 
 
 def reprojection_errors(tracks: Tracks) -> Float[ndarray, "M"]:
-    """Distance in pixels between every sighting of a static point and the projection of that point."""
+    """Distance in pixels between every sighting of a static point and the projection of that
+    point."""
     errors = []
     for t in range(len(tracks)):
         seen = tracks.visible[t]
@@ -134,7 +163,8 @@ def reprojection_errors(tracks: Tracks) -> Float[ndarray, "M"]:
 
 
 def camera_path(world: World) -> Figure:
-    """The path from above (x right, z forward of its middle camera; world units) over the static points."""
+    """The path from above (x right, z forward of its middle camera; world units) over the static
+    points."""
     figure, axes = _axes("right (world units)", "forward (world units)")
     cameras = world.cameras
     pose = cameras.world_from_cam[middle_frame(cameras)].double().numpy()
@@ -163,7 +193,10 @@ def _wedge(cameras: Cameras, t: int, pose: ndarray, reach: float) -> ndarray:
     K = cameras.K[t].double().numpy()
     sides = (np.array([0.0, cameras.width]) - K[0, 2]) / K[0, 0]
     local = reach * np.array([[sides[0], 0, 1], [0, 0, 0], [sides[1], 0, 1]])
-    world = local @ cameras.world_from_cam[t, :3, :3].double().numpy().T + cameras.centers[t].double().numpy()
+    world = (
+        local @ cameras.world_from_cam[t, :3, :3].double().numpy().T
+        + cameras.centers[t].double().numpy()
+    )
     return ((world - pose[:3, 3]) @ pose[:3, [0, 2]]).T
 
 
@@ -180,7 +213,9 @@ def _frame(axes: Axes, points: ndarray, centers: ndarray) -> None:
 
 def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.2), layout="constrained")  # no pyplot: it keeps figures in global state
+        figure = Figure(
+            figsize=(5.4, 3.2), layout="constrained"
+        )  # no pyplot: it keeps figures in global state
         FigureCanvasAgg(figure)
         return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
 
@@ -196,14 +231,17 @@ def save_png(path: str | Path, figure: Figure) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element for a page that defines --grid, --accent and --second; text takes its colour."""
+    """The figure as an <svg> element for a page that defines --grid, --accent and --second; text
+    takes its colour."""
     stream = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()[stream.getvalue().index("<svg") :]
     for color, variable in _CSS.items():
         text = text.replace(color, variable)
-    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)  # the style would hold for the whole page
+    text = re.sub(
+        r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL
+    )  # the style would hold for the whole page
     text = re.sub(r" font-family: [^;]*;", "", text)
     text = re.sub(r' id="\w+_\d+"', "", text)
     opening, rest = text.split(">", 1)

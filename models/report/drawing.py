@@ -25,32 +25,45 @@ def draw_tracks(
     tail: int = 8,
     max_tracks: int = 3000,
 ) -> Iterator[Frame]:
-    """Copies of the frames with each visible track as a dot and the way it came over the last ``tail`` frames.
+    """Copies of the frames with each visible track as a dot and the way it came over the last
+    ``tail`` frames.
 
     Args:
         xy: pixels, the centre of the top-left one at (0.5, 0.5).
-        groups: number of the layer or object of each track, which gives its colour; without it each has its own.
+        groups: number of the layer or object of each track, which gives its colour; without it each
+            has its own.
         max_tracks: draw at most so many, evenly chosen.
     """
     chosen = np.unique(np.linspace(0, xy.shape[1] - 1, min(max_tracks, xy.shape[1])).astype(int))
-    points, visible = _fixed_point(xy[:, chosen]), np.asarray(visible)[:, chosen]
+    points = _fixed_point(xy[:, chosen])
+    visible = np.asarray(visible)[:, chosen]
     color = (chosen * 7 if groups is None else np.asarray(groups)[chosen] * 5) % _NUM_COLORS
     return _drawn(frames, points, visible, color, tail)
 
 
 def _drawn(
-    frames: Iterable[Frame], points: Int[ndarray, "F n 2"], visible: Bool[ndarray, "F n"], color: ndarray, tail: int
+    frames: Iterable[Frame],
+    points: Int[ndarray, "F n 2"],
+    visible: Bool[ndarray, "F n"],
+    color: ndarray,
+    tail: int,
 ) -> Iterator[Frame]:
     for t, frame in enumerate(frames):
         canvas = np.ascontiguousarray(frame).copy()
         for c in np.unique(color[visible[t]]):
             drawn = visible[t] & (color == c)
-            segments = [_segments(points, visible, drawn, s) for s in range(max(1, t - tail + 1), t + 1)]
+            segments = [
+                _segments(points, visible, drawn, s) for s in range(max(1, t - tail + 1), t + 1)
+            ]
             rgb = _palette()[c].tolist()
             if segments:
-                cv2.polylines(canvas, list(np.concatenate(segments)), False, rgb, 1, cv2.LINE_AA, _SHIFT)
+                cv2.polylines(
+                    canvas, list(np.concatenate(segments)), False, rgb, 1, cv2.LINE_AA, _SHIFT
+                )
             for x, y in points[t, drawn]:
-                cv2.circle(canvas, (int(x), int(y)), 3 << (_SHIFT - 1), rgb, -1, cv2.LINE_AA, _SHIFT)
+                cv2.circle(
+                    canvas, (int(x), int(y)), 3 << (_SHIFT - 1), rgb, -1, cv2.LINE_AA, _SHIFT
+                )
         yield canvas
 
 
@@ -68,9 +81,13 @@ def draw_mesh(
     color: tuple[int, int, int] = (80, 255, 120),
     opacity: float = 0.6,
 ) -> Frame:
-    """A copy of the frame with the edges of a mesh as thin lines; vertices that are not finite are left out."""
+    """A copy of the frame with the edges of a mesh as thin lines; vertices that are not finite are
+    left out."""
     faces = np.asarray(faces)
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+    edges = np.unique(
+        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1),
+        axis=0,
+    )
     edges = edges[np.isfinite(xy).all(-1)[edges].all(-1)]
     canvas = np.ascontiguousarray(frame).copy()
     cv2.polylines(canvas, list(_fixed_point(xy)[edges]), False, color, 1, cv2.LINE_AA, _SHIFT)
@@ -78,18 +95,26 @@ def draw_mesh(
 
 
 def _fixed_point(xy: Float[ndarray, "*N 2"]) -> Int[ndarray, "*N 2"]:
-    """OpenCV's drawing coordinates: integers with _SHIFT bits after the point, pixel centres at whole numbers."""
-    finite = np.nan_to_num(np.asarray(xy, np.float64), nan=-_FAR_OUTSIDE) - 0.5  # ours are at halves
+    """OpenCV's drawing coordinates: integers with _SHIFT bits after the point, pixel centres at
+    whole numbers."""
+    finite = (
+        np.nan_to_num(np.asarray(xy, np.float64), nan=-_FAR_OUTSIDE) - 0.5
+    )  # ours are at halves
     return np.round(np.clip(finite, -_FAR_OUTSIDE, _FAR_OUTSIDE) * (1 << _SHIFT)).astype(np.int32)
 
 
 def _palette() -> UInt8[ndarray, "C 3"]:
     hue = np.arange(_NUM_COLORS) / _NUM_COLORS
-    return (hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), np.ones_like(hue)], 1)) * 255).astype(np.uint8)
+    return (hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), np.ones_like(hue)], 1)) * 255).astype(
+        np.uint8
+    )
 
 
-def depth_range(depths: Iterable[Float[ndarray, "..."]], low: float = 2.0, high: float = 98.0) -> tuple[float, float]:
-    """Near and far of a whole clip: percentiles of its positive finite depths, so that colours do not flicker.
+def depth_range(
+    depths: Iterable[Float[ndarray, "..."]], low: float = 2.0, high: float = 98.0
+) -> tuple[float, float]:
+    """Near and far of a whole clip: percentiles of its positive finite depths, so that colours do
+    not flicker.
 
     Each frame counts by at most some ten thousand pixels. With no depth at all: (1, 2).
     """
@@ -103,7 +128,8 @@ def depth_range(depths: Iterable[Float[ndarray, "..."]], low: float = 2.0, high:
 
 
 def colorize_depth(depth: Float[ndarray, "H W"], near: float, far: float) -> Frame:
-    """Inverse depth in the turbo colours, red near and blue far; black where there is none (not positive, NaN, Inf)."""
+    """Inverse depth in the turbo colours, red near and blue far; black where there is none (not
+    positive, NaN, Inf)."""
     valid = np.isfinite(depth) & (depth > 0)
     inverse = 1 / np.where(valid, depth, 1)
     share = np.clip((inverse - 1 / far) / max(1 / near - 1 / far, 1e-12), 0, 1)
@@ -112,7 +138,11 @@ def colorize_depth(depth: Float[ndarray, "H W"], near: float, far: float) -> Fra
 
 
 def mask_overlay(
-    frame: Frame, mask: Bool[ndarray, "H W"], *, color: tuple[int, int, int] = (255, 60, 60), opacity: float = 0.5
+    frame: Frame,
+    mask: Bool[ndarray, "H W"],
+    *,
+    color: tuple[int, int, int] = (255, 60, 60),
+    opacity: float = 0.5,
 ) -> Frame:
     """A copy of the frame with the mask's pixels tinted."""
     tinted = np.round(frame * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)

@@ -1,7 +1,7 @@
 """index.html of a results folder: one page that opens from disk, with no server and no network.
 
-The page names the folder's videos by relative links and carries all else itself. What it shows is escaped: names of
-clips and folders are the user's.
+The page names the folder's videos by relative links and carries all else itself. What it shows is
+escaped: names of clips and folders are the user's.
 """
 
 import base64
@@ -64,8 +64,10 @@ def write_report(out: Path, report: Report) -> Path:
     Raises:
         InputError: the file cannot be written.
     """
-    path, three = out / "index.html", three_js()
-    world, cameras = report.world, report.world.cameras
+    path = out / "index.html"
+    three = three_js()
+    world = report.world
+    cameras = report.world.cameras
     glb = _surface(out)
     data = {
         "fps": world.fps,
@@ -101,7 +103,8 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def three_js() -> str:
-    """three.js with its GLTFLoader and licence, as the trimesh package carries them for its own viewer."""
+    """three.js with its GLTFLoader and licence, as the trimesh package carries them for its own
+    viewer."""
     archive = util.decompress(resources.get_bytes("templates/viewer.zip"), file_type="zip")
     page = archive["viewer.html.template"].read().decode("utf-8")
     end = "THREE.GLTFLoader=GLTFLoader;})();"  # what follows is that viewer
@@ -114,7 +117,8 @@ def _as_script(data: object) -> str:
 
 
 def _subtitle(report: Report) -> str:
-    cameras, movers = report.world.cameras, len(report.world.mover_paths)
+    cameras = report.world.cameras
+    movers = len(report.world.mover_paths)
     layers = "a static background" + (f" and {movers} mover{'s' * (movers > 1)}" if movers else "")
     return (
         f"{len(cameras)} frames, {cameras.width} x {cameras.height}, {report.world.fps:.4g} per second; "
@@ -143,7 +147,8 @@ def _compare(out: Path, num_frames: int) -> str:
 
 
 def _surface(out: Path) -> Path | None:
-    """The exported surface that the canvas shows: with its movers where that file is small enough."""
+    """The exported surface that the canvas shows: with its movers where that file is small
+    enough."""
     paths = (out / "scene_animated.glb", out / "scene.glb")
     return next((path for path in paths if path.is_file() and path.stat().st_size <= MAX_GLB), None)
 

@@ -1,4 +1,5 @@
-"""The tables and headline figures of a results page, as HTML; every text that comes from outside is escaped."""
+"""The tables and headline figures of a results page, as HTML; every text that comes from outside is
+escaped."""
 
 from collections.abc import Mapping
 from html import escape
@@ -53,7 +54,8 @@ _FILES = {
 def tiles(metrics: Mapping, background: Mapping) -> str:
     """The figures that a reader wants first, as <div>s of a description list."""
     found = []
-    held_out, training = metrics.get("heldout_frames"), metrics.get("training_frames")
+    held_out = metrics.get("heldout_frames")
+    training = metrics.get("training_frames")
     if held_out:
         found.append(("Held-out PSNR", f"{held_out['psnr']:.2f}", "dB"))
         found.append(("Held-out SSIM", f"{held_out['ssim']:.3f}", ""))
@@ -62,7 +64,9 @@ def tiles(metrics: Mapping, background: Mapping) -> str:
         if not held_out:
             found.append(("Training SSIM", f"{training['ssim']:.3f}", ""))
     if "frames_registered" in background:
-        found.append(("Cameras placed", str(background["frames_registered"]), f"of {background['frames']}"))
+        found.append(
+            ("Cameras placed", str(background["frames_registered"]), f"of {background['frames']}")
+        )
     if (error := background.get("reprojection_error_px")) is not None:
         found.append(("Reprojection error", f"{error:.2f}", "px"))
     if seconds := _all_seconds(metrics, background):
@@ -85,8 +89,16 @@ def metrics_table(metrics: Mapping) -> str:
     for key, label, digits in _QUALITY:
         if any(key in scores for _, scores in groups):
             cells = (f"{scores[key]:.{digits}f}" if key in scores else "" for _, scores in groups)
-            rows.append(f"<tr><th>{label}</th>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
-    rows += [_row(label, f"{100 * metrics[key]:.1f} %", len(groups)) for key, label in _COVERAGE if key in metrics]
+            rows.append(
+                f"<tr><th>{label}</th>"
+                + "".join(f'<td class="n">{cell}</td>' for cell in cells)
+                + "</tr>"
+            )
+    rows += [
+        _row(label, f"{100 * metrics[key]:.1f} %", len(groups))
+        for key, label in _COVERAGE
+        if key in metrics
+    ]
     for key, scores in metrics.get("exported_mesh", {}).items():
         told = f"{scores['psnr']:.2f} dB outside movers, SSIM {scores['ssim']:.3f}"
         rows.append(_row(f"Exported mesh, {_GROUPS.get(key, key)}", told, len(groups)))
@@ -100,7 +112,9 @@ _COVERAGE = (
 
 
 def _row(label: str, value: str, columns: int) -> str:
-    return f'<tr><th>{escape(label)}</th><td class="n" colspan="{columns}">{escape(value)}</td></tr>'
+    return (
+        f'<tr><th>{escape(label)}</th><td class="n" colspan="{columns}">{escape(value)}</td></tr>'
+    )
 
 
 def _all_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:
@@ -123,9 +137,13 @@ def seconds_table(metrics: Mapping, background: Mapping) -> str:
     rows.append(f'<tr><th>all</th><td></td><td class="n">{sum(seconds.values()):.1f}</td></tr>')
     if "samples_per_second" in metrics:
         rate = metrics["samples_per_second"] / 1e6
-        rows.append(f'<tr><th>training, million samples a second</th><td></td><td class="n">{rate:.2f}</td></tr>')
+        rows.append(
+            f'<tr><th>training, million samples a second</th><td></td><td class="n">{rate:.2f}</td></tr>'
+        )
     if metrics.get("peak_memory_gib"):
-        rows.append(f'<tr><th>peak memory, GiB</th><td></td><td class="n">{metrics["peak_memory_gib"]:.2f}</td></tr>')
+        rows.append(
+            f'<tr><th>peak memory, GiB</th><td></td><td class="n">{metrics["peak_memory_gib"]:.2f}</td></tr>'
+        )
     return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -143,7 +161,11 @@ def settings_table(config: Mapping) -> str:
 
 def files_table(out: Path) -> str:
     """What lies in the folder, with sizes and links."""
-    paths = (path for path in sorted(out.glob("*")) if path.is_file() and path.suffix not in (".html", ".part"))
+    paths = (
+        path
+        for path in sorted(out.glob("*"))
+        if path.is_file() and path.suffix not in (".html", ".part")
+    )
     rows = [
         f'<tr><td><a href="{quote(path.name)}">{escape(path.name)}</a></td>'
         f'<td class="v">{_about(path)}</td><td class="n">{_size(path.stat().st_size)}</td></tr>'

@@ -1,4 +1,5 @@
-"""What a results folder holds of a trained scene: rebuilt video, novel views, mesh and depth videos, and scores."""
+"""What a results folder holds of a trained scene: rebuilt video, novel views, mesh and depth
+videos, and scores."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,11 +30,13 @@ def reconstruct(
     held_out: Sequence[int] = (),
     save_frames: bool = False,
 ) -> dict:
-    """Rebuilds the video with its mesh and depth in ``out``, and scores it; held-out frames are novel views.
+    """Rebuilds the video with its mesh and depth in ``out``, and scores it; held-out frames are
+    novel views.
 
     ``input.mp4`` holds the frames worked on, to be compared with.
     """
-    scores, near_far = [], None
+    scores = []
+    near_far = None
     clear_frames(out, "reconstruction", "heldout")
     with (
         VideoWriter(out / "input.mp4", scene.fps) as original,
@@ -71,23 +74,39 @@ def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter
     return [stack.enter_context(VideoWriter(path, scene.fps)) for path in paths]
 
 
-def track_overlay(out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks | None = None) -> None:
-    """Writes tracks.mp4: tracks over the frames with tails, one colour for the background and one for each mover."""
+def track_overlay(
+    out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks | None = None
+) -> None:
+    """Writes tracks.mp4: tracks over the frames with tails, one colour for the background and one
+    for each mover."""
     layers = [tracks] if movers is None else [tracks, movers]
-    chosen = [np.linspace(0, t.num_tracks - 1, min(MAX_DRAWN, t.num_tracks)).astype(int) for t in layers]
-    xy = np.concatenate([t.xy.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1)
-    visible = np.concatenate([t.visible.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1)
+    chosen = [
+        np.linspace(0, t.num_tracks - 1, min(MAX_DRAWN, t.num_tracks)).astype(int) for t in layers
+    ]
+    xy = np.concatenate(
+        [t.xy.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1
+    )
+    visible = np.concatenate(
+        [t.visible.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1
+    )
     groups = [np.full(len(chosen[0]), BACKGROUND_GROUP)]
     if movers is not None:
-        groups.append(np.ones(len(chosen[1]), int) if movers.label is None else movers.label.numpy()[chosen[1]])
-    drawn = draw_tracks(frames, xy, visible, groups=np.concatenate(groups), max_tracks=2 * MAX_DRAWN)
+        groups.append(
+            np.ones(len(chosen[1]), int)
+            if movers.label is None
+            else movers.label.numpy()[chosen[1]]
+        )
+    drawn = draw_tracks(
+        frames, xy, visible, groups=np.concatenate(groups), max_tracks=2 * MAX_DRAWN
+    )
     with VideoWriter(out / "tracks.mp4", tracks.fps) as video:
         for frame in tqdm(drawn, total=len(frames), desc="track overlay", unit="frame"):
             video.add(frame)
 
 
 def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Projected vertices (NaN where behind) and faces of the mesh that camera ``index`` of ``view`` sees most of."""
+    """Projected vertices (NaN where behind) and faces of the mesh that camera ``index`` of ``view``
+    sees most of."""
     meshes = scene.background.meshes
     source = meshes.nearest_frames(view, index, 1)[0][0]
     used, faces = torch.unique(meshes.faces[source], return_inverse=True)
@@ -102,7 +121,9 @@ def picture_function(scene: Scene):
     )
     near_far = depth_range([scene.render(small, 0, 0.0).depth])
 
-    def picture(view: Cameras, time: float, mode: str, background: bool, movers: bool) -> np.ndarray:
+    def picture(
+        view: Cameras, time: float, mode: str, background: bool, movers: bool
+    ) -> np.ndarray:
         layers = scene.views(view, 0, time)
         seen = layers.merged if movers else layers.background
         if not background:
@@ -123,7 +144,8 @@ def render_video(
     save_frames: bool = False,
     fps: float | None = None,
 ) -> float:
-    """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh covers."""
+    """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh
+    covers."""
     coverage = 1.0
     clear_frames(out, name)
     with VideoWriter(out / f"{name}.mp4", fps or scene.fps) as video:

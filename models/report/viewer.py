@@ -1,7 +1,8 @@
 """The live viewer: fly through a scene in a browser, and make camera paths.
 
-All pictures are drawn by the thread that calls ``step`` or ``run``: what a page asks for is only noted meanwhile. So a
-scene can be watched while that same thread trains it, and nothing needs a lock.
+All pictures are drawn by the thread that calls ``step`` or ``run``: what a page asks for is only
+noted meanwhile. So a scene can be watched while that same thread trains it, and nothing needs a
+lock.
 """
 
 import math
@@ -41,7 +42,8 @@ MOST_CAMERAS = 30
 
 
 class RenderFunction(Protocol):
-    """Draws what the one camera of ``view`` sees at ``time`` (frame of the clip) as ``mode`` of viewer_panel.MODES."""
+    """Draws what the one camera of ``view`` sees at ``time`` (frame of the clip) as ``mode`` of
+    viewer_panel.MODES."""
 
     def __call__(
         self, view: Cameras, time: float, mode: str, background: bool, movers: bool
@@ -87,7 +89,9 @@ class Viewer:
         has_movers: bool = False,
     ):
         self.render: RenderFunction | None = None
-        self.cameras, self.fps, self.output_dir = cameras, fps, output_dir
+        self.cameras = cameras
+        self.fps = fps
+        self.output_dir = output_dir
         depth = cameras[[middle_frame(cameras)]].to_camera(points.double())[0, :, 2]
         self.depth = float(depth[depth > 0].median())
         self._watchers: dict[int, Watcher] = {}
@@ -98,21 +102,30 @@ class Viewer:
         self._played_at = 0.0
         check_address(host, port)
         self.server = viser.ViserServer(host=host, port=port, label="spacelayer", verbose=False)
-        self.server.gui.configure_theme(dark_mode=True, show_share_button=False, control_width="small")
+        self.server.gui.configure_theme(
+            dark_mode=True, show_share_button=False, control_width="small"
+        )
         self.url = f"http://{host}:{self.server.get_port()}"
         self.panel = Panel(self.server, len(cameras), has_movers, self._changed, self._ask)
-        self.panel.cameras.on_update(lambda _: setattr(self._frusta, "visible", self.panel.cameras.value))
+        self.panel.cameras.on_update(
+            lambda _: setattr(self._frusta, "visible", self.panel.cameras.value)
+        )
         self._place_cameras()
         self.server.on_client_connect(self._arrive)
         self.server.on_client_disconnect(lambda client: self._watchers.pop(client.client_id, None))
 
     def _place_cameras(self) -> None:
         """The first view, which way is up, and frusta of the input's cameras."""
-        middle, first = middle_frame(self.cameras), self.server.initial_camera
+        middle = middle_frame(self.cameras)
+        first = self.server.initial_camera
         pose = self.cameras.world_from_cam[middle].double().numpy()
         self.server.scene.set_up_direction(-pose[:3, 1])
-        first.position, first.look_at, first.up = pose[:3, 3], pose[:3, 3] + self.depth * pose[:3, 2], -pose[:3, 1]
-        first.fov, first.near, first.far = self._fov(middle), 0.01 * self.depth, 1000 * self.depth
+        first.position = pose[:3, 3]
+        first.look_at = pose[:3, 3] + self.depth * pose[:3, 2]
+        first.up = -pose[:3, 1]
+        first.fov = self._fov(middle)
+        first.near = 0.01 * self.depth
+        first.far = 1000 * self.depth
         self._frusta = self.server.scene.add_frame("/cameras", show_axes=False, visible=False)
         for t in np.unique(np.linspace(0, len(self.cameras) - 1, MOST_CAMERAS).astype(int)):
             pose = self.cameras.world_from_cam[t].double().numpy()
@@ -120,7 +133,8 @@ class Viewer:
 
     def _frustum(self, name: str, pose: ndarray, fov: float, color: tuple[int, int, int]) -> None:
         wxyz = Rotation.from_matrix(pose[:3, :3]).as_quat(scalar_first=True)
-        shape, scale = self.cameras.width / self.cameras.height, 0.02 * self.depth
+        shape = self.cameras.width / self.cameras.height
+        scale = 0.02 * self.depth
         self.server.scene.add_camera_frustum(
             name, fov, shape, scale=scale, thickness=1.5, thickness_units="screen", color=color,
             wxyz=wxyz, position=pose[:3, 3],
@@ -135,7 +149,8 @@ class Viewer:
         watcher = self._watchers[client.client_id] = Watcher(client)
 
         def moved(_: object) -> None:
-            watcher.stale, watcher.moved = True, time.perf_counter()
+            watcher.stale = True
+            watcher.moved = time.perf_counter()
             self._wake.set()
 
         client.camera.on_update(moved)
@@ -143,7 +158,8 @@ class Viewer:
 
     def _changed(self) -> None:
         for watcher in list(self._watchers.values()):
-            watcher.stale, watcher.moved = True, time.perf_counter()
+            watcher.stale = True
+            watcher.moved = time.perf_counter()
         self._wake.set()
 
     def _ask(self, name: str, client: viser.ClientHandle | None) -> None:
@@ -178,7 +194,8 @@ class Viewer:
         self.server.stop()
 
     def step(self, refresh: bool = False) -> bool:
-        """Does what the pages ask for and draws at most one picture for each; False if nothing was to be done.
+        """Does what the pages ask for and draws at most one picture for each; False if nothing was
+        to be done.
 
         Args:
             refresh: the scene itself has changed, as in training.
@@ -194,7 +211,8 @@ class Viewer:
 
     def _play(self) -> None:
         """Moves time on by what has passed."""
-        now, panel = time.perf_counter(), self.panel
+        now = time.perf_counter()
+        panel = self.panel
         if not panel.playing.value:
             self._played_at = now
             return
@@ -208,16 +226,21 @@ class Viewer:
         still = time.perf_counter() - watcher.moved > STILL_AFTER
         if self.render is None or not (watcher.stale or (still and not watcher.sharp)):
             return False
-        watcher.stale, watcher.sharp = False, still
+        watcher.stale = False
+        watcher.sharp = still
         camera = watcher.client.camera
         pose = pose_matrix(camera.wxyz, camera.position)
         width, height = self._size(camera, still)
-        view = Cameras(intrinsics(camera.fov, width, height)[None], torch.from_numpy(pose)[None], width, height)
+        view = Cameras(
+            intrinsics(camera.fov, width, height)[None], torch.from_numpy(pose)[None], width, height
+        )
         start = time.perf_counter()
         rgb = self._picture(view, float(self.panel.time.value))
         if not still:
             self._steer(time.perf_counter() - start)
-        watcher.client.scene.set_background_image(rgb, format="jpeg", jpeg_quality=92 if still else 75)
+        watcher.client.scene.set_background_image(
+            rgb, format="jpeg", jpeg_quality=92 if still else 75
+        )
         watcher.client.flush()
         return True
 
@@ -233,9 +256,12 @@ class Viewer:
         return max(1, round(height * shape)), height
 
     def _steer(self, taken: float) -> None:
-        """Changes the size of moving pictures towards one that takes MOVING_SECONDS, a little at a time."""
+        """Changes the size of moving pictures towards one that takes MOVING_SECONDS, a little at a
+        time."""
         change = min(1.15, max(0.8, math.sqrt(MOVING_SECONDS / max(taken, 1e-4))))
-        self._moving_height = min(float(self.cameras.height), max(LEAST_HEIGHT, change * self._moving_height))
+        self._moving_height = min(
+            float(self.cameras.height), max(LEAST_HEIGHT, change * self._moving_height)
+        )
 
     def _obey(self, name: str, client: viser.ClientHandle | None) -> None:
         """What a button asks for; what goes wrong is told on the page."""
@@ -276,12 +302,15 @@ class Viewer:
         try:
             save_transforms(path, views, times)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that exists") from error
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); give a folder that exists"
+            ) from error
         return path, views, times
 
     def _render_path(self) -> None:
         _, views, times = self._save_path()
-        path, bar = self.output_dir / "novel_view.mp4", self.panel.progress
+        path = self.output_dir / "novel_view.mp4"
+        bar = self.panel.progress
         bar.visible = True
         try:
             with VideoWriter(path, self.fps) as video:
@@ -294,7 +323,8 @@ class Viewer:
 
 
 def check_address(host: str, port: int) -> None:
-    """Looks whether a server can listen: viser's would wait for ever where it cannot. A taken port is no hindrance.
+    """Looks whether a server can listen: viser's would wait for ever where it cannot. A taken port
+    is no hindrance.
 
     Raises:
         InputError: the address is not this machine's, or the port is no port.
@@ -305,4 +335,6 @@ def check_address(host: str, port: int) -> None:
         socket.create_server((host, 0)).close()
     except (OSError, UnicodeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).split(" (while")[0]
-        raise InputError(f"{host}: is no address of this machine ({reason}); give 127.0.0.1 or 0.0.0.0") from error
+        raise InputError(
+            f"{host}: is no address of this machine ({reason}); give 127.0.0.1 or 0.0.0.0"
+        ) from error

@@ -17,7 +17,12 @@ class Panel:
     """
 
     def __init__(
-        self, server: viser.ViserServer, num_frames: int, has_movers: bool, changed: Callable[[], None], do: Do
+        self,
+        server: viser.ViserServer,
+        num_frames: int,
+        has_movers: bool,
+        changed: Callable[[], None],
+        do: Do,
     ):
         self.status = server.gui.add_markdown("")
         self._changed = changed

@@ -1,4 +1,5 @@
-"""What the page's 3D canvas shows beside the surface: static points in colour, cameras, and the movers' tracks."""
+"""What the page's 3D canvas shows beside the surface: static points in colour, cameras, and the
+movers' tracks."""
 
 import base64
 from dataclasses import dataclass
@@ -44,17 +45,23 @@ class World:
 
 
 def gather_world(tracks: Tracks, movers: Tracks | None, frames: UInt8[ndarray, "F H W 3"]) -> World:
-    """Points of the track files, coloured by the frames they were seen in; evenly thinned where there are many."""
+    """Points of the track files, coloured by the frames they were seen in; evenly thinned where
+    there are many."""
     visible = tracks.visible.numpy()
     seen = np.flatnonzero(visible.any(0))
     seen = seen[_evenly(len(seen), MAX_POINTS)]
     rgb = point_colors(frames, tracks.xy.numpy(), visible)[seen]
-    mover_tracks, labels = np.zeros((len(tracks), 0, 3), np.float32), np.zeros(0, np.int64)
+    mover_tracks = np.zeros((len(tracks), 0, 3), np.float32)
+    labels = np.zeros(0, np.int64)
     if movers is not None and movers.num_tracks:
         chosen = _evenly(movers.num_tracks, MAX_MOVER_TRACKS)
         seen_there = movers.visible.numpy()[:, chosen, None]
-        mover_tracks = np.where(seen_there, movers.xyz.numpy()[:, chosen], np.nan).astype(np.float32)
-        labels = np.ones(len(chosen), np.int64) if movers.label is None else movers.label.numpy()[chosen]
+        mover_tracks = np.where(seen_there, movers.xyz.numpy()[:, chosen], np.nan).astype(
+            np.float32
+        )
+        labels = (
+            np.ones(len(chosen), np.int64) if movers.label is None else movers.label.numpy()[chosen]
+        )
     return World(tracks.cameras, tracks.fps, tracks.xyz[0].numpy()[seen], rgb, mover_tracks, labels)
 
 
@@ -71,15 +78,20 @@ def point_colors(
 
 
 def _evenly(count: int, most: int) -> Int[ndarray, "K"]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)) if count else np.zeros(0, np.int64)
+    return (
+        np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+        if count
+        else np.zeros(0, np.int64)
+    )
 
 
 def world_json(world: World, depth: float) -> dict:
-    """The world for the page's script: numbers, and arrays as base64 of little-endian float32 or bytes.
+    """The world for the page's script: numbers, and arrays as base64 of little-endian float32 or
+    bytes.
 
     Args:
-        depth: typical z-depth of the scene, world units; the canvas turns about a point so far before the middle
-            camera.
+        depth: typical z-depth of the scene, world units; the canvas turns about a point so far
+            before the middle camera.
     """
     cameras = world.cameras
     poses = (cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV).numpy()

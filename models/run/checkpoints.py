@@ -1,4 +1,5 @@
-"""checkpoint.pt: the state of training, layer by layer, from which the same run, started again, goes on."""
+"""checkpoint.pt: the state of training, layer by layer, from which the same run, started again,
+goes on."""
 
 import json
 from collections.abc import Callable
@@ -16,14 +17,18 @@ CHECKPOINT_SECONDS = 60.0
 class Checkpoint:
     """The file of one run; what another run left there is not used."""
 
-    def __init__(self, path: Path, made_from: str, report: Callable[[str], None] = lambda text: None):
+    def __init__(
+        self, path: Path, made_from: str, report: Callable[[str], None] = lambda text: None
+    ):
         """Reads the file where there is one.
 
         Args:
             made_from: identifies everything that the training depends on; see ``stages.digest``.
             report: is told what is continued, or why not.
         """
-        self.path, self.made_from, self.report = path, made_from, report
+        self.path = path
+        self.made_from = made_from
+        self.report = report
         self.layers: dict[str, dict] = self._read()
 
     def _read(self) -> dict[str, dict]:
@@ -31,9 +36,12 @@ class Checkpoint:
             return {}
         try:
             content = load_tensors(self.path)
-            found, layers = content["made_from"], dict(content["layers"])
+            found = content["made_from"]
+            layers = dict(content["layers"])
         except Exception as error:  # a damaged file can fail anywhere in the decoders
-            self.report(f"{self.path}: cannot be read ({type(error).__name__}), training starts anew")
+            self.report(
+                f"{self.path}: cannot be read ({type(error).__name__}), training starts anew"
+            )
             return {}
         if found != self.made_from:
             self.report(f"{self.path}: is of other inputs or settings, training starts anew")
@@ -41,13 +49,16 @@ class Checkpoint:
         return layers
 
     def load(self, layer: str) -> dict | None:
-        """The state saved of a layer, None where there is none; one that is not done is given once and not kept."""
+        """The state saved of a layer, None where there is none; one that is not done is given once
+        and not kept."""
         state = self.layers.get(layer)
         return state if state is None or state["done"] else self.layers.pop(layer)
 
     def save(self, layer: str, state: dict) -> None:
         """Replaces the state of a layer in the file; the others' that are done stay there."""
-        write_tensors(self.path, {"made_from": self.made_from, "layers": {**self.layers, layer: state}})
+        write_tensors(
+            self.path, {"made_from": self.made_from, "layers": {**self.layers, layer: state}}
+        )
         if state["done"]:
             self.layers[layer] = state
 

@@ -1,4 +1,5 @@
-"""Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
+"""Files that are whole or not there: written under a temporary name, flushed to the disk, then
+renamed."""
 
 import json
 import math
@@ -19,7 +20,8 @@ class OutputError(InputError):
 
 
 def write_error(path: Path, reason: str | None) -> OutputError:
-    """The error for a file that cannot be written; ``reason`` in the words of the system or the codec."""
+    """The error for a file that cannot be written; ``reason`` in the words of the system or the
+    codec."""
     return OutputError(
         f"{path}: cannot be written ({reason or 'unknown reason'}); "
         "give a folder that exists, is writable and has space"
@@ -28,9 +30,11 @@ def write_error(path: Path, reason: str | None) -> OutputError:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; at the end of the block it is flushed and takes its place.
+    """A temporary name beside ``path`` to write to; at the end of the block it is flushed and takes
+    its place.
 
-    Whoever reads ``path``, at any moment and after a crash too, finds the old file or the new one, never a part.
+    Whoever reads ``path``, at any moment and after a crash too, finds the old file or the new one,
+    never a part.
 
     Raises:
         InputError: the file cannot be written; the old one is whole, and no temporary file is left.
@@ -48,7 +52,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def take_place(temporary: Path, path: Path) -> None:
-    """Flushes a finished file to the disk and renames it, in a way that lasts through a power cut."""
+    """Flushes a finished file to the disk and renames it, in a way that lasts through a power
+    cut."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -81,7 +86,8 @@ def _plain(value: object) -> object:
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    """Writes a plain dict of tensors, numbers, strings and dicts of them, for ``torch.load(weights_only=True)``."""
+    """Writes a plain dict of tensors, numbers, strings and dicts of them, for
+    ``torch.load(weights_only=True)``."""
     with replacing(path) as temporary:
         try:
             with temporary.open("wb") as stream:
@@ -91,7 +97,8 @@ def write_tensors(path: str | Path, content: dict) -> None:
 
 
 def subfolder(folder: Path, *names: str) -> Path:
-    """A folder below ``folder``, made where it is missing; one that is a link leads elsewhere and is refused.
+    """A folder below ``folder``, made where it is missing; one that is a link leads elsewhere and
+    is refused.
 
     Raises:
         InputError: it is a link, or cannot be created or written.
@@ -99,7 +106,9 @@ def subfolder(folder: Path, *names: str) -> Path:
     for name in names:
         folder = folder / name
         if folder.is_symlink():
-            raise InputError(f"{folder}: is a link, and nothing is written outside the output folder; remove the link")
+            raise InputError(
+                f"{folder}: is a link, and nothing is written outside the output folder; remove the link"
+            )
     return check_output_dir(folder)
 
 
@@ -116,8 +125,14 @@ def check_output_dir(path: str | Path) -> Path:
             probe.write(b"\0" * 4096)
             probe.flush()
     except OSError as error:
-        reason = "a file of that name is in the way" if isinstance(error, FileExistsError) else error.strerror
-        raise InputError(f"{path}: is no folder that can be written ({reason}); choose another output_dir") from error
+        reason = (
+            "a file of that name is in the way"
+            if isinstance(error, FileExistsError)
+            else error.strerror
+        )
+        raise InputError(
+            f"{path}: is no folder that can be written ({reason}); choose another output_dir"
+        ) from error
     if shutil.disk_usage(path).free < 1 << 20:
         raise InputError(f"{path}: the disk is full; free some space or choose another output_dir")
     return path

@@ -27,7 +27,8 @@ WATCH_SECONDS = 0.5
 
 
 def peak_memory() -> float | None:
-    """Largest resident size of this process, in GiB, since it began or since ``Meter`` reset it; None on Windows."""
+    """Largest resident size of this process, in GiB, since it began or since ``Meter`` reset it;
+    None on Windows."""
     with suppress(OSError, IndexError, ValueError):
         status = Path("/proc/self/status").read_text()
         return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / GIB, 2)
@@ -40,27 +41,31 @@ def peak_memory() -> float | None:
 def return_freed() -> None:
     """Gives memory that the program needs no more back to the system.
 
-    Errors that numba meets and drops while it compiles are cycles that hold the frames of all callers, hence their
-    arrays, until Python collects, which it does by number, not by size.
+    Errors that numba meets and drops while it compiles are cycles that hold the frames of all
+    callers, hence their arrays, until Python collects, which it does by number, not by size.
     """
     gc.collect()
     trim_heap()
 
 
 def trim_heap() -> None:
-    """Gives memory that was freed back to the system: glibc keeps blocks below 32 MiB for itself."""
+    """Gives memory that was freed back to the system: glibc keeps blocks below 32 MiB for
+    itself."""
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class Meter:
-    """Seconds and peak memory of a block; the peak of the whole process where the system cannot reset it."""
+    """Seconds and peak memory of a block; the peak of the whole process where the system cannot
+    reset it."""
 
     def __enter__(self) -> "Meter":
         self.start = time.perf_counter()
         return_freed()
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak to what is held now
+            Path("/proc/self/clear_refs").write_text(
+                "5"
+            )  # Linux: sets the peak to what is held now
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +75,8 @@ class Meter:
 
 @contextmanager
 def bounded_memory(extra: int) -> Iterator[None]:
-    """Lets the block take at most so many bytes more: past that an allocation fails, not the machine (on Linux)."""
+    """Lets the block take at most so many bytes more: past that an allocation fails, not the
+    machine (on Linux)."""
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
@@ -91,14 +97,16 @@ class MemoryLimitError(MemoryError):
 
 @contextmanager
 def watched_memory(limit: int | None) -> Iterator[None]:
-    """Ends the block with MemoryLimitError soon after the process holds more bytes than ``limit`` (on Linux).
+    """Ends the block with MemoryLimitError soon after the process holds more bytes than ``limit``
+    (on Linux).
 
     Pages of files do not count: the system takes those back by itself.
     """
     if limit is None or held_memory() is None:
         yield
         return
-    done, over = threading.Event(), threading.Event()
+    done = threading.Event()
+    over = threading.Event()
 
     def watch() -> None:
         while not done.wait(WATCH_SECONDS):
@@ -107,7 +115,9 @@ def watched_memory(limit: int | None) -> Iterator[None]:
                 _thread.interrupt_main(signal.SIGUSR1)
                 return
 
-    before = signal.signal(signal.SIGUSR1, _over_limit)  # not SIGINT: a script in the background may ignore that
+    before = signal.signal(
+        signal.SIGUSR1, _over_limit
+    )  # not SIGINT: a script in the background may ignore that
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
@@ -121,7 +131,8 @@ def watched_memory(limit: int | None) -> Iterator[None]:
 
 
 class _OverLimit(BaseException):
-    """Raised in the main thread by the one that watches memory; not an Exception, so that nothing else catches it."""
+    """Raised in the main thread by the one that watches memory; not an Exception, so that nothing
+    else catches it."""
 
 
 def _over_limit(*_: object) -> None:
@@ -159,7 +170,8 @@ def warn_of_need(need: int, limit: int | None, report: Callable[[str], None]) ->
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that this process may use: the machine's, or its container's; None where it is not told."""
+    """Bytes of memory that this process may use: the machine's, or its container's; None where it
+    is not told."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows

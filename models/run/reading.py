@@ -1,4 +1,5 @@
-"""Files from strangers: read in bounded memory, regular files only, and nothing in them is ever run."""
+"""Files from strangers: read in bounded memory, regular files only, and nothing in them is ever
+run."""
 
 import json
 import os
@@ -27,20 +28,22 @@ HEADROOM = 1 << 28
 
 
 def is_file(path: str | Path) -> bool:
-    """True for a regular file; devices and pipes, which never end, are none, and no name makes it fail."""
+    """True for a regular file; devices and pipes, which never end, are none, and no name makes it
+    fail."""
     return os.path.isfile(path)
 
 
 def load_tensors(path: Path, mapped: bool = False) -> object:
-    """What torch.save wrote to a file, without running code in it and without unpacking more than the file holds.
+    """What torch.save wrote to a file, without running code in it and without unpacking more than
+    the file holds.
 
     Args:
-        mapped: leave values in the file until they are looked at; the system can take back the memory of those that
-            were. Writing to them does not change the file.
+        mapped: leave values in the file until they are looked at; the system can take back the
+            memory of those that were. Writing to them does not change the file.
 
     Raises:
-        pickle.UnpicklingError: it holds something else than tensors, numbers, strings and plain containers.
-        Exception: whatever a decoder raises on a damaged file.
+        pickle.UnpicklingError: it holds something else than tensors, numbers, strings and plain
+        containers. Exception: whatever a decoder raises on a damaged file.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -55,7 +58,10 @@ def load_tensors(path: Path, mapped: bool = False) -> object:
         raise pickle.UnpicklingError("torch.save never compresses")
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("the archive claims more than it holds")
-    with warnings.catch_warnings(), bounded_memory(2 * size + HEADROOM):  # warnings about a foreign pickle
+    with (
+        warnings.catch_warnings(),
+        bounded_memory(2 * size + HEADROOM),
+    ):  # warnings about a foreign pickle
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
@@ -96,7 +102,9 @@ def read_json(path: str | Path, what: str) -> object:
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{path}: not a readable {what} ({type(error).__name__}: {reason})") from error
+        raise InputError(
+            f"{path}: not a readable {what} ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def _refuse_constant(text: str) -> float:
@@ -117,7 +125,8 @@ def read_limited(path: str | Path) -> bytes:
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that the header of a PNG, JPEG, WebP or BMP states; None for any other content."""
+    """Width and height that the header of a PNG, JPEG, WebP or BMP states; None for any other
+    content."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
             return struct.unpack(">II", data[16:24]) if _chunks_fit(data) else None
@@ -134,7 +143,8 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _chunks_fit(png: bytes) -> bool:
-    """False where a chunk claims to go on past the end: a decoder would ask for that much memory."""
+    """False where a chunk claims to go on past the end: a decoder would ask for that much
+    memory."""
     at = 8
     while at + 12 <= len(png):
         length, kind = struct.unpack(">I4s", png[at : at + 8])
@@ -151,7 +161,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         if data[at] != 0xFF:
             return None
         marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # padding, or a marker without length
+        if (
+            marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
+        ):  # padding, or a marker without length
             at += 1 if marker == 0xFF else 2
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):

@@ -30,20 +30,35 @@ def stage_bars() -> Callable[[str, int, int], None]:
 
 
 def configuration(settings: object, device: object, made_from: Mapping[str, str]) -> dict:
-    """All settings (a dataclass), what the inputs and the program were, versions and the commit: a run to repeat.
+    """All settings (a dataclass), what the inputs and the program were, versions and the commit: a
+    run to repeat.
 
     Args:
         made_from: the run's fingerprint; see ``stages.fingerprint``.
     """
     try:
         here = Path(__file__).parent
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True
+        ).stdout.strip()
     except OSError:
         commit = ""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in own_settings(settings).items()}
+    plain = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in own_settings(settings).items()
+    }
     versions = {"python": platform.python_version(), **packages()}
-    inputs = {name: content for name, content in made_from.items() if not name.startswith("--") and name != PROGRAM}
-    told = {"settings": plain, "device": str(device), "inputs_sha256": inputs, "program_sha256": made_from[PROGRAM]}
+    inputs = {
+        name: content
+        for name, content in made_from.items()
+        if not name.startswith("--") and name != PROGRAM
+    }
+    told = {
+        "settings": plain,
+        "device": str(device),
+        "inputs_sha256": inputs,
+        "program_sha256": made_from[PROGRAM],
+    }
     return {**told, "versions": versions, "commit": commit}
 
 
@@ -59,12 +74,17 @@ def told_by(path: Path) -> dict:
 def summary(output_dir: Path, metrics: dict, page: Path) -> str:
     """One block to end a run with: figures, and where to look."""
     told = {}
-    for name, key in (("training frames", "training_frames"), ("held-out frames", "heldout_frames")):
+    for name, key in (
+        ("training frames", "training_frames"),
+        ("held-out frames", "heldout_frames"),
+    ):
         if key in metrics:
             told[name] = ", ".join(f"{key} {value:.3f}" for key, value in metrics[key].items())
     for key, scores in metrics.get("exported_mesh", {}).items():
         frames = key.removesuffix("_frames")
-        told["exported mesh"] = f"{frames} frames, " + ", ".join(f"{name} {v:.3f}" for name, v in scores.items())
+        told["exported mesh"] = f"{frames} frames, " + ", ".join(
+            f"{name} {v:.3f}" for name, v in scores.items()
+        )
     told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
     told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
     files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
@@ -78,4 +98,9 @@ def summary(output_dir: Path, metrics: dict, page: Path) -> str:
         if chosen := [name for name in files if name.endswith(suffix)]:
             told[kind] = ", ".join(chosen)
     told["look at"] = page
-    return "\n".join([f"\nresults are in {output_dir}/", *(f"  {name + ':':<17}{text}" for name, text in told.items())])
+    return "\n".join(
+        [
+            f"\nresults are in {output_dir}/",
+            *(f"  {name + ':':<17}{text}" for name, text in told.items()),
+        ]
+    )

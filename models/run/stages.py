@@ -1,7 +1,8 @@
-"""What is finished in an output folder, and of what it was made, so that the same command goes on where it stopped.
+"""What is finished in an output folder, and of what it was made, so that the same command goes on
+where it stopped.
 
-``stages.json`` names for each stage the inputs (by content), settings and program that it was made from, and the
-content of its files. A stage is used again only where all of that is as it was.
+``stages.json`` names for each stage the inputs (by content), settings and program that it was made
+from, and the content of its files. A stage is used again only where all of that is as it was.
 """
 
 import hashlib
@@ -30,13 +31,16 @@ _VALUES = "stages"
 
 
 def content_of(path: str | Path | None) -> str:
-    """SHA-256 of a file, or of a folder's file names and contents; says so where there is nothing to read."""
+    """SHA-256 of a file, or of a folder's file names and contents; says so where there is nothing
+    to read."""
     if path is None:
         return "none"
     path = Path(path)
     try:
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.endswith(".part"))
+            files = sorted(
+                p for p in path.rglob("*") if p.is_file() and not p.name.endswith(".part")
+            )
             lines = (f"{file.relative_to(path).as_posix()} {content_of(file)}\n" for file in files)
             return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
         with path.open("rb") as stream:
@@ -75,7 +79,9 @@ def fingerprint(
     script: str | Path, settings: Mapping[str, object], files: Mapping[str, str | Path | None]
 ) -> dict[str, str]:
     """What a stage is made from: settings as they are, files by content, and the program."""
-    made_from = {f"--{name}": str(value) for name, value in settings.items() if name not in _NO_MATTER}
+    made_from = {
+        f"--{name}": str(value) for name, value in settings.items() if name not in _NO_MATTER
+    }
     made_from |= {name: content_of(path) for name, path in files.items()}
     return made_from | {PROGRAM: program(script)}
 
@@ -86,7 +92,10 @@ def digest(made_from: Mapping[str, str]) -> str:
 
 
 def _is_whole(stage: dict) -> bool:
-    return all(isinstance(stage[key], dict) for key in ("made_from", "outputs", "results")) and "seconds" in stage
+    return (
+        all(isinstance(stage[key], dict) for key in ("made_from", "outputs", "results"))
+        and "seconds" in stage
+    )
 
 
 class Stages:
@@ -98,7 +107,8 @@ class Stages:
         Args:
             report: is told what is used again, and why what is not.
         """
-        self.folder, self.report = folder, report
+        self.folder = folder
+        self.report = report
         self.table: dict[str, dict] = self._read()
         self.used: list[str] = []
 
@@ -110,18 +120,27 @@ class Stages:
             return {}
 
     def run(
-        self, name: str, made_from: Mapping[str, str], outputs: Iterable[str], work: Callable[[], dict | None]
+        self,
+        name: str,
+        made_from: Mapping[str, str],
+        outputs: Iterable[str],
+        work: Callable[[], dict | None],
     ) -> dict:
-        """Results of a stage: those of an earlier run where nothing has changed, else those of ``work`` now.
+        """Results of a stage: those of an earlier run where nothing has changed, else those of
+        ``work`` now.
 
         Args:
-            outputs: names of the files and folders, below the stages' folder, that ``work`` may write.
+            outputs: names of the files and folders, below the stages' folder, that ``work`` may
+                write.
             work: writes them, and returns figures for JSON.
         """
-        outputs, old = list(outputs), self.table.get(name)
+        outputs = list(outputs)
+        old = self.table.get(name)
         why = "" if old is None else self._why_again(old, made_from, outputs)
         if old is not None and not why:
-            self.report(f"{name}: reused, its inputs, settings and program are those of an earlier run")
+            self.report(
+                f"{name}: reused, its inputs, settings and program are those of an earlier run"
+            )
             self.used.append(name)
             return old["results"]
         if why:
@@ -141,22 +160,35 @@ class Stages:
         return results
 
     def values(self, name: str, made_from: Mapping[str, str], work: Callable[[], dict]) -> dict:
-        """Arrays, numbers and strings that a step on the way computes, kept in a file until ``drop_values``."""
+        """Arrays, numbers and strings that a step on the way computes, kept in a file until
+        ``drop_values``."""
         path = f"{_VALUES}/{name}.pt"
 
         def write() -> None:
             values = work()
-            arrays = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+            arrays = {
+                k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v
+                for k, v in values.items()
+            }
             write_tensors(subfolder(self.folder, _VALUES) / f"{name}.pt", arrays)
 
         self.run(name, made_from, [path], write)
         return_freed()  # what was written must not be held beside what is read
         loaded = load_tensors(self.folder / path)
-        return {key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in loaded.items()}
+        return {
+            key: value.numpy() if isinstance(value, torch.Tensor) else value
+            for key, value in loaded.items()
+        }
 
     def drop_values(self) -> None:
         """Removes what ``values`` kept, once the results made of it are written."""
-        self._forget([name for name, stage in self.table.items() if f"{_VALUES}/{name}.pt" in stage["outputs"]])
+        self._forget(
+            [
+                name
+                for name, stage in self.table.items()
+                if f"{_VALUES}/{name}.pt" in stage["outputs"]
+            ]
+        )
         folder = self.folder / _VALUES
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
@@ -184,12 +216,22 @@ class Stages:
         changed = [key for key in {**before, **made_from} if before.get(key) != made_from.get(key)]
         if changed:
             return f"as {', '.join(changed)} {'have' if len(changed) > 1 else 'has'} changed"
-        damaged = [name for name, content in self._contents(outputs).items() if old["outputs"].get(name) != content]
-        damaged += [name for name in old["outputs"] if name in outputs and not (self.folder / name).exists()]
+        damaged = [
+            name
+            for name, content in self._contents(outputs).items()
+            if old["outputs"].get(name) != content
+        ]
+        damaged += [
+            name for name in old["outputs"] if name in outputs and not (self.folder / name).exists()
+        ]
         return f"as {', '.join(damaged)} is missing or has changed" if damaged else ""
 
     def _contents(self, outputs: list[str]) -> dict[str, str]:
-        return {name: content_of(self.folder / name) for name in outputs if (self.folder / name).exists()}
+        return {
+            name: content_of(self.folder / name)
+            for name in outputs
+            if (self.folder / name).exists()
+        }
 
     def _forget(self, names: list[str]) -> None:
         if not names:

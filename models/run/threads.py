@@ -1,7 +1,8 @@
 """The threads and the memory of the CPU kernels.
 
-Threads are plain Python threads around kernels that release the interpreter lock. numba's own pool (OpenMP) would be a
-second one beside torch's, whose threads spin for a while after each operation and so take the cores from it.
+Threads are plain Python threads around kernels that release the interpreter lock. numba's own pool
+(OpenMP) would be a second one beside torch's, whose threads spin for a while after each operation
+and so take the cores from it.
 """
 
 import itertools
@@ -29,7 +30,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def run_tasks(task: Callable[[int], None], count: int) -> None:
-    """Calls task(0) ... task(count - 1), spread over torch.get_num_threads() threads; waits for all."""
+    """Calls task(0) ... task(count - 1), spread over torch.get_num_threads() threads; waits for
+    all."""
     counter = itertools.count()
 
     def work() -> None:
@@ -44,7 +46,8 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
 
 
 def split_range(size: int, parts: int) -> list[tuple[int, int]]:
-    """At most so many ranges (begin, end) of about one length, none empty, that make up [0, size)."""
+    """At most so many ranges (begin, end) of about one length, none empty, that make up [0,
+    size)."""
     edges = [size * part // parts for part in range(parts + 1)]
     return [pair for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
 
@@ -52,9 +55,11 @@ def split_range(size: int, parts: int) -> list[tuple[int, int]]:
 def scratch(name: str, *shape: int) -> np.ndarray:
     """Unfilled float32 memory that this thread keeps and hands out again under the same name.
 
-    Fresh memory of this size costs a page fault for each 4 KiB, at times a fifth of a training step.
+    Fresh memory of this size costs a page fault for each 4 KiB, at times a fifth of a training
+    step.
     """
-    size, kept = math.prod(shape), _kept.__dict__
+    size = math.prod(shape)
+    kept = _kept.__dict__
     if name not in kept or not size <= kept[name].size <= max(4 * size, 1 << 20):
         kept[name] = np.empty(size, np.float32)
     return kept[name][:size].reshape(shape)

@@ -1,11 +1,25 @@
 """2D tracks -> a camera for each frame and a 3D point for each track."""
 
-from models.sfm.colmap import MIN_SHARED, bundle_adjust, poses_of, run_mapper, write_database, write_model
+from models.sfm.colmap import (
+    MIN_SHARED,
+    bundle_adjust,
+    poses_of,
+    run_mapper,
+    write_database,
+    write_model,
+)
 from models.sfm.known_cameras import cameras_of_clip
 from models.sfm.mapping import Progress
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
-from models.sfm.static_scene import StaticScene, scene_of_values, scene_values, sharpen_scene, solve_points, solve_scene
+from models.sfm.static_scene import (
+    StaticScene,
+    scene_of_values,
+    scene_values,
+    sharpen_scene,
+    solve_points,
+    solve_scene,
+)
 from models.sfm.triangulation import UNSURE, DepthGuess, Points, anchors, triangulate
 
 __all__ = [

@@ -24,7 +24,12 @@ LARGEST_MISS = 4.0
 
 
 def write_database(
-    path: Path, xy: np.ndarray, visible: np.ndarray, width: int, height: int, focal_length: float | None = None
+    path: Path,
+    xy: np.ndarray,
+    visible: np.ndarray,
+    width: int,
+    height: int,
+    focal_length: float | None = None,
 ) -> None:
     """One shared camera, each frame's visible points as keypoints, each shared track as a match.
 
@@ -45,7 +50,8 @@ def write_database(
         image = pycolmap.Image(name=f"{t:05d}.png", camera_id=1, image_id=t + 1)
         database.write_image(image, True)
         frame = pycolmap.Frame()
-        frame.frame_id, frame.rig_id = t + 1, 1
+        frame.frame_id = t + 1
+        frame.rig_id = 1
         frame.add_data_id(image.data_id)
         database.write_frame(frame, True)
         keypoints.append(xy[t, visible[t]].astype(np.float64))
@@ -58,7 +64,9 @@ def write_database(
         if shared.sum() < MIN_SHARED:
             continue
         matches = np.stack([index[a, shared], index[b, shared]], 1).astype(np.uint32)
-        geometry = pycolmap.estimate_two_view_geometry(camera, keypoints[a], camera, keypoints[b], matches, options)
+        geometry = pycolmap.estimate_two_view_geometry(
+            camera, keypoints[a], camera, keypoints[b], matches, options
+        )
         database.write_matches(a + 1, b + 1, matches)
         database.write_two_view_geometry(a + 1, b + 1, geometry)
     database.close()
@@ -79,7 +87,8 @@ def run_mapper(
 ) -> pycolmap.Reconstruction | None:
     """The largest model that a mapper finds, or None where it finds none.
 
-    ``placed`` is called for each frame that the incremental mapper places; the global one places all at once.
+    ``placed`` is called for each frame that the incremental mapper places; the global one places
+    all at once.
     """
     out = folder / method
     out.mkdir()
@@ -87,15 +96,20 @@ def run_mapper(
         with _silent():
             if method == "incremental":
                 options = pycolmap.IncrementalPipelineOptions()
-                options.multiple_models, options.extract_colors = False, False
+                options.multiple_models = False
+                options.extract_colors = False
                 options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
                 options.min_model_size = 3
                 options.ba_refine_focal_length = refine_focal_length
-                options.random_seed, options.num_threads = seed, 1
-                models = pycolmap.incremental_mapping(database, folder, out, options, next_image_callback=placed)
+                options.random_seed = seed
+                options.num_threads = 1
+                models = pycolmap.incremental_mapping(
+                    database, folder, out, options, next_image_callback=placed
+                )
             else:
                 options = pycolmap.GlobalPipelineOptions()
-                options.random_seed, options.num_threads = seed, 1
+                options.random_seed = seed
+                options.num_threads = 1
                 models = pycolmap.global_mapping(database, folder, out, options)
     except RuntimeError:
         return None
@@ -115,28 +129,49 @@ def _silent() -> Iterator[None]:
 
 def poses_of(
     model: pycolmap.Reconstruction, num_frames: int
-) -> tuple[Float[np.ndarray, "F 4 4"], Bool[np.ndarray, "F"], Float[np.ndarray, "3 3"], Float[np.ndarray, "P 3"]]:
-    """world_from_cam of each frame (identity where not registered), which are registered, K, and the points."""
+) -> tuple[
+    Float[np.ndarray, "F 4 4"],
+    Bool[np.ndarray, "F"],
+    Float[np.ndarray, "3 3"],
+    Float[np.ndarray, "P 3"],
+]:
+    """world_from_cam of each frame (identity where not registered), which are registered, K, and
+    the points."""
     registered = np.zeros(num_frames, bool)
     world_from_cam = np.tile(np.eye(4), (num_frames, 1, 1))
     for i in model.reg_image_ids():
         world_from_cam[i - 1, :3] = model.image(i).cam_from_world().inverse().matrix()
         registered[i - 1] = True
     K = next(iter(model.cameras.values())).calibration_matrix()
-    return world_from_cam, registered, K, np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3)
+    return (
+        world_from_cam,
+        registered,
+        K,
+        np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3),
+    )
 
 
 def resect(
-    K: Float[np.ndarray, "3 3"], width: int, height: int, xyz: Float[np.ndarray, "n 3"], xy: Float[np.ndarray, "n 2"]
+    K: Float[np.ndarray, "3 3"],
+    width: int,
+    height: int,
+    xyz: Float[np.ndarray, "n 3"],
+    xy: Float[np.ndarray, "n 2"],
 ) -> Float[np.ndarray, "4 4"] | None:
-    """world_from_cam of a frame that sees known points at pixels xy; None where fewer than ``MIN_SHARED`` agree."""
+    """world_from_cam of a frame that sees known points at pixels xy; None where fewer than
+    ``MIN_SHARED`` agree."""
     if len(xyz) < MIN_SHARED:
         return None
-    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=width, height=height, params=[K[0, 0], K[0, 2], K[1, 2]])
+    camera = pycolmap.Camera(
+        model="SIMPLE_PINHOLE", width=width, height=height, params=[K[0, 0], K[0, 2], K[1, 2]]
+    )
     options = pycolmap.AbsolutePoseEstimationOptions()
-    options.ransac.max_error, options.ransac.random_seed = LARGEST_MISS, 0
+    options.ransac.max_error = LARGEST_MISS
+    options.ransac.random_seed = 0
     with _silent():
-        found = pycolmap.estimate_and_refine_absolute_pose(xy.astype(np.float64), xyz, camera, options)
+        found = pycolmap.estimate_and_refine_absolute_pose(
+            xy.astype(np.float64), xyz, camera, options
+        )
     if found is None or found["num_inliers"] < MIN_SHARED:
         return None
     pose = np.eye(4)
@@ -151,15 +186,17 @@ def bundle_adjust(
     visible: Bool[np.ndarray, "F N"],
     refine_focal_length: bool = True,
 ) -> Cameras:
-    """Poses and the shared focal length that minimise the robust reprojection error, points moving along.
+    """Poses and the shared focal length that minimise the robust reprojection error, points moving
+    along.
 
-    Frames with fewer than ``MIN_SHARED`` sightings keep their camera. The first camera's pose stays as it is, and so
-    does the distance of the farthest one from it.
+    Frames with fewer than ``MIN_SHARED`` sightings keep their camera. The first camera's pose stays
+    as it is, and so does the distance of the farthest one from it.
     """
     frames = np.flatnonzero(visible.sum(1) >= MIN_SHARED)
     model = _reconstruction(cameras, xyz, xy, visible, frames)
     options = pycolmap.BundleAdjustmentOptions()
-    options.refine_focal_length, options.print_summary = refine_focal_length, False
+    options.refine_focal_length = refine_focal_length
+    options.print_summary = False
     # Tracks that slip by half a pixel agree with some point; a loss that lets go of them early keeps the focal length
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = 0.1
@@ -181,14 +218,17 @@ def bundle_adjust(
 
 
 def _like(moved: np.ndarray, old: np.ndarray, frames: np.ndarray) -> Float[np.ndarray, "F 4 4"]:
-    """Moved poses in the frame of reference and scale of the old ones: the adjustment leaves both free."""
+    """Moved poses in the frame of reference and scale of the old ones: the adjustment leaves both
+    free."""
     first = frames[0]
     moved = old[first] @ np.linalg.inv(moved[first]) @ moved
     far = frames[np.linalg.norm(old[frames, :3, 3] - old[first, :3, 3], axis=1).argmax()]
     before = np.linalg.norm(old[far, :3, 3] - old[first, :3, 3])
     after = np.linalg.norm(moved[far, :3, 3] - moved[first, :3, 3])
     if after > 0:
-        moved[:, :3, 3] = old[first, :3, 3] + (before / after) * (moved[:, :3, 3] - old[first, :3, 3])
+        moved[:, :3, 3] = old[first, :3, 3] + (before / after) * (
+            moved[:, :3, 3] - old[first, :3, 3]
+        )
     return moved
 
 
@@ -200,13 +240,19 @@ def _reconstruction(
     K = cameras.K.double().numpy()
     values = [K[frames, 0, 0].mean(), K[frames, 0, 2].mean(), K[frames, 1, 2].mean()]
     camera = pycolmap.Camera(
-        model="SIMPLE_PINHOLE", width=cameras.width, height=cameras.height, params=values, camera_id=1
+        model="SIMPLE_PINHOLE",
+        width=cameras.width,
+        height=cameras.height,
+        params=values,
+        camera_id=1,
     )
     model.add_camera_with_trivial_rig(camera)
     poses = cameras.cam_from_world.double().numpy()
     for t in frames:
         keypoints = np.ascontiguousarray(xy[t, visible[t]], np.float64)
-        image = pycolmap.Image(name=f"{t:05d}.png", keypoints=keypoints, camera_id=1, image_id=int(t) + 1)
+        image = pycolmap.Image(
+            name=f"{t:05d}.png", keypoints=keypoints, camera_id=1, image_id=int(t) + 1
+        )
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
     row = np.cumsum(visible, 1) - 1
     used = np.zeros(len(visible), bool)
@@ -227,10 +273,11 @@ def write_model(
     xy: Float[np.ndarray, "F N 2"],
     visible: Bool[np.ndarray, "F N"],
 ) -> None:
-    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are named %05d.png.
+    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are
+    named %05d.png.
 
-    Points that fewer than two of the frames see are left out. Each image has a camera of its own where intrinsics
-    differ between frames.
+    Points that fewer than two of the frames see are left out. Each image has a camera of its own
+    where intrinsics differ between frames.
     """
     model = pycolmap.Reconstruction()
     K = cameras.K.double().numpy()
@@ -242,11 +289,17 @@ def write_model(
         if t == own:
             values = [K[t, 0, 0], K[t, 1, 1], K[t, 0, 2], K[t, 1, 2]]
             camera = pycolmap.Camera(
-                model="PINHOLE", width=cameras.width, height=cameras.height, params=values, camera_id=t + 1
+                model="PINHOLE",
+                width=cameras.width,
+                height=cameras.height,
+                params=values,
+                camera_id=t + 1,
             )
             model.add_camera_with_trivial_rig(camera)
         keypoints = np.ascontiguousarray(xy[t, seen[t]], np.float64)
-        image = pycolmap.Image(name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1)
+        image = pycolmap.Image(
+            name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1
+        )
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
     row = np.cumsum(seen, 1) - 1
     for n in np.flatnonzero(seen[frames].any(0)):
@@ -257,7 +310,8 @@ def write_model(
 
 
 def read_model(path: Path) -> tuple[Cameras, list[str], float]:
-    """Cameras and image names of a COLMAP model folder, in natural name order, without their lens distortion.
+    """Cameras and image names of a COLMAP model folder, in natural name order, without their lens
+    distortion.
 
     Returns:
         Cameras, names, and how far distortion moves a pixel at most, see ``lens_shift``.
@@ -268,15 +322,21 @@ def read_model(path: Path) -> tuple[Cameras, list[str], float]:
     try:
         model = pycolmap.Reconstruction(path)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)") from error
-    images = sorted((model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name))
+        raise InputError(
+            f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)"
+        ) from error
+    images = sorted(
+        (model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name)
+    )
     if not images:
         raise InputError(f"{path}: the COLMAP model has no registered image")
     used = {image.camera_id: image.camera for image in images}.values()
     sizes = sorted({(camera.width, camera.height) for camera in used})
     if len(sizes) > 1:
         told = ", ".join(f"{w}x{h}" for w, h in sizes)
-        raise InputError(f"{path}: the COLMAP model has images of {told}; give one of images of one size")
+        raise InputError(
+            f"{path}: the COLMAP model has images of {told}; give one of images of one size"
+        )
     K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
     pose = np.tile(np.eye(4), (len(images), 1, 1))
     pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
@@ -291,7 +351,9 @@ def lens_shift(model: str, width: int, height: int, params: list[float]) -> floa
         model: COLMAP's name of the camera model, whose order ``params`` have.
     """
     camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
-    grid = np.stack(np.meshgrid(np.linspace(0, width, 17), np.linspace(0, height, 17)), -1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(np.linspace(0, width, 17), np.linspace(0, height, 17)), -1).reshape(
+        -1, 2
+    )
     K = camera.calibration_matrix()
     straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
     return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())

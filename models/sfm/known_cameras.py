@@ -1,4 +1,5 @@
-"""Cameras that a user gives, for a clip's frames: found by file name or by number, at the frames' size."""
+"""Cameras that a user gives, for a clip's frames: found by file name or by number, at the frames'
+size."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ LENS_LIMIT = 1.0
 """Pixels by which lens distortion of given cameras may move pixels and be left out."""
 
 
-def cameras_of_clip(path: Path, video: Video, report: Callable[[str], None] = lambda text: None) -> Cameras:
+def cameras_of_clip(
+    path: Path, video: Video, report: Callable[[str], None] = lambda text: None
+) -> Cameras:
     """The cameras of a file for the frames taken from a clip, see ``read_cameras``."""
     names = [str(i) for i in video.frame_indices]
     if video.path.is_dir():
@@ -33,10 +36,11 @@ def read_cameras(
     original_frames: int | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> Cameras:
-    """Known cameras from a transforms.json or a COLMAP model folder, one for each frame, at the frames' size.
+    """Known cameras from a transforms.json or a COLMAP model folder, one for each frame, at the
+    frames' size.
 
-    Frames are found by file name. Where no name fits, the file must have one camera for each frame taken, or one for
-    each frame of the clip, in order.
+    Frames are found by file name. Where no name fits, the file must have one camera for each frame
+    taken, or one for each frame of the clip, in order.
 
     Args:
         names: file names of the frames taken.
@@ -45,7 +49,8 @@ def read_cameras(
         report: is told of lens distortion too small to matter, which is left out.
 
     Raises:
-        InputError: not such a file, a frame has no camera, images of another shape, or lens distortion that matters.
+        InputError: not such a file, a frame has no camera, images of another shape, or lens
+            distortion that matters.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,7 +1,8 @@
 """2D tracks of the static scene -> a camera for each frame, by COLMAP's mappers.
 
-Neither of them is enough alone, so results are judged and the other tried. What the incremental one takes grows with
-the square of the frames: of a long clip key frames are mapped, and the others placed by the points of those.
+Neither of them is enough alone, so results are judged and the other tried. What the incremental one
+takes grows with the square of the frames: of a long clip key frames are mapped, and the others
+placed by the points of those.
 """
 
 import itertools
@@ -32,7 +33,8 @@ MOST_MAPPED = 200
 KEYS_OF_A_TRACK = 8
 """Key frames in which half of the tracks' sightings should lie, by the length of their tracks."""
 WELL_MAPPED = 0.9
-"""Share of the key frames that the mapper must place; with fewer, twice as many key frames are tried."""
+"""Share of the key frames that the mapper must place; with fewer, twice as many key frames are
+tried."""
 
 
 def map_cameras(
@@ -44,7 +46,8 @@ def map_cameras(
     report: Callable[[str], None],
     progress: Progress,
 ) -> Mapped | None:
-    """Cameras of tracks in pixels, in the scene's own scale; None where no mapper can place half of the frames."""
+    """Cameras of tracks in pixels, in the scene's own scale; None where no mapper can place half of
+    the frames."""
     step = _key_step(visible)
     while step > 1:
         keys = _keys(len(xy), step)
@@ -56,9 +59,13 @@ def map_cameras(
 
 
 def adjust_cameras(
-    cameras: Cameras, xyz: Float[np.ndarray, "N 3"], xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"]
+    cameras: Cameras,
+    xyz: Float[np.ndarray, "N 3"],
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
 ) -> Cameras:
-    """``bundle_adjust``; of a long clip only key frames, as what it takes grows with the square of a track's length."""
+    """``bundle_adjust``; of a long clip only key frames, as what it takes grows with the square of
+    a track's length."""
     step = _key_step(visible)
     if step == 1:
         return bundle_adjust(cameras, xyz, xy, visible)
@@ -74,22 +81,30 @@ def _keys(num_frames: int, step: int) -> Int[np.ndarray, "k"]:
 
 def _key_step(visible: Bool[np.ndarray, "F N"]) -> int:
     """Frames from one key frame to the next."""
-    wanted, longest = -(-len(visible) // MOST_MAPPED), 2 * half_life(visible) / KEYS_OF_A_TRACK
+    wanted = -(-len(visible) // MOST_MAPPED)
+    longest = 2 * half_life(visible) / KEYS_OF_A_TRACK
     return max(1, min(wanted, int(longest)))
 
 
-def _with_others(xy: np.ndarray, visible: np.ndarray, keys: Int[np.ndarray, "k"], mapped: Mapped) -> Mapped:
-    """Cameras of all frames from those of the key frames: the others are placed by the points that these see."""
+def _with_others(
+    xy: np.ndarray, visible: np.ndarray, keys: Int[np.ndarray, "k"], mapped: Mapped
+) -> Mapped:
+    """Cameras of all frames from those of the key frames: the others are placed by the points that
+    these see."""
     cameras, key_registered, method = mapped
     points = triangulate(xy[keys], visible[keys] & key_registered[:, None], cameras)
     sure = np.isfinite(points.xyz).all(1) & (points.uncertainty < UNSURE)
-    K, poses, registered = cameras.K[0].numpy(), np.tile(np.eye(4), (len(xy), 1, 1)), np.zeros(len(xy), bool)
-    poses[keys], registered[keys] = cameras.world_from_cam.numpy(), key_registered
+    K = cameras.K[0].numpy()
+    poses = np.tile(np.eye(4), (len(xy), 1, 1))
+    registered = np.zeros(len(xy), bool)
+    poses[keys] = cameras.world_from_cam.numpy()
+    registered[keys] = key_registered
     for t in np.setdiff1d(np.arange(len(xy)), keys):
         seen = np.flatnonzero(visible[t] & sure)
         pose = resect(K, cameras.width, cameras.height, points.xyz[seen], xy[t, seen])
         if pose is not None:
-            poses[t], registered[t] = pose, True
+            poses[t] = pose
+            registered[t] = True
     shared = cameras.K[:1].repeat(len(xy), 1, 1)
     poses = torch.from_numpy(interpolated(poses, registered))
     return replace(cameras, K=shared, world_from_cam=poses), registered, method
@@ -108,22 +123,28 @@ def _map(
     report: Callable[[str], None],
     progress: Progress,
 ) -> Mapped | None:
-    """The better of incremental and global mapping; the second runs only where the first is not convincing."""
+    """The better of incremental and global mapping; the second runs only where the first is not
+    convincing."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
         write_database(database, xy, visible, width, height)
         for method in ("incremental", "global"):
-            placed = itertools.count(3)  # the first two come together; a mapper that starts again counts on
+            placed = itertools.count(
+                3
+            )  # the first two come together; a mapper that starts again counts on
             told = partial(_next, progress, placed, len(xy))
             model = run_mapper(method, database, Path(folder), seed, placed=told)
             progress("mapping", len(xy), len(xy))
             if model is None:
                 report(f"{method} mapping: no model")
                 continue
-            frames, length = model.num_reg_images(), model.compute_mean_track_length()
+            frames = model.num_reg_images()
+            length = model.compute_mean_track_length()
             error = model.compute_mean_reprojection_error()
-            report(f"{method} mapping: {frames} of {len(xy)} frames, {error:.2f} px, {length:.0f} frames a point")
+            report(
+                f"{method} mapping: {frames} of {len(xy)} frames, {error:.2f} px, {length:.0f} frames a point"
+            )
             results.append((frames, -error, model, method))
             if frames == len(xy) and error < 1.5 and length >= min(8, len(xy) / 3):
                 break
@@ -141,7 +162,8 @@ def _map(
 def _in_own_scale(
     world_from_cam: Float[np.ndarray, "F 4 4"], first: int, points: Float[np.ndarray, "P 3"]
 ) -> Float[np.ndarray, "F 4 4"]:
-    """Poses in the scene's own scale: median point depth 1, the first registered camera as the world's axes."""
+    """Poses in the scene's own scale: median point depth 1, the first registered camera as the
+    world's axes."""
     from_world = np.linalg.inv(world_from_cam[first])
     local = points @ from_world[:3, :3].T + from_world[:3, 3]
     ahead = local[:, 2][local[:, 2] > 0]
@@ -150,7 +172,9 @@ def _in_own_scale(
     return moved
 
 
-def interpolated(poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]) -> Float[np.ndarray, "F 4 4"]:
+def interpolated(
+    poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]
+) -> Float[np.ndarray, "F 4 4"]:
     """Poses of unregistered frames from their neighbours in time (held at the ends)."""
     known = np.flatnonzero(registered)
     if len(known) == 1:

@@ -1,4 +1,5 @@
-"""A camera that only turns (or stands still): rotations and focal length from tracks, no structure."""
+"""A camera that only turns (or stands still): rotations and focal length from tracks, no
+structure."""
 
 import numpy as np
 import torch
@@ -9,18 +10,21 @@ from models.cameras import Cameras
 STILL_LIMIT = 0.5
 """A camera that carries no part of its image farther than this, in pixels, stands still."""
 CLEARLY = 0.02
-"""Gain in pixels of residual below which one focal length explains the tracks no better than another."""
+"""Gain in pixels of residual below which one focal length explains the tracks no better than
+another."""
 
 
 def solve_rotation(
     xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], width: int, height: int
 ) -> tuple[Cameras, float]:
-    """The best camera that turns about its centre, and the median distance in pixels that it leaves.
+    """The best camera that turns about its centre, and the median distance in pixels that it
+    leaves.
 
-    Each track is one direction; each frame's rotation carries directions to its rays (Kabsch), robustly
-    weighted. The focal length is the one on a ladder, then refined, whose residual is least; where the camera
-    hardly turns all fit alike and the usual 1.2 times the longer side stays. Poses of a camera that does not
-    turn at all are exactly the identity. The first frame's axes are the world's.
+    Each track is one direction; each frame's rotation carries directions to its rays (Kabsch),
+    robustly weighted. The focal length is the one on a ladder, then refined, whose residual is
+    least; where the camera hardly turns all fit alike and the usual 1.2 times the longer side
+    stays. Poses of a camera that does not turn at all are exactly the identity. The first frame's
+    axes are the world's.
     """
     focal = _focal_length(xy, visible, width, height)
     rotations, error = _fit(xy, visible, focal, width, height, 20)
@@ -28,7 +32,9 @@ def solve_rotation(
     if _largest_motion(rotations[visible.any(1)], focal, width, height) > STILL_LIMIT:
         poses[:, :3, :3] = rotations
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    return Cameras(torch.from_numpy(np.tile(K, (len(xy), 1, 1))), torch.from_numpy(poses), width, height), error
+    return Cameras(
+        torch.from_numpy(np.tile(K, (len(xy), 1, 1))), torch.from_numpy(poses), width, height
+    ), error
 
 
 def _focal_length(xy: np.ndarray, visible: np.ndarray, width: int, height: int) -> float:
@@ -47,7 +53,9 @@ def _focal_length(xy: np.ndarray, visible: np.ndarray, width: int, height: int) 
     return float(fine[np.argmin([error(f) for f in fine])])
 
 
-def _largest_motion(rotations: Float[np.ndarray, "F 3 3"], focal: float, width: int, height: int) -> float:
+def _largest_motion(
+    rotations: Float[np.ndarray, "F 3 3"], focal: float, width: int, height: int
+) -> float:
     """How far, in pixels, the rotations carry the image's centre or corners at most."""
     x, y = width / 2 / focal, height / 2 / focal
     rays = np.array([[0, 0, 1], [x, y, 1], [-x, y, 1], [x, -y, 1], [-x, -y, 1]])
@@ -67,7 +75,9 @@ def _fit(
         direction = np.einsum("fn,fij,fnj->ni", weight, rotations, rays)
         direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
         rotations = np.stack([_kabsch(rays[t], direction, weight[t]) for t in range(len(rays))])
-        miss = focal * np.linalg.norm(np.einsum("fij,fnj->fni", rotations, rays) - direction, axis=-1)
+        miss = focal * np.linalg.norm(
+            np.einsum("fij,fnj->fni", rotations, rays) - direction, axis=-1
+        )
         weight = visible / (1.0 + miss**2)
     rotations = rotations[0].T @ rotations
     return rotations, float(np.median(miss[visible]))

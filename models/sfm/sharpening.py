@@ -1,7 +1,9 @@
-"""Sub-pixel tracks once geometry is known: each sighting is aligned to the patch of the track's middle frame.
+"""Sub-pixel tracks once geometry is known: each sighting is aligned to the patch of the track's
+middle frame.
 
-Frame-to-frame tracking drifts. With cameras and a local plane known, the middle frame's patch can be warped into any
-other frame as it should look there, so that a plain alignment of it (gain, bias and shift) does not drift.
+Frame-to-frame tracking drifts. With cameras and a local plane known, the middle frame's patch can
+be warped into any other frame as it should look there, so that a plain alignment of it (gain, bias
+and shift) does not drift.
 """
 
 from collections.abc import Callable
@@ -42,9 +44,11 @@ def sharpen_tracks(
         out: where positions are written, ``xy`` itself or a copy of it; a new array if not given.
 
     Returns:
-        Positions and visibility; sightings that do not look like the middle one are no longer visible.
+        Positions and visibility; sightings that do not look like the middle one are no longer
+        visible.
     """
-    K, pose = cameras.K.double().numpy(), cameras.cam_from_world.double().numpy()
+    K = cameras.K.double().numpy()
+    pose = cameras.cam_from_world.double().numpy()
     good = np.flatnonzero(np.isfinite(points.xyz).all(1) & points.agrees.any(0))
     anchor = anchors(points.agrees)
     center, rho, slope = _local_planes(points, K, pose, anchor, good)
@@ -52,14 +56,16 @@ def sharpen_tracks(
     for t in range(len(frames)):
         rows = np.flatnonzero(anchor[good] == t)
         template[rows] = _patches(_grey(frames[t]), center[rows])
-    sharp, seen = xy.astype(np.float32) if out is None else out, visible.copy()
+    sharp = xy.astype(np.float32) if out is None else out
+    seen = visible.copy()
     for t in range(len(frames)):
         rows = np.flatnonzero(visible[t, good])
         rows = rows[anchor[good[rows]] != t]
         n = good[rows]
         warp = _warps(K, pose, anchor[n], t, center[rows], rho[rows], slope[rows])
         image = _grey(frames[t])
-        gx, gy = cv2.Scharr(image, -1, 1, 0) / 32, cv2.Scharr(image, -1, 0, 1) / 32
+        gx = cv2.Scharr(image, -1, 1, 0) / 32
+        gy = cv2.Scharr(image, -1, 0, 1) / 32
         start = sharp[t, n].astype(np.float64)
         moved, likeness = _align(image, gx, gy, template[rows], warp, start)
         fine = (likeness > SIMILAR) & (np.linalg.norm(moved - start, axis=1) < REACH)
@@ -75,9 +81,14 @@ def _grey(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def _local_planes(points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray):
-    """For each good track, in its middle frame: pixel, inverse depth, and its slope per pixel (constant on a plane)."""
-    center, rho, slope = np.zeros((len(good), 2)), np.ones(len(good)), np.zeros((len(good), 2))
+def _local_planes(
+    points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray
+):
+    """For each good track, in its middle frame: pixel, inverse depth, and its slope per pixel
+    (constant on a plane)."""
+    center = np.zeros((len(good), 2))
+    rho = np.ones(len(good))
+    slope = np.zeros((len(good), 2))
     for t in np.unique(anchor[good]):
         rows = np.flatnonzero(anchor[good] == t)
         around = good[points.agrees[t, good]]
@@ -90,7 +101,9 @@ def _local_planes(points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.nd
         change = inverse[near] - rho[rows, None]
         weight = np.exp(-((change / (0.03 * rho[rows, None])) ** 2)) / (20.0 + (offset**2).sum(-1))
         normal = np.einsum("nk,nki,nkj->nij", weight, offset, offset) + 1.0 * np.eye(2)
-        slope[rows] = np.linalg.solve(normal, np.einsum("nk,nki,nk->ni", weight, offset, change)[..., None])[..., 0]
+        slope[rows] = np.linalg.solve(
+            normal, np.einsum("nk,nki,nk->ni", weight, offset, change)[..., None]
+        )[..., 0]
     return center, rho, slope
 
 
@@ -100,9 +113,11 @@ def _pixels(xyz: np.ndarray, K: np.ndarray, pose: np.ndarray) -> tuple[np.ndarra
 
 
 def _warps(K, pose, anchor, t, center, rho, slope) -> Float[np.ndarray, "n 3 3"]:
-    """Homographies from offsets in the middle frame's patch, (dx, dy, 1), to homogeneous pixels of frame t.
+    """Homographies from offsets in the middle frame's patch, (dx, dy, 1), to homogeneous pixels of
+    frame t.
 
-    A pixel x of the middle frame at inverse depth r lies at R K^-1 x + r s in frame t's axes; r is affine in x.
+    A pixel x of the middle frame at inverse depth r lies at R K^-1 x + r s in frame t's axes; r is
+    affine in x.
     """
     rotation = pose[t, :3, :3] @ pose[anchor, :3, :3].transpose(0, 2, 1)
     shift = pose[t, :3, 3] - (rotation @ pose[anchor, :3, 3, None])[..., 0]
@@ -136,15 +151,19 @@ def _cut(image, center, out):
     side = 2 * RADIUS + 1
     for n in numba.prange(len(center)):
         for k in range(side * side):
-            out[n, k] = _sample(image, center[n, 0] + k % side - RADIUS, center[n, 1] + k // side - RADIUS)
+            out[n, k] = _sample(
+                image, center[n, 0] + k % side - RADIUS, center[n, 1] + k // side - RADIUS
+            )
 
 
 @numba.njit(cache=True, parallel=True)
 def _align(image, gx, gy, template, warp, start):
-    """Gauss-Newton on the shift of each warped patch, gain and bias eliminated; new centres and correlations."""
+    """Gauss-Newton on the shift of each warped patch, gain and bias eliminated; new centres and
+    correlations."""
     side = 2 * RADIUS + 1
     size = side * side
-    moved, likeness = start.copy(), np.zeros(len(start))
+    moved = start.copy()
+    likeness = np.zeros(len(start))
     for n in numba.prange(len(start)):
         T = template[n] - template[n].mean()
         px, py = np.empty(size), np.empty(size)
@@ -155,8 +174,11 @@ def _align(image, gx, gy, template, warp, start):
             py[k] = (warp[n, 1, 0] * dx + warp[n, 1, 1] * dy + warp[n, 1, 2]) / z
         middle = size // 2
         cx, cy = px[middle], py[middle]
-        sx, sy = start[n, 0] - cx, start[n, 1] - cy
-        patch, jx, jy = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+        sx = start[n, 0] - cx
+        sy = start[n, 1] - cy
+        patch = np.empty(size, np.float32)
+        jx = np.empty(size, np.float32)
+        jy = np.empty(size, np.float32)
         for _ in range(8):
             for k in range(size):
                 patch[k] = _sample(image, px[k] + sx, py[k] + sy)
@@ -171,14 +193,18 @@ def _align(image, gx, gy, template, warp, start):
             if likeness[n] < 0.2:
                 break
             error = T / gain - patch
-            a, b, c = (jx * jx).sum() + 1e-3, (jx * jy).sum(), (jy * jy).sum() + 1e-3
+            a = (jx * jx).sum() + 1e-3
+            b = (jx * jy).sum()
+            c = (jy * jy).sum() + 1e-3
             u, v = (jx * error).sum(), (jy * error).sum()
             det = a * c - b * b
-            step_x, step_y = (c * u - b * v) / det, (a * v - b * u) / det
+            step_x = (c * u - b * v) / det
+            step_y = (a * v - b * u) / det
             limit = max(1.0, np.sqrt(step_x**2 + step_y**2))
             sx += step_x / limit
             sy += step_y / limit
             if abs(step_x) + abs(step_y) < 0.01:
                 break
-        moved[n, 0], moved[n, 1] = cx + sx, cy + sy
+        moved[n, 0] = cx + sx
+        moved[n, 1] = cy + sy
     return moved, likeness

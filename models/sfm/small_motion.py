@@ -1,7 +1,8 @@
 """Bundle adjustment from pure rotation, for cameras that move too little for a mapper to start.
 
-Points are a direction and an inverse depth, so a far point costs nothing (Yu and Gallup, "3D reconstruction from
-accidental motion", 2014); cameras start at rotations without translation and need no first pair of frames.
+Points are a direction and an inverse depth, so a far point costs nothing (Yu and Gallup, "3D
+reconstruction from accidental motion", 2014); cameras start at rotations without translation and
+need no first pair of frames.
 """
 
 import numba
@@ -14,47 +15,62 @@ from models.cameras import Cameras
 SCALE = 1.0
 """Residual in pixels at which an observation has lost half its weight (Cauchy)."""
 DEPTH_PRIOR = 0.05
-"""Pull of each inverse depth to 1, against residuals in pixels; it also fixes the scale of the scene."""
+"""Pull of each inverse depth to 1, against residuals in pixels; it also fixes the scale of the
+scene."""
 SHIFT_PRIOR = 1e-2
 """Pull of each camera's shift to 0, per unit of the typical depth and pixel of focal length."""
 
 
 def adjust_rotation(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], turning: Cameras, rounds: int = 60
+    xy: Float[np.ndarray, "F N 2"],
+    visible: Bool[np.ndarray, "F N"],
+    turning: Cameras,
+    rounds: int = 60,
 ) -> tuple[Cameras, float]:
     """Lets cameras that only turn also move, to explain the tracks' parallax; typical depth 1.
 
     Args:
-        turning: a rotation for each frame and the focal length (kept); the world is the first camera's axes.
+        turning: a rotation for each frame and the focal length (kept); the world is the first
+            camera's axes.
 
     Returns:
         The cameras and the median residual in pixels over the visible observations.
     """
     frame, track = np.nonzero(visible)
     order = np.argsort(track, kind="stable")
-    frame, track = frame[order], track[order]
+    frame = frame[order]
+    track = track[order]
     seen = np.ascontiguousarray(xy[frame, track], np.float64)
     first = np.searchsorted(track, np.arange(visible.shape[1] + 1))
     K = turning.K.double().numpy()
     pose = turning.cam_from_world.double().numpy().copy()
     points = _start(xy, visible, K, pose)
-    damping, cost = 1e-3, np.inf
+    damping = 1e-3
+    cost = np.inf
     for _ in range(rounds):
         new_cost, step, new_points = _round(seen, frame, first, K, pose, points, damping)
         if new_cost > cost:  # the step that led here was bad: back, and a shorter one
-            pose, points, damping = kept_pose, kept_points, 10 * damping
+            pose = kept_pose
+            points = kept_points
+            damping = 10 * damping
             cost = np.inf
             continue
         settled = cost - new_cost < 1e-5 * new_cost
-        kept_pose, kept_points, cost = pose, points, new_cost
-        pose, points, damping = _moved(pose, step), new_points, max(0.4 * damping, 1e-8)
+        kept_pose = pose
+        kept_points = points
+        cost = new_cost
+        pose = _moved(pose, step)
+        points = new_points
+        damping = max(0.4 * damping, 1e-8)
         if settled:
             break
     residual = _miss(seen, frame, first, K, kept_pose, kept_points)
     return _as_cameras(turning, kept_pose), float(np.median(residual))
 
 
-def _start(xy: np.ndarray, visible: np.ndarray, K: np.ndarray, pose: np.ndarray) -> Float[np.ndarray, "N 4"]:
+def _start(
+    xy: np.ndarray, visible: np.ndarray, K: np.ndarray, pose: np.ndarray
+) -> Float[np.ndarray, "N 4"]:
     """Mean viewing direction of each track in the world, at inverse depth 1."""
     rays = np.concatenate([xy, np.ones_like(xy[..., :1])], -1) @ np.linalg.inv(K).transpose(0, 2, 1)
     rays = (rays / np.linalg.norm(rays, axis=-1, keepdims=True)) @ pose[:, :3, :3]
@@ -79,11 +95,14 @@ def _as_cameras(turning: Cameras, cam_from_world: np.ndarray) -> Cameras:
 
 
 def _round(seen, frame, first, K, pose, points, damping):
-    """Cost here, and the Levenberg-Marquardt step of cameras and points (Schur complement over the points)."""
+    """Cost here, and the Levenberg-Marquardt step of cameras and points (Schur complement over the
+    points)."""
     cost, S, g, blocks = _reduced_system(seen, frame, first, K, pose, points, damping)
     S += np.eye(len(S)) * 1e-9
     fixed = np.arange(6)  # the first camera stays
-    S[fixed], S[:, fixed], g[fixed] = 0, 0, 0
+    S[fixed] = 0
+    S[:, fixed] = 0
+    g[fixed] = 0
     S[fixed, fixed] = 1
     step = np.linalg.solve(S, g).reshape(-1, 6)
     return cost, step, _back_substituted(frame, first, points, step, *blocks)
@@ -91,7 +110,8 @@ def _round(seen, frame, first, K, pose, points, damping):
 
 @numba.njit(cache=True)
 def _jacobians(K, pose, point, tangent, u, v, Jc, Jp):
-    """Residual of one observation and its derivatives by camera (rotation, shift) and point (tangent, depth)."""
+    """Residual of one observation and its derivatives by camera (rotation, shift) and point
+    (tangent, depth)."""
     a0 = pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2]
     a1 = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2]
     a2 = pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2]
@@ -105,11 +125,19 @@ def _jacobians(K, pose, point, tangent, u, v, Jc, Jp):
         Jc[r, 0] = d2 * a1 - d1 * a2  # d(exp(w) a) / dw = -[a]x
         Jc[r, 1] = d0 * a2 - d2 * a0
         Jc[r, 2] = d1 * a0 - d0 * a1
-        Jc[r, 3], Jc[r, 4], Jc[r, 5] = rho * d0, rho * d1, rho * d2
+        Jc[r, 3] = rho * d0
+        Jc[r, 4] = rho * d1
+        Jc[r, 5] = rho * d2
         for k in range(2):
-            t0 = pose[0, 0] * tangent[0, k] + pose[0, 1] * tangent[1, k] + pose[0, 2] * tangent[2, k]
-            t1 = pose[1, 0] * tangent[0, k] + pose[1, 1] * tangent[1, k] + pose[1, 2] * tangent[2, k]
-            t2 = pose[2, 0] * tangent[0, k] + pose[2, 1] * tangent[1, k] + pose[2, 2] * tangent[2, k]
+            t0 = (
+                pose[0, 0] * tangent[0, k] + pose[0, 1] * tangent[1, k] + pose[0, 2] * tangent[2, k]
+            )
+            t1 = (
+                pose[1, 0] * tangent[0, k] + pose[1, 1] * tangent[1, k] + pose[1, 2] * tangent[2, k]
+            )
+            t2 = (
+                pose[2, 0] * tangent[0, k] + pose[2, 1] * tangent[1, k] + pose[2, 2] * tangent[2, k]
+            )
             Jp[r, k] = d0 * t0 + d1 * t1 + d2 * t2
         Jp[r, 2] = d0 * pose[0, 3] + d1 * pose[1, 3] + d2 * pose[2, 3]
     return u - (K[0, 0] * x + K[0, 2]), v - (K[1, 1] * y + K[1, 2])
@@ -123,17 +151,21 @@ def _tangent(d):
     a /= np.linalg.norm(a)
     b = np.cross(d, a)
     out = np.empty((3, 2))
-    out[:, 0], out[:, 1] = a, b
+    out[:, 0] = a
+    out[:, 1] = b
     return out
 
 
 @numba.njit(cache=True)
 def _reduced_system(seen, frame, first, K, pose, points, damping):
-    """Cost, the cameras' normal equations with the points eliminated, and what gives the points' step back."""
+    """Cost, the cameras' normal equations with the points eliminated, and what gives the points'
+    step back."""
     S, g, cost = _shift_prior(K, pose)
     W = np.zeros((len(frame), 6, 3))
-    V_inverse, gp = np.zeros((len(points), 3, 3)), np.zeros((len(points), 3))
-    Jc, Jp = np.zeros((2, 6)), np.zeros((2, 3))
+    V_inverse = np.zeros((len(points), 3, 3))
+    gp = np.zeros((len(points), 3))
+    Jc = np.zeros((2, 6))
+    Jp = np.zeros((2, 3))
     for n in range(len(points)):
         V = np.zeros((3, 3))
         V[2, 2] = DEPTH_PRIOR**2
@@ -159,7 +191,9 @@ def _reduced_system(seen, frame, first, K, pose, points, damping):
 
 @numba.njit(cache=True)
 def _shift_prior(K, pose):
-    S, g, cost = np.zeros((6 * len(pose), 6 * len(pose))), np.zeros(6 * len(pose)), 0.0
+    S = np.zeros((6 * len(pose), 6 * len(pose)))
+    g = np.zeros(6 * len(pose))
+    cost = 0.0
     for t in range(len(pose)):
         hold = (SHIFT_PRIOR * K[t, 0, 0]) ** 2
         for k in range(3):
@@ -190,13 +224,19 @@ def _eliminate(frame, start, stop, W, V_inverse, gp, S, g):
         s = 6 * frame[i]
         for k in range(6):
             for m in range(3):
-                WV[k, m] = W[i, k, 0] * V_inverse[0, m] + W[i, k, 1] * V_inverse[1, m] + W[i, k, 2] * V_inverse[2, m]
+                WV[k, m] = (
+                    W[i, k, 0] * V_inverse[0, m]
+                    + W[i, k, 1] * V_inverse[1, m]
+                    + W[i, k, 2] * V_inverse[2, m]
+                )
             g[s + k] -= WV[k, 0] * gp[0] + WV[k, 1] * gp[1] + WV[k, 2] * gp[2]
         for j in range(start, stop):
             r = 6 * frame[j]
             for k in range(6):
                 for m in range(6):
-                    S[s + k, r + m] -= WV[k, 0] * W[j, m, 0] + WV[k, 1] * W[j, m, 1] + WV[k, 2] * W[j, m, 2]
+                    S[s + k, r + m] -= (
+                        WV[k, 0] * W[j, m, 0] + WV[k, 1] * W[j, m, 1] + WV[k, 2] * W[j, m, 2]
+                    )
 
 
 @numba.njit(cache=True)
@@ -219,7 +259,8 @@ def _back_substituted(frame, first, points, step, W, V_inverse, gp):
 @numba.njit(cache=True)
 def _miss(seen, frame, first, K, pose, points):
     out = np.zeros(len(frame))
-    Jc, Jp = np.zeros((2, 6)), np.zeros((2, 3))
+    Jc = np.zeros((2, 6))
+    Jp = np.zeros((2, 3))
     for n in range(len(points)):
         tangent = _tangent(points[n, :3])
         for i in range(first[n], first[n + 1]):

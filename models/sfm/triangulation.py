@@ -17,7 +17,8 @@ UNSURE = 0.1
 
 @dataclass(frozen=True)
 class DepthGuess:
-    """What is known of each track's depth beside its parallax, in the track's middle visible frame (``anchors``)."""
+    """What is known of each track's depth beside its parallax, in the track's middle visible frame
+    (``anchors``)."""
 
     depth: Float[np.ndarray, "N"]
     """z-depth in world units; NaN where nothing is known."""
@@ -50,13 +51,14 @@ def triangulate(
     flat: bool = False,
     guess: DepthGuess | None = None,
 ) -> Points:
-    """Points that minimise the robust reprojection error, in inverse depth along the track's middle ray.
+    """Points that minimise the robust reprojection error, in inverse depth along the track's middle
+    ray.
 
-    Inverse depth keeps far points and low parallax well-behaved (Civera et al., "Inverse depth parametrization
-    for monocular SLAM", 2008). A point with too little parallax to tell its depth is solved again with the
-    median of its sure neighbours as a prior, or with ``guess`` where that is surer than they are.
-    With ``flat`` all points lie at z-depth 1 of their own frame.
-    The result scales with the cameras, whatever the unit of their places.
+    Inverse depth keeps far points and low parallax well-behaved (Civera et al., "Inverse depth
+    parametrization for monocular SLAM", 2008). A point with too little parallax to tell its depth
+    is solved again with the median of its sure neighbours as a prior, or with ``guess`` where that
+    is surer than they are. With ``flat`` all points lie at z-depth 1 of their own frame. The result
+    scales with the cameras, whatever the unit of their places.
     """
     K = cameras.K.double().numpy()
     unit = 1.0 if flat else _unit(cameras.centers.double().numpy())
@@ -71,7 +73,9 @@ def triangulate(
         if guess is not None:
             start, strength = _with_guess(start, strength, guess, sigma, unit)
         unsure = strength > 0
-        xyz[unsure], *_ = _solve(xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure))
+        xyz[unsure], *_ = _solve(
+            xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure)
+        )
     agrees = _near(xy, visible, K, pose, xyz)
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     agrees &= enough
@@ -81,7 +85,8 @@ def triangulate(
 
 
 def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
-    """A likely depth of the scene: thrice the reach of the cameras' path; 1 where they stand still."""
+    """A likely depth of the scene: thrice the reach of the cameras' path; 1 where they stand
+    still."""
     middle = centers.mean(0)
     reach = np.linalg.norm(centers - middle, axis=1).max()
     return float(3 * reach) if reach > 1e-6 * np.linalg.norm(middle) else 1.0
@@ -90,7 +95,8 @@ def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
 def anchors(visible: np.ndarray) -> np.ndarray:
     """The middle visible frame of each track."""
     middle = (visible.sum(0) + 1) // 2
-    count, anchor = np.zeros(len(middle), np.int64), np.zeros(len(middle), np.int64)
+    count = np.zeros(len(middle), np.int64)
+    anchor = np.zeros(len(middle), np.int64)
     for t, seen in enumerate(visible):
         count += seen
         anchor[seen & (count == middle)] = t
@@ -100,9 +106,11 @@ def anchors(visible: np.ndarray) -> np.ndarray:
 def _neighbour_prior(
     xy: np.ndarray, anchor: np.ndarray, rho: np.ndarray, sigma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Median inverse depth of the 8 nearest sure points of the same time, and how strongly to hold to it."""
+    """Median inverse depth of the 8 nearest sure points of the same time, and how strongly to hold
+    to it."""
     sure = (sigma < UNSURE) & (rho > 0)
-    prior, strength = np.ones(len(rho)), np.zeros(len(rho))
+    prior = np.ones(len(rho))
+    strength = np.zeros(len(rho))
     if sure.sum() < 8:
         return prior, strength
     own = xy[anchor, np.arange(len(anchor))]
@@ -128,12 +136,14 @@ def _with_guess(
 
 @numba.njit(cache=True, parallel=True)
 def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
-    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera; world points, inverse depth, sigma.
+    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera; world points, inverse
+    depth, sigma.
 
     For the tracks ``chosen``: to copy theirs would take as much memory again.
     """
     xyz = np.full((len(chosen), 3), np.nan)
-    rho_out, sigma_out = np.zeros(len(chosen)), np.full(len(chosen), np.inf)
+    rho_out = np.zeros(len(chosen))
+    sigma_out = np.full(len(chosen), np.inf)
     for i in numba.prange(len(chosen)):
         n = chosen[i]
         a = anchor[n]
@@ -148,11 +158,20 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
             for k in range(3):
                 A[k, k] += damping * H[k, k] + 1e-12
             step = np.linalg.solve(A, g)
-            u_new, v_new, rho_new = u - step[0], v - step[1], max(rho - step[2], 1e-4 * prior[n])
-            H_new, g_new, cost_new = _normal_equations(u_new, v_new, rho_new, prior[n], strength[n], seen)
+            u_new = u - step[0]
+            v_new = v - step[1]
+            rho_new = max(rho - step[2], 1e-4 * prior[n])
+            H_new, g_new, cost_new = _normal_equations(
+                u_new, v_new, rho_new, prior[n], strength[n], seen
+            )
             if cost_new < cost:
                 settled = cost - cost_new < 1e-7 * cost
-                u, v, rho, H, g, cost = u_new, v_new, rho_new, H_new, g_new, cost_new
+                u = u_new
+                v = v_new
+                rho = rho_new
+                H = H_new
+                g = g_new
+                cost = cost_new
                 damping = max(0.3 * damping, 1e-9)
                 if settled:
                     break
@@ -162,7 +181,9 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
                     break
         local = np.array([u / rho, v / rho, 1.0 / rho]) - pose[a, :3, 3]
         for k in range(3):
-            xyz[i, k] = pose[a, 0, k] * local[0] + pose[a, 1, k] * local[1] + pose[a, 2, k] * local[2]
+            xyz[i, k] = (
+                pose[a, 0, k] * local[0] + pose[a, 1, k] * local[1] + pose[a, 2, k] * local[2]
+            )
         rho_out[i] = rho
         sigma_out[i] = 1.0 / (rho * np.sqrt(max(_information(H) - strength[n], 1e-300)))
     return xyz, rho_out, sigma_out
@@ -170,7 +191,8 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
 
 @numba.njit(cache=True)
 def _information(H):
-    """What the normal equations say about the inverse depth with the ray's direction unknown (Schur complement)."""
+    """What the normal equations say about the inverse depth with the ray's direction unknown (Schur
+    complement)."""
     det = H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0]
     if det < 1e-12:
         return 0.0
@@ -181,7 +203,8 @@ def _information(H):
 
 @numba.njit(cache=True)
 def _observations(xy, visible, K, pose, a, n):
-    """A row for each sighting: pose relative to the anchor camera (9 + 3), fx, fy, cx, cy, and the pixel."""
+    """A row for each sighting: pose relative to the anchor camera (9 + 3), fx, fy, cx, cy, and the
+    pixel."""
     times = np.flatnonzero(visible[:, n])
     seen = np.empty((len(times), 18))
     for row, t in enumerate(times):
@@ -194,18 +217,26 @@ def _observations(xy, visible, K, pose, a, n):
                 seen[row, 3 * i + j] = r
                 shift -= r * pose[a, j, 3]
             seen[row, 9 + i] = shift
-        seen[row, 12], seen[row, 13] = K[t, 0, 0], K[t, 1, 1]
-        seen[row, 14], seen[row, 15] = K[t, 0, 2], K[t, 1, 2]
-        seen[row, 16], seen[row, 17] = xy[t, n, 0], xy[t, n, 1]
+        seen[row, 12] = K[t, 0, 0]
+        seen[row, 13] = K[t, 1, 1]
+        seen[row, 14] = K[t, 0, 2]
+        seen[row, 15] = K[t, 1, 2]
+        seen[row, 16] = xy[t, n, 0]
+        seen[row, 17] = xy[t, n, 1]
     return seen
 
 
 @numba.njit(cache=True)
 def _normal_equations(u, v, rho, prior, strength, seen):
-    """Huber-weighted normal equations of the reprojection of (u, v, 1) / rho, and the cost, in pixels."""
-    H, g, cost = np.zeros((3, 3)), np.zeros(3), strength * (rho - prior) ** 2
-    H[2, 2], g[2] = strength, strength * (rho - prior)
-    jx, jy = np.empty(3), np.empty(3)
+    """Huber-weighted normal equations of the reprojection of (u, v, 1) / rho, and the cost, in
+    pixels."""
+    H = np.zeros((3, 3))
+    g = np.zeros(3)
+    cost = strength * (rho - prior) ** 2
+    H[2, 2] = strength
+    g[2] = strength * (rho - prior)
+    jx = np.empty(3)
+    jy = np.empty(3)
     for o in seen:
         x = o[0] * u + o[1] * v + o[2] + rho * o[9]
         y = o[3] * u + o[4] * v + o[5] + rho * o[10]
@@ -213,15 +244,19 @@ def _normal_equations(u, v, rho, prior, strength, seen):
         if z < 1e-6:
             cost += 1e4
             continue
-        ex, ey = o[12] * x / z + o[14] - o[16], o[13] * y / z + o[15] - o[17]
+        ex = o[12] * x / z + o[14] - o[16]
+        ey = o[13] * y / z + o[15] - o[17]
         e = np.sqrt(ex * ex + ey * ey)
         w = 1.0 if e < 1.0 else 1.0 / e
         cost += e * e if e < 1.0 else 2.0 * e - 1.0
         for k in range(3):
             c = k if k < 2 else 9
             stride = 3 if k < 2 else 1
-            dx, dy, dz = o[c], o[c + stride], o[c + 2 * stride]
-            jx[k], jy[k] = o[12] * (dx - x / z * dz) / z, o[13] * (dy - y / z * dz) / z
+            dx = o[c]
+            dy = o[c + stride]
+            dz = o[c + 2 * stride]
+            jx[k] = o[12] * (dx - x / z * dz) / z
+            jy[k] = o[13] * (dy - y / z * dz) / z
         for k in range(3):
             g[k] += w * (jx[k] * ex + jy[k] * ey)
             for m in range(3):
@@ -243,7 +278,8 @@ def _miss(point, seen, K, pose):
     x, y, z = _project(point, K, pose)
     if z <= 1e-9:
         return np.float32(np.inf)
-    ex, ey = K[0, 0] * x / z + K[0, 2] - seen[0], K[1, 1] * y / z + K[1, 2] - seen[1]
+    ex = K[0, 0] * x / z + K[0, 2] - seen[0]
+    ey = K[1, 1] * y / z + K[1, 2] - seen[1]
     return np.float32(np.sqrt(ex * ex + ey * ey))
 
 

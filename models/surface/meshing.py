@@ -1,4 +1,5 @@
-"""Points of one frame -> a triangle mesh of what that frame sees, past its borders, depth jumps marked."""
+"""Points of one frame -> a triangle mesh of what that frame sees, past its borders, depth jumps
+marked."""
 
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ from scipy.spatial import Delaunay, cKDTree
 JUMP_RATIO = 1.12
 """Farthest over nearest depth of a face from which it may span two surfaces."""
 FINE_JUMP_RATIO = 1.05
-"""The same where vertices are dense, so that a surface cannot change so much from one to the next."""
+"""The same where vertices are dense, so that a surface cannot change so much from one to the
+next."""
 JUMP_TRUST = 1e-3
 """Weight of a face that may span a depth jump: it closes a gap, but is no surface."""
 BORDER_TRUST = 0.03
@@ -21,12 +23,14 @@ HIDDEN_CELL = 10
 BORDER_SHARE = 0.2
 """How far the mesh reaches past the image border, as a share of the longer side."""
 SPIKE_RATIO = 1.08
-"""A point whose depth differs from every neighbour's median by more than this is a mistake of the tracks."""
+"""A point whose depth differs from every neighbour's median by more than this is a mistake of the
+tracks."""
 
 
 @dataclass(frozen=True)
 class FrameMesh:
-    """Mesh over one frame; its vertices are drawn at their projections, in this frame as in any other."""
+    """Mesh over one frame; its vertices are drawn at their projections, in this frame as in any
+    other."""
 
     xy: Float[np.ndarray, "V 2"]
     """Projected vertices in pixels of the frame; those of the border lie outside the image."""
@@ -35,18 +39,23 @@ class FrameMesh:
     faces: Int[np.ndarray, "T 3"]
     """Vertex indices."""
     trust: Float[np.ndarray, "T"]
-    """How far to believe a face: 1 for a surface, BORDER_TRUST past the points, JUMP_TRUST over a depth jump."""
+    """How far to believe a face: 1 for a surface, BORDER_TRUST past the points, JUMP_TRUST over a
+    depth jump."""
     point: Int[np.ndarray, "V"]
     """Which track each vertex belongs to; BORDER or FINE for the mesh's own vertices."""
 
 
-BORDER, FINE = -1, -2
+BORDER = -1
+FINE = -2
 """Vertices that are no track's: past the image border, and along outlines."""
 
 
-NEAR_PERCENTILE, NEAR_RATIO = 6, 0.4
-"""Few points, much nearer than all others, are slipped tracks (shadows, glints): they would hide the whole view."""
-WIDE, WIDE_RATIO = 25, 1.3
+NEAR_PERCENTILE = 6
+NEAR_RATIO = 0.4
+"""Few points, much nearer than all others, are slipped tracks (shadows, glints): they would hide
+the whole view."""
+WIDE = 25
+WIDE_RATIO = 1.3
 """A point needs a sixth of this many neighbours within this ratio of its depth."""
 
 
@@ -66,7 +75,8 @@ def build_mesh(
     Returns None where fewer than three points are left to tell a depth.
     """
     if fine is not None:
-        xy, depth = np.concatenate([xy, fine[0]]), np.concatenate([depth, fine[1]])
+        xy = np.concatenate([xy, fine[0]])
+        depth = np.concatenate([depth, fine[1]])
         point = np.concatenate([point, np.full(len(fine[0]), FINE, point.dtype)])
     margin = BORDER_SHARE * max(width, height)
     near = (np.abs(xy - [width / 2, height / 2]) < [width / 2 + margin, height / 2 + margin]).all(1)
@@ -78,12 +88,15 @@ def build_mesh(
         if len(xy) < 8:
             break
         good = ~_spikes(xy, depth)
-        xy, depth, point = xy[good], depth[good], point[good]
+        xy = xy[good]
+        depth = depth[good]
+        point = point[good]
     if len(xy) < 3:
         return None
     ring = _ring(width, height, margin)
     ring_depth = extrapolate_depth(xy, depth, ring)
-    xy, depth = np.concatenate([xy, ring]), np.concatenate([depth, ring_depth])
+    xy = np.concatenate([xy, ring])
+    depth = np.concatenate([depth, ring_depth])
     point = np.concatenate([point, np.full(len(ring), BORDER, point.dtype)])
     faces = Delaunay(xy).simplices.astype(np.int32)
     corner = depth[faces]
@@ -102,10 +115,12 @@ def hidden_points(
     width: int,
     height: int,
 ) -> Int[np.ndarray, "M"]:
-    """Points that tell what lies past the border and behind a mover: those seen nearest in time, one a cell.
+    """Points that tell what lies past the border and behind a mover: those seen nearest in time,
+    one a cell.
 
     Args:
-        gap: frames since each point was last seen, or until it will be; those inside a track's life count 0.
+        gap: frames since each point was last seen, or until it will be; those inside a track's life
+            count 0.
         mask: where something moves.
     """
     margin = BORDER_SHARE * max(width, height)
@@ -120,17 +135,23 @@ def hidden_points(
         wanted = outside | behind
     found = np.flatnonzero(wanted & ~visible & (depth > 0) & np.isfinite(xy).all(1))
     found = found[np.argsort(gap[found], kind="stable")]
-    _, chosen = np.unique(np.floor(xy[found] / HIDDEN_CELL).astype(np.int64), axis=0, return_index=True)
+    _, chosen = np.unique(
+        np.floor(xy[found] / HIDDEN_CELL).astype(np.int64), axis=0, return_index=True
+    )
     return found[chosen]
 
 
 def extrapolate_depth(
-    xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], query: Float[np.ndarray, "Q 2"], neighbours: int = 96
+    xy: Float[np.ndarray, "N 2"],
+    depth: Float[np.ndarray, "N"],
+    query: Float[np.ndarray, "Q 2"],
+    neighbours: int = 96,
 ) -> Float[np.ndarray, "Q"]:
-    """Depth at other pixels by a plane through the nearest points, not far beyond the range of their depths.
+    """Depth at other pixels by a plane through the nearest points, not far beyond the range of
+    their depths.
 
-    Inverse depth is affine in the pixel on a plane in space, so the fit is linear. A weak pull holds the plane to
-    face the camera where its points do not tell its slope.
+    Inverse depth is affine in the pixel on a plane in space, so the fit is linear. A weak pull
+    holds the plane to face the camera where its points do not tell its slope.
     """
     k = min(neighbours, len(xy))
     distance, index = cKDTree(xy).query(query, list(range(1, k + 1)))
@@ -147,7 +168,9 @@ def extrapolate_depth(
     return 1.0 / np.clip(fit, np.maximum(low - reach, 0.25 * low), high + reach)
 
 
-def _without_coincident(xy: np.ndarray, depth: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, ...]:
+def _without_coincident(
+    xy: np.ndarray, depth: np.ndarray, point: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """One point for each half pixel: nearer twins make slivers."""
     _, first = np.unique(np.floor(2 * xy).astype(np.int64), axis=0, return_index=True)
     first.sort()
@@ -155,7 +178,8 @@ def _without_coincident(xy: np.ndarray, depth: np.ndarray, point: np.ndarray) ->
 
 
 def _spikes(xy: np.ndarray, depth: np.ndarray) -> Bool[np.ndarray, "N"]:
-    """Points whose depth none of their neighbours shares, or that few share in a wider neighbourhood."""
+    """Points whose depth none of their neighbours shares, or that few share in a wider
+    neighbourhood."""
     wide = min(WIDE, len(xy))
     _, index = cKDTree(xy).query(xy, wide)
     ratio = np.abs(np.log(depth[index[:, 1:]] / depth[:, None]))

@@ -1,9 +1,11 @@
-"""CPU kernels of the rasteriser: triangle setup, scanline fill with depth test, interpolation of attributes.
+"""CPU kernels of the rasteriser: triangle setup, scanline fill with depth test, interpolation of
+attributes.
 
-Each does a range of its work, so that callers can share it out among threads (models/run/threads.py).
+Each does a range of its work, so that callers can share it out among threads
+(models/run/threads.py).
 
-No fast-math here: only while no compiler contracts or reorders sums do the two sides of a shared edge see opposite
-values, and does the plain path in torch give the same bits.
+No fast-math here: only while no compiler contracts or reorders sums do the two sides of a shared
+edge see opposite values, and does the plain path in torch give the same bits.
 """
 
 import math
@@ -26,7 +28,8 @@ def _edge(ax, ay, az, bx, by, bz):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _clipped_range(a, z, near, size):
-    """First and last pixel whose centre may lie in a triangle along one image axis; a, z: homogeneous coordinates.
+    """First and last pixel whose centre may lie in a triangle along one image axis; a, z:
+    homogeneous coordinates.
 
     The range is that of the part with depth >= near; it is padded for rounding, the edges decide.
     """
@@ -55,12 +58,18 @@ def _extent(x, y, z, width, height):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _setup(points, face, width, height, near, planes, box):
-    """One triangle: three edge functions (positive inside), inverse depth, pixel box; see setup_triangles."""
-    a, b, c = face[0], face[1], face[2]
+    """One triangle: three edge functions (positive inside), inverse depth, pixel box; see
+    setup_triangles."""
+    a = face[0]
+    b = face[1]
+    c = face[2]
     x = (points[a, 0], points[b, 0], points[c, 0])
     y = (points[a, 1], points[b, 1], points[c, 1])
     z = (points[a, 2], points[b, 2], points[c, 2])
-    box[0], box[1], box[2], box[3] = 0, -1, 0, -1
+    box[0] = 0
+    box[1] = -1
+    box[2] = 0
+    box[3] = -1
     if not (z[0] >= near or z[1] >= near or z[2] >= near):
         return
     e0 = _edge(x[1], y[1], z[1], x[2], y[2], z[2])
@@ -74,7 +83,9 @@ def _setup(points, face, width, height, near, planes, box):
         return
     sign = 1.0 if det > 0 else -1.0
     for k in range(3):
-        planes[0, k], planes[1, k], planes[2, k] = sign * e0[k], sign * e1[k], sign * e2[k]
+        planes[0, k] = sign * e0[k]
+        planes[1, k] = sign * e1[k]
+        planes[2, k] = sign * e2[k]
         planes[3, k] = ((e0[k] + e1[k]) + e2[k]) / det
     rounding = EDGE_ROUNDING * (width * height)
     planes[0, 2] += rounding * (s1 * s2)
@@ -86,10 +97,11 @@ def _setup(points, face, width, height, near, planes, box):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def setup_triangles(points, faces, begin, end, width, height, near, planes, boxes):
-    """Fills planes (T, 4, 3), affine in the pixel: three edges, inverse depth; boxes (T, 4): x0, x1, y0, y1 inclusive.
+    """Fills planes (T, 4, 3), affine in the pixel: three edges, inverse depth; boxes (T, 4): x0,
+    x1, y0, y1 inclusive.
 
-    Triangles [begin, end); points (V, 3) float64 are homogeneous image points K v. An undrawn triangle has an empty
-    box.
+    Triangles [begin, end); points (V, 3) float64 are homogeneous image points K v. An undrawn
+    triangle has an empty box.
     """
     for t in range(begin, end):
         _setup(points, faces[t], width, height, near, planes[t], boxes[t])
@@ -97,9 +109,11 @@ def setup_triangles(points, faces, begin, end, width, height, near, planes, boxe
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, boxes):
-    """setup_triangles for all faces of a mesh in world space, of whose shared vertices only those used are projected.
+    """setup_triangles for all faces of a mesh in world space, of whose shared vertices only those
+    used are projected.
 
-    image_from_world (3, 4) is K [R | t]. Returns False, with planes unfilled, where a face names no vertex.
+    image_from_world (3, 4) is K [R | t]. Returns False, with planes unfilled, where a face names no
+    vertex.
     """
     points = np.empty((len(vertices), 3))
     known = np.zeros(len(vertices), np.bool_)
@@ -110,7 +124,9 @@ def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, b
                 return False
             if not known[v]:
                 known[v] = True
-                x, y, z = np.float64(vertices[v, 0]), np.float64(vertices[v, 1]), np.float64(vertices[v, 2])
+                x = np.float64(vertices[v, 0])
+                y = np.float64(vertices[v, 1])
+                z = np.float64(vertices[v, 2])
                 for i in range(3):
                     row = image_from_world[i]
                     points[v, i] = row[0] * x + row[1] * y + row[2] * z + row[3]
@@ -120,9 +136,14 @@ def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, b
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _inside(planes, rest0, rest1, rest2, column):
-    """Whether a pixel centre passes all edges: the same sums in the same order as every other evaluation."""
+    """Whether a pixel centre passes all edges: the same sums in the same order as every other
+    evaluation."""
     px = column + 0.5
-    return planes[0, 0] * px + rest0 >= 0 and planes[1, 0] * px + rest1 >= 0 and planes[2, 0] * px + rest2 >= 0
+    return (
+        planes[0, 0] * px + rest0 >= 0
+        and planes[1, 0] * px + rest1 >= 0
+        and planes[2, 0] * px + rest2 >= 0
+    )
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -139,9 +160,11 @@ def _narrow(slope, rest, low, high):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _span(planes, py, x0, x1):
-    """First and last column of a triangle in the row with centre py; solved, and tested only where it is a close call.
+    """First and last column of a triangle in the row with centre py; solved, and tested only where
+    it is a close call.
 
-    The tested value is monotone in the column even after rounding, so the two ends decide the whole span.
+    The tested value is monotone in the column even after rounding, so the two ends decide the whole
+    span.
     """
     rest0 = planes[0, 1] * py + planes[0, 2]
     rest1 = planes[1, 1] * py + planes[1, 2]
@@ -166,22 +189,28 @@ def _span(planes, py, x0, x1):
 def draw_band(planes, boxes, near, top, nearest, face):
     """Depth test of all triangles in the rows from ``top`` on that ``face`` (rows, W) holds.
 
-    nearest (rows, W) takes the inverse depth, strictly nearer wins; nothing nearer than ``near`` is drawn.
+    nearest (rows, W) takes the inverse depth, strictly nearer wins; nothing nearer than ``near`` is
+    drawn.
 
     Faces come in order of index, so that at equal depth the lowest stays.
     """
-    bottom, limit = top + len(face), np.float32(1 / near)
+    bottom = top + len(face)
+    limit = np.float32(1 / near)
     for row in range(len(face)):
         for column in range(face.shape[1]):
-            nearest[row, column], face[row, column] = 0, -1
+            nearest[row, column] = 0
+            face[row, column] = -1
     for t in range(len(boxes)):
         if boxes[t, 2] >= bottom or boxes[t, 3] < top:
             continue
-        plane, x0, x1 = planes[t], boxes[t, 0], boxes[t, 1]
+        plane = planes[t]
+        x0 = boxes[t, 0]
+        x1 = boxes[t, 1]
         for row in range(max(boxes[t, 2], top), min(boxes[t, 3] + 1, bottom)):
             py = row + 0.5
             first, last = _span(plane, py, x0, x1)
-            slope, rest = plane[3, 0], plane[3, 1] * py + plane[3, 2]
+            slope = plane[3, 0]
+            rest = plane[3, 1] * py + plane[3, 2]
             for column in range(first, last + 1):
                 inverse = np.float32(slope * (column + 0.5) + rest)
                 if inverse > nearest[row - top, column] and inverse <= limit:
@@ -204,7 +233,9 @@ def _resolve(planes, face, top, barycentric, depth):
             px = column + 0.5
             t = face[row, column]
             if t < 0:
-                barycentric[row, column, 0] = barycentric[row, column, 1] = barycentric[row, column, 2] = 0
+                barycentric[row, column, 0] = barycentric[row, column, 1] = barycentric[
+                    row, column, 2
+                ] = 0
                 depth[row, column] = np.inf
                 continue
             plane = planes[t]
@@ -229,14 +260,21 @@ def fill(planes, boxes, near, top, bottom, face, barycentric, depth):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def interpolate(face, barycentric, faces, attributes, top, bottom, out):
-    """out (H, W, C) = sum of a face's barycentric * attribute, in rows [top, bottom); zero where empty."""
+    """out (H, W, C) = sum of a face's barycentric * attribute, in rows [top, bottom); zero where
+    empty."""
     for row in range(top, bottom):
         for column in range(face.shape[1]):
             t = face[row, column]
             if t < 0:
                 out[row, column] = 0
                 continue
-            a, b, c = faces[t, 0], faces[t, 1], faces[t, 2]
-            wa, wb, wc = barycentric[row, column, 0], barycentric[row, column, 1], barycentric[row, column, 2]
+            a = faces[t, 0]
+            b = faces[t, 1]
+            c = faces[t, 2]
+            wa = barycentric[row, column, 0]
+            wb = barycentric[row, column, 1]
+            wc = barycentric[row, column, 2]
             for k in range(attributes.shape[1]):
-                out[row, column, k] = wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
+                out[row, column, k] = (
+                    wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
+                )

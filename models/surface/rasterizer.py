@@ -1,11 +1,13 @@
 """Triangle mesh + camera -> Fragments: which face a pixel sees, where on it, and how deep.
 
-Homogeneous rasterisation: no triangle is cut at the near plane, yet those that cross the camera plane come out right.
-With p_k = K v_k and M = [p_0 p_1 p_2], a pixel centre q = (x, y, 1) meets the face where M lambda = q: it is covered
-where all lambda >= 0, its depth is z = 1 / sum(lambda), and lambda z are perspective-correct barycentrics. All of
-them are affine in the pixel. Source: Olano & Greer, "Triangle scan conversion using 2D homogeneous coordinates", 1997.
+Homogeneous rasterisation: no triangle is cut at the near plane, yet those that cross the camera
+plane come out right. With p_k = K v_k and M = [p_0 p_1 p_2], a pixel centre q = (x, y, 1) meets the
+face where M lambda = q: it is covered where all lambda >= 0, its depth is z = 1 / sum(lambda), and
+lambda z are perspective-correct barycentrics. All of them are affine in the pixel. Source: Olano &
+Greer, "Triangle scan conversion using 2D homogeneous coordinates", 1997.
 
-Two paths give the same bits: scanlines in numba (models/surface/raster_kernels.py) and plain torch, on any device.
+Two paths give the same bits: scanlines in numba (models/surface/raster_kernels.py) and plain torch,
+on any device.
 """
 
 from collections.abc import Iterator
@@ -24,8 +26,8 @@ FACE_BITS = 0x7FFFFFFF
 BANDS_PER_THREAD = 8
 """Parts of a mesh or an image for each thread, so that none waits long for the others."""
 LARGE_POOL = 16
-"""Vertices for each corner from which on it takes less to sort the corners than to look at all vertices, which in a
-long clip are those of thousands of frames."""
+"""Vertices for each corner from which on it takes less to sort the corners than to look at all
+vertices, which in a long clip are those of thousands of frames."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,11 @@ class Fragments:
     """What each pixel centre of an image sees of a mesh."""
 
     face: Int[Tensor, "H W"]
-    """int32; index of the nearest face whose projection holds the pixel centre, -1 where there is none."""
+    """int32; index of the nearest face whose projection holds the pixel centre, -1 where there is
+    none."""
     barycentric: Float[Tensor, "H W 3"]
-    """Weights b of the face's vertices v in camera space: the point seen is sum_k b_k v_k; 0 where empty."""
+    """Weights b of the face's vertices v in camera space: the point seen is sum_k b_k v_k; 0 where
+    empty."""
     depth: Float[Tensor, "H W"]
     """z of that point in camera axes, in units of the vertices; inf where empty."""
 
@@ -59,39 +63,47 @@ def rasterize(
 ) -> Fragments:
     """Draws a mesh, both sides of each face, as seen by a pinhole camera.
 
-    A pixel is covered where its centre lies in the projected face or on its border, so that faces which share an edge
-    leave no crack. The nearest face wins; at the same depth (as float32 of 1/z) the one of lower index, whatever the
-    number of threads. Faces that are wholly nearer than ``near``, seen edge-on (an image of less than about 1e-7
-    square pixels), or not finite are skipped.
+    A pixel is covered where its centre lies in the projected face or on its border, so that faces
+    which share an edge leave no crack. The nearest face wins; at the same depth (as float32 of 1/z)
+    the one of lower index, whatever the number of threads. Faces that are wholly nearer than
+    ``near``, seen edge-on (an image of less than about 1e-7 square pixels), or not finite are
+    skipped.
 
     Args:
-        vertices_cam: vertices in camera axes (x right, y down, z forward); any z, also behind the camera.
+        vertices_cam: vertices in camera axes (x right, y down, z forward); any z, also behind the
+            camera.
         faces: three vertex indices each, in either orientation.
         K: intrinsics in pixels, last row (0, 0, 1); the centre of the top-left pixel is (0.5, 0.5).
         width: image width in pixels.
         height: image height in pixels.
         near: smallest z that is drawn, absolute, in units of the vertices.
-        backend: "numba" (CPU tensors only), "torch" (any device), or "auto": numba where it can be used.
+        backend: "numba" (CPU tensors only), "torch" (any device), or "auto": numba where it can be
+            used.
         out: buffers to fill and return in place of new ones; see ``Fragments.buffers``.
 
     Raises:
-        ValueError: a face names a vertex that does not exist, sizes or ``near`` are not positive, ``out`` has
-            another shape, or the backend does not fit the device.
+        ValueError: a face names a vertex that does not exist, sizes or ``near`` are not positive,
+            ``out`` has another shape, or the backend does not fit the device.
     """
     device = vertices_cam.device
     _check(vertices_cam, faces, width, height, near)
     backend = _choose_backend(backend, device)
     out = Fragments.buffers(width, height, device) if out is None else out
     if out.face.shape != (height, width) or out.face.device != device:
-        raise ValueError(f"rasterize: out is {tuple(out.face.shape)} on {out.face.device}, not {(height, width)}")
+        raise ValueError(
+            f"rasterize: out is {tuple(out.face.shape)} on {out.face.device}, not {(height, width)}"
+        )
     faces = faces.to(device=device, dtype=torch.int64).contiguous()
     draw = _rasterize_numba if backend == "numba" else _rasterize_torch
     draw(vertices_cam.detach().to(torch.float64), K.detach(), faces, float(near), out)
     return out
 
 
-def used_vertices(faces: Int[Tensor, "T 3"], num_vertices: int) -> tuple[Int[Tensor, "U"], Int[Tensor, "T 3"]]:
-    """The vertices that faces name, in order, and the faces in terms of those: a mesh out of a shared pool.
+def used_vertices(
+    faces: Int[Tensor, "T 3"], num_vertices: int
+) -> tuple[Int[Tensor, "U"], Int[Tensor, "T 3"]]:
+    """The vertices that faces name, in order, and the faces in terms of those: a mesh out of a
+    shared pool.
 
     Raises:
         ValueError: a face names a vertex that does not exist.
@@ -108,15 +120,23 @@ def used_vertices(faces: Int[Tensor, "T 3"], num_vertices: int) -> tuple[Int[Ten
 def interpolate(
     fragments: Fragments, faces: Int[Tensor, "T 3"], attributes: Float[Tensor, "V C"]
 ) -> Float[Tensor, "H W C"]:
-    """Attributes of vertices at each pixel, perspective-correct, float32: sum_k b_k attribute_k; 0 where empty."""
+    """Attributes of vertices at each pixel, perspective-correct, float32: sum_k b_k attribute_k; 0
+    where empty."""
     _check_faces(faces, len(attributes))
     if _index_range(fragments.face)[1] >= len(faces):
         raise ValueError("interpolate: these fragments were drawn with other faces")
-    faces, attributes = faces.to(attributes.device, torch.int64), attributes.detach().to(torch.float32)
+    faces = faces.to(attributes.device, torch.int64)
+    attributes = attributes.detach().to(torch.float32)
     if attributes.device.type == "cpu":
         result = torch.empty((*fragments.face.shape, attributes.shape[1]))
-        arrays = (fragments.face, fragments.barycentric, faces.contiguous(), attributes.contiguous())
-        arrays, out = [array.numpy() for array in arrays], result.numpy()
+        arrays = (
+            fragments.face,
+            fragments.barycentric,
+            faces.contiguous(),
+            attributes.contiguous(),
+        )
+        arrays = [array.numpy() for array in arrays]
+        out = result.numpy()
         bands = split_range(len(out), _bands())
         run_tasks(lambda i: raster_kernels.interpolate(*arrays, *bands[i], out), len(bands))
         return result
@@ -138,7 +158,9 @@ def _check(vertices: Tensor, faces: Tensor, width: int, height: int, near: float
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise ValueError(f"rasterize: vertices must be (V, 3), not {tuple(vertices.shape)}")
     if width <= 0 or height <= 0 or not near > 0:
-        raise ValueError(f"rasterize: width, height and near must be positive, not {width}, {height}, {near}")
+        raise ValueError(
+            f"rasterize: width, height and near must be positive, not {width}, {height}, {near}"
+        )
     _check_faces(faces, len(vertices))
 
 
@@ -169,33 +191,47 @@ def _bands() -> int:
 
 
 def _image_points(x, y, z, K: Tensor) -> list:
-    """Homogeneous pixels K v, of arrays or tensors; sums written out, as matrix products round in their own ways."""
+    """Homogeneous pixels K v, of arrays or tensors; sums written out, as matrix products round in
+    their own ways."""
     return [x * row[0] + y * row[1] + z * row[2] for row in K.double().cpu().tolist()]
 
 
-def _rasterize_numba(vertices: Tensor, K: Tensor, faces: Tensor, near: float, out: Fragments) -> None:
+def _rasterize_numba(
+    vertices: Tensor, K: Tensor, faces: Tensor, near: float, out: Fragments
+) -> None:
     # numpy around the kernels, not torch: waking torch's own threads in between costs more than the work
     height, width = out.face.shape
     with np.errstate(invalid="ignore", over="ignore"):
         points = np.stack(_image_points(*vertices.numpy().T, K), 1)
     planes = np.empty((len(faces), 4, 3))
     boxes = np.empty((len(faces), 4), np.int32)
-    parts, bands = split_range(len(faces), _bands()), split_range(height, _bands())
+    parts = split_range(len(faces), _bands())
+    bands = split_range(height, _bands())
     fixed = width, height, near, planes, boxes
-    run_tasks(lambda i: raster_kernels.setup_triangles(points, faces.numpy(), *parts[i], *fixed), len(parts))
+    run_tasks(
+        lambda i: raster_kernels.setup_triangles(points, faces.numpy(), *parts[i], *fixed),
+        len(parts),
+    )
     buffers = (out.face.numpy(), out.barycentric.numpy(), out.depth.numpy())
     run_tasks(lambda i: raster_kernels.fill(planes, boxes, near, *bands[i], *buffers), len(bands))
 
 
-def _rasterize_torch(vertices: Tensor, K: Tensor, faces: Tensor, near: float, out: Fragments) -> None:
-    """Tests every pixel of every triangle's box; one integer key per hit orders them by depth, then by index."""
+def _rasterize_torch(
+    vertices: Tensor, K: Tensor, faces: Tensor, near: float, out: Fragments
+) -> None:
+    """Tests every pixel of every triangle's box; one integer key per hit orders them by depth, then
+    by index."""
     height, width = out.face.shape
     points = torch.stack(_image_points(*vertices.unbind(1), K), 1)
     planes, boxes = _setup_torch(points[faces], width, height, near)
     keys = torch.zeros(height * width, dtype=torch.int64, device=points.device)
     for triangle, column, row in _pixels_of_boxes(boxes):
         edges, inverse = _evaluate(planes[triangle], column, row)
-        drawn = (edges >= 0).all(1) & (inverse > 0) & (inverse <= torch.tensor(1 / near, dtype=torch.float32))
+        drawn = (
+            (edges >= 0).all(1)
+            & (inverse > 0)
+            & (inverse <= torch.tensor(1 / near, dtype=torch.float32))
+        )
         # bits of positive floats sort as the floats do
         key = (inverse.view(torch.int32).long() << 32) | (FACE_BITS - triangle)
         keys.scatter_reduce_(0, (row * width + column)[drawn], key[drawn], "amax")
@@ -223,14 +259,18 @@ def _affine(planes: Float[Tensor, "S 4 3"], column: Tensor, row: Tensor) -> Floa
     return planes[..., 0] * px.double() + (planes[..., 1] * py.double() + planes[..., 2])
 
 
-def _evaluate(planes: Tensor, column: Tensor, row: Tensor) -> tuple[Float[Tensor, "S 3"], Float[Tensor, "S"]]:
+def _evaluate(
+    planes: Tensor, column: Tensor, row: Tensor
+) -> tuple[Float[Tensor, "S 3"], Float[Tensor, "S"]]:
     values = _affine(planes, column, row)
     return values[:, :3], values[:, 3].float()
 
 
 def _pixels_of_boxes(boxes: Int[Tensor, "T 4"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yields (triangle, column, row) for all pixels of all boxes, in chunks of bounded size or one triangle."""
-    wide, high = boxes[:, 1] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 2] + 1
+    """Yields (triangle, column, row) for all pixels of all boxes, in chunks of bounded size or one
+    triangle."""
+    wide = boxes[:, 1] - boxes[:, 0] + 1
+    high = boxes[:, 3] - boxes[:, 2] + 1
     ids = ((wide > 0) & (high > 0)).nonzero()[:, 0]
     counts = (wide * high)[ids]
     chunk_of = (counts.cumsum(0) - 1) // PAIRS_PER_CHUNK
@@ -246,8 +286,11 @@ def _split(values: Tensor, chunk_of: Tensor) -> tuple[Tensor, ...]:
     return values.split(chunk_of.unique_consecutive(return_counts=True)[1].tolist())
 
 
-def _setup_torch(corners: Float[Tensor, "T 3 3"], width: int, height: int, near: float) -> tuple[Tensor, Tensor]:
-    """Planes (T, 4, 3) and boxes (T, 4) of raster_kernels.setup_triangles, in the same order of operations."""
+def _setup_torch(
+    corners: Float[Tensor, "T 3 3"], width: int, height: int, near: float
+) -> tuple[Tensor, Tensor]:
+    """Planes (T, 4, 3) and boxes (T, 4) of raster_kernels.setup_triangles, in the same order of
+    operations."""
     p0, p1, p2 = corners.unbind(1)
     edges = torch.stack([_cross(p1, p2), _cross(p2, p0), _cross(p0, p1)], 1)
     det = p0[:, 0] * edges[:, 0, 0] + p0[:, 1] * edges[:, 0, 1] + p0[:, 2] * edges[:, 0, 2]
@@ -267,15 +310,18 @@ def _setup_torch(corners: Float[Tensor, "T 3 3"], width: int, height: int, near:
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product of rounded products: swapping a and b flips the sign exactly, which keeps shared edges closed."""
+    """Cross product of rounded products: swapping a and b flips the sign exactly, which keeps
+    shared edges closed."""
     (ax, ay, az), (bx, by, bz) = a.unbind(1), b.unbind(1)
     return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
 
 
 def _clipped_range(a: Tensor, z: Tensor, near: float, size: int) -> tuple[Tensor, Tensor]:
-    """First and last pixel (T,) of the part with depth >= near along one image axis, padded for rounding."""
+    """First and last pixel (T,) of the part with depth >= near along one image axis, padded for
+    rounding."""
     front = z >= near
-    next_a, next_z = a.roll(-1, 1), z.roll(-1, 1)
+    next_a = a.roll(-1, 1)
+    next_z = z.roll(-1, 1)
     cut = (a + (near - z) / (next_z - z) * (next_a - a)) / near
     crossing = front != front.roll(-1, 1)
     candidates = torch.cat([a / z, cut], 1)

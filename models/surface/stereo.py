@@ -1,10 +1,12 @@
 """Dense depth where points do not tell it: along depth jumps, from the frames themselves.
 
-Tracked points are few and slip at outlines, so that a mesh of them alone joins a near surface to what lies behind it.
-Where the points' mesh bends, each frame is matched to four others by slanted-plane PatchMatch started from that mesh;
-what other frames' depth confirms is kept and carried to the rest along colours.
+Tracked points are few and slip at outlines, so that a mesh of them alone joins a near surface to
+what lies behind it. Where the points' mesh bends, each frame is matched to four others by
+slanted-plane PatchMatch started from that mesh; what other frames' depth confirms is kept and
+carried to the rest along colours.
 
-Sources: Bleyer, Rhemann, Rother, "PatchMatch stereo", 2011; Galliani et al. and Ma et al., see ``kernels_stereo``.
+Sources: Bleyer, Rhemann, Rother, "PatchMatch stereo", 2011; Galliani et al. and Ma et al., see
+``kernels_stereo``.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,46 +26,63 @@ LONGEST_SIDE = 480
 BASELINES = (0.03, 0.08)
 """Distances to the frames compared, before and after, as a share of the scene's depth."""
 LEAST_PARALLAX = 10.0
-"""Pixels that a point at the scene's depth must move by to a frame compared: with less, matches are noise."""
+"""Pixels that a point at the scene's depth must move by to a frame compared: with less, matches are
+noise."""
 LONGEST_SPAN = 60
 """Frames compared lie at most so far away in time."""
 LEAST_SHARED = 0.3
 """Share of a frame's points that a frame compared must see."""
-BEND, BEND_STEP = 0.04, 6
-"""Share of inverse depth by which the mesh must bend within so many pixels for its depth to be doubted."""
+BEND = 0.04
+BEND_STEP = 6
+"""Share of inverse depth by which the mesh must bend within so many pixels for its depth to be
+doubted."""
 DOUBT = 4
 """Pixels by which doubt reaches farther."""
 SWEEPS = ((9, 0.05), (5, 0.02), (3, 0.008))
-"""Pixels to the far neighbours, and the random change of inverse depth as a share of it, of each round."""
+"""Pixels to the far neighbours, and the random change of inverse depth as a share of it, of each
+round."""
 TOLERANCE = 0.02
 """Relative difference of depth up to which two frames agree on a surface."""
 CONFIRMED = 2
 """Other frames that must agree."""
-MEDIAN_RADIUS, MEDIAN_SIGMA = 5, 20.0
+MEDIAN_RADIUS = 5
+MEDIAN_SIGMA = 20.0
 """Window in pixels and colours in grey levels of the median that carries depth along colours."""
 EDGE_RATIO = 1.04
 """Ratio of neighbouring depths that is an outline."""
-EDGE_REACH, EDGE_SPACING, INNER_SPACING = 3, 2, 5
-"""Pixels to either side of an outline that have vertices at every EDGE_SPACING; others in doubt at INNER_SPACING."""
+EDGE_REACH = 3
+EDGE_SPACING = 2
+INNER_SPACING = 5
+"""Pixels to either side of an outline that have vertices at every EDGE_SPACING; others in doubt at
+INNER_SPACING."""
 _PARTS = 16
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What one frame sees where its points' mesh was in doubt, on a grid of pixels that spans the frame."""
+    """What one frame sees where its points' mesh was in doubt, on a grid of pixels that spans the
+    frame."""
 
     inverse_depth: Float[np.ndarray, "h w"]
-    """1 / z-depth in the frame's camera, in world units; that of the points' mesh where it was not in doubt."""
+    """1 / z-depth in the frame's camera, in world units; that of the points' mesh where it was not
+    in doubt."""
     doubt: Bool[np.ndarray, "h w"]
     """Where the frame itself was asked."""
 
-    def vertices(self, width: int, height: int) -> tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, "E"]]:
+    def vertices(
+        self, width: int, height: int
+    ) -> tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, "E"]]:
         """Pixels of the frame and z-depths that describe the surface, dense along outlines."""
         rows, columns = np.mgrid[: self.doubt.shape[0], : self.doubt.shape[1]]
         outline = self._near_outlines
         fine = outline & (rows % EDGE_SPACING == 0) & (columns % EDGE_SPACING == 0)
         middle = INNER_SPACING // 2
-        coarse = (rows % INNER_SPACING == middle) & (columns % INNER_SPACING == middle) & self.doubt & ~outline
+        coarse = (
+            (rows % INNER_SPACING == middle)
+            & (columns % INNER_SPACING == middle)
+            & self.doubt
+            & ~outline
+        )
         rows, columns = np.nonzero(fine | coarse)
         scale = np.array([width, height]) / self.doubt.shape[::-1]
         return (np.stack([columns, rows], 1) + 0.5) * scale, 1.0 / self.inverse_depth[rows, columns]
@@ -71,7 +90,8 @@ class Surface:
     def confirms(
         self, xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], width: int, height: int
     ) -> Bool[np.ndarray, "N"]:
-        """Which points in pixels of the frame may stay: those out of doubt, or on the surface and off its outlines."""
+        """Which points in pixels of the frame may stay: those out of doubt, or on the surface and
+        off its outlines."""
         size = np.array(self.doubt.shape[::-1])
         column, row = np.clip((xy / [width, height] * size).astype(np.int64), 0, size - 1).T
         same = np.abs(depth * self.inverse_depth[row, column] - 1) < TOLERANCE
@@ -79,7 +99,8 @@ class Surface:
 
     @cached_property
     def _near_outlines(self) -> Bool[np.ndarray, "h w"]:
-        beside, inverse = np.ones((3, 3), np.uint8), self.inverse_depth
+        beside = np.ones((3, 3), np.uint8)
+        inverse = self.inverse_depth
         jump = (cv2.dilate(inverse, beside) > EDGE_RATIO * cv2.erode(inverse, beside)) & self.doubt
         side = 2 * EDGE_REACH + 1
         return cv2.dilate(jump.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
@@ -88,9 +109,10 @@ class Surface:
 class Surfaces:
     """Gives the surface that each of the chosen frames sees; only these frames are looked at.
 
-    A frame is matched when it is first asked for, by itself or by one that is compared with it, and forgotten once
-    frames too late for that are asked for: frames asked for in order are matched once, whatever the clip's length.
-    Where the camera has moved too little for parallax to be measured, nothing is in doubt: the points' mesh stays.
+    A frame is matched when it is first asked for, by itself or by one that is compared with it, and
+    forgotten once frames too late for that are asked for: frames asked for in order are matched
+    once, whatever the clip's length. Where the camera has moved too little for parallax to be
+    measured, nothing is in doubt: the points' mesh stays.
     """
 
     def __init__(
@@ -106,12 +128,16 @@ class Surfaces:
 
         Args:
             visible: which tracks each frame sees, to tell which frames share a view.
-            starts: the inverse depth that a frame's points tell, of each pixel of ``matched_size``; 0 where none.
+            starts: the inverse depth that a frame's points tell, of each pixel of ``matched_size``;
+                0 where none.
             masks: where something moves; nothing is matched there.
         """
         size = matched_size(cameras)
-        self._small, self._cameras = _Images(frames, masks, size), cameras.resized(*size)
-        self._visible, self._starts, self._chosen = visible, starts, chosen
+        self._small = _Images(frames, masks, size)
+        self._cameras = cameras.resized(*size)
+        self._visible = visible
+        self._starts = starts
+        self._chosen = chosen
         self._found: dict[int, Surface] = {}
         self._others: dict[int, list[int]] = {}
 
@@ -131,8 +157,13 @@ class Surfaces:
             start = _filled(self._starts(t).astype(np.float32))
             others = _compared(self._cameras, self._visible, 1 / np.median(start), t, self._chosen)
             doubt = _doubt(start) & ~self._small.mask(t) & bool(others)
-            matched = _matched(self._small, self._cameras, t, others, start, doubt) if doubt.any() else start
-            self._found[t], self._others[t] = Surface(matched, doubt), others
+            matched = (
+                _matched(self._small, self._cameras, t, others, start, doubt)
+                if doubt.any()
+                else start
+            )
+            self._found[t] = Surface(matched, doubt)
+            self._others[t] = others
         return self._found[t]
 
 
@@ -146,10 +177,14 @@ class _Images:
     """Frames at the size that is matched, made when asked for."""
 
     def __init__(self, frames: np.ndarray, masks: np.ndarray | None, size: tuple[int, int]):
-        self.frames, self.masks, self.size = frames, masks, size
+        self.frames = frames
+        self.masks = masks
+        self.size = size
 
     def rgb(self, t: int) -> Float[np.ndarray, "h w 3"]:
-        return cv2.resize(self.frames[t], self.size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        return cv2.resize(self.frames[t], self.size, interpolation=cv2.INTER_AREA).astype(
+            np.float32
+        )
 
     def grey(self, t: int) -> Float[np.ndarray, "h w"]:
         return cv2.cvtColor(self.rgb(t), cv2.COLOR_RGB2GRAY)
@@ -161,7 +196,10 @@ class _Images:
     def mask(self, t: int) -> Bool[np.ndarray, "h w"]:
         if self.masks is None:
             return np.zeros(self.size[::-1], bool)
-        return cv2.resize(self.masks[t].astype(np.float32), self.size, interpolation=cv2.INTER_AREA) > 0
+        return (
+            cv2.resize(self.masks[t].astype(np.float32), self.size, interpolation=cv2.INTER_AREA)
+            > 0
+        )
 
 
 def _filled(inverse: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
@@ -179,13 +217,19 @@ def _doubt(inverse: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
         inner[BEND_STEP:-BEND_STEP] = True
         bent |= apart & np.expand_dims(inner, 1 - axis)
     side = 2 * (BEND_STEP + DOUBT) + 1
-    return cv2.dilate(bent.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
+    return (
+        cv2.dilate(
+            bent.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        )
+        > 0
+    )
 
 
 def _compared(
     cameras: Cameras, visible: Bool[np.ndarray, "F N"], depth: float, t: int, chosen: Sequence[int]
 ) -> list[int]:
-    """Frames to match frame t to: on each side in time those nearest to the wanted distances, of those that share."""
+    """Frames to match frame t to: on each side in time those nearest to the wanted distances, of
+    those that share."""
     centers = cameras.centers.double().numpy()
     away = np.linalg.norm(centers - centers[t], axis=1) / depth
     own = np.flatnonzero(visible[t])
@@ -202,8 +246,10 @@ def _compared(
 
 
 def _relative(cameras: Cameras, t: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """A (S, 3, 3) and T (S, 3): a pixel p of frame t at inverse depth r lies at A p + T r, homogeneous, in another."""
-    K, pose = cameras.K.double().numpy(), cameras.cam_from_world.double().numpy()
+    """A (S, 3, 3) and T (S, 3): a pixel p of frame t at inverse depth r lies at A p + T r,
+    homogeneous, in another."""
+    K = cameras.K.double().numpy()
+    pose = cameras.cam_from_world.double().numpy()
     rotation = pose[others, :3, :3] @ pose[t, :3, :3].T
     shift = pose[others, :3, 3] - rotation @ pose[t, :3, 3]
     A = K[others] @ rotation @ np.linalg.inv(K[t])
@@ -211,7 +257,12 @@ def _relative(cameras: Cameras, t: int, others: Sequence[int]) -> tuple[np.ndarr
 
 
 def _matched(
-    small: _Images, cameras: Cameras, t: int, others: list[int], start: np.ndarray, doubt: np.ndarray
+    small: _Images,
+    cameras: Cameras,
+    t: int,
+    others: list[int],
+    start: np.ndarray,
+    doubt: np.ndarray,
 ) -> Float[np.ndarray, "h w"]:
     """Inverse depth of frame t by PatchMatch, where it is in doubt."""
     A, T = _relative(cameras, t, others)
@@ -226,7 +277,9 @@ def _matched(
     for n, (reach, spread) in enumerate(SWEEPS):
         for colour in (0, 1):
             step = colour, reach, np.float32(spread), (t * len(SWEEPS) + n) * 2 + colour
-            run_tasks(lambda i, step=step: stereo_kernels.sweep(*state, *step, *parts[i]), len(parts))
+            run_tasks(
+                lambda i, step=step: stereo_kernels.sweep(*state, *step, *parts[i]), len(parts)
+            )
     return rho
 
 
@@ -236,8 +289,10 @@ def _cleaned(
     relative: tuple[np.ndarray, np.ndarray],
     rgb: Float[np.ndarray, "h w 3"],
 ) -> Surface:
-    """A surface with what the other frames' maps do not confirm, and all that is in doubt, smoothed along colours."""
-    count, median = np.empty(own.doubt.shape, np.int32), np.empty(own.doubt.shape, np.float32)
+    """A surface with what the other frames' maps do not confirm, and all that is in doubt, smoothed
+    along colours."""
+    count = np.empty(own.doubt.shape, np.int32)
+    median = np.empty(own.doubt.shape, np.float32)
     parts = split_range(len(count), _PARTS)
     given = own.inverse_depth, others, *relative, own.doubt, TOLERANCE
     run_tasks(lambda i: stereo_kernels.agreement(*given, *parts[i], count), len(parts))

@@ -74,7 +74,8 @@ class Room:
         return self._rows[:, 9].astype(np.int64)
 
     def solids_at(self, progress: float) -> Float[np.ndarray, "P 15"]:
-        """The table of solids at a moment; progress runs from 0 at the first frame to 1 at the last."""
+        """The table of solids at a moment; progress runs from 0 at the first frame to 1 at the
+        last."""
         rows = self._rows.copy()
         for mover in range(1, self.mover_of_solid.max() + 1):
             part = self.mover_of_solid == mover
@@ -95,10 +96,21 @@ class Room:
         return pose
 
     def _add(self, kind, center, half, materials, yaw=0.0, mover=0):
-        ids = [self._names.index(name) for name in ((materials,) * 3 if isinstance(materials, str) else materials)]
-        radius = math.hypot(*half) if kind in (BOX, ROOM) else max(half) if kind == ELLIPSOID else math.hypot(*half[1:])
+        ids = [
+            self._names.index(name)
+            for name in ((materials,) * 3 if isinstance(materials, str) else materials)
+        ]
+        radius = (
+            math.hypot(*half)
+            if kind in (BOX, ROOM)
+            else max(half)
+            if kind == ELLIPSOID
+            else math.hypot(*half[1:])
+        )
         seed = int(self._random.integers(1, 1 << 16)) * 16
-        self._solids.append([kind, *center, *half, math.cos(yaw), math.sin(yaw), mover, *ids, seed, radius])
+        self._solids.append(
+            [kind, *center, *half, math.cos(yaw), math.sin(yaw), mover, *ids, seed, radius]
+        )
 
     def _build_shell(self):
         """Wainscot, rails, beams and a pillar, standing out of the walls."""
@@ -125,8 +137,15 @@ class Room:
         for k, (x, z, half_u, half_v) in enumerate(places):
             x += self._random.uniform(-0.06, 0.06)
             self._names.append(f"poster{k}")
-            self._materials.append(_material_row(POSTER, half_u, half_v, 0, 0, 18, 18, 0.12, 0, *_PAPERS[k], "1a1a1f"))
-            self._add(BOX, (x, 2.18, z), (half_u + 0.05, 0.03, half_v + 0.05), "walnut" if k % 2 else "oak")
+            self._materials.append(
+                _material_row(POSTER, half_u, half_v, 0, 0, 18, 18, 0.12, 0, *_PAPERS[k], "1a1a1f")
+            )
+            self._add(
+                BOX,
+                (x, 2.18, z),
+                (half_u + 0.05, 0.03, half_v + 0.05),
+                "walnut" if k % 2 else "oak",
+            )
             self._add(BOX, (x, 2.165, z), (half_u, 0.03, half_v), f"poster{k}")
 
     def _build_shelf(self, x, y):
@@ -137,7 +156,8 @@ class Room:
         for z in (0.06, 0.50, 0.94, 1.38, 1.88):
             self._add(BOX, (x, y, z), (0.6, 0.18, 0.02), "oak")
         for z in (0.08, 0.52, 0.96, 1.40):
-            half, tall = self._random.uniform(0.34, 0.5), self._random.uniform(0.13, 0.175)
+            half = self._random.uniform(0.34, 0.5)
+            tall = self._random.uniform(0.13, 0.175)
             left = self._random.choice((-1.0, 1.0)) * (0.59 - half)
             self._add(BOX, (x + left, y - 0.01, z + tall), (half, 0.13, tall), "books")
         self._add(CYLINDER, (x + 0.3, y, 2.02), (0.1, 0.1, 0.12), "vase")
@@ -158,7 +178,9 @@ class Room:
     def _build_loose_things(self):
         """Rug, barrel, crates, ball, a block near the camera and a lamp post."""
         shift = self._random.uniform(-0.08, 0.08, 6)
-        self._add(BOX, (0.05 + shift[0], 0.15, 0.004), (1.45, 0.95, 0.004), "rug", yaw=0.06 + shift[1])
+        self._add(
+            BOX, (0.05 + shift[0], 0.15, 0.004), (1.45, 0.95, 0.004), "rug", yaw=0.06 + shift[1]
+        )
         self._add(CYLINDER, (0.35 + shift[2], 1.78, 0.36), (0.25, 0.25, 0.36), "barrel")
         for z in (0.1, 0.6):
             self._add(CYLINDER, (0.35 + shift[2], 1.78, z), (0.257, 0.257, 0.03), "hoop")
@@ -170,13 +192,21 @@ class Room:
         self._add(BOX, (1.5, -1.35, 0.3), (0.2, 0.2, 0.3), "stone", yaw=0.3 + shift[3])
 
     def _build_cart(self, mover):
-        """A box on four wheels with a crate and a ball on top, around the origin; solids_at puts it in its place."""
+        """A box on four wheels with a crate and a ball on top, around the origin; solids_at puts it
+        in its place."""
         self._add(BOX, (0, 0, 0.34), (0.36, 0.24, 0.2), "cart", mover=mover)
         self._add(BOX, (0, 0, 0.12), (0.40, 0.27, 0.03), "walnut", mover=mover)
         for x in (-0.27, 0.27):
             for y in (-0.29, 0.29):
                 self._add(ELLIPSOID, (x, y, 0.11), (0.11, 0.035, 0.11), "dark", mover=mover)
-        self._add(BOX, (-0.14, 0, 0.68), (0.15, 0.15, 0.14), "mosaic" if mover % 2 else "crate", yaw=0.2, mover=mover)
+        self._add(
+            BOX,
+            (-0.14, 0, 0.68),
+            (0.15, 0.15, 0.14),
+            "mosaic" if mover % 2 else "crate",
+            yaw=0.2,
+            mover=mover,
+        )
         self._add(ELLIPSOID, (0.2, 0, 0.66), (0.12, 0.12, 0.12), "vase", mover=mover)
 
 
@@ -192,7 +222,8 @@ def camera_path(num_frames: int, width: int, height: int, motion: str) -> Camera
     for s in np.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else [0.0]:
         # slow sines that share no period stand for a hand
         sway = [math.sin(7 * s), math.sin(11 * s + 1), math.sin(5 * s + 2)]
-        eye, target = [0.0, -3.3, 1.35], [0.0, 1.2, 0.78]
+        eye = [0.0, -3.3, 1.35]
+        target = [0.0, 1.2, 0.78]
         if motion == "sideways":
             eye = [-1.25 * s, -3.25 + 0.12 * sway[0], 1.35 + 0.05 * sway[1]]
             target = [-0.1 * s + 0.05 * sway[2], 1.2, 0.80 + 0.03 * sway[0]]
@@ -201,10 +232,14 @@ def camera_path(num_frames: int, width: int, height: int, motion: str) -> Camera
         up = [0.02 * sway[1] if motion != "still" else 0.0, 0.0, 1.0]
         poses.append(look_at(*(torch.tensor(v, dtype=torch.float64) for v in (eye, target, up))))
     focal = width * 5 / 6
-    K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+    K = torch.tensor(
+        [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64
+    )
     return Cameras(K.repeat(num_frames, 1, 1), torch.stack(poses), width, height)
 
 
-def _material_row(pattern, cell_u, cell_v, offset, joint, grain_u, grain_v, strength, tint, *colours) -> list:
+def _material_row(
+    pattern, cell_u, cell_v, offset, joint, grain_u, grain_v, strength, tint, *colours
+) -> list:
     linear = [(byte / 255) ** 2.2 for colour in colours for byte in bytes.fromhex(colour)]
     return [pattern, cell_u, cell_v, offset, joint, grain_u, grain_v, strength, tint, *linear]

@@ -1,6 +1,8 @@
-"""The sample clip: a rendered room with carts, and everything about it that a real clip does not tell.
+"""The sample clip: a rendered room with carts, and everything about it that a real clip does not
+tell.
 
-``python -m models.synthetic FOLDER`` writes frames, video, masks, depth, tracks, cameras and novel views.
+``python -m models.synthetic FOLDER`` writes frames, video, masks, depth, tracks, cameras and novel
+views.
 """
 
 import math
@@ -28,7 +30,8 @@ NOVEL_VIEWS = {"n1": "right", "n2": "up", "n3": "spiral"}
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """A rendered clip and its ground truth, in metres; the world's z axis points up, the floor is z = 0."""
+    """A rendered clip and its ground truth, in metres; the world's z axis points up, the floor is z
+    = 0."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
     """RGB, with noise where asked for."""
@@ -84,7 +87,8 @@ def render_room(
         raise InputError(
             f"cannot render {num_frames} frames of {width}x{height} with {num_tracks} tracks, noise {noise}"
         )
-    cameras, room = camera_path(num_frames, width, height, motion), Room(seed, num_movers)
+    cameras = camera_path(num_frames, width, height, motion)
+    room = Room(seed, num_movers)
     clean, depth, mover = _render(room, cameras, np.arange(num_frames), num_frames)
     random = np.random.default_rng([seed, 1])
     xyz, is_foreground = _follow_points(room, cameras, depth, mover, num_tracks, random)
@@ -109,7 +113,8 @@ def render_room(
 def render_views(
     cameras: Cameras, times: Times, num_frames: int = 48, seed: int = 0, num_movers: int = 1
 ) -> tuple[UInt8[np.ndarray, "F H W 3"], Float[np.ndarray, "F H W"], Bool[np.ndarray, "F H W"]]:
-    """What other cameras see of the room of a clip: images without noise, z-depth in metres, masks of the carts.
+    """What other cameras see of the room of a clip: images without noise, z-depth in metres, masks
+    of the carts.
 
     Args:
         times: frame of the clip that each camera sees, fractional ones included.
@@ -123,8 +128,9 @@ def novel_cameras(scene: SyntheticScene, kind: str) -> tuple[Cameras, Int[np.nda
     """Cameras beside the clip's own path and the frame that each of them sees.
 
     Args:
-        kind: "right" or "up": every fourth camera moved by 5 % of the mean depth along its own axis; "spiral": 12
-            cameras around the middle frame's, 3 to 8 % of the mean depth away from it.
+        kind: "right" or "up": every fourth camera moved by 5 % of the mean depth along its own
+            axis; "spiral": 12 cameras around the middle frame's, 3 to 8 % of the mean depth away
+            from it.
 
     Raises:
         InputError: kind is none of these.
@@ -137,7 +143,9 @@ def novel_cameras(scene: SyntheticScene, kind: str) -> tuple[Cameras, Int[np.nda
         offset = torch.stack([radius * angle.cos(), radius * angle.sin(), 0 * angle], 1)
     elif kind in ("right", "up"):
         times = np.arange(0, num_frames, 4)
-        offset = torch.tensor([[0.05, 0.0, 0.0] if kind == "right" else [0.0, -0.05, 0.0]], dtype=torch.float64)
+        offset = torch.tensor(
+            [[0.05, 0.0, 0.0] if kind == "right" else [0.0, -0.05, 0.0]], dtype=torch.float64
+        )
     else:
         raise InputError(f'novel view is "{kind}"; it must be "right", "up" or "spiral"')
     cameras = scene.cameras[torch.from_numpy(times)]
@@ -147,7 +155,8 @@ def novel_cameras(scene: SyntheticScene, kind: str) -> tuple[Cameras, Int[np.nda
 
 
 def write_scene(scene: SyntheticScene, folder: str | Path) -> None:
-    """Writes ``frames``, ``masks`` (where there are movers), ``video.mp4``, ``depth.npz``, ``truth.npz`` and ``novel``.
+    """Writes ``frames``, ``masks`` (where there are movers), ``video.mp4``, ``depth.npz``,
+    ``truth.npz`` and ``novel``.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -168,20 +177,28 @@ def write_scene(scene: SyntheticScene, folder: str | Path) -> None:
     }
     for name, kind in NOVEL_VIEWS.items():
         cameras, times = novel_cameras(scene, kind)
-        rgb, _, masks = render_views(cameras, times, len(scene.frames), scene.seed, scene.num_movers)
+        rgb, _, masks = render_views(
+            cameras, times, len(scene.frames), scene.seed, scene.num_movers
+        )
         write_images(folder / "novel" / name, rgb, range(len(rgb)))
         if scene.num_movers:
             write_images(folder / "novel" / f"{name}_masks", _as_images(masks), range(len(rgb)))
-        truth[f"novel_{name}_world_from_cam"], truth[f"novel_{name}_time"] = cameras.world_from_cam.numpy(), times
+        truth[f"novel_{name}_world_from_cam"] = cameras.world_from_cam.numpy()
+        truth[f"novel_{name}_time"] = times
     _write_npz(folder / "truth.npz", **truth)
 
 
 def _render(room: Room, cameras: Cameras, times: Times, num_frames: int):
     """Images (0 to 255, not rounded), z-depth and number of the cart (0: none) at pixel centres."""
-    rgb, depth, mover = [], [], []
-    intrinsics, poses = cameras.K.numpy(), cameras.world_from_cam.contiguous().numpy()
+    rgb = []
+    depth = []
+    mover = []
+    intrinsics = cameras.K.numpy()
+    poses = cameras.world_from_cam.contiguous().numpy()
     for K, pose, time in zip(intrinsics, poses, np.asarray(times, np.float64), strict=True):
-        surface, z, solid = trace(room.solids_at(_progress(time, num_frames)), K, pose, cameras.height, cameras.width)
+        surface, z, solid = trace(
+            room.solids_at(_progress(time, num_frames)), K, pose, cameras.height, cameras.width
+        )
         rgb.append(shade(room.materials, surface))
         depth.append(z)
         mover.append(room.mover_of_solid[solid].astype(np.int8))
@@ -192,13 +209,18 @@ def _progress(time: int | float, num_frames: int) -> float:
     return time / max(num_frames - 1, 1)
 
 
-def _with_noise(image: np.ndarray, noise: float, random: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+def _with_noise(
+    image: np.ndarray, noise: float, random: np.random.Generator
+) -> UInt8[np.ndarray, "H W 3"]:
     noisy = image + noise * random.standard_normal(image.shape, dtype=np.float32)
     return noisy.round().clip(0, 255).astype(np.uint8)
 
 
-def _follow_points(room: Room, cameras: Cameras, depth, mover, num_tracks: int, random: np.random.Generator):
-    """World path (F, N, 3) of points under random pixels of random frames, and whether each lies on a cart."""
+def _follow_points(
+    room: Room, cameras: Cameras, depth, mover, num_tracks: int, random: np.random.Generator
+):
+    """World path (F, N, 3) of points under random pixels of random frames, and whether each lies on
+    a cart."""
     num_frames = len(depth)
     num_foreground = num_tracks // 4 if (mover > 0).any() else 0
     pixels = [
@@ -206,15 +228,21 @@ def _follow_points(room: Room, cameras: Cameras, depth, mover, num_tracks: int, 
         for wanted, count in ((True, num_foreground), (False, num_tracks - num_foreground))
         if count
     ]
-    frame, row, column = np.unravel_index(np.concatenate([np.empty(0, np.int64), *pixels]), depth.shape)
+    frame, row, column = np.unravel_index(
+        np.concatenate([np.empty(0, np.int64), *pixels]), depth.shape
+    )
     xy = torch.from_numpy(np.stack([column, row], 1) + 0.5)
     z = torch.from_numpy(depth[frame, row, column].astype(np.float64))
     start = cameras[torch.from_numpy(frame)].unproject(xy[:, None], z[:, None])[:, 0].numpy()
     path = np.broadcast_to(start, (num_frames, *start.shape)).copy()
     for number in range(1, mover.max() + 1):
         moved = np.flatnonzero(mover[frame, row, column] == number)
-        poses = np.stack([room.mover_pose(number, _progress(f, num_frames)) for f in range(num_frames)])
-        local = np.linalg.inv(poses)[frame[moved]] @ np.c_[start[moved], np.ones(len(moved))][..., None]
+        poses = np.stack(
+            [room.mover_pose(number, _progress(f, num_frames)) for f in range(num_frames)]
+        )
+        local = (
+            np.linalg.inv(poses)[frame[moved]] @ np.c_[start[moved], np.ones(len(moved))][..., None]
+        )
         path[:, moved] = (poses[:, None] @ local)[..., :3, 0]
     return path, mover[frame, row, column] > 0
 
@@ -222,7 +250,9 @@ def _follow_points(room: Room, cameras: Cameras, depth, mover, num_tracks: int, 
 def _observe(room: Room, cameras: Cameras, xyz: Float[np.ndarray, "F N 3"]):
     """Pixel (F, N, 2) of each point and whether it is inside the image with nothing before it."""
     xy, z = (values.numpy() for values in cameras.project(torch.from_numpy(xyz)))
-    visible = (z > 0) & (xy >= 0).all(-1) & (xy[..., 0] < cameras.width) & (xy[..., 1] < cameras.height)
+    visible = (
+        (z > 0) & (xy >= 0).all(-1) & (xy[..., 0] < cameras.width) & (xy[..., 1] < cameras.height)
+    )
     for f, center in enumerate(cameras.centers.numpy()):
         solids = room.solids_at(_progress(f, len(xyz)))
         visible[f] &= unoccluded(solids, np.ascontiguousarray(center), xyz[f])

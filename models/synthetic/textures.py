@@ -1,8 +1,9 @@
-"""Procedural textures of the synthetic room: band-limited patterns with corners at several scales; numba kernels.
+"""Procedural textures of the synthetic room: band-limited patterns with corners at several scales;
+numba kernels.
 
-A material is a row of ``materials`` (M, 18): pattern, cell width and height, row offset, joint width, grain frequency
-along u and v, grain strength, tint of single cells, three linear RGB colours (two that cells mix, one of the joints).
-Lengths are metres on the surface.
+A material is a row of ``materials`` (M, 18): pattern, cell width and height, row offset, joint
+width, grain frequency along u and v, grain strength, tint of single cells, three linear RGB colours
+(two that cells mix, one of the joints). Lengths are metres on the surface.
 """
 
 import math
@@ -17,10 +18,12 @@ PLAIN, GRID, DOTS, TRIANGLES, STONES, POSTER = range(6)
 def shade(
     materials: Float[np.ndarray, "M 18"], surface: Float[np.ndarray, "H W S 8"], gamma: float = 2.2
 ) -> Float[np.ndarray, "H W 3"]:
-    """Pixels from 0 to 255 (not rounded): the mean over S samples of texture times light, gamma encoded.
+    """Pixels from 0 to 255 (not rounded): the mean over S samples of texture times light, gamma
+    encoded.
 
     Args:
-        surface: per sample material, seed, u and v on the surface, width of the sample there, light (RGB).
+        surface: per sample material, seed, u and v on the surface, width of the sample there, light
+            (RGB).
     """
     rgb = np.empty((*surface.shape[:2], 3), np.float32)
     _shade(materials, surface, 1 / gamma, rgb)
@@ -32,11 +35,17 @@ def _shade(materials, surface, power, rgb):
     height, width, samples, _ = surface.shape
     for row in prange(height):
         for column in range(width):
-            r, g, b = 0.0, 0.0, 0.0
+            r = 0.0
+            g = 0.0
+            b = 0.0
             for k in range(samples):
                 s = surface[row, column, k]
-                red, green, blue = _texture(materials, int(s[0]), float(s[2]), float(s[3]), float(s[4]), int(s[1]))
-                r, g, b = r + red * s[5], g + green * s[6], b + blue * s[7]
+                red, green, blue = _texture(
+                    materials, int(s[0]), float(s[2]), float(s[3]), float(s[4]), int(s[1])
+                )
+                r = r + red * s[5]
+                g = g + green * s[6]
+                b = b + blue * s[7]
             rgb[row, column, 0] = 255 * _clip(r / samples) ** power
             rgb[row, column, 1] = 255 * _clip(g / samples) ** power
             rgb[row, column, 2] = 255 * _clip(b / samples) ** power
@@ -70,13 +79,16 @@ def _noise(u, v, seed):
 @njit(cache=True)
 def _grain(u, v, w, fu, fv, seed):
     """Three octaves of noise around 0; an octave fades out before a sample would alias it."""
-    total, weight = 0.0, 1.0
+    total = 0.0
+    weight = 1.0
     for octave in range(3):
         fade = _clip(2 - 4 * w * max(fu, fv))
         if fade <= 0:
             break
         total += fade * weight * (_noise(u * fu, v * fv, seed + octave) - 0.5)
-        weight, fu, fv = weight * 0.7, fu * 2.3, fv * 2.3
+        weight = weight * 0.7
+        fu = fu * 2.3
+        fv = fv * 2.3
     return total
 
 
@@ -89,7 +101,9 @@ def _line(distance, half, w):
 @njit(cache=True)
 def _grid(materials, m, u, v, w, seed):
     """Bricks, tiles, planks, books: joint coverage and the cell's two indices."""
-    width, height, joint = materials[m, 1], materials[m, 2], materials[m, 4]
+    width = materials[m, 1]
+    height = materials[m, 2]
+    joint = materials[m, 4]
     v += height / 2
     j = math.floor(v / height)
     u += width * materials[m, 3] * (_hash(j, 7, seed) if materials[m, 3] > 0.6 else j % 2)
@@ -123,8 +137,12 @@ def _triangles(materials, m, u, v, w, seed):
 def _stones(materials, m, u, v, w, seed):
     """Cells around jittered centres; the joint runs where two centres are equally near."""
     size = materials[m, 1]
-    i0, j0 = math.floor(u / size), math.floor(v / size)
-    first, second, i1, j1 = 1e9, 1e9, i0, j0
+    i0 = math.floor(u / size)
+    j0 = math.floor(v / size)
+    first = 1e9
+    second = 1e9
+    i1 = i0
+    j1 = j0
     for j in range(j0 - 1, j0 + 2):
         for i in range(i0 - 1, i0 + 2):
             du = i + 0.15 + 0.7 * _hash(i, j, seed) - u / size
@@ -154,8 +172,10 @@ def _pattern(materials, m, u, v, w, seed):
 
 @njit(cache=True)
 def _poster(materials, m, u, v, w, seed, c):
-    """One colour channel of a print: overlapping discs, blocks and rings over two-tone paper, lines of type below."""
-    half_u, half_v = materials[m, 1], materials[m, 2]
+    """One colour channel of a print: overlapping discs, blocks and rings over two-tone paper, lines
+    of type below."""
+    half_u = materials[m, 1]
+    half_v = materials[m, 2]
     paper = _clip((u * 0.4 + v - half_v * (_hash(1, 1, seed) - 0.4)) / w + 0.5)
     colour = materials[m, 9 + c] * paper + materials[m, 12 + c] * (1 - paper)
     for k in range(9):
@@ -163,7 +183,9 @@ def _poster(materials, m, u, v, w, seed, c):
         dv = v - half_v * (1.2 * _hash(k, 3, seed) - 0.4)
         radius = min(half_u, half_v) * (0.12 + 0.4 * _hash(k, 4, seed))
         shape = _hash(k, 5, seed)
-        distance = math.hypot(du, dv) if shape < 0.5 else max(abs(du + 0.5 * dv), abs(dv - 0.5 * du)) / 1.1
+        distance = (
+            math.hypot(du, dv) if shape < 0.5 else max(abs(du + 0.5 * dv), abs(dv - 0.5 * du)) / 1.1
+        )
         covered = _clip((radius - distance) / w + 0.5)
         if shape < 0.2:
             covered = _line(distance - radius, radius * 0.18, w)
@@ -181,11 +203,9 @@ def _texture(materials, m, u, v, w, seed):
     """Linear RGB of a material."""
     grain = 1 + materials[m, 7] * _grain(u, v, w, materials[m, 5], materials[m, 6], seed + 11)
     if materials[m, 0] == POSTER:
-        r, g, b = (
-            _poster(materials, m, u, v, w, seed, 0),
-            _poster(materials, m, u, v, w, seed, 1),
-            _poster(materials, m, u, v, w, seed, 2),
-        )
+        r = _poster(materials, m, u, v, w, seed, 0)
+        g = _poster(materials, m, u, v, w, seed, 1)
+        b = _poster(materials, m, u, v, w, seed, 2)
         return r * grain, g * grain, b * grain
     joint, i, j = _pattern(materials, m, u, v, w, seed)
     # a cell smaller than a sample takes the mean of all cells

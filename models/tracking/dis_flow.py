@@ -1,10 +1,12 @@
-"""The stronger tracker built in: dense flow over several intervals, chained along the way that is most certain.
+"""The stronger tracker built in: dense flow over several intervals, chained along the way that is
+most certain.
 
-Chains over long intervals drift little, chains over short ones survive fast change; each point takes in each frame the
-chain whose summed error of going there and back, and likeness to the query, is best.
+Chains over long intervals drift little, chains over short ones survive fast change; each point
+takes in each frame the chain whose summed error of going there and back, and likeness to the query,
+is best.
 
-Source: Neoral, Serych, Matas, "MFT: Long-term tracking of every pixel", WACV 2024, with the learned certainty of its
-flow replaced by the forward-backward error and by the look of the point.
+Source: Neoral, Serych, Matas, "MFT: Long-term tracking of every pixel", WACV 2024, with the learned
+certainty of its flow replaced by the forward-backward error and by the look of the point.
 """
 
 from collections.abc import Iterator
@@ -27,27 +29,33 @@ FORWARD_BACKWARD_LIMIT = 0.7
 LINK_COST = 0.01
 """Squared pixels that each link adds to a chain's cost, whatever its own error."""
 UNLIKE_COST = 0.01
-"""Squared pixels that a chain's cost grows by each grey level of difference from the query's patch."""
+"""Squared pixels that a chain's cost grows by each grey level of difference from the query's
+patch."""
 SEEN = 25.0
 """Mean difference from the query's patch, in grey levels, up to which a point counts as visible."""
 LOST = 40.0
 """The same from which on a link is not taken."""
-_RADIUS, _SIGMA = 2, 1.0
+_RADIUS = 2
+_SIGMA = 1.0
 _MIN_FOR_GAIN = 32
 
 
 def dis_flow(
-    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"], fields: FlowFields | None = None
+    frames: UInt8[np.ndarray, "F H W 3"],
+    queries: Float[np.ndarray, "N 3"],
+    fields: FlowFields | None = None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Follows queries [t, x, y] both ways in time; a point that was hidden can be found again.
 
     Args:
-        fields: the clip's flow, for those that have more than one call's queries; that of this call alone if not given.
+        fields: the clip's flow, for those that have more than one call's queries; that of this call
+            alone if not given.
     """
     if fields is None:
         with FlowFields(frames) as fields:
             return dis_flow(frames, queries, fields)
-    num_frames, num_queries = len(frames), len(queries)
+    num_frames = len(frames)
+    num_queries = len(queries)
     start = queries[:, 0].astype(np.int64)
     xy = np.repeat(queries[None, :, 1:], num_frames, 0).astype(np.float32)
     visible = np.zeros((num_frames, num_queries), bool)
@@ -61,7 +69,8 @@ def dis_flow(
             xy[t, begun] = xy[t - order.step, begun]
             if coming is not None and coming[0] == t:
                 _, points, places, seen = coming
-                xy[t, points], visible[t, points] = places, seen
+                xy[t, points] = places
+                visible[t, points] = seen
                 coming = next(found, None)
     return xy, visible
 
@@ -79,12 +88,15 @@ def follow_by_flow(
         reach: frames in which the points are looked for.
         allowed: a track ends where it meets a pixel that is not.
     """
-    frames, start = fields.frames, queries[:, 0].astype(np.int64)
-    look, parts = _looks(frames, queries), []
+    frames = fields.frames
+    start = queries[:, 0].astype(np.int64)
+    look = _looks(frames, queries)
+    parts = []
     for order in (reach, reach[::-1]):
         alive = np.ones(len(queries), bool)
         for t, points, places, seen in _sweep(fields, order, queries, look):
-            points, places = points[seen], places[seen]
+            points = points[seen]
+            places = places[seen]
             if allowed is not None:
                 alive[points[~at_points(allowed[[t]], places[None])[0]]] = False
                 points, places = points[alive[points]], places[alive[points]]
@@ -105,12 +117,16 @@ class _Front:
 _Found = tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"], Bool[np.ndarray, "n"]]
 
 
-def _sweep(fields: FlowFields, order: range, queries: np.ndarray, look: np.ndarray) -> Iterator[_Found]:
-    """Carries points along one direction of time: frame, points found in it, where, and whether they look as they did.
+def _sweep(
+    fields: FlowFields, order: range, queries: np.ndarray, look: np.ndarray
+) -> Iterator[_Found]:
+    """Carries points along one direction of time: frame, points found in it, where, and whether
+    they look as they did.
 
     Only the frames that a link may span are held; the sweep ends where no point is left to carry.
     """
-    start, fronts = queries[:, 0].astype(np.int64), {}
+    start = queries[:, 0].astype(np.int64)
+    fronts = {}
     last = (start * order.step).max(initial=order[0] * order.step)
     for t in order:
         fronts.pop(t - order.step * (INTERVALS[-1] + 1), None)
@@ -121,7 +137,8 @@ def _sweep(fields: FlowFields, order: range, queries: np.ndarray, look: np.ndarr
         points = np.flatnonzero(np.isfinite(cost))
         if len(points):
             yield t, points, place[points], unlike[points] < SEEN
-        cost[start == t], place[start == t] = 0, queries[start == t, 1:]
+        cost[start == t] = 0
+        place[start == t] = queries[start == t, 1:]
         points = np.flatnonzero(np.isfinite(cost))
         if len(points):
             fronts[t] = _Front(points, place[points], cost[points])
@@ -130,11 +147,14 @@ def _sweep(fields: FlowFields, order: range, queries: np.ndarray, look: np.ndarr
 def _linked(
     fields: FlowFields, order: range, t: int, fronts: dict[int, _Front], look: np.ndarray
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"], Float[np.ndarray, "N 2"]]:
-    """Of all points: the cost of the best chain to frame t, inf without one; difference from the query; place."""
-    best, unlike = np.full(len(look), np.inf, np.float32), np.zeros(len(look))
+    """Of all points: the cost of the best chain to frame t, inf without one; difference from the
+    query; place."""
+    best = np.full(len(look), np.inf, np.float32)
+    unlike = np.zeros(len(look))
     place = np.empty((len(look), 2), np.float32)
     sources = [source for source in _sources(order, t) if source in fronts]
-    blurred, gain = _blurred(fields.frames[t]) if sources else None, np.ones(3, np.float32)
+    blurred = _blurred(fields.frames[t]) if sources else None
+    gain = np.ones(3, np.float32)
     for source in sources:
         front = fronts[source]
         there, error = _link(fields, source, t, front.xy)
@@ -146,17 +166,22 @@ def _linked(
         total = front.cost + error**2 + LINK_COST + UNLIKE_COST * differs
         won = good & (differs < LOST) & (total < best[front.points])
         won_points = front.points[won]
-        best[won_points], unlike[won_points], place[won_points] = total[won], differs[won], there[won]
+        best[won_points] = total[won]
+        unlike[won_points] = differs[won]
+        place[won_points] = there[won]
     return best, unlike, place
 
 
 def _sources(order: range, t: int) -> list[int]:
     """Frames from which a link may lead to frame t, the nearest first."""
-    return [t - order.step * interval for interval in INTERVALS if t - order.step * interval in order]
+    return [
+        t - order.step * interval for interval in INTERVALS if t - order.step * interval in order
+    ]
 
 
 def _ask_ahead(fields: FlowFields, order: range, t: int, fronts: dict[int, _Front]) -> None:
-    """Has the flow of the links to frame t computed, and of those to the next while the points of t are looked at."""
+    """Has the flow of the links to frame t computed, and of those to the next while the points of t
+    are looked at."""
     sources = [source for source in _sources(order, t) if source in fronts]
     for source in sources:
         fields.ask(source, t)
@@ -169,7 +194,8 @@ def _ask_ahead(fields: FlowFields, order: range, t: int, fronts: dict[int, _Fron
 
 
 def _link(fields: FlowFields, a: int, b: int, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in frame b of points in frame a by dense flow, and by how much the way back misses."""
+    """Positions in frame b of points in frame a by dense flow, and by how much the way back
+    misses."""
     onwards, backwards = fields.between(a, b)
     there = xy + sample(onwards, xy / fields.scale)
     back = there + sample(backwards, there / fields.scale)
@@ -194,7 +220,9 @@ def _blurred(frame: np.ndarray) -> Float[np.ndarray, "H W 3"]:
     return cv2.GaussianBlur(frame, (0, 0), _SIGMA).astype(np.float32)
 
 
-def _patches(image: Float[np.ndarray, "H W 3"], xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n P 3"]:
+def _patches(
+    image: Float[np.ndarray, "H W 3"], xy: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n P 3"]:
     """Bilinear values round points; the border repeats."""
     patches = np.empty((len(xy), (2 * _RADIUS + 1) ** 2, 3), np.float32)
     _read_patches(image, xy.astype(np.float32), patches)
@@ -207,12 +235,15 @@ def _read_patches(image, xy, patches):
     for n in range(len(xy)):
         x = min(max(xy[n, 0] - np.float32(0.5), np.float32(-width)), np.float32(2 * width))
         y = min(max(xy[n, 1] - np.float32(0.5), np.float32(-height)), np.float32(2 * height))
-        left, top = int(np.floor(x)), int(np.floor(y))
-        right, below = x - np.float32(left), y - np.float32(top)
+        left = int(np.floor(x))
+        top = int(np.floor(y))
+        right = x - np.float32(left)
+        below = y - np.float32(top)
         weights = (1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below
         place = 0
         for dy in range(-_RADIUS, _RADIUS + 1):
-            above, under = min(max(top + dy, 0), height - 1), min(max(top + dy + 1, 0), height - 1)
+            above = min(max(top + dy, 0), height - 1)
+            under = min(max(top + dy + 1, 0), height - 1)
             for dx in range(-_RADIUS, _RADIUS + 1):
                 a, b = min(max(left + dx, 0), width - 1), min(max(left + dx + 1, 0), width - 1)
                 for c in range(3):
@@ -227,7 +258,8 @@ def _read_patches(image, xy, patches):
 
 @numba.njit(cache=True, nogil=True)
 def _differences(look, points, patches, gain):
-    """Mean absolute difference of the points' patches, brightened by gain, from those of their queries."""
+    """Mean absolute difference of the points' patches, brightened by gain, from those of their
+    queries."""
     difference = np.empty(len(points), np.float32)
     for n in range(len(points)):
         total = np.float32(0)
@@ -239,7 +271,8 @@ def _differences(look, points, patches, gain):
 
 
 def _gain(look: np.ndarray, patch: np.ndarray) -> Float[np.ndarray, "3"]:
-    """By how much the exposure has changed since the queries, so that a camera that adapts hides no point."""
+    """By how much the exposure has changed since the queries, so that a camera that adapts hides no
+    point."""
     if len(look) < _MIN_FOR_GAIN:
         return np.ones(3, np.float32)
     ratio = np.median((look.mean(1) + 4) / (patch.mean(1) + 4), 0)

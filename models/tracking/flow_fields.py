@@ -1,4 +1,5 @@
-"""Flow between the frames of a clip, both ways, computed once a pair and kept aside while there is room."""
+"""Flow between the frames of a clip, both ways, computed once a pair and kept aside while there is
+room."""
 
 import math
 import os
@@ -13,18 +14,22 @@ from jaxtyping import Float, Float16, UInt8
 from models.tracking.optical_flow import fine_flow, grey
 
 ROOM = 1 << 30
-"""Bytes of disk that fields may take; past that those used longest ago are dropped, and computed again if need be."""
+"""Bytes of disk that fields may take; past that those used longest ago are dropped, and computed
+again if need be."""
 AHEAD = 16
-"""Pairs whose flow may be asked for and not taken yet; past that those asked first are put aside."""
+"""Pairs whose flow may be asked for and not taken yet; past that those asked first are put
+aside."""
 _Pair = tuple[int, int]
 
 
 class FlowFields:
-    """Where points of one frame are in another, from dense flow computed ahead by threads and kept in a temporary file.
+    """Where points of one frame are in another, from dense flow computed ahead by threads and kept
+    in a temporary file.
 
-    Fields are kept at half the frames' size and in half precision: what that loses is far below the flow's own error.
-    Memory does not grow with the clip's length, nor does the file past ``room`` bytes. Sweeps that turn round at the
-    ends of the clip find again what they read last, however little room there is.
+    Fields are kept at half the frames' size and in half precision: what that loses is far below the
+    flow's own error. Memory does not grow with the clip's length, nor does the file past ``room``
+    bytes. Sweeps that turn round at the ends of the clip find again what they read last, however
+    little room there is.
     """
 
     def __init__(self, frames: UInt8[np.ndarray, "F H W 3"], room: int = ROOM):
@@ -53,8 +58,11 @@ class FlowFields:
             self._shelf.put(early, self._coming.pop(early).result())
         self._coming[pair] = self._pool.submit(self._compute, pair)
 
-    def between(self, a: int, b: int) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]:
-        """Flow from frame a to b, and that from b to a; both in the frames' pixels, on fields of half their size."""
+    def between(
+        self, a: int, b: int
+    ) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]:
+        """Flow from frame a to b, and that from b to a; both in the frames' pixels, on fields of
+        half their size."""
         pair = min(a, b), max(a, b)
         self.ask(*pair)
         coming = self._coming.pop(pair, None)
@@ -67,7 +75,9 @@ class FlowFields:
     def _compute(self, pair: _Pair) -> Float16[np.ndarray, "2 h w 2"]:
         a, b = (grey(self.frames[t]) for t in pair)
         both = fine_flow(a, b), fine_flow(b, a)
-        return np.stack([cv2.resize(f, self.size, interpolation=cv2.INTER_AREA) for f in both]).astype(np.float16)
+        return np.stack(
+            [cv2.resize(f, self.size, interpolation=cv2.INTER_AREA) for f in both]
+        ).astype(np.float16)
 
 
 class _Shelf:
@@ -77,8 +87,10 @@ class _Shelf:
     """
 
     def __init__(self, shape: tuple[int, ...], room: int):
-        self.shape, self.size = shape, np.dtype(np.float16).itemsize * math.prod(shape)
-        self.slots, self.file = room // self.size, None
+        self.shape = shape
+        self.size = np.dtype(np.float16).itemsize * math.prod(shape)
+        self.slots = room // self.size
+        self.file = None
         self.slot: OrderedDict[_Pair, int] = OrderedDict()
 
     def __contains__(self, pair: _Pair) -> bool:

@@ -1,7 +1,8 @@
 """The tracker built in: Lucas-Kanade from frame to frame, started from a quick dense flow.
 
-Source: Bouguet, "Pyramidal implementation of the affine Lucas Kanade feature tracker", 2001 (OpenCV's). On luma: colour
-helps on rendered frames, but in real video it is mostly noise and shortens tracks.
+Source: Bouguet, "Pyramidal implementation of the affine Lucas Kanade feature tracker", 2001
+(OpenCV's). On luma: colour helps on rendered frames, but in real video it is mostly noise and
+shortens tracks.
 """
 
 import cv2
@@ -22,9 +23,11 @@ def lucas_kanade(
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
     """Follows queries [t, x, y] both ways in time; a track ends where the way back does not agree.
 
-    Past its end a point drifts with the dense flow, as a guess at where it is, and is not visible again.
+    Past its end a point drifts with the dense flow, as a guess at where it is, and is not visible
+    again.
     """
-    num_frames, num_queries = len(frames), len(queries)
+    num_frames = len(frames)
+    num_queries = len(queries)
     start = queries[:, 0].astype(np.int64)
     xy = np.repeat(queries[None, :, 1:], num_frames, 0).astype(np.float32)
     visible = np.zeros((num_frames, num_queries), bool)
@@ -34,12 +37,16 @@ def lucas_kanade(
     return xy, visible
 
 
-def _sweep(frames: np.ndarray, order: range, start: np.ndarray, xy: np.ndarray, visible: np.ndarray) -> None:
+def _sweep(
+    frames: np.ndarray, order: range, start: np.ndarray, xy: np.ndarray, visible: np.ndarray
+) -> None:
     """Carries points along one direction of time, writing into xy and visible."""
-    step, corner = order.step, np.array(frames.shape[2:0:-1]) - np.float32(0.5)
+    step = order.step
+    corner = np.array(frames.shape[2:0:-1]) - np.float32(0.5)
     following = grey(frames[order[0]])
     for t in order[:-1]:
-        current, following = following, grey(frames[t + step])
+        current = following
+        following = grey(frames[t + step])
         begun = np.flatnonzero(start <= t if step > 0 else start >= t)
         if len(begun) == 0:
             continue
@@ -51,10 +58,13 @@ def _sweep(frames: np.ndarray, order: range, start: np.ndarray, xy: np.ndarray, 
         visible[t + step, begun[alive]] = good
 
 
-def _step(a: np.ndarray, b: np.ndarray, xy: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _step(
+    a: np.ndarray, b: np.ndarray, xy: np.ndarray, guess: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """One frame onwards: positions in b of points in a, and whether the way back agrees.
 
-    Most points need only the finest level from the guess, a third of the work; the rest go through the pyramid.
+    Most points need only the finest level from the guess, a third of the work; the rest go through
+    the pyramid.
     """
     if len(xy) == 0:
         return xy, np.zeros(0, bool)
@@ -69,7 +79,11 @@ def _step(a: np.ndarray, b: np.ndarray, xy: np.ndarray, guess: np.ndarray) -> tu
 def _there_and_back(
     a: np.ndarray, b: np.ndarray, xy: np.ndarray, guess: np.ndarray, levels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    settings = {"winSize": (WINDOW, WINDOW), "criteria": _STOP, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+    settings = {
+        "winSize": (WINDOW, WINDOW),
+        "criteria": _STOP,
+        "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+    }
     source = xy - np.float32(0.5)  # OpenCV puts (0, 0) at the centre of the top-left pixel
     start = (guess - np.float32(0.5)).astype(np.float32)
     there, found, _ = cv2.calcOpticalFlowPyrLK(a, b, source, start, maxLevel=levels, **settings)

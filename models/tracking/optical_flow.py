@@ -18,11 +18,14 @@ def grey(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
     return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
-def fine_flow(a: UInt8[np.ndarray, "H W"], b: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
+def fine_flow(
+    a: UInt8[np.ndarray, "H W"], b: UInt8[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W 2"]:
     """Where each pixel of a went in b, in pixels.
 
-    Source: Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016, with variational refinement.
-    OpenCV's presets stop at half the size; the whole size is much more exact, and sparser patches pay for part of it.
+    Source: Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016, with
+    variational refinement. OpenCV's presets stop at half the size; the whole size is much more
+    exact, and sparser patches pay for part of it.
     """
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     method.setFinestScale(0)
@@ -32,7 +35,9 @@ def fine_flow(a: UInt8[np.ndarray, "H W"], b: UInt8[np.ndarray, "H W"]) -> Float
     return _calculated(method, a, b)
 
 
-def coarse_flow(a: UInt8[np.ndarray, "H W"], b: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
+def coarse_flow(
+    a: UInt8[np.ndarray, "H W"], b: UInt8[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W 2"]:
     """A quick guess at ``fine_flow``, good to a pixel or two where the motion is smooth."""
     size = max(1, a.shape[1] // _COARSE), max(1, a.shape[0] // _COARSE)
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (a, b)]
@@ -47,7 +52,9 @@ def _calculated(method: cv2.DISOpticalFlow, a: np.ndarray, b: np.ndarray) -> np.
     return method.calc(a, b, None)
 
 
-def sample(field: Float[np.ndarray, "H W C"], xy: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n C"]:
+def sample(
+    field: Float[np.ndarray, "H W C"], xy: Float[np.ndarray, "*n 2"]
+) -> Float[np.ndarray, "*n C"]:
     """Bilinear values of an image or field at points; the border repeats."""
     at = xy.astype(np.float32) - np.float32(0.5)
     flat = at.reshape(-1, 2)

@@ -1,4 +1,5 @@
-"""Tracks while they are grown: sightings alone, in a long clip a small part of all frames times all points."""
+"""Tracks while they are grown: sightings alone, in a long clip a small part of all frames times all
+points."""
 
 from dataclasses import dataclass
 
@@ -26,16 +27,22 @@ class Sightings:
 
     @staticmethod
     def gathered(
-        parts: list[tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]], num_tracks: int, num_frames: int
+        parts: list[tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"]]],
+        num_tracks: int,
+        num_frames: int,
     ) -> "Sightings":
-        """From frames, the tracks seen in them and where, in any order; no track twice in a frame."""
+        """From frames, the tracks seen in them and where, in any order; no track twice in a
+        frame."""
         count = np.zeros(num_tracks, np.int64)
         for _, tracks, _ in parts:
             count[tracks] += 1
         first = np.concatenate([[0], np.cumsum(count)])
-        xy, frame, row = np.empty((first[-1], 2), np.float32), np.empty(first[-1], np.int32), first[:-1].copy()
+        xy = np.empty((first[-1], 2), np.float32)
+        frame = np.empty(first[-1], np.int32)
+        row = first[:-1].copy()
         for t, tracks, places in sorted(parts, key=lambda part: part[0]):
-            xy[row[tracks]], frame[row[tracks]] = places, t
+            xy[row[tracks]] = places
+            frame[row[tracks]] = t
             row[tracks] += 1
         return Sightings(xy, frame, first, num_frames)
 
@@ -57,36 +64,47 @@ class Sightings:
     def chosen(self, tracks: Int[np.ndarray, "n"]) -> "Sightings":
         """Some of the tracks, in the given order."""
         first = np.concatenate([[0], np.cumsum(self.length[tracks])])
-        rows = np.arange(first[-1]) + np.repeat(self.first[tracks] - first[:-1], self.length[tracks])
+        rows = np.arange(first[-1]) + np.repeat(
+            self.first[tracks] - first[:-1], self.length[tracks]
+        )
         return Sightings(self.xy[rows], self.frame[rows], first, self.num_frames)
 
     def dense(self) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
-        """Positions, where a track is not seen those of its last sighting (or its first), and visibility."""
+        """Positions, where a track is not seen those of its last sighting (or its first), and
+        visibility."""
         return dense_tracks([(np.arange(len(self.length)), self)], len(self.length))
 
 
 def dense_tracks(
     parts: list[tuple[Int[np.ndarray, "n"], Sightings]], num_tracks: int
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
-    """``Sightings.dense`` of tracks in parts, each with the numbers of its tracks among all; the list is emptied."""
+    """``Sightings.dense`` of tracks in parts, each with the numbers of its tracks among all; the
+    list is emptied."""
     num_frames = parts[0][1].num_frames
-    xy, visible = np.zeros((num_frames, num_tracks, 2), np.float32), np.zeros((num_frames, num_tracks), bool)
+    xy = np.zeros((num_frames, num_tracks, 2), np.float32)
+    visible = np.zeros((num_frames, num_tracks), bool)
     while parts:
         numbers, part = parts.pop()
         track = np.repeat(numbers, part.length)
-        xy[part.frame, track], visible[part.frame, track] = part.xy, True
+        xy[part.frame, track] = part.xy
+        visible[part.frame, track] = True
     _hold(xy, visible)
     return xy, visible
 
 
 @numba.njit(cache=True)
 def _seen(xy, visible, first):
-    """Positions and frames of all sightings, track by track; numpy's indices of them would take twice as much."""
-    out, frame, row = np.empty((first[-1], 2), xy.dtype), np.empty(first[-1], np.int32), first[:-1].copy()
+    """Positions and frames of all sightings, track by track; numpy's indices of them would take
+    twice as much."""
+    out = np.empty((first[-1], 2), xy.dtype)
+    frame = np.empty(first[-1], np.int32)
+    row = first[:-1].copy()
     for t in range(len(visible)):
         for n in range(visible.shape[1]):
             if visible[t, n]:
-                out[row[n], 0], out[row[n], 1], frame[row[n]] = xy[t, n, 0], xy[t, n, 1], t
+                out[row[n], 0] = xy[t, n, 0]
+                out[row[n], 1] = xy[t, n, 1]
+                frame[row[n]] = t
                 row[n] += 1
     return out, frame
 

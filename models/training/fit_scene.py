@@ -1,4 +1,5 @@
-"""A clip with its tracks -> a trained scene: meshes, training pixels, and a colour field fitted to each layer."""
+"""A clip with its tracks -> a trained scene: meshes, training pixels, and a colour field fitted to
+each layer."""
 
 import math
 from collections.abc import Callable
@@ -82,7 +83,9 @@ def train_scene(
         checkpoint: where training that was stopped goes on from.
         watcher: shows the scene while it is trained.
     """
-    tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
+    tracks = inputs.tracks
+    frames = inputs.frames
+    masks = inputs.masks
     training = sorted(set(range(len(frames))) - set(inputs.held_out))
     fitting = _Fitting(seed, device, checkpoint, watcher)
     exposure = _exposure(inputs, training)
@@ -90,31 +93,46 @@ def train_scene(
     if inputs.movers is None or masks is None:
         return scene, history
     return_freed()
-    bars, movers = stage_bars(), inputs.unread_tracks("foreground")
+    bars = stage_bars()
+    movers = inputs.unread_tracks("foreground")
     moving = MovingMeshPipeline.from_tracks(movers, masks, training, partial(bars, "mover meshes"))
     del movers  # and with them the memory of all that was looked at
     if not moving.meshes:
         return scene, history
     drawn = {"generator": fitting.random, "progress": partial(bars, "mover pixels")}
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure, **drawn)
-    renderer = fitting.renderer(*canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES)
+    renderer = fitting.renderer(
+        *canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES
+    )
     scene = replace(scene, moving=MovingLayer(moving, renderer))
     seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds
-    schedule = replace(schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds)
+    schedule = replace(
+        schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds
+    )
     fitting.fit("movers", scene, renderer, pixels, None, schedule)
     return scene, history
 
 
 def _background(
-    inputs: ClipInputs, training: list[int], exposure: Exposure, schedule: Schedule, fitting: "_Fitting"
+    inputs: ClipInputs,
+    training: list[int],
+    exposure: Exposure,
+    schedule: Schedule,
+    fitting: "_Fitting",
 ) -> tuple[Scene, History]:
     """The scene without movers, trained; the pixels that it was trained on are not kept."""
-    tracks, frames, masks = inputs.tracks, inputs.frames, inputs.masks
+    tracks = inputs.tracks
+    frames = inputs.frames
+    masks = inputs.masks
     meshes, renderer, pixels = _prepared(inputs, training, exposure, fitting)
     return_freed()
     scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
-    scored = partial(score_heldout, scene, frames, masks, inputs.held_out) if inputs.held_out else None
-    return scene, fitting.fit("background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored)
+    scored = (
+        partial(score_heldout, scene, frames, masks, inputs.held_out) if inputs.held_out else None
+    )
+    return scene, fitting.fit(
+        "background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored
+    )
 
 
 def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:
@@ -125,7 +143,8 @@ def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:
 def _prepared(
     inputs: ClipInputs, training: list[int], exposure: Exposure, fitting: "_Fitting"
 ) -> tuple[TriangleMeshPipeline, WorldSpaceTrianglePipeline, TrainingPixels]:
-    """The background's meshes, what is trained and what it learns from; the grown masks needed here are not kept."""
+    """The background's meshes, what is trained and what it learns from; the grown masks needed here
+    are not kept."""
     grown = None if inputs.masks is None else dilate(inputs.masks, MASK_MARGIN)
     meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
     box = normalization(meshes.cameras, meshes.vertices[meshes.used])
@@ -136,28 +155,52 @@ def _prepared(
 
 
 def _meshes(
-    tracks: Tracks, frames: np.ndarray, masks: np.ndarray | None, grown: np.ndarray | None, training: list[int]
+    tracks: Tracks,
+    frames: np.ndarray,
+    masks: np.ndarray | None,
+    grown: np.ndarray | None,
+    training: list[int],
 ) -> TriangleMeshPipeline:
-    """Meshes of the tracks, and with them as a start those whose outlines the frames themselves tell."""
-    coarse = TriangleMeshPipeline.from_tracks(tracks, tqdm(training, desc="coarse meshes", unit="frame"), masks)
+    """Meshes of the tracks, and with them as a start those whose outlines the frames themselves
+    tell."""
+    coarse = TriangleMeshPipeline.from_tracks(
+        tracks, tqdm(training, desc="coarse meshes", unit="frame"), masks
+    )
     framed = tqdm(coarse.faces, desc="meshes", unit="frame")
     width, height = matched_size(tracks.cameras)
     starts = partial(coarse.inverse_depth, width=width, height=height)
-    surface_of = Surfaces(frames, tracks.cameras, tracks.visible.numpy(), starts, list(coarse.faces), grown)
+    surface_of = Surfaces(
+        frames, tracks.cameras, tracks.visible.numpy(), starts, list(coarse.faces), grown
+    )
     return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of)
 
 
 class _Fitting:
     """What training of all layers shares."""
 
-    def __init__(self, seed: int, device: torch.device, checkpoint: Checkpoint | None, watcher: Watcher | None):
-        self.seed, self.device, self.checkpoint, self.watcher = seed, device, checkpoint, watcher
+    def __init__(
+        self,
+        seed: int,
+        device: torch.device,
+        checkpoint: Checkpoint | None,
+        watcher: Watcher | None,
+    ):
+        self.seed = seed
+        self.device = device
+        self.checkpoint = checkpoint
+        self.watcher = watcher
         self.random = np.random.default_rng(seed)
 
     def renderer(
-        self, to_box: Float[Tensor, "4 4"], finest: int, num_pixels: int, cameras: Cameras, fineness: Changes = CHANGES
+        self,
+        to_box: Float[Tensor, "4 4"],
+        finest: int,
+        num_pixels: int,
+        cameras: Cameras,
+        fineness: Changes = CHANGES,
     ) -> WorldSpaceTrianglePipeline:
-        """An untrained colour field over the box that ``to_box`` maps to, with room for so many training pixels.
+        """An untrained colour field over the box that ``to_box`` maps to, with room for so many
+        training pixels.
 
         Args:
             cameras: of the clip; colours may depend on the place of the camera and the time.
@@ -167,7 +210,9 @@ class _Fitting:
         entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
         grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
         cells = max(LEAST_CHANGE_CELLS, round(fineness.cells * finest))
-        changes = HashGrid(fineness.levels, log2_entries=entries, finest_resolution=cells, generator=generator)
+        changes = HashGrid(
+            fineness.levels, log2_entries=entries, finest_resolution=cells, generator=generator
+        )
         field = ColorField(grid, generator=generator, code_width=Viewpoints.WIDTH, changes=changes)
         viewpoints = Viewpoints.of(cameras, 2 / (fineness.frames * cells))
         return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(self.device)
@@ -182,7 +227,8 @@ class _Fitting:
         schedule: Schedule,
         scored: Callable[[], float] | None = None,
     ) -> History:
-        """Trains one layer's renderer on its pixels under a progress bar, and shows the scene meanwhile."""
+        """Trains one layer's renderer on its pixels under a progress bar, and shows the scene
+        meanwhile."""
         if self.watcher is not None:
             self.watcher.show(scene)
         with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=_BAR) as bar:

@@ -1,4 +1,5 @@
-"""What demo_pipeline.py works on, read and checked: track files, the frames they were made on, and masks."""
+"""What demo_pipeline.py works on, read and checked: track files, the frames they were made on, and
+masks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +35,8 @@ class ClipInputs:
     """Where all of it came from, for ``stages.fingerprint``."""
 
     def unread_tracks(self, layer: str = "background") -> Tracks:
-        """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory with them."""
+        """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory
+        with them."""
         tracks = load_tracks(self.files[layer])
         # Of its own memory: whoever keeps the cameras would keep all of the file that was looked at.
         return replace(tracks, K=tracks.K.clone(), world_from_cam=tracks.world_from_cam.clone())
@@ -50,7 +52,8 @@ def load_inputs(
     """Reads it all.
 
     Args:
-        foreground_path: foreground_points.pt beside the background's, where there is one, if not given.
+        foreground_path: foreground_points.pt beside the background's, where there is one, if not
+            given.
         video_path: the clip; the one that the track file names if not given.
         holdout_every: see ``held_out_frames``.
         memory: bytes to stay within, see ``read_video``.
@@ -60,27 +63,38 @@ def load_inputs(
     """
     tracks = load_tracks(background_path)
     if tracks.layer != "background":
-        raise InputError(f"{background_path}: holds the {tracks.layer} layer; give a background track file")
+        raise InputError(
+            f"{background_path}: holds the {tracks.layer} layer; give a background track file"
+        )
     if video_path is None and not tracks.video_path:
-        raise InputError(f"{background_path}: does not say which clip it was made from; give --video_path")
-    clip, masks = video_path or Path(tracks.video_path), background_path.parent / "masks"
+        raise InputError(
+            f"{background_path}: does not say which clip it was made from; give --video_path"
+        )
+    clip = video_path or Path(tracks.video_path)
+    masks = background_path.parent / "masks"
     beside = foreground_path or background_path.parent / "foreground_points.pt"
     return ClipInputs(
         tracks=tracks,
         frames=_frames(clip, tracks, background_path, memory),
         masks=_masks(masks, tracks),
-        movers=_movers(beside, tracks, background_path) if foreground_path or beside.is_file() else None,
+        movers=_movers(beside, tracks, background_path)
+        if foreground_path or beside.is_file()
+        else None,
         held_out=held_out_frames(len(tracks), holdout_every),
         files={"clip": clip, "masks": masks, "background": background_path, "foreground": beside},
     )
 
 
-def _frames(clip: Path, tracks: Tracks, background_path: Path, memory: int | None) -> UInt8[np.ndarray, "F H W 3"]:
+def _frames(
+    clip: Path, tracks: Tracks, background_path: Path, memory: int | None
+) -> UInt8[np.ndarray, "F H W 3"]:
     """The frames that the tracks were made on."""
     indices = tracks.frame_indices.numpy()
     stride = max(1, int(np.gcd.reduce(indices)))
     longer = max(tracks.width, tracks.height)
-    video = read_video(clip, int(indices[-1]) // stride + 1, stride, longer, keep=indices, memory=memory)
+    video = read_video(
+        clip, int(indices[-1]) // stride + 1, stride, longer, keep=indices, memory=memory
+    )
     if len(video) != len(tracks) or (video.width, video.height) != (tracks.width, tracks.height):
         raise InputError(
             f"{clip}: gives {len(video)} frames {video.width}x{video.height}, but {background_path} was made "
@@ -97,10 +111,17 @@ def _masks(folder: Path, tracks: Tracks) -> Bool[np.ndarray, "F H W"] | None:
 
 def _movers(path: Path, background: Tracks, background_path: Path) -> Tracks | None:
     tracks = load_tracks(path)
-    if len(tracks) != len(background) or (tracks.width, tracks.height) != (background.width, background.height):
-        raise InputError(f"{path}: was made from another clip than {background_path}; make both again")
+    if len(tracks) != len(background) or (tracks.width, tracks.height) != (
+        background.width,
+        background.height,
+    ):
+        raise InputError(
+            f"{path}: was made from another clip than {background_path}; make both again"
+        )
     if tracks.num_tracks and (tracks.canonical is None or tracks.label is None):
-        raise InputError(f"{path}: has no canonical coordinates and labels; make it with foreground_points.py")
+        raise InputError(
+            f"{path}: has no canonical coordinates and labels; make it with foreground_points.py"
+        )
     return tracks if tracks.num_tracks else None
 
 
@@ -124,6 +145,7 @@ def check_same_clip(scene: Scene, path: Path, tracks: Tracks, background_path: P
 
 
 def needed_memory(frames: UInt8[np.ndarray, "F H W 3"]) -> int:
-    """About how many bytes training holds: the program and the fields, frames and masks, and the training pixels."""
+    """About how many bytes training holds: the program and the fields, frames and masks, and the
+    training pixels."""
     pixels = frames[..., 0].size
     return BASE_MEMORY + 8 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)

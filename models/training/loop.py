@@ -27,13 +27,15 @@ from models.training.refinement import REFINED_FROM, PlainRefinement, Refinement
 FINAL_RATE = 0.03
 """Learning rate at the end, as a share of that at the start."""
 LEAST_WEIGHT = 1.0
-"""Weight of a pixel whose face is hardly trusted: it counts only where nothing else says what is there."""
+"""Weight of a pixel whose face is hardly trusted: it counts only where nothing else says what is
+there."""
 SCORED = (0.1, 0.25, 0.5, 0.75)
 """Shares of the training after which held-out frames are scored; they are at the end too."""
 HOLD_SHARE = 0.2
 """Share of the training in which the learning rate stays at its start."""
 UNCHANGED = 0.2
-"""Share of a batch that is learned without what changes with time, which counts less off the path."""
+"""Share of a batch that is learned without what changes with time, which counts less off the
+path."""
 RECORD_STEPS = 20
 """Steps between points of the training curve."""
 
@@ -82,17 +84,20 @@ def train(
     layer: str = "background",
     heldout_psnr: Callable[[], float] | None = None,
 ) -> History:
-    """Fits the colour field to the training pixels, at the points where their rays meet the mesh, and the mesh to it.
+    """Fits the colour field to the training pixels, at the points where their rays meet the mesh,
+    and the mesh to it.
 
-    With a checkpoint, training that was interrupted goes on from there; on the CPU, and with epochs for a schedule,
-    the result is to the bit that of training without interruption.
+    With a checkpoint, training that was interrupted goes on from there; on the CPU, and with epochs
+    for a schedule, the result is to the bit that of training without interruption.
 
     Args:
-        positions: world positions of the meshes' vertices; changed in place unless the schedule says otherwise.
+        positions: world positions of the meshes' vertices; changed in place unless the schedule
+            says otherwise.
         generator: draws the batches.
         progress: is told the share done (0 to 1) and a line with PSNR and samples per second.
         checkpoint: where the state is kept, under the name ``layer``.
-        heldout_psnr: renders held-out frames as they look so far and scores them; called a few times.
+        heldout_psnr: renders held-out frames as they look so far and scores them; called a few
+            times.
 
     Raises:
         NumericalError: the loss is not finite; the step and the likely cause are named.
@@ -100,13 +105,19 @@ def train(
     run = _Run(renderer, pixels, positions, schedule, generator)
     if checkpoint is not None and _taken_up(run, checkpoint, layer):
         return run.finished()
-    start, saved = time.perf_counter() - run.seconds, time.perf_counter()
+    start = time.perf_counter() - run.seconds
+    saved = time.perf_counter()
     while (share := schedule.share_done(run.step, len(pixels), time.perf_counter() - start)) < 1:
-        run.advance(FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)), share >= REFINED_FROM)
+        run.advance(
+            FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)), share >= REFINED_FROM
+        )
         run.seconds = time.perf_counter() - start
         if run.step % RECORD_STEPS == 0:
             run.record()
-            progress(share, f"{run.history.psnr[-1]:.2f} dB, {run.samples / run.seconds / 1e6:.2f} M samples/s")
+            progress(
+                share,
+                f"{run.history.psnr[-1]:.2f} dB, {run.samples / run.seconds / 1e6:.2f} M samples/s",
+            )
         if heldout_psnr and run.unscored and share >= run.unscored[0]:
             run.unscored = [later for later in run.unscored if later > share]
             run.score(heldout_psnr)
@@ -131,7 +142,9 @@ def _taken_up(run: "_Run", checkpoint: Checkpoint, layer: str) -> bool:
             return False
         run.restore(state)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise InputError(f"{checkpoint.path}: is not of this program; remove it to train anew") from error
+        raise InputError(
+            f"{checkpoint.path}: is not of this program; remove it to train anew"
+        ) from error
     checkpoint.report(f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in")
     return state["done"]
 
@@ -147,23 +160,38 @@ class _Run:
         schedule: Schedule,
         generator: np.random.Generator,
     ):
-        self.field, self.pixels, self.positions, self.generator = renderer.field, pixels, positions, generator
-        self.matrix, self.batch_size = renderer.normalized_from_world, schedule.batch_size
+        self.field = renderer.field
+        self.pixels = pixels
+        self.positions = positions
+        self.generator = generator
+        self.matrix = renderer.normalized_from_world
+        self.batch_size = schedule.batch_size
         self.optimizer = FieldOptimizer(renderer.field)
-        self.step, self.seconds, self.history, self.recent = 0, 0.0, History(), []
+        self.step = 0
+        self.seconds = 0.0
+        self.history = History()
+        self.recent = []
         self.unscored = list(SCORED)
         self.store = self.random = None
         if self.matrix.device.type != "cpu" and isinstance(pixels, TrainingPixels):
             self.store = DevicePixels(pixels, positions, self.matrix.device)
-            self.random = torch.Generator(self.matrix.device).manual_seed(int(generator.integers(1 << 62)))
+            self.random = torch.Generator(self.matrix.device).manual_seed(
+                int(generator.integers(1 << 62))
+            )
         self.refinement: Refinement | PlainRefinement | None = None
         if schedule.refine and isinstance(pixels, TrainingPixels):
             on_device = self.store is not None
-            self.refinement = PlainRefinement(self.store, positions) if on_device else Refinement(pixels, positions)
+            self.refinement = (
+                PlainRefinement(self.store, positions)
+                if on_device
+                else Refinement(pixels, positions)
+            )
         self.codes: Float[Tensor, "F E"] | None = None
         if renderer.viewpoints is not None:
             centers = torch.from_numpy(pixels.world_from_cam[:, :3, 3]).to(self.matrix)
-            self.codes = renderer.viewpoints(centers, torch.arange(len(centers), device=centers.device))
+            self.codes = renderer.viewpoints(
+                centers, torch.arange(len(centers), device=centers.device)
+            )
 
     @property
     def samples(self) -> int:
@@ -172,12 +200,17 @@ class _Run:
 
     def advance(self, rate: float, refining: bool) -> None:
         """One step at a share of the learning rates; of the vertices too if ``refining``."""
-        self.optimizer.lr, refining = rate, refining and self.refinement is not None
+        self.optimizer.lr = rate
+        refining = refining and self.refinement is not None
         index = self._drawn()
         points, rgb, weight = self._batch(index)
-        with torch.autocast(points.device.type, torch.float16, enabled=points.device.type == "cuda"):
+        with torch.autocast(
+            points.device.type, torch.float16, enabled=points.device.type == "cuda"
+        ):
             code = self._codes_of(index)
-            loss, slope = self.field.loss_and_grad(points, rgb, weight, want_point_grad=refining, code=code)
+            loss, slope = self.field.loss_and_grad(
+                points, rgb, weight, want_point_grad=refining, code=code
+            )
         self.step += 1
         self.recent.append(loss)
         if loss.device.type == "cpu":  # elsewhere the host would have to wait: there record() looks
@@ -190,7 +223,9 @@ class _Run:
         """Indices of a batch's pixels, where they are kept."""
         if self.store is None:
             return self.generator.integers(0, len(self.pixels), self.batch_size)
-        return torch.randint(len(self.store), (self.batch_size,), generator=self.random, device=self.matrix.device)
+        return torch.randint(
+            len(self.store), (self.batch_size,), generator=self.random, device=self.matrix.device
+        )
 
     def _codes_of(self, index: Tensor | np.ndarray) -> Float[Tensor, "B E"] | None:
         """What else the colours of a batch's pixels may depend on."""
@@ -201,7 +236,9 @@ class _Run:
         else:
             frame = torch.from_numpy(self.pixels.frame[index].astype(np.int64))
         code = self.codes[frame]
-        code[: round(UNCHANGED * len(code)), -1] = 0  # which pixels these are is random, as all of the batch
+        code[: round(UNCHANGED * len(code)), -1] = (
+            0  # which pixels these are is random, as all of the batch
+        )
         return code
 
     def _batch(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,17 +251,22 @@ class _Run:
             batch = self.pixels.batch(index, self.positions, matrix, LEAST_WEIGHT)
         else:
             batch = batch_plain(self.pixels, index, self.positions, matrix, LEAST_WEIGHT)
-        return tuple(torch.from_numpy(x).to(device) for x in (batch.points, batch.rgb, batch.weight))
+        return tuple(
+            torch.from_numpy(x).to(device) for x in (batch.points, batch.rgb, batch.weight)
+        )
 
     def record(self) -> None:
-        """Adds the mean of recent losses to the history; on a device the host waits for it here only."""
+        """Adds the mean of recent losses to the history; on a device the host waits for it here
+        only."""
         if self.refinement is not None:
             self.refinement.publish()
         if not self.recent:
             return
         self._check(self.recent)
         self.history.steps.append(self.step)
-        self.history.psnr.append(-10 * math.log10(max(float(torch.stack(self.recent).mean()), 1e-12)))
+        self.history.psnr.append(
+            -10 * math.log10(max(float(torch.stack(self.recent).mean()), 1e-12))
+        )
         self.recent.clear()
 
     def score(self, heldout_psnr: Callable[[], float]) -> None:
@@ -239,31 +281,42 @@ class _Run:
         for i, loss in enumerate(values):
             if not math.isfinite(loss):
                 step = self.step - len(values) + i + 1
-                raise NumericalError(f"training stopped at step {step}: the loss is {loss}, {self._cause()}")
+                raise NumericalError(
+                    f"training stopped at step {step}: the loss is {loss}, {self._cause()}"
+                )
 
     def _cause(self) -> str:
         """What is likely to have made the loss bad."""
         if not np.isfinite(self.pixels.rgb).all():
             return "the colours of the training pixels hold bad values; look at the video and its exposure"
-        if self.step > 1 and np.isfinite(self.positions if self.positions is not None else 0.0).all():
+        if (
+            self.step > 1
+            and np.isfinite(self.positions if self.positions is not None else 0.0).all()
+        ):
             return "though it began well: training has diverged; give another --seed and report the clip"
         return "the mesh or the tracks hold bad values; make the track files again"
 
     def finished(self) -> History:
         """The history once training is over; what only steps need is let go."""
         self.field.zero_grad(set_to_none=True)
-        self.history.seconds, self.history.samples = self.seconds, self.samples
+        self.history.seconds = self.seconds
+        self.history.samples = self.samples
         return self.history
 
     def state(self, done: bool) -> dict:
-        """Tensors, numbers and strings from which ``restore`` goes on; what is over needs no optimizer.
+        """Tensors, numbers and strings from which ``restore`` goes on; what is over needs no
+        optimizer.
 
         Raises:
             NumericalError: a weight is not finite, and the earlier checkpoint must stay.
         """
         self._check(self.recent)
-        if not all(math.isfinite(p.detach().sum()) for p in self.field.parameters()):  # isfinite(p) would be another p
-            raise NumericalError(f"training stopped at step {self.step}: a weight is not finite, {self._cause()}")
+        if not all(
+            math.isfinite(p.detach().sum()) for p in self.field.parameters()
+        ):  # isfinite(p) would be another p
+            raise NumericalError(
+                f"training stopped at step {self.step}: a weight is not finite, {self._cause()}"
+            )
         return {
             "done": done,
             "step": self.step,
@@ -288,7 +341,8 @@ class _Run:
         restore_generator(self.generator, state["generator"])
         if self.random is not None:
             self.random.set_state(state["device_generator"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = state["step"]
+        self.seconds = state["seconds"]
         self.unscored = list(state["unscored"])
         self.history = History(**{name: list(state[name]) for name in CURVES})
         self.recent = [torch.tensor(loss, device=self.matrix.device) for loss in state["recent"]]

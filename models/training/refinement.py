@@ -1,8 +1,10 @@
-"""Photometric refinement: vertices moved so that the rays of training pixels meet the surface where its colour is.
+"""Photometric refinement: vertices moved so that the rays of training pixels meet the surface where
+its colour is.
 
-A pixel's ray is fixed; what moves is where it meets the plane of its face: x = o + t d, t = n.(a - o) / (n.d). With
-g = dL/dx and barycentrics b_k of x, the derivative by vertex k is b_k (g.d) / (n.d) n, whatever the rasteriser did.
-``PlainRefinement`` leaves that derivative to autograd and runs on any device; ``Refinement`` is the CPU's kernel.
+A pixel's ray is fixed; what moves is where it meets the plane of its face: x = o + t d, t = n.(a -
+o) / (n.d). With g = dL/dx and barycentrics b_k of x, the derivative by vertex k is b_k (g.d) /
+(n.d) n, whatever the rasteriser did. ``PlainRefinement`` leaves that derivative to autograd and
+runs on any device; ``Refinement`` is the CPU's kernel.
 """
 
 import math
@@ -26,31 +28,39 @@ from models.tools import (
 )
 
 REFINED_FROM = 0.15
-"""Share of the training after which vertices move: before, the colours do not tell where they belong."""
+"""Share of the training after which vertices move: before, the colours do not tell where they
+belong."""
 RATE = 1e-4
-"""Largest step of a vertex, as a share of its distance from the cameras, where the learning rate is at its start."""
+"""Largest step of a vertex, as a share of its distance from the cameras, where the learning rate is
+at its start."""
 BETAS = 0.97, 0.99
-"""Of Adam; a shorter memory of the slope lets vertices shake apart, as few pixels of a batch see each of them."""
+"""Of Adam; a shorter memory of the slope lets vertices shake apart, as few pixels of a batch see
+each of them."""
 GRAZING = 0.05
-"""Least cosine between a ray and its face's normal: the slope of what is seen more edge on is all noise."""
+"""Least cosine between a ray and its face's normal: the slope of what is seen more edge on is all
+noise."""
 _TINY = 1e-30
 _STATE = 8
-"""Numbers a vertex: mean slope (3), mean square of its length, sum of slopes (3), distance from the cameras."""
+"""Numbers a vertex: mean slope (3), mean square of its length, sum of slopes (3), distance from the
+cameras."""
 
 
 class Refinement:
     """Steps of all vertices of a clip, by the slopes of a training batch.
 
-    The step is Adam's, with one second moment a vertex, that of its slope's length, so that it does not depend on the
-    axes of the world; vertices that no pixel of the batch sees keep their place and their moments.
+    The step is Adam's, with one second moment a vertex, that of its slope's length, so that it does
+    not depend on the axes of the world; vertices that no pixel of the batch sees keep their place
+    and their moments.
     """
 
     def __init__(self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"]):
         """Args: positions: world positions of the meshes' vertices; they are changed in place."""
-        self.pixels, self.positions = pixels, positions
+        self.pixels = pixels
+        self.positions = positions
         self.state = np.zeros((len(positions), _STATE), np.float32)
         self.state[:, 7] = _distances(positions, pixels.world_from_cam)
-        self._corner, self._push = np.empty((0, 3), np.int32), np.empty((0, 3, 3), np.float32)
+        self._corner = np.empty((0, 3), np.int32)
+        self._push = np.empty((0, 3, 3), np.float32)
 
     def step(
         self,
@@ -66,23 +76,34 @@ class Refinement:
         """
         pixels, (corner, push) = self.pixels, self._room(len(index))
         samples = index, pixels.frame, pixels.pixel, pixels.face
-        cameras = pixels.inverse_K, pixels.world_from_cam, pixels.width, normalized_from_world.numpy()
+        cameras = (
+            pixels.inverse_K,
+            pixels.world_from_cam,
+            pixels.width,
+            normalized_from_world.numpy(),
+        )
         parts = split_range(len(index), 16)
         fixed = *samples, pixels.vertices, self.positions, *cameras, slope.numpy(), corner, push
         run_tasks(lambda i: _slopes(*parts[i], *fixed), len(parts))
-        corner, push = corner.reshape(-1), push.reshape(-1, 3)
+        corner = corner.reshape(-1)
+        push = push.reshape(-1, 3)
         shares = split_range(len(self.positions), torch.get_num_threads())
         size = np.float32(rate * RATE)
-        run_tasks(lambda i: _move(*shares[i], corner, push, self.positions, self.state, size), len(shares))
+        run_tasks(
+            lambda i: _move(*shares[i], corner, push, self.positions, self.state, size), len(shares)
+        )
 
     def _room(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Corners and slopes of so many samples, unfilled; the same memory each time, as fresh memory is slow."""
+        """Corners and slopes of so many samples, unfilled; the same memory each time, as fresh
+        memory is slow."""
         if len(self._corner) != count:
-            self._corner, self._push = np.empty((count, 3), np.int32), np.empty((count, 3, 3), np.float32)
+            self._corner = np.empty((count, 3), np.int32)
+            self._push = np.empty((count, 3, 3), np.float32)
         return self._corner, self._push
 
     def state_dict(self, done: bool = False) -> dict[str, Tensor]:
-        """Positions and moments, from which a stopped run goes on to the bit: its own tensors, not copies.
+        """Positions and moments, from which a stopped run goes on to the bit: its own tensors, not
+        copies.
 
         Args:
             done: leave out what only further steps need.
@@ -104,8 +125,10 @@ class PlainRefinement:
     """``Refinement`` in plain torch, on the device where ``pixels`` are."""
 
     def __init__(self, pixels: DevicePixels, positions: Float[np.ndarray, "V 3"]):
-        self.pixels, self._published = pixels, positions
-        self.mean, self.square = torch.zeros_like(pixels.positions), torch.zeros_like(pixels.positions[:, 0])
+        self.pixels = pixels
+        self._published = positions
+        self.mean = torch.zeros_like(pixels.positions)
+        self.square = torch.zeros_like(pixels.positions[:, 0])
         away = _distances(positions, pixels.world_from_cam.cpu().numpy())
         self.distance = torch.from_numpy(away).to(pixels.positions)
 
@@ -158,7 +181,8 @@ class PlainRefinement:
 def _distances(
     positions: Float[np.ndarray, "V 3"], world_from_cam: Float[np.ndarray, "F 4 4"]
 ) -> Float[np.ndarray, "V"]:
-    """From the middle of the cameras; 0, which keeps a vertex where it is, where it has no place."""
+    """From the middle of the cameras; 0, which keeps a vertex where it is, where it has no
+    place."""
     away = np.linalg.norm(positions - world_from_cam[:, :3, 3].mean(0).astype(np.float32), axis=1)
     return np.where(np.isfinite(away), away, 0).astype(np.float32)
 
@@ -169,18 +193,40 @@ def _slope_in_world(matrix, x, y, z, slope):
     w = matrix[3, 0] * x + matrix[3, 1] * y + matrix[3, 2] * z + matrix[3, 3]
     along = 0.0
     for k in range(3):
-        along += slope[k] * (matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2] * z + matrix[k, 3]) / w
-    gx = slope[0] * matrix[0, 0] + slope[1] * matrix[1, 0] + slope[2] * matrix[2, 0] - along * matrix[3, 0]
-    gy = slope[0] * matrix[0, 1] + slope[1] * matrix[1, 1] + slope[2] * matrix[2, 1] - along * matrix[3, 1]
-    gz = slope[0] * matrix[0, 2] + slope[1] * matrix[1, 2] + slope[2] * matrix[2, 2] - along * matrix[3, 2]
+        along += (
+            slope[k] * (matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2] * z + matrix[k, 3]) / w
+        )
+    gx = (
+        slope[0] * matrix[0, 0]
+        + slope[1] * matrix[1, 0]
+        + slope[2] * matrix[2, 0]
+        - along * matrix[3, 0]
+    )
+    gy = (
+        slope[0] * matrix[0, 1]
+        + slope[1] * matrix[1, 1]
+        + slope[2] * matrix[2, 1]
+        - along * matrix[3, 1]
+    )
+    gz = (
+        slope[0] * matrix[0, 2]
+        + slope[1] * matrix[1, 2]
+        + slope[2] * matrix[2, 2]
+        - along * matrix[3, 2]
+    )
     return gx / w, gy / w, gz / w
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _share(nx, ny, nz, b, c, x, y, z):
-    """Barycentric coordinate of (x, y, z) that belongs to the corner opposite to edge b c, times the squared normal."""
-    ex, ey, ez = c[0] - b[0], c[1] - b[1], c[2] - b[2]
-    px, py, pz = x - b[0], y - b[1], z - b[2]
+    """Barycentric coordinate of (x, y, z) that belongs to the corner opposite to edge b c, times
+    the squared normal."""
+    ex = c[0] - b[0]
+    ey = c[1] - b[1]
+    ez = c[2] - b[2]
+    px = x - b[0]
+    py = y - b[1]
+    pz = z - b[2]
     return (ey * pz - ez * py) * nx + (ez * px - ex * pz) * ny + (ex * py - ey * px) * nz
 
 
@@ -189,7 +235,8 @@ def _slopes(
     begin, end, index, frame, pixel, face, vertices, positions, inverse_K, pose, width, matrix, slope, corner, push
 ):  # fmt: skip
     """Corners of the faces of samples [begin, end) and dL by their positions."""
-    places, spots = np.empty((GATHERED, 3), np.int64), np.empty((GATHERED, 3, 3))
+    places = np.empty((GATHERED, 3), np.int64)
+    spots = np.empty((GATHERED, 3, 3))
     for start in range(begin, end, GATHERED):
         stop = min(start + GATHERED, end)
         gather_corners(start, stop, index, frame, pixel, face, vertices, places, corner[start:stop])
@@ -202,23 +249,32 @@ def _slopes(
             push[i] = 0
             nx, ny, nz = plane_normal(a, b, c)
             ox, oy, oz, dx, dy, dz = pixel_ray(place[0], place[1], inverse_K, pose, width)
-            facing, squared = nx * dx + ny * dy + nz * dz, nx * nx + ny * ny + nz * nz
+            facing = nx * dx + ny * dy + nz * dz
+            squared = nx * nx + ny * ny + nz * nz
             if not abs(facing) > GRAZING * math.sqrt(squared * (dx * dx + dy * dy + dz * dz)):
                 continue
             depth = (nx * (a[0] - ox) + ny * (a[1] - oy) + nz * (a[2] - oz)) / facing
-            x, y, z = ox + depth * dx, oy + depth * dy, oz + depth * dz
+            x = ox + depth * dx
+            y = oy + depth * dy
+            z = oz + depth * dz
             gx, gy, gz = _slope_in_world(matrix, x, y, z, slope[i])
             along = (gx * dx + gy * dy + gz * dz) / (facing * squared)
-            first, second = _share(nx, ny, nz, b, c, x, y, z), _share(nx, ny, nz, c, a, x, y, z)
+            first = _share(nx, ny, nz, b, c, x, y, z)
+            second = _share(nx, ny, nz, c, a, x, y, z)
             for k, share in ((0, first), (1, second), (2, squared - first - second)):
-                push[i, k, 0], push[i, k, 1], push[i, k, 2] = share * along * nx, share * along * ny, share * along * nz
+                push[i, k, 0] = share * along * nx
+                push[i, k, 1] = share * along * ny
+                push[i, k, 2] = share * along * nz
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _move(begin, end, corner, push, positions, state, rate):
-    """Sums the slopes of vertices [begin, end) in the order of samples, and takes one step with each that has one."""
-    beta1, beta2 = np.float32(BETAS[0]), np.float32(BETAS[1])
-    one, tiny = np.float32(1), np.float32(_TINY)
+    """Sums the slopes of vertices [begin, end) in the order of samples, and takes one step with
+    each that has one."""
+    beta1 = np.float32(BETAS[0])
+    beta2 = np.float32(BETAS[1])
+    one = np.float32(1)
+    tiny = np.float32(_TINY)
     for i in range(len(corner)):
         if begin <= corner[i] < end:
             for k in range(3):
@@ -227,7 +283,9 @@ def _move(begin, end, corner, push, positions, state, rate):
         v = corner[i]
         if not begin <= v < end:
             continue
-        x, y, z = state[v, 4], state[v, 5], state[v, 6]
+        x = state[v, 4]
+        y = state[v, 5]
+        z = state[v, 6]
         if x == 0 and y == 0 and z == 0:  # no slope, or done already
             continue
         state[v, 3] = beta2 * state[v, 3] + (one - beta2) * (x * x + y * y + z * z)

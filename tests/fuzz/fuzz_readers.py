@@ -1,10 +1,12 @@
-"""Coverage-guided fuzzing of the readers of track files, camera paths and masks: no error but the project's own.
+"""Coverage-guided fuzzing of the readers of track files, camera paths and masks: no error but the
+project's own.
 
 Needs ``pip install atheris==3.0.0`` (Linux, macOS). Runs until stopped, or for so many seconds::
 
     python tests/fuzz/fuzz_readers.py tracks tests/fuzz/seeds/tracks -max_total_time=600
 
-Targets: tracks, npz, camera_path, masks. Seeds are made again by ``python tests/fuzz/fuzz_readers.py seeds``.
+Targets: tracks, npz, camera_path, masks. Seeds are made again by ``python
+tests/fuzz/fuzz_readers.py seeds``.
 """
 
 import json
@@ -60,7 +62,14 @@ def odd_value(take: atheris.FuzzedDataProvider, value: object) -> object:
             shape = [take.ConsumeIntInRange(0, 5) for _ in range(take.ConsumeIntInRange(0, 4))]
             return torch.zeros(shape, dtype=value.dtype)
         if kind == 1:
-            types = (torch.float16, torch.float64, torch.int8, torch.bool, torch.complex64, torch.bfloat16)
+            types = (
+                torch.float16,
+                torch.float64,
+                torch.int8,
+                torch.bool,
+                torch.complex64,
+                torch.bfloat16,
+            )
             return value.to(take.PickValueInList(list(types)))
         if kind == 2:
             row = torch.atleast_1d(value)[:1]
@@ -71,7 +80,16 @@ def odd_value(take: atheris.FuzzedDataProvider, value: object) -> object:
         at = take.ConsumeIntInRange(0, max(len(changed) - 1, 0))
         changed[at : at + 1] = take.PickValueInList([0, 1]) if kind == 4 else take.ConsumeFloat()
         return changed.reshape(value.shape)
-    options = [None, True, take.ConsumeInt(8), take.ConsumeFloat(), take.ConsumeUnicode(20), [1, 2], {"a": 1}, ()]
+    options = [
+        None,
+        True,
+        take.ConsumeInt(8),
+        take.ConsumeFloat(),
+        take.ConsumeUnicode(20),
+        [1, 2],
+        {"a": 1},
+        (),
+    ]
     return take.PickValueInList(options)
 
 
@@ -136,7 +154,9 @@ def write_seeds() -> None:
     frames = [{"file_path": "0.png", "transform_matrix": pose, "time": 0.5}]
     text = {"w": 32, "h": 24, "fl_x": 40.0, "fl_y": 40.0, "cx": 16, "cy": 12, "frames": frames}
     (SEEDS / "camera_path" / "good").write_text(json.dumps(text))
-    (SEEDS / "camera_path" / "angle").write_text(json.dumps({"w": 8, "h": 8, "camera_angle_x": 1.0, "frames": frames}))
+    (SEEDS / "camera_path" / "angle").write_text(
+        json.dumps({"w": 8, "h": 8, "camera_angle_x": 1.0, "frames": frames})
+    )
     image = np.zeros((16, 24), np.uint8)
     image[4:9, 3:9] = 255
     for suffix in (".png", ".jpg", ".webp", ".bmp"):
@@ -147,7 +167,12 @@ def main() -> None:
     if sys.argv[1:] == ["seeds"]:
         write_seeds()
         return
-    targets = {"tracks": fuzz_tracks, "npz": fuzz_npz, "camera_path": fuzz_camera_path, "masks": fuzz_masks}
+    targets = {
+        "tracks": fuzz_tracks,
+        "npz": fuzz_npz,
+        "camera_path": fuzz_camera_path,
+        "masks": fuzz_masks,
+    }
     target = targets[sys.argv.pop(1)]
     (FOLDER / "masks").mkdir()
     for name in ("0.png", "2.png"):
@@ -159,7 +184,9 @@ def main() -> None:
         except InputError as error:
             assert "\n" not in str(error) and len(str(error)) < 5000
 
-    corpus = [tempfile.mkdtemp(prefix="corpus_")]  # what is found goes there, the seeds stay as they are
+    corpus = [
+        tempfile.mkdtemp(prefix="corpus_")
+    ]  # what is found goes there, the seeds stay as they are
     atheris.Setup([sys.argv[0], *corpus, *sys.argv[1:], f"-artifact_prefix={FOLDER}{os.sep}"], one)
     atheris.Fuzz()
 
