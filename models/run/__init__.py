@@ -1,4 +1,5 @@
-"""A run ends in a result or in one sentence: errors, whole files, bounded reading, memory, threads, resume, record."""
+"""A run ends in a result or in one sentence: errors, whole files, bounded reading, memory, threads,
+resume, record."""
 
 from models.run.checkpoints import Checkpoint, generator_state, restore_generator
 from models.run.errors import InputError, NumericalError, run_script
@@ -12,7 +13,16 @@ from models.run.files import (
     write_json,
     write_tensors,
 )
-from models.run.memory import Meter, bounded_memory, memory_limit, return_freed, trim_heap, warn_of_need, watched_memory
+from models.run.memory import (
+    Meter,
+    bounded_memory,
+    memory_limit,
+    return_freed,
+    trim_heap,
+    warn_of_need,
+    watched_memory,
+)
+from models.run.progress import SILENT, Progress, ProgressBars
 from models.run.reading import (
     HEADROOM,
     MAX_PIXELS,
@@ -32,10 +42,13 @@ __all__ = [
     "HEADROOM",
     "MAX_PIXELS",
     "MAX_SIDE",
+    "SILENT",
     "Checkpoint",
     "InputError",
     "Meter",
     "NumericalError",
+    "Progress",
+    "ProgressBars",
     "Stages",
     "bounded_memory",
     "check_output_dir",
