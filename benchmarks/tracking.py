@@ -28,7 +28,7 @@ from benchmarks.track_scores import score_tracks
 from models.clip import read_video
 from models.learned import LEARNED
 from models.run import InputError, run_script
-from models.synthetic import render_room
+from models.synthetic import RoomOptions, render_room
 from models.tracking import TRACKERS, open_tracker, track_points
 
 ROOMS = {
@@ -99,7 +99,7 @@ def found(device: str) -> list[str]:
 def clips(settings: Settings) -> Iterator[Clip]:
     """Rendered rooms, then folders."""
     for name, room in ROOMS.items() if settings.rooms else ():
-        scene = render_room(settings.num_frames, **room)
+        scene = render_room(RoomOptions(settings.num_frames, **room))
         yield Clip(name, scene.frames, scene.track_xy, scene.track_visible, scene.track_query)
     for folder in settings.folders:
         yield read_clip(folder)

@@ -18,7 +18,7 @@ import demo_pipeline
 from models.cameras import save_transforms
 from models.clip.video import write_images
 from models.run.errors import run_script
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import save_tracks
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ FRAMES = 5
 
 @pytest.fixture(scope="module")
 def room() -> SyntheticScene:
-    return render_room(num_frames=FRAMES, width=96, height=64, num_movers=1)
+    return render_room(RoomOptions(num_frames=FRAMES, width=96, height=64, num_movers=1))
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +379,7 @@ def test_unusual_sizes_and_kinds_of_images_work(
     tmp_path, monkeypatch, capsys, width, height, convert, worked_on
 ):
     frames = render_room(
-        num_frames=6, width=width, height=height, num_movers=0, num_tracks=0
+        RoomOptions(num_frames=6, width=width, height=height, num_movers=0, num_tracks=0)
     ).frames
     (tmp_path / "in").mkdir()
     for t, frame in enumerate(frames):

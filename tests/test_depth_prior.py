@@ -19,14 +19,14 @@ from models.depth.points import align_to_scene, fill_gaps, settle_points
 from models.run.errors import InputError
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import Points, triangulate
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 
 
 @functools.cache
 def room() -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=1500)
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=1500))
 
 
 def static() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,14 +13,16 @@ from models.depth.turning import FARTHEST, raise_relief
 from models.run.errors import InputError
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import triangulate
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 
 
 @functools.cache
 def room(motion: str) -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=0, num_tracks=700, motion=motion)
+    return render_room(
+        RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=0, num_tracks=700, motion=motion)
+    )
 
 
 def flat_scene(motion: str) -> StaticScene:

@@ -35,7 +35,7 @@ from models.render.scene import Layer, MovingLayer, Scene
 from models.run.errors import InputError
 from models.sfm.colmap import read_model
 from models.surface.rasterizer import rasterize
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tools import sample_points
 from models.training.loop import Schedule, train
 
@@ -46,7 +46,7 @@ TRAINING = [t for t in range(FRAMES) if t not in HELD_OUT]
 
 @pytest.fixture(scope="module")
 def room() -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_tracks=4000)
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_tracks=4000))
 
 
 def small_field(seed: int) -> ColorField:

@@ -6,13 +6,15 @@ from models.clip import exposure
 from models.clip.exposure import estimate_exposure
 from models.sfm.sharpening import sharpen_tracks
 from models.sfm.triangulation import triangulate
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 
 
 @pytest.fixture(scope="module")
 def room():
     """A static room with its true tracks."""
-    return render_room(num_frames=10, width=240, height=136, num_movers=0, num_tracks=1500)
+    return render_room(
+        RoomOptions(num_frames=10, width=240, height=136, num_movers=0, num_tracks=1500)
+    )
 
 
 def exposed(frames: np.ndarray, gain: np.ndarray) -> np.ndarray:

@@ -64,10 +64,10 @@ def server():
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models.clip.video import write_images
-    from models.synthetic.sample import render_room
+    from models.synthetic.sample import RoomOptions, render_room
 
     folder = tmp_path_factory.mktemp("clip")
-    room = render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=0)
+    room = render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=0))
     write_images(folder / "frames", room.frames, range(FRAMES))
     write_images(folder / "masks", room.masks.astype(np.uint8) * 255, range(FRAMES))
     return folder

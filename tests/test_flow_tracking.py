@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.dis_flow import INTERVALS, _differences, _patches, dis_flow
 from models.tracking.flow_fields import AHEAD, FlowFields, _Shelf
 from models.tracking.growing import grow_tracks
@@ -41,7 +41,7 @@ def grid_queries(t: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def room():
-    return render_room(16, 200, 112, num_movers=1, num_tracks=300)
+    return render_room(RoomOptions(16, 200, 112, num_movers=1, num_tracks=300))
 
 
 @pytest.fixture(scope="module")

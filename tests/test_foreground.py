@@ -11,7 +11,7 @@ import torch
 import foreground_points
 from models.clip.video import write_images
 from models.run.errors import run_script
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import Tracks, load_tracks, save_tracks
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 96
@@ -19,7 +19,7 @@ FRAMES, WIDTH, HEIGHT = 8, 160, 96
 
 @pytest.fixture(scope="module")
 def room() -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1)
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1))
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from models.clip.decoding import damaged_frames
 from models.clip.frame_checks import misleading, named, small_picture
 from models.clip.video import read_video, write_images, write_video
 from models.run.errors import InputError
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 
 FRAMES, WIDTH, HEIGHT = 14, 176, 112
 
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=0, num_tracks=0).frames
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=0, num_tracks=0)).frames
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hostile_corpus import CORPUS, FRAMES, HEIGHT, WIDTH
 
 from models.cameras import save_transforms
 from models.clip.video import write_images, write_video
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import save_tracks
 
 pytestmark = [
@@ -33,7 +33,7 @@ def server():
 def good(server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with frames, a video, masks, a track file, a camera path and a model."""
     folder = tmp_path_factory.mktemp("good")
-    room = render_room(FRAMES, WIDTH, HEIGHT, num_movers=1)
+    room = render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1))
     write_images(folder / "frames", room.frames, range(FRAMES))
     write_video(folder / "video.mp4", room.frames, 24)
     write_images(folder / "given", room.masks.astype(np.uint8) * 255, range(FRAMES))

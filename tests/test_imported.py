@@ -14,7 +14,7 @@ from models.clip.video import Video
 from models.depth.imported import Imported, align_imported, fitting_cameras, read_imported
 from models.depth.movers import mover_depth
 from models.run.errors import InputError
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracking.growing import grow_tracks
 from models.tracks import Tracks
 
@@ -25,7 +25,7 @@ SCALE = 3.0
 
 @functools.cache
 def room() -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=900)
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=900))
 
 
 def clip(

@@ -17,7 +17,7 @@ from models.learned.depth import DEPTH_MODELS, open_depth_model
 from models.learned.pretrained import open_pretrained
 from models.learned.sam2 import SAM2, open_mask_model
 from models.run.errors import InputError
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import load_tracks
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +146,7 @@ def test_options_that_do_not_go_together_are_refused(options, says):
 
 @pytest.mark.slow
 def test_the_scripts_take_learned_depth_and_masks(checkpoints, tmp_path):
-    room = render_room(8, 161, 97, num_movers=1, num_tracks=0)
+    room = render_room(RoomOptions(8, 161, 97, num_movers=1, num_tracks=0))
     write_images(tmp_path / "clip" / "frames", room.frames, range(8))
 
     def run(script: str, *flags: object) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.learned import sam2 as sam2_masks
 from models.learned.pretrained import open_pretrained
 from models.learned.sam2 import SAM2, best_frame, follow_movers, followed, open_mask_model
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 
 SIDE = 128
 """Of the images that the tiny SAM 2 sees."""
@@ -71,7 +71,7 @@ def test_what_is_kept_of_a_clip_does_not_grow(sam2, monkeypatch):
 
 
 def test_a_mover_that_the_model_does_not_follow_keeps_its_mask(checkpoints):
-    labels = render_room(6, 80, 48, num_movers=1, num_tracks=0).masks.astype(np.uint8)
+    labels = render_room(RoomOptions(6, 80, 48, num_movers=1, num_tracks=0)).masks.astype(np.uint8)
     frames, told = np.stack([picture(48, 80, t) for t in range(6)]), []
     model = open_mask_model("sam2", str(checkpoints["sam2"]))
     out = model(frames, labels, lambda done, total: told.append((done, total)))
@@ -81,7 +81,7 @@ def test_a_mover_that_the_model_does_not_follow_keeps_its_mask(checkpoints):
 
 def test_the_models_outline_replaces_that_of_motion(sam2, monkeypatch):
     """A stand-in for what trained weights do: the true masks, from which those of motion differ."""
-    room = render_room(8, 80, 48, num_movers=1, num_tracks=0)
+    room = render_room(RoomOptions(8, 80, 48, num_movers=1, num_tracks=0))
     rough = np.stack([np.roll(mask, 2, 1) for mask in room.masks]).astype(np.uint8)
     index = {room.frames[t].tobytes(): t for t in range(8)}
 

@@ -19,7 +19,7 @@ from models.run.memory import held_memory, return_freed
 from models.run.reading import load_tensors
 from models.sfm.triangulation import anchors
 from models.surface.rasterizer import used_vertices
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracking import growing
 from models.tracking.dis_flow import dis_flow, follow_by_flow
 from models.tracking.flow_fields import FlowFields
@@ -90,7 +90,7 @@ def test_a_track_that_is_not_seen_stays_where_it_was_last():
 
 
 def test_points_followed_in_parts_are_those_followed_at_once(monkeypatch):
-    room = render_room(num_frames=8, width=160, height=90)
+    room = render_room(RoomOptions(num_frames=8, width=160, height=90))
     whole = grow_tracks(room.frames, 8, allowed=~room.masks)
     monkeypatch.setattr(growing, "AT_ONCE", 8 * 50)
     for a, b in zip(whole, grow_tracks(room.frames, 8, allowed=~room.masks), strict=True):
@@ -127,7 +127,7 @@ def test_tracks_held_in_parts_are_those_held_whole():
 
 @pytest.fixture(scope="module")
 def moved_room():
-    return render_room(num_frames=12, width=160, height=90)
+    return render_room(RoomOptions(num_frames=12, width=160, height=90))
 
 
 def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(moved_room):
@@ -222,7 +222,7 @@ def test_values_at_points_are_those_of_one_look_up():
 
 
 def test_points_projected_frame_by_frame_are_those_of_all_frames_at_once():
-    cameras = render_room(num_frames=6, width=160, height=90, num_tracks=400).cameras
+    cameras = render_room(RoomOptions(num_frames=6, width=160, height=90, num_tracks=400)).cameras
     points = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, (1000, 3)))
     together = cameras.project(points)
     for t in range(len(cameras)):
@@ -255,7 +255,7 @@ def large_tracks() -> Tracks:
     """Tracks of many points in 16 frames: 29 MB."""
     num_frames, num_tracks = 16, 1 << 17
     cameras, visible = (
-        render_room(num_frames, 32, 18, num_tracks=10).cameras,
+        render_room(RoomOptions(num_frames, 32, 18, num_tracks=10)).cameras,
         torch.ones(16, 1 << 17, dtype=torch.bool),
     )
     values = {
@@ -323,7 +323,7 @@ def test_faces_joined_are_those_of_the_frames_and_are_held_once():
     random = np.random.default_rng(0)
     faces = {t: torch.from_numpy(random.integers(0, 50, (10 + t, 3), np.int32)) for t in (0, 2, 5)}
     trust = {t: torch.rand(10 + t) for t in faces}
-    cameras = render_room(num_frames=6, width=32, height=18, num_tracks=10).cameras
+    cameras = render_room(RoomOptions(num_frames=6, width=32, height=18, num_tracks=10)).cameras
     meshes = TriangleMeshPipeline(
         cameras, torch.rand(50, 3), dict(faces), dict(trust), Canvas(0, 0, 1, 1)
     )
@@ -349,7 +349,7 @@ def test_the_vertices_of_all_faces_are_found_without_sorting_them():
     random = np.random.default_rng(0)
     faces = {t: torch.from_numpy(random.integers(0, 500, (60, 3))) for t in range(5)}
     trust = {t: torch.ones(60) for t in faces}
-    cameras = render_room(num_frames=5, width=32, height=18, num_tracks=10).cameras
+    cameras = render_room(RoomOptions(num_frames=5, width=32, height=18, num_tracks=10)).cameras
     meshes = TriangleMeshPipeline(cameras, torch.rand(500, 3), faces, trust, Canvas(0, 0, 1, 1))
     assert torch.equal(meshes.used, torch.unique(torch.cat([f.flatten() for f in faces.values()])))
 

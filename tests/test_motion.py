@@ -10,7 +10,7 @@ from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import triangulate
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracking.growing import grow_tracks
 
 
@@ -18,13 +18,15 @@ from models.tracking.growing import grow_tracks
 def room(num_movers: int, motion: str) -> tuple[SyntheticScene, np.ndarray, np.ndarray]:
     """A small room and its tracks."""
     scene = render_room(
-        num_frames=14,
-        width=240,
-        height=136,
-        seed=4,
-        num_movers=num_movers,
-        motion=motion,
-        num_tracks=0,
+        RoomOptions(
+            num_frames=14,
+            width=240,
+            height=136,
+            seed=4,
+            num_movers=num_movers,
+            motion=motion,
+            num_tracks=0,
+        )
     )
     return scene, *grow_tracks(scene.frames, 6)
 

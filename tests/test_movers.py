@@ -16,7 +16,7 @@ from models.movers.moving_pipeline import MovingMeshPipeline, _reduced, canonica
 from models.movers.pixels import sample_movers
 from models.movers.soft_mask import SoftMask
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import Tracks
 
 BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
@@ -25,7 +25,7 @@ BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
 @pytest.fixture(scope="module")
 def room():
     """A room with one cart, and the cart's true tracks as a foreground file would hold them."""
-    scene = render_room(num_frames=8, width=160, height=96, num_tracks=800)
+    scene = render_room(RoomOptions(num_frames=8, width=160, height=96, num_tracks=800))
     own = np.asarray(scene.track_is_foreground)
     xy, visible = np.asarray(scene.track_xy)[:, own], np.asarray(scene.track_visible)[:, own]
     canonical = np.zeros((own.sum(), 3))

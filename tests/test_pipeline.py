@@ -18,7 +18,7 @@ from models.render.rendering import render_view
 from models.run.errors import InputError
 from models.sfm.static_scene import solve_scene
 from models.surface.meshing import BORDER_TRUST
-from models.synthetic.sample import novel_cameras, render_room, render_views
+from models.synthetic.sample import RoomOptions, novel_cameras, render_room, render_views
 from models.tools import DevicePixels, batch_plain, sample_points
 from models.tracking.growing import grow_tracks
 from models.tracks import Tracks
@@ -58,7 +58,7 @@ def small_field(seed: int = 0) -> ColorField:
 
 @pytest.fixture(scope="module")
 def scene():
-    room = render_room(NUM_FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=0)
+    room = render_room(RoomOptions(NUM_FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=0))
     tracks = static_tracks(room)
     times = [t for t in range(NUM_FRAMES) if t != HELD_OUT]
     meshes = TriangleMeshPipeline.from_tracks(tracks, times)

@@ -32,14 +32,14 @@ from models.cameras import look_at
 from models.clip.video import write_images
 from models.render.metrics import psnr
 from models.run.errors import InputError
-from models.synthetic.sample import SyntheticScene, render_room, write_scene
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room, write_scene
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def room() -> SyntheticScene:
-    return render_room(12, 160, 96, num_movers=0, num_tracks=64)
+    return render_room(RoomOptions(12, 160, 96, num_movers=0, num_tracks=64))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def folders(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> P
     """A scene with all truth, and one of frames and masks alone."""
     folder = tmp_path_factory.mktemp("scenes")
     write_scene(room, folder / "still")
-    cart = render_room(12, 160, 96)
+    cart = render_room(RoomOptions(12, 160, 96))
     write_images(folder / "cart" / "frames", cart.frames, range(12))
     write_images(folder / "cart" / "masks", cart.masks.astype(np.uint8) * 255, range(12))
     return folder

@@ -12,7 +12,7 @@ from models.field.world_box import normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.metrics import psnr
 from models.render.rendering import render_view
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tools import DevicePixels, TrainingPixels, sample_points
 from models.training.loop import Schedule, train
 from models.training.refinement import GRAZING, RATE, PlainRefinement, Refinement
@@ -132,7 +132,7 @@ def test_a_stopped_refinement_goes_on_to_the_bit():
 
 @pytest.mark.slow
 def test_a_frame_held_out_is_rebuilt_better_when_vertices_may_move():
-    room = render_room(9, 200, 112, num_movers=0, num_tracks=1500)
+    room = render_room(RoomOptions(9, 200, 112, num_movers=0, num_tracks=1500))
     times, found = [t for t in range(9) if t != 4], {}
     for refine in (False, True):
         meshes = TriangleMeshPipeline.from_tracks(true_tracks(room, moving=False), times)

@@ -19,7 +19,7 @@ from models.report.page import Report, three_js, write_report
 from models.report.videos import track_overlay
 from models.report.world import gather_world, point_colors, world_json
 from models.run.errors import InputError
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.training.loop import History
 
 FRAMES, WIDTH, HEIGHT = 12, 160, 90
@@ -37,7 +37,7 @@ HOSTILE = "a</script><img src=x onerror=alert(1)>&\"'.mp4"
 
 @pytest.fixture(scope="module")
 def room() -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1)
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1))
 
 
 def textured_quad() -> bytes:

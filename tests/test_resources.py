@@ -26,7 +26,7 @@ from models.run.memory import (
     warn_of_need,
     watched_memory,
 )
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="read from /proc")
 
@@ -124,7 +124,7 @@ def test_a_run_that_will_not_fit_is_warned_of():
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs scripts in forks")
 def test_scripts_end_with_a_sentence_where_memory_or_disk_run_out_and_go_on_later(tmp_path):
-    frames = render_room(8, 161, 97, num_movers=0, num_tracks=0).frames
+    frames = render_room(RoomOptions(8, 161, 97, num_movers=0, num_tracks=0)).frames
     write_images(tmp_path / "in", frames, range(8))
     background = {"video_path": "in", "output_dir": "out"}
     demo = {"background_path": "out/background_points.pt", "output_dir": "d", "num_epochs": 1}

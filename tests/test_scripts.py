@@ -19,7 +19,7 @@ from models.cameras import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.render.metrics import psnr
 from models.run.stages import content_of
-from models.synthetic.sample import SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import load_tracks
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ VIDEOS = {
 
 @pytest.fixture(scope="module")
 def room() -> SyntheticScene:
-    return render_room(FRAMES, WIDTH, HEIGHT, num_movers=1)
+    return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1))
 
 
 @pytest.fixture(scope="module")

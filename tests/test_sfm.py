@@ -13,14 +13,16 @@ from models.sfm.known_cameras import read_cameras
 from models.sfm.mapping import interpolated
 from models.sfm.rotation import solve_rotation
 from models.sfm.static_scene import solve_scene
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.growing import grow_tracks
 
 WIDTH, HEIGHT = 200, 112
 
 
 def tracked_room(motion: str, num_frames: int = 14):
-    room = render_room(num_frames, WIDTH, HEIGHT, motion=motion, num_movers=0, num_tracks=0)
+    room = render_room(
+        RoomOptions(num_frames, WIDTH, HEIGHT, motion=motion, num_movers=0, num_tracks=0)
+    )
     xy, visible = grow_tracks(room.frames, 10)
     return SimpleNamespace(
         room=room, xy=xy, visible=visible, scene=solve_scene(xy, visible, WIDTH, HEIGHT)

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from models.pipeline import TriangleMeshPipeline
 from models.surface import stereo, stereo_kernels
 from models.surface.meshing import FINE, JUMP_TRUST, build_mesh
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 
 WIDTH, HEIGHT, FRAMES = 200, 112, 12
 
 
 def scene_of(motion: str) -> SimpleNamespace:
     """A room, few true points of it, and the surfaces found from them."""
-    room = render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, motion=motion, num_tracks=700)
+    room = render_room(
+        RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1, motion=motion, num_tracks=700)
+    )
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES), room.masks)
     starts = partial(meshes.inverse_depth, width=WIDTH, height=HEIGHT)

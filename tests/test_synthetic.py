@@ -8,6 +8,7 @@ import torch
 from models.run.errors import InputError
 from models.synthetic.sample import (
     NOVEL_VIEWS,
+    RoomOptions,
     SyntheticScene,
     novel_cameras,
     render_room,
@@ -20,7 +21,7 @@ SMALL = {"num_frames": 6, "width": 96, "height": 64, "num_tracks": 200}
 
 @pytest.fixture(scope="module")
 def scene() -> SyntheticScene:
-    return render_room(**SMALL, num_movers=2, noise=0.0, seed=3)
+    return render_room(RoomOptions(**SMALL, num_movers=2, noise=0.0, seed=3))
 
 
 def _pixels(scene: SyntheticScene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -112,7 +113,7 @@ def test_static_points_stand_still_and_carts_move_rigidly(scene):
 
 def test_static_points_keep_their_colour_from_frame_to_frame():
     still_light = render_room(
-        num_frames=3, width=240, height=160, num_movers=0, noise=0.0, num_tracks=3000
+        RoomOptions(num_frames=3, width=240, height=160, num_movers=0, noise=0.0, num_tracks=3000)
     )
     seen = still_light.track_visible.all(0)
     colours = [
@@ -127,16 +128,16 @@ def test_static_points_keep_their_colour_from_frame_to_frame():
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_one_others(scene):
-    again = render_room(**SMALL, num_movers=2, noise=0.0, seed=3)
+    again = render_room(RoomOptions(**SMALL, num_movers=2, noise=0.0, seed=3))
     np.testing.assert_array_equal(again.frames, scene.frames)
     np.testing.assert_array_equal(again.track_xyz, scene.track_xyz)
     assert (
-        render_room(**SMALL, num_movers=2, noise=0.0, seed=4).frames != scene.frames
+        render_room(RoomOptions(**SMALL, num_movers=2, noise=0.0, seed=4)).frames != scene.frames
     ).mean() > 0.5
 
 
 def test_noise_has_the_asked_deviation(scene):
-    noisy = render_room(**SMALL, num_movers=2, noise=4.0, seed=3)
+    noisy = render_room(RoomOptions(**SMALL, num_movers=2, noise=4.0, seed=3))
     np.testing.assert_array_equal(noisy.depth, scene.depth)
     inside = (scene.frames > 30) & (scene.frames < 225)
     assert np.std((noisy.frames.astype(float) - scene.frames)[inside]) == pytest.approx(4, rel=0.05)
@@ -164,13 +165,13 @@ def test_novel_views_stand_where_they_say(scene):
 
 
 def test_without_movers_nothing_is_masked_or_moves():
-    scene = render_room(**SMALL, num_movers=0)
+    scene = render_room(RoomOptions(**SMALL, num_movers=0))
     assert not scene.masks.any() and not scene.track_is_foreground.any()
 
 
 @pytest.mark.parametrize("motion", ["turn", "still"])
 def test_a_turning_or_still_camera_has_one_centre(motion):
-    scene = render_room(**SMALL, motion=motion, num_movers=0, noise=0.0)
+    scene = render_room(RoomOptions(**SMALL, motion=motion, num_movers=0, noise=0.0))
     assert np.ptp(scene.cameras.centers.numpy(), axis=0).max() == 0
     turned = not torch.equal(scene.cameras.world_from_cam[0], scene.cameras.world_from_cam[-1])
     assert turned == (motion == "turn") == bool((scene.frames[0] != scene.frames[-1]).any())
@@ -187,9 +188,9 @@ def test_camera_moves_sideways_with_parallax(scene):
 def test_what_cannot_be_rendered_is_refused():
     for wrong in ({"num_movers": 9}, {"motion": "dive"}, {"num_frames": 0}, {"width": 0}):
         with pytest.raises(InputError):
-            render_room(**{**SMALL, **wrong})
+            render_room(RoomOptions(**{**SMALL, **wrong}))
     with pytest.raises(InputError):
-        novel_cameras(render_room(**{**SMALL, "num_frames": 1}), "sideways")
+        novel_cameras(render_room(RoomOptions(**{**SMALL, "num_frames": 1})), "sideways")
 
 
 def test_written_folder_holds_the_scene(scene, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from models.run.errors import InputError
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.growing import (
     CORNER_QUALITY,
     coarse_to_fine,
@@ -22,7 +22,7 @@ SPACING = 10
 
 @pytest.fixture(scope="module")
 def room():
-    return render_room(12, 200, 112, num_movers=1, num_tracks=400)
+    return render_room(RoomOptions(12, 200, 112, num_movers=1, num_tracks=400))
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_the_same_input_gives_the_same_tracks(room, grown):
 
 @pytest.mark.parametrize(("longest", "name"), [(8, "dis_flow"), (7, "lucas_kanade")])
 def test_auto_takes_the_tracker_that_the_length_allows(monkeypatch, longest, name):
-    room = render_room(num_frames=8, width=160, height=90)
+    room = render_room(RoomOptions(num_frames=8, width=160, height=90))
     monkeypatch.setattr("models.tracking.growing.LONGEST_BY_FLOW", longest)
     for a, b in zip(
         grow_tracks(room.frames, 12, "auto"), grow_tracks(room.frames, 12, name), strict=True

@@ -27,7 +27,7 @@ from models.render.scene import load_scene
 from models.report.videos import picture_function
 from models.report.viewer import check_address
 from models.run.errors import InputError
-from models.synthetic.sample import render_room
+from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import save_tracks
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +94,7 @@ def test_an_address_that_nobody_can_listen_at_is_refused(host: str, port: int):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip with its track files, and nothing trained yet."""
     folder = tmp_path_factory.mktemp("viewer")
-    room = render_room(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=1200)
+    room = render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1, num_tracks=1200))
     write_images(folder / "frames", room.frames, range(FRAMES))
     write_images(folder / "masks", room.masks.astype(np.uint8) * 255, range(FRAMES))
     save_tracks(folder / "background_points.pt", true_tracks(room, False, str(folder / "frames")))

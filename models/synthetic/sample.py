@@ -61,40 +61,52 @@ class SyntheticScene:
     """Number of carts."""
 
 
-def render_room(
-    num_frames: int = 48,
-    width: int = 480,
-    height: int = 270,
-    seed: int = 0,
-    num_movers: int = 1,
-    motion: str = "sideways",
-    noise: float = 1.0,
-    num_tracks: int = 512,
-    fps: float = 24.0,
-) -> SyntheticScene:
-    """Renders the clip; the same arguments give the same scene.
+@dataclass(frozen=True)
+class RoomOptions:
+    """Settings of the rendered clip; the same options give the same scene."""
 
-    Args:
-        num_movers: carts, 0 to 3, that travel and turn on the floor.
-        motion: of the camera: "sideways" (with parallax), "turn" (about a fixed centre) or "still".
-        noise: standard deviation of the frames' Gaussian noise, in grey levels of 255.
-        num_tracks: surface points to follow; a quarter of them on carts where there are any.
+    num_frames: int = 48
+    """Frames of the clip."""
+    width: int = 480
+    """Image width in pixels."""
+    height: int = 270
+    """Image height in pixels."""
+    seed: int = 0
+    """Seed of the room, its textures, the tracks and the noise."""
+    num_movers: int = 1
+    """Carts that travel and turn on the floor, 0 to 3."""
+    motion: Literal["sideways", "turn", "still"] = "sideways"
+    """Motion of the camera: carried sideways (with parallax), turned about a fixed centre, or none."""
+    noise: float = 1.0
+    """Standard deviation of the frames' Gaussian noise, in grey levels of 255."""
+    num_tracks: int = 512
+    """Surface points to follow; a quarter of them on carts if there are any."""
+    fps: float = 24.0
+    """Frames per second of the video file."""
+
+
+def render_room(options: RoomOptions = RoomOptions()) -> SyntheticScene:
+    """Renders the clip and its ground truth.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: an option is out of range.
     """
-    if min(num_frames, width, height) < 1 or num_tracks < 0 or noise < 0:
+    num_frames = options.num_frames
+    size = f"{options.width}x{options.height}"
+    if min(num_frames, options.width, options.height) < 1 or options.num_tracks < 0:
         raise InputError(
-            f"cannot render {num_frames} frames of {width}x{height} with {num_tracks} tracks, noise {noise}"
+            f"cannot render {num_frames} frames of {size} with {options.num_tracks} tracks"
         )
-    cameras = camera_path(num_frames, width, height, motion)
-    room = Room(seed, num_movers)
+    if options.noise < 0:
+        raise InputError(f"noise is {options.noise}; it must not be negative")
+    cameras = camera_path(num_frames, options.width, options.height, options.motion)
+    room = Room(options.seed, options.num_movers)
     clean, depth, mover = _render(room, cameras, np.arange(num_frames), num_frames)
-    random = np.random.default_rng([seed, 1])
-    xyz, is_foreground = _follow_points(room, cameras, depth, mover, num_tracks, random)
+    random = np.random.default_rng([options.seed, 1])
+    xyz, is_foreground = _follow_points(room, cameras, depth, mover, options.num_tracks, random)
     xy, visible = _observe(room, cameras, xyz)
     return SyntheticScene(
-        frames=np.stack([_with_noise(frame, noise, random) for frame in clean]),
+        frames=np.stack([_with_noise(frame, options.noise, random) for frame in clean]),
         masks=mover > 0,
         depth=depth,
         cameras=cameras,
@@ -104,9 +116,9 @@ def render_room(
         track_is_foreground=is_foreground,
         track_query=visible.argmax(0),
         mean_depth=float(depth.mean(dtype=np.float64)),
-        fps=fps,
-        seed=seed,
-        num_movers=num_movers,
+        fps=options.fps,
+        seed=options.seed,
+        num_movers=options.num_movers,
     )
 
 
@@ -274,21 +286,10 @@ class Settings:
 
     folder: tyro.conf.Positional[Path]
     """Where to write it."""
-    num_frames: int = 48
-    width: int = 480
-    height: int = 270
-    seed: int = 0
-    num_movers: int = 1
-    """Carts on the floor, 0 to 3."""
-    motion: Literal["sideways", "turn", "still"] = "sideways"
-    """Of the camera; "turn" turns about a fixed centre."""
-    noise: float = 1.0
-    """Standard deviation in grey levels of 255."""
-    num_tracks: int = 512
+    room: tyro.conf.OmitArgPrefixes[RoomOptions] = RoomOptions()
 
 
 def main() -> None:
     settings = tyro.cli(Settings)
-    room = {name: value for name, value in vars(settings).items() if name != "folder"}
-    write_scene(render_room(**room), check_output_dir(settings.folder))
+    write_scene(render_room(settings.room), check_output_dir(settings.folder))
     print(f"sample clip: {settings.folder / 'video.mp4'}, its ground truth beside it")
