@@ -261,8 +261,8 @@ class BackgroundDepth(Sequence):
         if not 0 <= t < len(self):
             raise IndexError(t)
         meshes = self.meshes
-        source = t if t in meshes.faces else meshes.nearest_frames(meshes.cameras, t, 1)[0][0]
-        return meshes.fragments(source, meshes.cameras, t).depth.numpy()
+        source = t if t in meshes.faces else meshes.nearest_frame(meshes.cameras[t])
+        return meshes.fragments(source, meshes.cameras[t]).depth.numpy()
 
 
 def shapes_of_movers(

@@ -57,7 +57,7 @@ def errors_against_truth(run: Run) -> dict[str, float]:
     )
     scene = load_scene(run.demo / "model.pt", torch.device("cpu"))
     some = spread(range(len(scene.cameras)), DEPTH_FRAMES)
-    pictures = {t: scene.render(scene.cameras, t, t).depth for t in some}
+    pictures = {t: scene.render(scene.cameras[t], t).depth for t in some}
     return errors | {"rendered_depth_error": rendered_depth_error(pictures, depth, scale)}
 
 

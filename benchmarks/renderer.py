@@ -199,10 +199,10 @@ def measure_frames(repeats: int, device: str) -> dict[str, float]:
 def view_seconds(clip: Clip, renderer, device: str, count: int = 4) -> float:
     """Seconds of one of the clip's new views, from several."""
     views = iter(range(len(clip.views)))
-    render_view(clip.meshes, renderer, clip.views, next(views))
+    render_view(clip.meshes, renderer, clip.views[next(views)])
     begin = time.perf_counter()
     for _ in range(count):
-        render_view(clip.meshes, renderer, clip.views, next(views))
+        render_view(clip.meshes, renderer, clip.views[next(views)])
     return (time.perf_counter() - begin) / count
 
 

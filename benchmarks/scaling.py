@@ -48,7 +48,7 @@ def measure(settings: Settings) -> dict[str, float]:
     train(renderer, pixels, clip.meshes.vertices.numpy(), Schedule(num_epochs=1.0), random)
     seconds["train"] = time.perf_counter() - start - seconds["sample"]
     for t in range(settings.frames):
-        render_view(clip.meshes, renderer, clip.meshes.cameras, t)
+        render_view(clip.meshes, renderer, clip.meshes.cameras[t])
     seconds["all"] = time.perf_counter() - start
     return seconds | {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

@@ -5,7 +5,6 @@ surface.
 ``WorldSpaceTrianglePipeline``: fragments -> world points -> hash-grid features -> MLP -> rgb.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,31 +17,20 @@ from torch import Tensor, nn
 from models.cameras import Cameras
 from models.field import ColorField, Viewpoints, transform_points
 from models.run import InputError
-from models.surface import Fragments, Surface, build_mesh, hidden_points, rasterize, used_vertices
+from models.surface import (
+    Fragments,
+    Surface,
+    build_mesh,
+    hidden_points,
+    rasterize_world,
+    used_vertices,
+)
 from models.tracks import Tracks
 
-NUM_BLENDED = 4
-"""Meshes of how many frames are joined for one view."""
-OFF_PATH = 0.025
-"""Distance of a view from the nearest frame, as a share of the scene's depth, from which things
-hide much from it."""
-ASIDE, ASIDE_WEIGHT = (0.04, 0.1, 0.3), 0.003
-"""Least, best and largest distance, as a share of the scene's depth, of frames that then show what
-the nearest cannot see, and their weight: any surface of the nearest exceeds it, but not a face of
-theirs that spans a depth jump."""
-CHANGES_COUNT, LEAST_COUNT = (0.4, 1.0), 0.5
-"""Distance from the path, in OFF_PATH, up to which what changes with time counts whole, and from
-which so much."""
-ONE_MOMENT = 8
-"""Frames further apart than this are of different times, which have no mean."""
 CHUNK = 1 << 18
 """Points coloured at a time."""
 NEAR = 1e-4
 """Smallest depth that is drawn, as a share of the scene's."""
-RESOLUTIONS = 256, 16384
-"""Least and most cells along an axis of the hash grid's finest level."""
-MEASURED_FRAMES, MEASURED_SIZE = 16, (32, 18)
-"""Frames that are asked how large their pixels are in the box, and at how many of their pixels."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +149,28 @@ class TriangleMeshPipeline:
         self,
         t: int,
         view: Cameras,
-        index: int = 0,
         out: Fragments | None = None,
         device: torch.device | str = "cpu",
     ) -> Fragments:
-        """Frame t's mesh as camera ``index`` of ``view`` sees it; depth jumps included."""
-        used, faces = used_vertices(self.faces[t], len(self.vertices))
-        local = view[[index]].to_camera(self.vertices[used].to(device).double())[0]
-        near = NEAR * self.depth_scale
-        return rasterize(
-            local, faces.to(device), view.K[index], view.width, view.height, near=near, out=out
-        )
+        """Frame t's mesh in the image of one camera; faces across depth jumps included."""
+        return self.draw_faces(self.faces[t], view, out, device)
+
+    def draw_faces(
+        self,
+        faces: Int[Tensor, "T 3"],
+        view: Cameras,
+        out: Fragments | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Fragments:
+        """Any faces over the pool of vertices in the image of one camera."""
+        used, own = used_vertices(faces, len(self.vertices))
+        vertices = self.vertices[used].to(device)
+        return rasterize_world(vertices, own.to(device), view, near=self.near, out=out)
+
+    @property
+    def near(self) -> float:
+        """Smallest depth that is drawn, in world units."""
+        return NEAR * self.depth_scale
 
     @cached_property
     def used(self) -> Int[Tensor, "U"]:
@@ -220,79 +219,25 @@ class TriangleMeshPipeline:
     def inverse_depth(self, t: int, width: int, height: int) -> Float[np.ndarray, "h w"]:
         """1 / z-depth, in world units, of each pixel of frame t's own view of its mesh, scaled; 0
         where none is."""
-        return 1 / self.fragments(t, self.cameras.resized(width, height), t).depth.double().numpy()
+        return 1 / self.fragments(t, self.cameras[t].resized(width, height)).depth.double().numpy()
 
-    def nearest_frames(
-        self, view: Cameras, index: int, count: int = NUM_BLENDED
-    ) -> tuple[list[int], list[float]]:
-        """Frames that have a mesh and whose cameras are nearest in place and direction, with
-        weights that sum to 1."""
-        frames = list(self.faces)
-        own = self.cameras[frames]
-        pose = view.world_from_cam[index].double()
-        away = self._distances(view, index)
-        turned = torch.arccos(((own.world_from_cam[:, :3, 2] * pose[:3, 2]).sum(1)).clamp(-1, 1))
-        cost = away + 0.5 * turned
-        order = torch.argsort(cost, stable=True)[:count]
-        weight = 1.0 / (cost[order] + 0.3 * cost[order].mean() + 1e-6)
-        if cost[order[0]] < 1e-6:
-            weight[1:] *= (
-                1e-3  # the picture of a frame that has a mesh is its own; others fill what it lacks
-            )
-        return [frames[i] for i in order], (weight / weight.sum()).tolist()
+    def nearest_frame(self, view: Cameras) -> int:
+        """Frame with a mesh whose camera is nearest to one camera in position and direction."""
+        return list(self.faces)[int(torch.argsort(self.view_costs(view), stable=True)[0])]
 
-    def _distances(self, view: Cameras, index: int) -> Float[Tensor, "M"]:
-        """Of the cameras of frames that have a mesh from that of a view, as a share of the scene's
-        depth."""
+    def view_costs(self, view: Cameras) -> Float[Tensor, "M"]:
+        """Distance of one camera from the camera of each frame with a mesh: position, as a share of
+        the scene's depth, plus half the angle between their axes in radians."""
+        axes = self.cameras[list(self.faces)].world_from_cam[:, :3, 2]
+        axis = view.world_from_cam[0].double()[:3, 2]
+        turned = torch.arccos((axes * axis).sum(1).clamp(-1, 1))
+        return self.view_distances(view) + 0.5 * turned
+
+    def view_distances(self, view: Cameras) -> Float[Tensor, "M"]:
+        """Distance of one camera from the camera of each frame with a mesh, as a share of the
+        scene's depth."""
         centers = self.cameras[list(self.faces)].centers
-        return (centers - view.world_from_cam[index, :3, 3].double()).norm(dim=1) / self.depth_scale
-
-    def off_path(self, view: Cameras, index: int) -> float:
-        """Distance of a view from the lines between neighbouring frames that have a mesh, as a
-        share of the depth."""
-        centers = self.cameras[list(self.faces)].centers.double()
-        point = view.world_from_cam[index, :3, 3].double()
-        start = centers[:-1]
-        along = centers.diff(dim=0)
-        share = ((point - start) * along).sum(1) / (along * along).sum(1).clamp_min(
-            torch.finfo(torch.float64).tiny
-        )
-        nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
-        return float((nearest - point).norm(dim=1).min()) / self.depth_scale
-
-    def drawn_frames(
-        self, view: Cameras, index: int, count: int = NUM_BLENDED
-    ) -> tuple[list[int], list[float]]:
-        """The nearest frames; for a view off the path also one before and one after them that see
-        round what hides."""
-        nearest, weights = self.nearest_frames(view, index, count)
-        away = dict(zip(self.faces, self._distances(view, index).tolist(), strict=True))
-        if away[nearest[0]] < OFF_PATH:
-            return nearest, weights
-        seeing = [t for t in away if t not in nearest and ASIDE[0] < away[t] < ASIDE[2]]
-        sides = [t for t in seeing if t < nearest[0]], [t for t in seeing if t > nearest[0]]
-        aside = [
-            min(side, key=lambda t: abs(math.log(away[t] / ASIDE[1]))) for side in sides if side
-        ]
-        return nearest + aside, weights + [ASIDE_WEIGHT] * len(aside)
-
-    def changes_count(self, view: Cameras, index: int) -> float:
-        """How much what changes with time counts in a view, LEAST_COUNT to 1."""
-        whole, far = CHANGES_COUNT
-        nearness = (far - self.off_path(view, index) / OFF_PATH) / (far - whole)
-        return LEAST_COUNT + (1 - LEAST_COUNT) * min(1.0, max(0.0, nearness))
-
-    @staticmethod
-    def moment(frames: Sequence[int], weights: Sequence[float]) -> float:
-        """The time that a view of some frames' meshes shows: the mean of the frames that are near
-        the heaviest.
-
-        Not that of the view: what the camera does not look at then has no colours of that time.
-        """
-        frames = np.array(frames)
-        weights = np.array(weights)
-        weights = weights * (np.abs(frames - frames[weights.argmax()]) <= ONE_MOMENT)
-        return float(frames @ weights / weights.sum())
+        return (centers - view.world_from_cam[0, :3, 3].double()).norm(dim=1) / self.depth_scale
 
 
 def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
@@ -303,34 +248,6 @@ def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tenso
         first[seen & (first == far)] = t
         last[seen] = t
     return first, last
-
-
-def finest_resolution(
-    meshes: TriangleMeshPipeline, normalized_from_world: Float[Tensor, "4 4"]
-) -> int:
-    """Cells along an axis of [-1, 1]^3 at which one cell is as large as a pixel, by the median over
-    frames.
-
-    Where the camera pans the box spans many images: a grid made for one would leave pixels five to
-    a cell.
-    """
-    frames = list(meshes.faces)
-    sizes = []
-    for i in np.unique(np.linspace(0, len(frames) - 1, MEASURED_FRAMES).astype(int)):
-        camera = meshes.cameras[[frames[i]]]
-        inverse = torch.from_numpy(meshes.inverse_depth(frames[i], *MEASURED_SIZE))
-        rows, columns = torch.nonzero(inverse > 0, as_tuple=True)
-        scale = torch.tensor([camera.width, camera.height]).double() / torch.tensor(MEASURED_SIZE)
-        xy = (torch.stack([columns, rows], 1) + 0.5) * scale
-        depth = 1 / inverse[rows, columns]
-        beside = xy + torch.tensor([1.0, 0.0]).double()
-        here, there = (camera.unproject(at[None], depth[None])[0] for at in (xy, beside))
-        step = transform_points(normalized_from_world, there) - transform_points(
-            normalized_from_world, here
-        )
-        sizes.append(step[:, :2].norm(dim=1))
-    pixel = float(torch.cat(sizes).median()) if any(len(own) for own in sizes) else 0.0
-    return round(min(max(2 / max(pixel, 1e-9), RESOLUTIONS[0]), RESOLUTIONS[1]))
 
 
 class WorldSpaceTrianglePipeline(nn.Module):

@@ -208,7 +208,7 @@ def sample_points(
     vertices, trust = (values.numpy() for values in meshes.joined(times))
     return_freed()
     for done, (t, offset) in enumerate(zip(times, offsets, strict=False), 1):
-        face = meshes.fragments(t, meshes.cameras, t).face.numpy().ravel()
+        face = meshes.fragments(t, meshes.cameras[t]).face.numpy().ravel()
         wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
         if share < 1.0:
             wanted &= generator.random(len(wanted), np.float32) < share

@@ -20,4 +20,4 @@ def test_the_figures_that_others_read_are_there():
 def test_the_clip_covers_its_views():
     clip = make_clip(3, 96, 54, faces=600)
     assert all(300 < len(faces) < 1200 for faces in clip.meshes.faces.values())
-    assert render_view(clip.meshes, clip.renderer(), clip.views, 7).covered.mean() > 0.99
+    assert render_view(clip.meshes, clip.renderer(), clip.views[7]).covered.mean() > 0.99

@@ -146,7 +146,7 @@ def test_a_glb_read_back_draws_the_same_picture(folder, world, scene):
     again = TexturedMesh(atlas, image.astype(np.float32) / 255)
     for t in HELD_OUT:
         pictures = [
-            (255 * mesh.render(scene.cameras, t)[0]).clip(0, 255).astype(np.uint8)
+            (255 * mesh.render(scene.cameras[t])[0]).clip(0, 255).astype(np.uint8)
             for mesh in (world, again)
         ]
         assert psnr(*pictures) > 34

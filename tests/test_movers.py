@@ -167,7 +167,7 @@ def test_the_mesh_of_a_mover_covers_its_mask_and_alpha_is_soft_only_at_the_outli
     renderer = WorldSpaceTrianglePipeline(ColorField(), matrix)
     assert 128 <= finest <= 2048
     for t in meshes.meshes:
-        picture = meshes.picture(renderer, scene.cameras, t, t)
+        picture = meshes.picture(renderer, scene.cameras[t], t)
         assert (picture.alpha[scene.masks[t]] > 0.3).mean() > 0.97
         far = ~scene.masks[t] & (picture.alpha > 0.5)
         assert far.mean() < 0.01
@@ -316,7 +316,7 @@ def test_a_view_of_more_points_a_pixel_is_their_mean(room):
     poses = scene.cameras.world_from_cam.clone()
     poses[:, :3, 3] += 1e-7
     beside = Cameras(scene.cameras.K, poses, scene.cameras.width, scene.cameras.height)
-    own, other = (meshes.picture(renderer, cameras, 3, 3) for cameras in (scene.cameras, beside))
+    own, other = (meshes.picture(renderer, cameras[3], 3) for cameras in (scene.cameras, beside))
     assert own.rgb.shape == other.rgb.shape
     assert np.abs(own.alpha - other.alpha).mean() < 0.005
     seen = (own.alpha > 0.99) & (other.alpha > 0.99)

@@ -96,7 +96,7 @@ def rebuilt(tracks: Tracks, seed: int) -> np.ndarray:
     )
     assert np.isfinite(history.psnr).all()
     assert all(parameter.isfinite().all() for parameter in field.parameters())
-    return render_view(meshes, renderer, tracks.cameras, 1).rgb
+    return render_view(meshes, renderer, tracks.cameras[1]).rgb
 
 
 @settings(max_examples=30, deadline=None)

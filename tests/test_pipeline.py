@@ -15,6 +15,7 @@ from models.pipeline import (
 from models.render import tiles
 from models.render.metrics import psnr
 from models.render.rendering import render_view
+from models.render.view_choice import ViewOptions, choose_drawn, choose_nearest
 from models.run.errors import InputError
 from models.sfm.static_scene import solve_scene
 from models.surface.meshing import BORDER_TRUST
@@ -113,12 +114,13 @@ def test_views_off_the_path_ask_frames_aside_with_less_weight_than_any_surface_o
     meshes, cameras = scene.meshes, scene.meshes.cameras
     pose = cameras.world_from_cam[[5]].clone()
     pose[:, :3, 3] += 0.06 * meshes.depth_scale * pose[:, :3, 1]
-    off = replace(cameras[[5]], world_from_cam=pose)
-    near, far = meshes.nearest_frames(off, 0), meshes.drawn_frames(off, 0)
-    assert far[0][: len(near[0])] == near[0] and far[1][: len(near[1])] == near[1]
-    assert 1 <= len(far[0]) - len(near[0]) <= 2 and len(set(far[0])) == len(far[0])
-    assert max(far[1][len(near[0]) :]) < BORDER_TRUST * min(near[1])
-    assert meshes.drawn_frames(cameras, 5) == meshes.nearest_frames(cameras, 5)
+    off = replace(cameras[5], world_from_cam=pose)
+    near, far = choose_nearest(meshes, off, 4), choose_drawn(meshes, off)
+    count = len(near.frames)
+    assert far.frames[:count] == near.frames and far.weights[:count] == near.weights
+    assert 1 <= len(far.frames) - count <= 2 and len(set(far.frames)) == len(far.frames)
+    assert max(far.weights[count:]) < BORDER_TRUST * min(near.weights)
+    assert choose_drawn(meshes, cameras[5]) == choose_nearest(meshes, cameras[5], 4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 1.0])
@@ -170,13 +172,13 @@ def test_training_points_lie_on_the_surface_that_is_drawn(scene):
     index = np.flatnonzero(pixels.frame == 6)
     points = torch.from_numpy(pixels.points(index, meshes.vertices.numpy())).double()
     _, depth = meshes.cameras[[6]].project(points)
-    drawn = meshes.fragments(6, meshes.cameras, 6).depth.numpy().ravel()[pixels.pixel[index]]
+    drawn = meshes.fragments(6, meshes.cameras[6]).depth.numpy().ravel()[pixels.pixel[index]]
     np.testing.assert_allclose(depth[0].numpy(), drawn, rtol=1e-3)
 
 
 def test_the_mesh_of_a_frame_covers_it_and_has_the_true_depth(scene):
     for t in (0, 6, 11):
-        drawn = scene.meshes.fragments(t, scene.meshes.cameras, t)
+        drawn = scene.meshes.fragments(t, scene.meshes.cameras[t])
         assert (drawn.face >= 0).float().mean() > 0.995
         static = ~scene.room.masks[t]
         error = np.abs(drawn.depth.numpy() / scene.room.depth[t] - 1)[static]
@@ -218,14 +220,16 @@ def test_a_limit_takes_the_same_share_of_every_frame(scene):
 
 def test_the_nearest_frame_of_a_training_camera_is_that_frame(scene):
     for t in scene.times:
-        frames, weights = scene.meshes.nearest_frames(scene.meshes.cameras, t)
+        nearest = choose_nearest(scene.meshes, scene.meshes.cameras[t], 4)
+        frames, weights = nearest.frames, nearest.weights
+        assert scene.meshes.nearest_frame(scene.meshes.cameras[t]) == t
         assert frames[0] == t and weights[0] == max(weights)
         assert sum(weights) == pytest.approx(1)
         assert len(set(frames)) == 4
 
 
 def test_a_held_out_camera_is_seen_from_its_neighbours(scene):
-    frames, _ = scene.meshes.nearest_frames(scene.meshes.cameras, HELD_OUT, 2)
+    frames = choose_nearest(scene.meshes, scene.meshes.cameras[HELD_OUT], 2).frames
     assert sorted(frames) == [HELD_OUT - 1, HELD_OUT + 1]
 
 
@@ -245,21 +249,21 @@ def test_tracks_without_points_are_refused(scene):
 
 
 def test_a_training_view_is_close_to_its_frame(scene, trained):
-    drawn = render_view(scene.meshes, trained, scene.meshes.cameras, 6)
+    drawn = render_view(scene.meshes, trained, scene.meshes.cameras[6])
     static = ~scene.room.masks[6]
     assert drawn.covered.mean() > 0.99
     assert psnr(drawn.rgb, scene.room.frames[6], static) > 24
 
 
 def test_a_held_out_view_is_close_to_its_frame(scene, trained):
-    drawn = render_view(scene.meshes, trained, scene.meshes.cameras, HELD_OUT)
+    drawn = render_view(scene.meshes, trained, scene.meshes.cameras[HELD_OUT])
     assert psnr(drawn.rgb, scene.room.frames[HELD_OUT], ~scene.room.masks[HELD_OUT]) > 23.3
 
 
 def test_a_novel_view_is_close_to_the_truth(scene, trained):
     cameras, times = novel_cameras(scene.room, "right")
     truth, depth, masks = render_views(cameras, times, NUM_FRAMES)
-    drawn = render_view(scene.meshes, trained, cameras, 1)
+    drawn = render_view(scene.meshes, trained, cameras[1])
     assert drawn.rgb.shape == truth[1].shape
     assert psnr(drawn.rgb, truth[1], ~masks[1]) > 22.5
     error = np.abs(drawn.depth / depth[1] - 1)[~masks[1] & drawn.covered]
@@ -270,33 +274,33 @@ def test_a_view_from_far_away_is_filled_with_colours(scene, trained):
     cameras, _ = novel_cameras(scene.room, "right")
     pose = cameras.world_from_cam[:1].clone()
     pose[:, :3, 3] -= 3 * pose[:, :3, 2]
-    drawn = render_view(scene.meshes, trained, Cameras(cameras.K[:1], pose, WIDTH, HEIGHT), 0)
+    drawn = render_view(scene.meshes, trained, Cameras(cameras.K[:1], pose, WIDTH, HEIGHT))
     assert 0.02 < (~drawn.covered).mean() < 0.98
     assert np.isinf(drawn.depth[~drawn.covered]).all()
     assert drawn.rgb[~drawn.covered].mean() > 20
 
 
-def both_paths(scene, renderer, cameras, index):
+def both_paths(scene, renderer, camera):
     """The same view by the plain path and by the CPU kernels."""
     pictures = []
     try:
         for renderer.field.backend in ("torch", "auto"):
-            pictures.append(render_view(scene.meshes, renderer, cameras, index))
+            pictures.append(render_view(scene.meshes, renderer, camera))
     finally:
         renderer.field.backend = "auto"
     return pictures
 
 
-def shifted(cameras: Cameras, index: int, offset: list[float]) -> Cameras:
+def shifted(camera: Cameras, offset: list[float]) -> Cameras:
     """One camera, moved along its own axes."""
-    pose = cameras.world_from_cam[[index]].clone()
+    pose = camera.world_from_cam.clone()
     pose[0, :3, 3] += pose[0, :3, :3] @ torch.tensor(offset, dtype=pose.dtype)
-    return Cameras(cameras.K[[index]], pose, WIDTH, HEIGHT).resized(WIDTH // 2 + 1, HEIGHT // 2)
+    return Cameras(camera.K, pose, WIDTH, HEIGHT).resized(WIDTH // 2 + 1, HEIGHT // 2)
 
 
 @pytest.mark.parametrize("offset", [[0, 0, 0], [0.05, -0.02, 0.1], [0.3, 0, -1.0], [0, 0, -60.0]])
 def test_a_view_in_tiles_is_that_of_the_plain_path(scene, trained, offset):
-    plain, fast = both_paths(scene, trained, shifted(scene.meshes.cameras, HELD_OUT, offset), 0)
+    plain, fast = both_paths(scene, trained, shifted(scene.meshes.cameras[HELD_OUT], offset))
     np.testing.assert_array_equal(fast.covered, plain.covered)
     close = np.isclose(fast.depth, plain.depth, rtol=1e-5)
     assert close.mean() > 0.9999
@@ -307,9 +311,10 @@ def test_a_view_in_tiles_is_that_of_the_plain_path(scene, trained, offset):
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_any_number_of_meshes_can_be_joined(scene, trained, count, monkeypatch):
     cameras, pictures = scene.meshes.cameras, []
+    options = ViewOptions(blended=count)
     for pixels_per_tile in (tiles.PIXELS_PER_TILE, 1):
         monkeypatch.setattr(tiles, "PIXELS_PER_TILE", pixels_per_tile)
-        pictures.append(render_view(scene.meshes, trained, cameras, HELD_OUT, count))
+        pictures.append(render_view(scene.meshes, trained, cameras[HELD_OUT], options))
     np.testing.assert_array_equal(pictures[0].rgb, pictures[1].rgb)
     np.testing.assert_array_equal(pictures[0].depth, pictures[1].depth)
 
@@ -319,7 +324,7 @@ def test_a_view_does_not_depend_on_the_threads(scene, trained):
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            pictures.append(render_view(scene.meshes, trained, scene.meshes.cameras, HELD_OUT))
+            pictures.append(render_view(scene.meshes, trained, scene.meshes.cameras[HELD_OUT]))
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_array_equal(pictures[0].rgb, pictures[1].rgb)
@@ -333,9 +338,9 @@ def test_a_face_that_names_no_vertex_is_refused(scene, trained):
     )
     broken.depth_scale = meshes.depth_scale
     with pytest.raises(ValueError, match="vertex that does not exist"):
-        render_view(broken, trained, meshes.cameras, 0)
+        render_view(broken, trained, meshes.cameras[0])
     with pytest.raises(ValueError, match="name vertices"):
-        broken.fragments(0, meshes.cameras, 0)
+        broken.fragments(0, meshes.cameras[0])
 
 
 def test_batches_of_all_forms_are_the_same(scene):

@@ -12,11 +12,15 @@ from models.cameras import Cameras
 from models.field.encoding import ColorField, HashGrid
 from models.field.viewpoints import Viewpoints
 from models.pipeline import (
-    LEAST_COUNT,
-    OFF_PATH,
     Canvas,
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
+)
+from models.render.view_choice import (
+    ViewOptions,
+    distance_from_path,
+    mean_time,
+    weigh_changes,
 )
 from models.tools import TrainingPixels
 from models.training.loop import Schedule, train
@@ -97,10 +101,9 @@ def test_times_are_even_and_fit_the_clip(frames: int, step: float):
 
 
 def test_the_moment_of_a_view_is_of_frames_that_belong_together():
-    moment = TriangleMeshPipeline.moment
-    assert moment([4, 6], [0.5, 0.5]) == pytest.approx(5)
-    assert moment([4, 5, 3, 6], [0.999, 4e-4, 3e-4, 3e-4]) == pytest.approx(4, abs=1e-3)
-    assert moment([10, 200, 11, 201], [0.3, 0.25, 0.25, 0.2]) == pytest.approx(
+    assert mean_time([4, 6], [0.5, 0.5]) == pytest.approx(5)
+    assert mean_time([4, 5, 3, 6], [0.999, 4e-4, 3e-4, 3e-4]) == pytest.approx(4, abs=1e-3)
+    assert mean_time([10, 200, 11, 201], [0.3, 0.25, 0.25, 0.2]) == pytest.approx(
         10.4545, abs=1e-3
     )  # passed twice
 
@@ -118,11 +121,12 @@ def test_distance_from_the_path_is_that_from_its_nearest_piece(seed: int):
     away = centers[random.integers(12, size=8)] + random.standard_normal((8, 3))
     for i, point in enumerate(away):
         expected = np.linalg.norm(line - point, axis=1).min() / meshes.depth_scale
-        assert meshes.off_path(cameras_at(away), i) == pytest.approx(expected, abs=2e-3)
+        assert distance_from_path(meshes, cameras_at(away)[i]) == pytest.approx(expected, abs=2e-3)
     on_line = cameras_at(line[random.integers(len(line), size=5)])
-    assert all(meshes.changes_count(on_line, i) == 1 for i in range(5))
-    above = line[:1] + np.array([0, 0, OFF_PATH * meshes.depth_scale + 9])
-    assert meshes.changes_count(cameras_at(above), 0) == LEAST_COUNT
+    assert all(weigh_changes(meshes, on_line[i]) == 1 for i in range(5))
+    options = ViewOptions()
+    above = line[:1] + np.array([0, 0, options.off_path * meshes.depth_scale + 9])
+    assert weigh_changes(meshes, cameras_at(above)[0]) == options.changes_least
 
 
 def training_pixels(cameras: Cameras, shown: list[int], rgb: np.ndarray) -> TrainingPixels:

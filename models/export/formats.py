@@ -146,7 +146,7 @@ def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> 
     world = TexturedMesh(world.atlas, encoded.astype(np.float32) / 255)
     scores = []
     for t in frames:
-        rgb, depth = world.render(footage.cameras, t)
+        rgb, depth = world.render(footage.cameras[t])
         picture = (255 * rgb * footage.exposure.factor(t) + 0.5).clip(0, 255).astype(np.uint8)
         truth = footage.frames[t]
         still = footage.still(t)

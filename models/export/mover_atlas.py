@@ -64,11 +64,11 @@ def _pulls(scene: Scene, world: TexturedMesh, times: list[int]) -> list[float]:
     for t in times:
         mesh = scene.moving.meshes.meshes[t]
         cameras = scene.cameras
-        depth = mesh.fragments(cameras, t).depth.numpy()
+        depth = mesh.fragments(cameras[t]).depth.numpy()
         shown = np.isfinite(depth)
         pixels = np.argwhere(shown)[:, ::-1] + 0.5
         shown[shown] = scene.moving.meshes.alpha[t].at(pixels) > 0.5
-        ratio = depth[shown] / world.coordinates(cameras, t)[1][shown]
+        ratio = depth[shown] / world.coordinates(cameras[t])[1][shown]
         pulls.append(
             1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0
         )

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from models.cameras import Cameras
 from models.export.footage import Footage
-from models.pipeline import NEAR, TriangleMeshPipeline
-from models.surface import JUMP_TRUST, interpolate, rasterize
+from models.pipeline import TriangleMeshPipeline
+from models.surface import JUMP_TRUST, interpolate, rasterize_world
 
 SPLIT = 4
 """Parts into which each edge of a face is cut."""
@@ -122,9 +122,7 @@ def _paint(
     cameras = meshes.cameras
     vertices = torch.from_numpy(corners.reshape(-1, 3)).double()
     faces = torch.arange(len(vertices)).reshape(-1, 3)
-    local = cameras[[t]].to_camera(vertices)[0]
-    near = NEAR * meshes.depth_scale
-    seen = rasterize(local, faces, cameras.K[t], cameras.width, cameras.height, near=near)
+    seen = rasterize_world(vertices, faces, cameras[t], near=meshes.near)
     face = seen.face.numpy()
     points = interpolate(seen, faces, vertices.float()).numpy()[face >= 0]
     rgb = np.zeros((*face.shape, 3), np.float32)

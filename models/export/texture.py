@@ -15,10 +15,12 @@ from models.export.atlas import PADDING, Atlas, world_atlas
 from models.export.footage import Footage, spread
 from models.export.silhouettes import find_rims, pixels_of
 from models.export.world_mesh import WorldMesh, build_world_mesh, keyframes
-from models.pipeline import NEAR, TriangleMeshPipeline, WorldSpaceTrianglePipeline
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render import fill_holes
-from models.surface import interpolate, rasterize
+from models.surface import interpolate, rasterize_world
 
+# Smallest depth that is drawn, as a share of the median depth of the mesh.
+_NEAR = 1e-4
 ROUNDS = 2
 MAX_FITTED = 48
 """Frames, evenly spread, that a texture is fitted to."""
@@ -42,22 +44,18 @@ class TexturedMesh:
     """Colours 0 to 1, as encoded in the video (sRGB), without any frame's exposure."""
 
     def coordinates(
-        self, view: Cameras, index: int
+        self, view: Cameras
     ) -> tuple[Float[np.ndarray, "H W 2"], Float[np.ndarray, "H W"]]:
-        """Texture coordinates, in texels, and depth (inf where nothing is) at each pixel of a
+        """Texture coordinates, in texels, and depth (inf where nothing is) at each pixel of one
         camera."""
-        local = view[[index]].to_camera(torch.from_numpy(self.atlas.vertices).double())[0]
-        near = NEAR * float(local[:, 2].abs().median())
         faces = torch.from_numpy(self.atlas.faces)
-        seen = rasterize(local, faces, view.K[index], view.width, view.height, near=near)
+        seen = rasterize_world(torch.from_numpy(self.atlas.vertices), faces, view, near_share=_NEAR)
         return interpolate(seen, faces, torch.from_numpy(self.atlas.uv)).numpy(), seen.depth.numpy()
 
-    def render(
-        self, view: Cameras, index: int
-    ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
+    def render(self, view: Cameras) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
         """Colours 0 to 1, black where nothing is, and depth, as a viewer with bilinear filtering
         would draw them."""
-        uv, depth = self.coordinates(view, index)
+        uv, depth = self.coordinates(view)
         return _sample(self.texture, uv) * np.isfinite(depth)[..., None], depth
 
 
@@ -75,7 +73,7 @@ def textured_world(
             footage,
             keyframes(meshes),
             witnesses,
-            lambda t: world.render(footage.cameras, t),
+            lambda t: world.render(footage.cameras[t]),
         )
         world = _baked(mesh.with_painted(rims), renderer, footage)
         bar.update()
@@ -131,7 +129,7 @@ def refine(world: TexturedMesh, footage: Footage) -> TexturedMesh:
     total = np.zeros_like(texture)
     count = np.full(texture.shape[:2], PRIOR, np.float32)
     for t in spread(footage.times, MAX_FITTED):
-        uv, depth = world.coordinates(footage.cameras, t)
+        uv, depth = world.coordinates(footage.cameras[t])
         error = footage.colors(t) - _sample(texture, uv)
         seen: Bool[np.ndarray, "H W"] = np.isfinite(depth) & footage.still(t)
         weight = seen / (1 + (np.abs(error).max(2) / OUTLIER) ** 2)

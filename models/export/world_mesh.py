@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras
 from models.export.footage import spread
-from models.pipeline import NEAR, TriangleMeshPipeline
-from models.surface import BORDER_TRUST, Fragments, rasterize, used_vertices
+from models.pipeline import TriangleMeshPipeline
+from models.surface import BORDER_TRUST, Fragments, used_vertices
 
 MARGIN = 0.2
 """How far past the image the test of coverage looks, as a share of the longer side: as far as
@@ -73,10 +73,10 @@ def build_world_mesh(meshes: TriangleMeshPipeline) -> WorldMesh:
     frames = keyframes(meshes)
     frames.insert(0, frames.pop(len(frames) // 2))
     views = _widened(meshes.cameras)
-    own = {t: _fragments(meshes, meshes.faces[t], views, t) for t in frames}
+    own = {t: meshes.fragments(t, views[t]) for t in frames}
     good = {t: meshes.trust[t].numpy() == 1 for t in frames}
     small = views.resized(views.width // 2, views.height // 2)
-    witness = {t: _fragments(meshes, meshes.faces[t], small, t) for t in frames}
+    witness = {t: meshes.fragments(t, small[t]) for t in frames}
     kept = {t: ~_hiding(meshes, t, small, witness, good) for t in frames}
     chosen = _cover(meshes, views, own, {t: good[t] & kept[t] for t in frames})
     for trust in (
@@ -103,16 +103,6 @@ def _widened(cameras: Cameras) -> Cameras:
     return Cameras(K, cameras.world_from_cam, cameras.width + 2 * pad, cameras.height + 2 * pad)
 
 
-def _fragments(
-    meshes: TriangleMeshPipeline, faces: torch.Tensor, view: Cameras, index: int
-) -> Fragments:
-    used, own = used_vertices(faces, len(meshes.vertices))
-    local = view[[index]].to_camera(meshes.vertices[used].double())[0]
-    return rasterize(
-        local, own, view.K[index], view.width, view.height, near=NEAR * meshes.depth_scale
-    )
-
-
 def _hiding(
     meshes: TriangleMeshPipeline,
     t: int,
@@ -125,7 +115,7 @@ def _hiding(
     hides = np.zeros(count)
     agrees = np.zeros(count)
     for other in own.keys() - {t}:
-        there = _fragments(meshes, meshes.faces[t], views, other)
+        there = meshes.fragments(t, views[other])
         face = there.face.numpy()
         depth = there.depth.numpy()
         seen = own[other].face.numpy()
@@ -177,7 +167,7 @@ def _additions(
 
     With ``any_surface`` nothing is added before or behind a surface either.
     """
-    world = _fragments(meshes, _faces(meshes, chosen), views, t).depth.numpy()
+    world = meshes.draw_faces(_faces(meshes, chosen), views[t]).depth.numpy()
     face = own.face.numpy()
     depth = own.depth.numpy()
     mine = face >= 0

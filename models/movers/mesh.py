@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.cameras import Cameras
-from models.surface import Fragments, rasterize
+from models.surface import Fragments, rasterize_world
 
 NEAR = 1e-3
 """Smallest depth that is drawn, as a share of the mover's."""
@@ -41,14 +41,11 @@ class MovingMesh:
         """World positions at the frame's own time."""
         return self.places[self.times.tolist().index(self.frame)]
 
-    def fragments(
-        self, view: Cameras, index: int = 0, xyz: Float[Tensor, "V 3"] | None = None
-    ) -> Fragments:
-        """The mesh as camera ``index`` of ``view`` sees it, its vertices at ``xyz`` or where they
-        are in its frame."""
-        local = view[[index]].to_camera((self.xyz if xyz is None else xyz).double())[0]
-        near = NEAR * float(local[:, 2].abs().median())
-        return rasterize(local, self.faces, view.K[index], view.width, view.height, near=near)
+    def fragments(self, view: Cameras, xyz: Float[Tensor, "V 3"] | None = None) -> Fragments:
+        """The mesh in the image of one camera, its vertices at ``xyz`` or at their positions in its
+        own frame."""
+        vertices = self.xyz if xyz is None else xyz
+        return rasterize_world(vertices, self.faces, view, near_share=NEAR)
 
     def placed(self, time: float, centers: Float[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
         """World positions at a time, in frames.

@@ -99,17 +99,14 @@ class MovingMeshPipeline:
         return [(min(near, key=lambda t: abs(t - time)), 1.0)] if near else []
 
     def picture(
-        self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float
+        self, renderer: WorldSpaceTrianglePipeline, view: Cameras, time: float
     ) -> MoverPicture | None:
-        """What camera ``index`` of ``view`` sees of the movers at ``time``; None where it sees
-        nothing of them.
+        """The movers at ``time`` in the image of one camera; None if it sees none of them.
 
         Between two frames it is both frames' movers, each with its own colours, carried there and
         averaged.
         """
-        drawn = [
-            (self._picture(renderer, view, index, time, t), share) for t, share in self.at(time)
-        ]
+        drawn = [(self._picture(renderer, view, time, t), share) for t, share in self.at(time)]
         drawn = [(picture, share) for picture, share in drawn if picture is not None]
         if len(drawn) < 2:
             return drawn[0][0] if drawn else None
@@ -119,7 +116,7 @@ class MovingMeshPipeline:
         return MoverPicture(rgb, alpha, np.minimum(*(picture.depth for picture, _ in drawn)))
 
     def _picture(
-        self, renderer: WorldSpaceTrianglePipeline, view: Cameras, index: int, time: float, t: int
+        self, renderer: WorldSpaceTrianglePipeline, view: Cameras, time: float, t: int
     ) -> MoverPicture | None:
         """Frame t's movers where they are at ``time``, as they look in their own frame.
 
@@ -129,8 +126,8 @@ class MovingMeshPipeline:
         mesh = self.meshes[t]
         centers = self.cameras.centers.double()
         own = renderer.seen_from(centers[t], t)
-        side = 1 if time == t and view[[index]].same_as(self.cameras[[t]]) else SUBPIXELS
-        camera = view[[index]].resized(side * view.width, side * view.height)
+        side = 1 if time == t and view.same_as(self.cameras[t]) else SUBPIXELS
+        camera = view.resized(side * view.width, side * view.height)
         fragments = mesh.fragments(camera, xyz=mesh.placed(time, centers))
         rows, columns = np.nonzero(fragments.face.numpy() >= 0)
         if not len(rows):

@@ -66,7 +66,7 @@ def sample_movers(
         share_and_room(sum(int(masks[t].sum()) for t in meshes.meshes), limit, SAMPLE),
     )
     for done, (t, mesh) in enumerate(meshes.meshes.items(), 1):
-        fragments = mesh.fragments(cameras, t)
+        fragments = mesh.fragments(cameras[t])
         wanted = (fragments.face.numpy() >= 0) & masks[t]
         if share < 1.0:
             wanted &= generator.random(wanted.shape, np.float32) < share

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.pipeline import NEAR, NUM_BLENDED, TriangleMeshPipeline, WorldSpaceTrianglePipeline
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render import tiles
 from models.render.blending import blend_surfaces_torch, fill_holes
+from models.render.view_choice import ViewOptions, choose_drawn, mean_time, weigh_changes
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,22 @@ def render_view(
     meshes: TriangleMeshPipeline,
     renderer: WorldSpaceTrianglePipeline,
     view: Cameras,
-    index: int,
-    count: int = NUM_BLENDED,
+    options: ViewOptions = ViewOptions(),
 ) -> Rendering:
-    """A camera's picture from the meshes of the frames nearest to it.
+    """One camera's picture from the meshes of the frames nearest to it.
 
     Where the meshes' depths agree their colours are averaged by weight; where they do not, the
     surface that most weight agrees on wins. Faces that are hardly trusted are seen only where
     nothing else is; what is left is filled.
     """
-    frames, weights = meshes.drawn_frames(view, index, count)
-    moment = meshes.moment(frames, weights), meshes.changes_count(view, index)
-    renderer = renderer.seen_from(view.world_from_cam[index, :3, 3], *moment)
+    chosen = choose_drawn(meshes, view, options)
+    moment = mean_time(chosen.frames, chosen.weights, options)
+    changes = weigh_changes(meshes, view, options)
+    renderer = renderer.seen_from(view.world_from_cam[0, :3, 3], moment, changes)
     on_cpu = renderer.field.grid.chosen_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
-    rgb, surface = draw(meshes, renderer, view, index, list(zip(frames, weights, strict=True)))
+    drawn = list(zip(chosen.frames, chosen.weights, strict=True))
+    rgb, surface = draw(meshes, renderer, view, drawn)
     covered = np.isfinite(surface)
     rgb = fill_holes(rgb, covered)
     return Rendering(cv2.convertScaleAbs(rgb, alpha=255), surface, covered)
@@ -53,20 +55,17 @@ def _render_fast(
     meshes: TriangleMeshPipeline,
     renderer: WorldSpaceTrianglePipeline,
     view: Cameras,
-    index: int,
     drawn: list[tuple[int, float]],
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Colours and depth by the CPU kernels."""
-    K = view.K[index].double()
-    pose = view.world_from_cam[index].double()
-    image_from_world = K @ view[[index]].cam_from_world[0, :3].double()
+    K = view.K[0].double()
+    pose = view.world_from_cam[0].double()
+    image_from_world = K @ view.cam_from_world[0, :3].double()
     unproject = torch.eye(4, dtype=torch.float64)
     unproject[:3, :3] = torch.linalg.inv(K)
     box_from_pixel = renderer.normalized_from_world @ pose @ unproject
-    near = NEAR * meshes.depth_scale
-    camera = tiles.View(
-        image_from_world.numpy(), box_from_pixel.numpy(), view.width, view.height, near
-    )
+    matrices = image_from_world.numpy(), box_from_pixel.numpy()
+    camera = tiles.View(*matrices, view.width, view.height, meshes.near)
     vertices = meshes.vertices.numpy()
     world = [
         tiles.WorldMesh(vertices, meshes.faces[t].numpy(), meshes.trust[t].numpy(), w)
@@ -80,13 +79,12 @@ def _render_plain(
     meshes: TriangleMeshPipeline,
     renderer: WorldSpaceTrianglePipeline,
     view: Cameras,
-    index: int,
     drawn: list[tuple[int, float]],
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Colours and depth in plain torch, on the renderer's device; reads the field once for each
     mesh and pixel."""
     device = renderer.normalized_from_world.device
-    layers = [meshes.fragments(t, view, index, device=device) for t, _ in drawn]
+    layers = [meshes.fragments(t, view, device=device) for t, _ in drawn]
     depth = torch.stack([layer.depth for layer in layers])
     weight = [
         w * meshes.trust[t].to(device)[f.face.clamp_min(0).long()]
@@ -97,6 +95,6 @@ def _render_plain(
     for k in range(len(drawn)):
         rows, columns = torch.nonzero(share[k], as_tuple=True)
         xy = torch.stack([columns, rows], 1).double() + 0.5
-        points = view[[index]].unproject(xy[None], depth[k, rows, columns].double()[None])[0]
+        points = view.unproject(xy[None], depth[k, rows, columns].double()[None])[0]
         rgb[rows, columns] += share[k, rows, columns, None] * renderer.colors(points).float()
     return rgb.cpu().numpy(), surface.cpu().numpy()

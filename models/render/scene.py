@@ -59,18 +59,17 @@ class Scene:
     background: Layer
     moving: MovingLayer | None = None
 
-    def render(self, view: Cameras, index: int, time: float) -> Rendering:
-        """What camera ``index`` of ``view`` sees at ``time`` (in frames of the clip, may be
-        fractional)."""
-        return self.views(view, index, time).merged
+    def render(self, view: Cameras, time: float) -> Rendering:
+        """One camera's picture at ``time`` (in frames of the clip, may be fractional)."""
+        return self.views(view, time).merged
 
-    def views(self, view: Cameras, index: int, time: float, in_front: bool = False) -> "LayerViews":
+    def views(self, view: Cameras, time: float, in_front: bool = False) -> "LayerViews":
         """The layers apart and merged by depth; with ``in_front`` movers hide the background
         wherever they are."""
-        background = render_view(self.background.meshes, self.background.renderer, view, index)
+        background = render_view(self.background.meshes, self.background.renderer, view)
         mover = None
         if self.moving is not None:
-            mover = self.moving.meshes.picture(self.moving.renderer, view, index, time)
+            mover = self.moving.meshes.picture(self.moving.renderer, view, time)
         if mover is None:
             return LayerViews(background, background, np.zeros_like(background.rgb))
         shown = (
@@ -89,7 +88,7 @@ class Scene:
     def rebuild(self, t: int) -> "LayerViews":
         """Frame t as the clip's own camera saw it, with that frame's exposure; its masks put movers
         in front."""
-        views = self.views(self.cameras, t, t, in_front=True)
+        views = self.views(self.cameras[t], t, in_front=True)
         factor = self.exposure.factor(t)
         merged, background = (
             replace(r, rgb=_exposed(r.rgb, factor)) for r in (views.merged, views.background)
@@ -100,9 +99,7 @@ class Scene:
     def depth(self) -> float:
         """Harmonic mean of the background's z-depth in the middle of the path, world units:
         parallax goes by it."""
-        middle = self.background.meshes.nearest_frames(self.cameras, len(self.cameras) // 2, 1)[0][
-            0
-        ]
+        middle = self.background.meshes.nearest_frame(self.cameras[len(self.cameras) // 2])
         vertices = torch.unique(self.background.meshes.faces[middle]).long()
         z = self.cameras[[middle]].to_camera(self.background.meshes.vertices[vertices].double())[
             0, :, 2

@@ -54,7 +54,7 @@ def reconstruct(
             near_far = near_far or depth_range([view.depth])
             original.add(frames[t])
             color.add(view.rgb)
-            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras, t)))
+            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras[t])))
             depth.add(colorize_depth(view.depth, *near_far))
             scores.append(score_frame(view.rgb, frames[t], None if masks is None else masks[t]))
             if save_frames:
@@ -104,13 +104,13 @@ def track_overlay(
             video.add(frame)
 
 
-def mesh_lines(scene: Scene, view: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Projected vertices (NaN where behind) and faces of the mesh that camera ``index`` of ``view``
-    sees most of."""
+def mesh_lines(scene: Scene, view: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Projected vertices (NaN where behind) and faces of the mesh whose camera is nearest to one
+    camera."""
     meshes = scene.background.meshes
-    source = meshes.nearest_frames(view, index, 1)[0][0]
+    source = meshes.nearest_frame(view)
     used, faces = torch.unique(meshes.faces[source], return_inverse=True)
-    xy, depth = view[[index]].project(meshes.vertices[used.long()].double())
+    xy, depth = view.project(meshes.vertices[used.long()].double())
     return torch.where(depth[..., None] > 0, xy, torch.nan)[0].numpy(), faces.numpy()
 
 
@@ -119,18 +119,18 @@ def picture_function(scene: Scene):
     small = scene.cameras[[len(scene.cameras) // 2]].resized(
         96, max(1, 96 * scene.cameras.height // scene.cameras.width)
     )
-    near_far = depth_range([scene.render(small, 0, 0.0).depth])
+    near_far = depth_range([scene.render(small, 0.0).depth])
 
     def picture(
         view: Cameras, time: float, mode: str, background: bool, movers: bool
     ) -> np.ndarray:
-        layers = scene.views(view, 0, time)
+        layers = scene.views(view, time)
         seen = layers.merged if movers else layers.background
         if not background:
             return layers.foreground if movers else np.zeros_like(layers.foreground)
         if mode == "depth":
             return colorize_depth(seen.depth, *near_far)
-        return draw_mesh(seen.rgb, *mesh_lines(scene, view, 0)) if mode == "mesh" else seen.rgb
+        return draw_mesh(seen.rgb, *mesh_lines(scene, view)) if mode == "mesh" else seen.rgb
 
     return picture
 
@@ -150,7 +150,7 @@ def render_video(
     clear_frames(out, name)
     with VideoWriter(out / f"{name}.mp4", fps or scene.fps) as video:
         for i in tqdm(range(len(views)), desc=name, unit="frame"):
-            view = scene.render(views, i, times[i])
+            view = scene.render(views[i], times[i])
             coverage = min(coverage, float(view.covered.mean()))
             video.add(view.rgb)
             if save_frames:

@@ -1,5 +1,6 @@
 """Points of a frame -> triangle mesh, dense depth, fragments."""
 
+from models.surface.drawing import rasterize_world
 from models.surface.meshing import BORDER_TRUST, JUMP_TRUST, build_mesh, hidden_points
 from models.surface.raster_kernels import depth_of, draw_band, setup_mesh
 from models.surface.rasterizer import Fragments, interpolate, rasterize, used_vertices
@@ -18,6 +19,7 @@ __all__ = [
     "interpolate",
     "matched_size",
     "rasterize",
+    "rasterize_world",
     "setup_mesh",
     "used_vertices",
 ]

@@ -20,13 +20,13 @@ from models.movers import MovingMeshPipeline, canonical_normalization, sample_mo
 from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
-    finest_resolution,
 )
 from models.render import Layer, MovingLayer, Scene, score_heldout
 from models.run import Checkpoint, return_freed, stage_bars
 from models.surface import Surfaces, matched_size
 from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
+from models.training.grid_size import measure_finest_resolution
 from models.training.inputs import ClipInputs
 from models.training.loop import History, Schedule, train
 
@@ -149,7 +149,9 @@ def _prepared(
     meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
     box = normalization(meshes.cameras, meshes.vertices[meshes.used])
     num_pixels = len(training) * meshes.cameras.width * meshes.cameras.height
-    renderer = fitting.renderer(box, finest_resolution(meshes, box), num_pixels, meshes.cameras)
+    renderer = fitting.renderer(
+        box, measure_finest_resolution(meshes, box), num_pixels, meshes.cameras
+    )
     own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
     return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
 

@@ -1,0 +1,122 @@
+"""Frames whose meshes a view is drawn from, their weights, and the time that the view shows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.cameras import Cameras
+from models.pipeline import TriangleMeshPipeline
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Choice of the frames that a view is drawn from. Distances are shares of the scene's depth."""
+
+    blended: int = 4
+    """Meshes of the nearest frames that are blended; more fill more holes and take longer."""
+    off_path: float = 0.025
+    """Distance from the nearest frame beyond which a view is off the path: near surfaces hide much
+    from that frame, so that frames aside are drawn too."""
+    aside_least: float = 0.04
+    """Least distance of a frame aside; a larger one lets it see further behind near surfaces."""
+    aside_best: float = 0.1
+    """Distance of the frame aside that is preferred on each side of the nearest frame in time."""
+    aside_most: float = 0.3
+    """Largest distance of a frame aside; a larger one admits frames with coarser meshes there."""
+    aside_weight: float = 0.003
+    """Weight of a frame aside: less than any surface of the nearest frames, more than their faces
+    across depth jumps."""
+    changes_whole: float = 0.4
+    """Distance from the path, in ``off_path``, up to which the grid of changes has weight 1."""
+    changes_far: float = 1.0
+    """Distance from the path, in ``off_path``, from which it has the weight ``changes_least``."""
+    changes_least: float = 0.5
+    """Weight of the grid of changes far off the path, 0 to 1; 0 would ignore time there."""
+    moment_span: int = 8
+    """Frames from the heaviest frame up to which times are averaged: frames further apart show
+    different times, whose mean no frame shows."""
+
+
+@dataclass(frozen=True)
+class DrawnFrames:
+    """Frames whose meshes a view is drawn from."""
+
+    frames: list[int]
+    """The nearest first."""
+    weights: list[float]
+    """Weight of each frame; those of the nearest frames sum to 1."""
+
+
+def choose_nearest(meshes: TriangleMeshPipeline, view: Cameras, count: int) -> DrawnFrames:
+    """Frames with a mesh whose cameras are nearest to one camera in position and direction."""
+    frames = list(meshes.faces)
+    cost = meshes.view_costs(view)
+    order = torch.argsort(cost, stable=True)[:count]
+    weight = 1.0 / (cost[order] + 0.3 * cost[order].mean() + 1e-6)
+    if cost[order[0]] < 1e-6:
+        # The view of a frame with a mesh is that mesh; the others only fill its holes.
+        weight[1:] *= 1e-3
+    return DrawnFrames([frames[i] for i in order], (weight / weight.sum()).tolist())
+
+
+def choose_drawn(
+    meshes: TriangleMeshPipeline, view: Cameras, options: ViewOptions = ViewOptions()
+) -> DrawnFrames:
+    """The nearest frames; off the path also an earlier and a later frame, which see behind near
+    surfaces."""
+    nearest = choose_nearest(meshes, view, options.blended)
+    away = dict(zip(meshes.faces, meshes.view_distances(view).tolist(), strict=True))
+    first = nearest.frames[0]
+    if away[first] < options.off_path:
+        return nearest
+    least, most = options.aside_least, options.aside_most
+    seeing = [t for t in away if t not in nearest.frames and least < away[t] < most]
+    sides = [t for t in seeing if t < first], [t for t in seeing if t > first]
+
+    def misfit(t: int) -> float:
+        return abs(math.log(away[t] / options.aside_best))
+
+    aside = [min(side, key=misfit) for side in sides if side]
+    weights = nearest.weights + [options.aside_weight] * len(aside)
+    return DrawnFrames(nearest.frames + aside, weights)
+
+
+def distance_from_path(meshes: TriangleMeshPipeline, view: Cameras) -> float:
+    """Distance of one camera from the line segments between successive frames with a mesh, as a
+    share of the scene's depth."""
+    centers = meshes.cameras[list(meshes.faces)].centers.double()
+    point = view.world_from_cam[0, :3, 3].double()
+    start = centers[:-1]
+    along = centers.diff(dim=0)
+    squared = (along * along).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+    share = ((point - start) * along).sum(1) / squared
+    nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
+    return float((nearest - point).norm(dim=1).min()) / meshes.depth_scale
+
+
+def weigh_changes(
+    meshes: TriangleMeshPipeline, view: Cameras, options: ViewOptions = ViewOptions()
+) -> float:
+    """Weight of the grid of changes in a view: 1 near the path, ``changes_least`` far from it."""
+    whole, far = options.changes_whole, options.changes_far
+    distance = distance_from_path(meshes, view) / options.off_path
+    nearness = (far - distance) / (far - whole)
+    return options.changes_least + (1 - options.changes_least) * min(1.0, max(0.0, nearness))
+
+
+def mean_time(
+    frames: Sequence[int], weights: Sequence[float], options: ViewOptions = ViewOptions()
+) -> float:
+    """Time, in frames, of a view drawn from these frames: their weighted mean near the heaviest.
+
+    The requested time of the view would not do: the field has no colours of that time for surfaces
+    outside the image of that frame.
+    """
+    frames = np.array(frames)
+    weights = np.array(weights)
+    near = np.abs(frames - frames[weights.argmax()]) <= options.moment_span
+    weights = weights * near
+    return float(frames @ weights / weights.sum())
