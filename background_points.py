@@ -55,6 +55,7 @@ from models.run import (
     own_settings,
     run_script,
     stage_bars,
+    stage_outputs,
     subfolder,
     warn_of_need,
     watched_memory,
@@ -70,15 +71,6 @@ from models.sfm import (
 )
 from models.tracking import Tracker, for_length, grow_tracks, open_tracker
 from models.tracks import Tracks, save_tracks
-
-OUTPUTS = (
-    "background_points.pt",
-    "transforms.json",
-    "masks",
-    "background_tracks.mp4",
-    "background_metrics.json",
-    "background_config.json",
-)
 
 
 @dataclass(frozen=True)
@@ -141,7 +133,9 @@ def main() -> None:
     stages = Stages(output_dir, report=print)
     made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
     work = partial(solve, settings, output_dir, learned, stages, made_from)
-    outputs = OUTPUTS if settings.learned.depth is None else (*OUTPUTS, "depth")
+    outputs = stage_outputs("background_points")
+    if settings.learned.depth is not None:
+        outputs += stage_outputs("depth")
     with watched_memory(memory_limit(settings.max_memory)):
         summarise(output_dir, stages.run("background_points", made_from, outputs, work))
     stages.drop_values()
@@ -269,7 +263,7 @@ def open_depth(
 
     forget_depth(options, output_dir)
     if options.depth is not None:
-        stages.run("depth", made_from, ["depth"], make)
+        stages.run("depth", made_from, stage_outputs("depth"), make)
         options = replace(options, depth=None)  # they are there now
     return depth_maps(options, video, output_dir, device, lambda done: None)
 

@@ -16,7 +16,7 @@ import torch
 import tyro
 
 from models.cameras import save_transforms
-from models.export import EXPORTED, export_and_score, footage_of, parse_formats
+from models.export import export_and_score, footage_of, parse_formats
 from models.paths import CameraPath, Clip, PathScript, from_file, parse_path
 from models.render import Scene, load_scene, save_scene
 from models.report import (
@@ -40,6 +40,7 @@ from models.run import (
     fingerprint,
     memory_limit,
     run_script,
+    stage_outputs,
     summary,
     told_by,
     warn_of_need,
@@ -59,8 +60,6 @@ from models.training import (
 
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
 """Settings that the model depends on."""
-RECONSTRUCTION = ("input.mp4", "reconstruction.mp4", "mesh.mp4", "depth.mp4", "background_only.mp4")
-RECONSTRUCTION += ("foreground_only.mp4", "frames/reconstruction", "frames/heldout")
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ def trained(
         checkpoint.remove()
         return asdict(history)
 
-    history = History(**stages.run("train", made_from, ("model.pt",), work))
+    history = History(**stages.run("train", made_from, stage_outputs("train"), work))
     rate = history.samples / max(history.seconds, 1e-9)
     return {
         "training_psnr": history.psnr[-1] if history.psnr else None,
@@ -267,21 +266,25 @@ def shown(
             reconstruct, out, scene, frames, masks, inputs.held_out, settings.save_frames
         )
         stage(
-            "reconstruction", RECONSTRUCTION, work, chosen(settings, "holdout_every", "save_frames")
+            "reconstruction",
+            stage_outputs("reconstruction"),
+            work,
+            chosen(settings, "holdout_every", "save_frames"),
         )
         name = f"novel_view_{script.name}"
         work = partial(render_script, settings, scene, script, name)
         own = chosen(settings, "trajectory", "freeze_time", "save_frames")
-        stage("novel_view", (f"{name}.mp4", f"frames/{name}"), work, own)
+        stage("novel_view", stage_outputs("novel_view", f"_{script.name}"), work, own)
     if path is not None:
         own = fingerprint(__file__, {}, {"camera path": settings.camera_path})
         work = partial(render_path, settings, scene, path)
-        stage("camera_path", ("novel_view.mp4", "frames/novel_view"), work, own)
+        stage("camera_path", stage_outputs("camera_path"), work, own)
     if settings.checkpoint is None or path is None:
-        stage("export", EXPORTED, exported, chosen(settings, "holdout_every", "export"))
+        own = chosen(settings, "holdout_every", "export")
+        stage("export", stage_outputs("export"), exported, own)
     stage(
         "tracks",
-        ("tracks.mp4",),
+        stage_outputs("tracks"),
         partial(track_overlay, out, frames, inputs.tracks, inputs.movers),
         {},
     )

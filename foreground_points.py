@@ -45,14 +45,13 @@ from models.run import (
     memory_limit,
     own_settings,
     run_script,
+    stage_outputs,
     subfolder,
     watched_memory,
     write_json,
 )
 from models.tracking import Tracker, grow_tracks, open_tracker
 from models.tracks import Tracks, load_tracks, save_tracks
-
-OUTPUTS = ("foreground_points.pt", "foreground_tracks.mp4", "labels", "foreground_config.json")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,9 @@ def main() -> None:
     made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
     work = partial(solve, settings, tracker, background_path, output_dir, device, made_from)
     with watched_memory(memory_limit(settings.max_memory)):
-        Stages(output_dir, report=print).run("foreground_points", made_from, OUTPUTS, work)
+        Stages(output_dir, report=print).run(
+            "foreground_points", made_from, stage_outputs("foreground_points"), work
+        )
 
 
 def inputs(settings: Settings) -> dict[str, Path | None]:

@@ -2,6 +2,6 @@
 
 from models.export.datasets import write_colmap
 from models.export.footage import spread
-from models.export.formats import EXPORTED, export_and_score, footage_of, parse_formats
+from models.export.formats import FORMATS, export_and_score, footage_of, parse_formats
 
-__all__ = ["EXPORTED", "export_and_score", "footage_of", "parse_formats", "spread", "write_colmap"]
+__all__ = ["FORMATS", "export_and_score", "footage_of", "parse_formats", "spread", "write_colmap"]

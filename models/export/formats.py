@@ -1,6 +1,7 @@
 """A trained scene as files to take along: GLB, PLY, OBJ, a COLMAP model, a nerfstudio data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,42 @@ from models.export.mesh_files import write_animated_glb, write_glb, write_obj, w
 from models.export.mover_atlas import mover_meshes
 from models.export.texture import TexturedMesh, textured_world
 from models.render import Scene, finite_psnr, ssim
-from models.run import InputError, check_output_dir, subfolder
+from models.run import OUTPUTS, InputError, check_output_dir, clear_outputs, subfolder
 from models.tracks import Tracks
 
-FORMATS = ("glb", "ply", "obj", "colmap", "nerfstudio")
-EXPORTED = (
-    "scene.glb",
-    "scene_animated.glb",
-    "points.ply",
-    "scene.obj",
-    "scene.mtl",
-    "scene.jpg",
-    "colmap",
-)
-EXPORTED += ("nerfstudio",)
-"""Files and folders that exporting may write."""
-MESH_FORMATS = frozenset({"glb", "ply", "obj"})
+
+@dataclass(frozen=True)
+class Export:
+    """A scene on its way into the files of a folder."""
+
+    folder: Path
+    scene: Scene
+    footage: Footage
+    tracks: Tracks
+    """Tracks of the background."""
+    world: TexturedMesh | None
+    """The static mesh; None if no format needs a mesh."""
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format that a scene can be exported in; its files stand in ``run.OUTPUTS``."""
+
+    help: str
+    """The programs that read the format."""
+    write: Callable[[Export], None]
+    """Writes the files of the format."""
+    needs_mesh: bool = False
+    """Whether the format holds the static mesh of the world."""
+
+    def describe(self, name: str) -> str:
+        """One line for the help of a command: the name, its files and the readers."""
+        return f"{name} ({', '.join(format_files(name))}): {self.help}"
+
+
+def format_files(name: str) -> tuple[str, ...]:
+    """Names of the files and folders that an export format may write."""
+    return tuple(output.name for output in OUTPUTS if output.format == name)
 
 
 def parse_formats(text: str) -> list[str]:
@@ -86,23 +107,17 @@ def export_scene(
         InputError: something cannot be written.
     """
     output_dir = check_output_dir(output_dir)
-    if world is None and MESH_FORMATS & set(formats):
+    if world is None and _need_mesh(formats):
         world = static_mesh(scene, footage)
-    paths = []
-    if "glb" in formats:
-        paths += _write_glbs(output_dir, scene, world)
-    if "ply" in formats:
-        paths.append(output_dir / "points.ply")
-        write_point_cloud(paths[-1], world)
-    if "obj" in formats:
-        paths += write_obj(output_dir / "scene.obj", world)
-    if "colmap" in formats:
-        paths.append(subfolder(output_dir, "colmap"))
-        write_colmap(paths[-1], footage, tracks)
-    if "nerfstudio" in formats:
-        paths.append(subfolder(output_dir, "nerfstudio"))
-        write_nerfstudio(paths[-1], footage, tracks)
-    return paths
+    export = Export(output_dir, scene, footage, tracks, world)
+    for name in formats:
+        FORMATS[name].write(export)
+    paths = [output_dir / file for name in formats for file in format_files(name)]
+    return [path for path in paths if path.exists()]
+
+
+def _need_mesh(formats: Sequence[str]) -> bool:
+    return any(FORMATS[name].needs_mesh for name in formats)
 
 
 def export_and_score(
@@ -115,24 +130,12 @@ def export_and_score(
 ) -> dict:
     """Like ``export_scene``; returns how well the mesh alone shows the held-out frames, or all if
     none are."""
-    world = static_mesh(scene, footage) if MESH_FORMATS & set(formats) else None
+    world = static_mesh(scene, footage) if _need_mesh(formats) else None
     export_scene(scene, output_dir, formats, footage, tracks, world)
     if world is None:
         return {}
     name = "heldout_frames" if held_out else "training_frames"
     return {"exported_mesh": {name: score_mesh(world, footage, held_out or footage.times)}}
-
-
-def _write_glbs(output_dir: Path, scene: Scene, world: TexturedMesh) -> list[Path]:
-    still = output_dir / "scene.glb"
-    animated = output_dir / "scene_animated.glb"
-    write_glb(still, world, scene.cameras)
-    movers = mover_meshes(scene, world)
-    if movers is None:
-        animated.unlink(missing_ok=True)  # an earlier run's
-        return [still]
-    write_animated_glb(animated, world, movers, scene.cameras, scene.fps)
-    return [still, animated]
 
 
 def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> dict[str, float]:
@@ -153,3 +156,39 @@ def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> 
         quality = finite_psnr(picture, truth, still if still.any() else None)
         scores.append((quality, ssim(picture, truth), np.isfinite(depth).mean()))
     return dict(zip(("psnr", "ssim", "coverage"), np.mean(scores, 0).tolist(), strict=True))
+
+
+def _write_glbs(export: Export) -> None:
+    scene = export.scene
+    write_glb(export.folder / "scene.glb", export.world, scene.cameras)
+    movers = mover_meshes(scene, export.world)
+    clear_outputs(export.folder, "export", has_movers=movers is not None)
+    if movers is not None:
+        path = export.folder / "scene_animated.glb"
+        write_animated_glb(path, export.world, movers, scene.cameras, scene.fps)
+
+
+def _write_points(export: Export) -> None:
+    write_point_cloud(export.folder / "points.ply", export.world)
+
+
+def _write_obj(export: Export) -> None:
+    write_obj(export.folder / "scene.obj", export.world)
+
+
+def _write_colmap(export: Export) -> None:
+    write_colmap(subfolder(export.folder, "colmap"), export.footage, export.tracks)
+
+
+def _write_nerfstudio(export: Export) -> None:
+    write_nerfstudio(subfolder(export.folder, "nerfstudio"), export.footage, export.tracks)
+
+
+FORMATS: dict[str, ExportFormat] = {
+    "glb": ExportFormat("Blender, three.js, MeshLab", _write_glbs, needs_mesh=True),
+    "ply": ExportFormat("MeshLab, CloudCompare", _write_points, needs_mesh=True),
+    "obj": ExportFormat("nearly every 3D program", _write_obj, needs_mesh=True),
+    "colmap": ExportFormat("COLMAP and programs built on it", _write_colmap),
+    "nerfstudio": ExportFormat("nerfstudio", _write_nerfstudio),
+}
+"""Export formats by the name that ``--export`` takes."""

@@ -17,7 +17,7 @@ from numpy import ndarray
 from models.cameras import Cameras
 from models.paths import middle_frame
 from models.report.world import World
-from models.run import replacing
+from models.run import find_output, replacing
 from models.tracks import Tracks
 from models.training import History
 
@@ -65,20 +65,14 @@ def write_charts(
     charts = {}
     if history is not None and history.steps:
         curve = loss_curve(history.steps, history.psnr, history.heldout_steps, history.heldout_psnr)
-        charts["loss_curve"] = "PSNR during training", curve
+        charts["loss_curve.png"] = curve
     if scores:
-        charts["psnr_per_frame"] = (
-            "PSNR of each frame",
-            psnr_per_frame([s["psnr"] for s in scores], held_out),
-        )
-    charts["reprojection_error"] = (
-        "Reprojection error",
-        reprojection_histogram(reprojection_errors(tracks)),
-    )
-    charts["camera_path"] = "Camera path from above", camera_path(world)
-    for name, (_, figure) in charts.items():
-        save_png(out / f"{name}.png", figure)
-    return dict(charts.values())
+        charts["psnr_per_frame.png"] = psnr_per_frame([s["psnr"] for s in scores], held_out)
+    charts["reprojection_error.png"] = reprojection_histogram(reprojection_errors(tracks))
+    charts["camera_path.png"] = camera_path(world)
+    for name, figure in charts.items():
+        save_png(out / name, figure)
+    return {find_output(name).title: figure for name, figure in charts.items()}
 
 
 def loss_curve(

@@ -21,19 +21,11 @@ from trimesh import resources, util
 from models.report.charts import svg
 from models.report.tables import files_table, metrics_table, seconds_table, settings_table, tiles
 from models.report.world import World, world_json
-from models.run import write_bytes
+from models.run import find_shown, write_bytes
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_GLB = 20 * 2**20
 """Bytes of the largest exported surface that the page carries; a larger one is only linked."""
-_VIDEOS = (
-    ("novel_view*.mp4", "New viewpoints", "The scene from a camera that never filmed it."),
-    ("background_only.mp4", "Background alone", "The video without what moves."),
-    ("foreground_only.mp4", "Movers alone", "What moves, over black."),
-    ("mesh.mp4", "Mesh", "Each frame's triangles over the video."),
-    ("depth.mp4", "Depth", "Red is near, blue is far."),
-    ("tracks.mp4", "Tracks", "Followed points and the way they came, coloured by layer."),
-)
 
 
 @dataclass(frozen=True)
@@ -177,14 +169,14 @@ filmed it.</p>
 
 def _videos(out: Path) -> str:
     cards = []
-    for pattern, title, text in _VIDEOS:
-        for path in sorted(out.glob(pattern)):
-            kind = path.stem.removeprefix("novel_view").strip("_").replace("_", " ")
-            name = f"{title}: {kind}" if pattern.startswith("novel") and kind else title
-            cards.append(
-                f'<figure class="card"><video src="{quote(path.name)}#t=0.001" muted loop playsinline controls '
-                f'preload="metadata"></video><figcaption><h3>{escape(name)}</h3><p>{text}</p></figcaption></figure>'
-            )
+    for path, output in find_shown(out, "videos").items():
+        kind = path.stem.removeprefix("novel_view").strip("_").replace("_", " ")
+        name = f"{output.title}: {kind}" if path.match("novel_view?*.mp4") else output.title
+        cards.append(
+            f'<figure class="card"><video src="{quote(path.name)}#t=0.001" muted loop playsinline controls '
+            f'preload="metadata"></video><figcaption><h3>{escape(name)}</h3>'
+            f"<p>{escape(output.text)}</p></figcaption></figure>"
+        )
     return f'<h2>Videos</h2>\n<div class="grid">{"".join(cards)}</div>' if cards else ""
 
 

@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from models.run import find_output
+
 _QUALITY = (
     ("psnr", "PSNR (dB)", 2),
     ("ssim", "SSIM", 3),
@@ -25,29 +27,6 @@ _STAGES = {
     "camera_path": "camera path",
     "tracks": "track overlay",
     "export": "export",
-}
-_FILES = {
-    "model.pt": "the trained scene",
-    "config.json": "settings, seed, versions",
-    "stages.json": "what each stage was made from",
-    "metrics.json": "every figure of this page",
-    "transforms.json": "cameras, as instant-ngp and nerfstudio read them",
-    "camera_path.json": "camera path made in the viewer",
-    "input.mp4": "the frames worked on",
-    "reconstruction.mp4": "the video rebuilt",
-    "mesh.mp4": "triangles over the video",
-    "depth.mp4": "depth, coloured",
-    "tracks.mp4": "tracks over the video",
-    "background_only.mp4": "the video without movers",
-    "foreground_only.mp4": "movers over black",
-    "loss_curve.png": "PSNR during training",
-    "camera_path.png": "the camera's path from above",
-    "reprojection_error.png": "how well the points fit their sightings",
-    "psnr_per_frame.png": "PSNR of each frame",
-    "scene.glb": "the static scene for Blender, three.js, MeshLab",
-    "scene_animated.glb": "the scene with its movers, animated",
-    "scene.obj": "the static scene, with its .mtl and .jpg",
-    "points.ply": "coloured points",
 }
 
 
@@ -175,7 +154,8 @@ def files_table(out: Path) -> str:
 
 
 def _about(path: Path) -> str:
-    return _FILES.get(path.name, "new viewpoints" if path.match("novel_view*.mp4") else "")
+    output = find_output(path.name)
+    return "" if output is None else escape(output.text)
 
 
 def _size(count: int) -> str:

@@ -13,7 +13,7 @@ from models.cameras import Cameras
 from models.clip import VideoWriter, write_image
 from models.render import Scene, average_scores, score_frame
 from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
-from models.run import subfolder
+from models.run import clear_numbered, clear_outputs, subfolder
 from models.tracks import Tracks
 
 MAX_DRAWN = 2000
@@ -37,7 +37,7 @@ def reconstruct(
     """
     scores = []
     near_far = None
-    clear_frames(out, "reconstruction", "heldout")
+    clear_outputs(out, "reconstruction", has_movers=scene.moving is not None)
     with (
         VideoWriter(out / "input.mp4", scene.fps) as original,
         VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
@@ -66,11 +66,9 @@ def reconstruct(
 
 def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
     """Writers of the layers' own videos, where there is more than one layer."""
-    paths = [out / "background_only.mp4", out / "foreground_only.mp4"]
     if scene.moving is None:
-        for path in paths:  # an earlier run's
-            path.unlink(missing_ok=True)
         return []
+    paths = [out / "background_only.mp4", out / "foreground_only.mp4"]
     return [stack.enter_context(VideoWriter(path, scene.fps)) for path in paths]
 
 
@@ -147,7 +145,7 @@ def render_video(
     """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh
     covers."""
     coverage = 1.0
-    clear_frames(out, name)
+    clear_numbered(out / "frames" / name)
     with VideoWriter(out / f"{name}.mp4", fps or scene.fps) as video:
         for i in tqdm(range(len(views)), desc=name, unit="frame"):
             view = scene.render(views[i], times[i])
@@ -156,13 +154,6 @@ def render_video(
             if save_frames:
                 save_frame(out, name, i, view.rgb)
     return coverage
-
-
-def clear_frames(output_dir: Path, *names: str) -> None:
-    """Removes the PNGs that an earlier run left of these videos."""
-    for name in names:
-        for path in (output_dir / "frames" / name).glob("[0-9]*.png"):
-            path.unlink()
 
 
 def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models.run.errors import InputError
+from models.run.outputs import names_by_kind
 from models.run.reading import read_json
 from models.run.stages import PROGRAM, own_settings, packages
-
-_EXPORTED = (".glb", ".ply", ".obj")
 
 
 def stage_bars() -> Callable[[str, int, int], None]:
@@ -87,16 +86,8 @@ def summary(output_dir: Path, metrics: dict, page: Path) -> str:
         )
     told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
     told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
-    files = sorted(path.name for path in output_dir.iterdir() if path.is_file() and path != page)
-    for kind, suffix in (
-        ("model", ".pt"),
-        ("videos", ".mp4"),
-        ("charts", ".png"),
-        ("data", ".json"),
-        ("exported", _EXPORTED),
-    ):
-        if chosen := [name for name in files if name.endswith(suffix)]:
-            told[kind] = ", ".join(chosen)
+    names = [path.name for path in output_dir.iterdir() if path.is_file()]
+    told |= {kind: ", ".join(chosen) for kind, chosen in names_by_kind(names).items()}
     told["look at"] = page
     return "\n".join(
         [
