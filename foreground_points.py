@@ -8,8 +8,7 @@ os.environ.setdefault(
 )  # idle OpenMP threads must not spin beside numba's
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +19,7 @@ import tyro
 from tqdm import tqdm
 
 from background_points import clip_name, describe, load_masks, steps, taken_tracker
-from models.cameras import Cameras
-from models.clip import Video, at_points, read_video, write_image, write_video
+from models.clip import Video, read_video, write_image, write_video
 from models.depth import (
     DEPTH_FOLDER,
     DepthOptions,
@@ -33,11 +31,11 @@ from models.depth import (
     weights_and_maps,
 )
 from models.motion import label_movers
-from models.movers import canonical_coordinates, lift_mover, metric_depth, solve_rigid
-from models.pipeline import TriangleMeshPipeline
+from models.movers import MoverShapes, lift_tracks, solve_mover_shapes
 from models.report import draw_tracks
 from models.run import (
     InputError,
+    ProgressBars,
     Stages,
     check_output_dir,
     configuration,
@@ -51,7 +49,7 @@ from models.run import (
     write_json,
 )
 from models.tracking import Tracker, grow_tracks, open_tracker
-from models.tracks import Tracks, load_tracks, save_tracks
+from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def solve(
     out = output_dir / "foreground_points.pt"
     write_json(output_dir / "foreground_config.json", configuration(settings, device, made_from))
     if not masks.any():
-        save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
+        write_empty(settings, video, background, out)
         print(f"nothing moves in this clip: wrote an empty {out}")
         return
 
@@ -161,27 +159,32 @@ def solve(
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
-    xy, visible = track(video, settings, masks, tracker, imported)
-    if not xy.shape[1]:
-        save_tracks(out, moving_tracks(settings, video, background, *nothing(len(video))))
+    points = track(video, settings, masks, tracker, imported)
+    if not points.num_tracks:
+        write_empty(settings, video, background, out)
         print(
             f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}"
         )
         return
-    movers = label_of_tracks(xy, visible, labels)
-    canonical, depth = shapes_of_movers(background, xy, visible, labels, movers, settings.seed)
-    xyz = lifted(background, xy, visible, depth)
+    shapes = solve_mover_shapes(background, points, labels, settings.seed, ProgressBars())
+    xyz = lift_tracks(background.cameras, points, shapes.depth)
     if maps is not None or imported is not None:
-        depth = tracks_depth(maps, imported, background, xy, visible, movers, xyz, print)
-        xyz = lifted(background, xy, visible, depth)
-    tracks = moving_tracks(settings, video, background, xy, visible, xyz, canonical, movers)
-    del xyz, depth  # twice as large as what the file holds
+        found = tracks_depth(
+            maps, imported, background, points.xy, points.visible, shapes.label, xyz, print
+        )
+        shapes = replace(shapes, depth=found)
+        xyz = lift_tracks(background.cameras, points, shapes.depth)
+    tracks = moving_tracks(settings, video, background, points, shapes, xyz)
+    movers = shapes.label
+    del xyz, shapes  # twice as large as what the file holds
     save_tracks(out, tracks)
-    drawn = draw_tracks(video.frames, xy, visible, groups=movers)
+    drawn = draw_tracks(video.frames, points.xy, points.visible, groups=movers)
     overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
     write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
     write_labels(output_dir, labels)
-    print(f"{labels.max()} mover(s), {xy.shape[1]} tracks, {time.perf_counter() - start:.0f} s")
+    print(
+        f"{labels.max()} mover(s), {points.num_tracks} tracks, {time.perf_counter() - start:.0f} s"
+    )
     print(f"wrote {out}, foreground_tracks.mp4, labels/")
 
 
@@ -211,15 +214,9 @@ def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.
     return read_masks(folder, len(video), video.width, video.height, np.arange(len(video)))
 
 
-def nothing(num_frames: int) -> tuple[np.ndarray, ...]:
-    """Arrays of no track at all."""
-    empty = np.zeros((num_frames, 0, 2), np.float32), np.zeros((num_frames, 0), bool)
-    return *empty, np.zeros((num_frames, 0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
-
-
 def track(
     video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker, imported: Imported | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> PointTracks:
     """Tracks inside the masks: those imported, and our own where they leave room; none if nothing
     can be followed."""
     begun = None if imported is None else (imported.xy, imported.visible)
@@ -231,117 +228,38 @@ def track(
             bar.set_postfix_str(f"{points} tracks")
 
         try:
-            return grow_tracks(video.frames, settings.spacing, tracker, masks, progress, begun)
+            grown = grow_tracks(video.frames, settings.spacing, tracker, masks, progress, begun)
         except InputError:
-            return nothing(len(video))[:2]
+            return no_tracks(video)
+        return PointTracks(*grown, video.width, video.height)
 
 
-def label_of_tracks(xy: np.ndarray, visible: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mover that each track lies on most of the time, 1, 2, ..."""
-    at = at_points(labels, xy)
-    votes = np.stack(
-        [((at == mover) & visible).sum(0) for mover in range(1, int(labels.max()) + 1)]
-    )
-    return votes.argmax(0) + 1
+def no_tracks(video: Video) -> PointTracks:
+    """No track at all."""
+    xy = np.zeros((len(video), 0, 2), np.float32)
+    return PointTracks(xy, np.zeros((len(video), 0), bool), video.width, video.height)
 
 
-class BackgroundDepth(Sequence):
-    """The background's depth map in each frame, also behind the movers; inf where there is none.
-
-    Drawn when it is asked for: those of all frames would fill the memory.
-    """
-
-    def __init__(self, background: Tracks, hidden: np.ndarray):
-        times = tqdm(range(len(background)), desc="depth", unit="frame")
-        self.meshes = TriangleMeshPipeline.from_tracks(background, times, hidden)
-
-    def __len__(self) -> int:
-        return len(self.meshes.cameras)
-
-    def __getitem__(self, t: int) -> np.ndarray:
-        if not 0 <= t < len(self):
-            raise IndexError(t)
-        meshes = self.meshes
-        source = t if t in meshes.faces else meshes.nearest_frame(meshes.cameras[t])
-        return meshes.fragments(source, meshes.cameras[t]).depth.numpy()
-
-
-def shapes_of_movers(
-    background: Tracks,
-    xy: np.ndarray,
-    visible: np.ndarray,
-    labels: np.ndarray,
-    movers: np.ndarray,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Canonical coordinates (N, 3) and z-depths (F, N) of all movers' tracks; the background's
-    meshes are not kept."""
-    surface = BackgroundDepth(background, labels > 0)
-    canonical = np.zeros((xy.shape[1], 3))
-    depth = np.ones(visible.shape)
-    for mover in np.unique(movers):
-        own = movers == mover
-        mask = labels == mover
-        canonical[own, :2] = canonical_coordinates(xy[:, own], visible[:, own], mask)
-        depth[:, own], how = depth_of_mover(
-            background.cameras, xy[:, own], visible[:, own], mask, surface, seed
-        )
-        print(f"mover {mover}: {own.sum()} tracks, depth from {how}")
-    return canonical, depth
-
-
-def depth_of_mover(
-    cameras: Cameras,
-    xy: np.ndarray,
-    visible: np.ndarray,
-    mask: np.ndarray,
-    surface: Sequence[np.ndarray],
-    seed: int,
-) -> tuple[np.ndarray, str]:
-    """z-depth (F, N) of one mover's tracks: of its rigid shape, or one a frame; scaled by the
-    ground it stands on."""
-    whole = np.broadcast_to(lift_mover(mask, surface)[:, None], visible.shape)
-    motion = solve_rigid(xy, visible, cameras, seed)
-    depth = None if motion is None else metric_depth(motion, xy, surface)
-    if depth is None:
-        return whole, "contact with the ground, one a frame"
-    return np.where(
-        np.isfinite(depth), depth, whole
-    ), "its rigid shape, scaled by contact with the background"
-
-
-def lifted(
-    background: Tracks, xy: np.ndarray, visible: np.ndarray, depth: np.ndarray
-) -> np.ndarray:
-    """World positions (F, N, 3); where a track is not seen, those of the nearest frame in which it
-    is."""
-    xyz = np.empty((*visible.shape, 3))
-    for t in range(len(xy)):  # all frames at once take several times the memory of the result
-        own = torch.from_numpy(xy[[t]]).double(), torch.from_numpy(depth[[t]])
-        xyz[t] = background.cameras[[t]].unproject(*own)[0].numpy()
-    times = np.arange(len(xy))
-    for n in range(xy.shape[1]):
-        seen = np.flatnonzero(visible[:, n])
-        nearest = seen[np.abs(times[:, None] - seen[None]).argmin(1)]
-        xyz[:, n] = xyz[nearest, n]
-    return xyz
+def write_empty(settings: Settings, video: Video, background: Tracks, path: Path) -> None:
+    """Writes the track file of a clip without movers."""
+    xyz = np.zeros((len(video), 0, 3))
+    shapes = MoverShapes.none(len(video))
+    save_tracks(path, moving_tracks(settings, video, background, no_tracks(video), shapes, xyz))
 
 
 def moving_tracks(
     settings: Settings,
     video: Video,
     background: Tracks,
-    xy: np.ndarray,
-    visible: np.ndarray,
+    points: PointTracks,
+    shapes: MoverShapes,
     xyz: np.ndarray,
-    canonical: np.ndarray,
-    movers: np.ndarray,
 ) -> Tracks:
     """The track file's content."""
     return Tracks(
-        xy=torch.from_numpy(xy).float(),
-        visible=torch.from_numpy(visible),
-        confidence=torch.from_numpy(visible).float(),
+        xy=torch.from_numpy(points.xy).float(),
+        visible=torch.from_numpy(points.visible),
+        confidence=torch.from_numpy(points.visible).float(),
         xyz=torch.from_numpy(xyz).float(),
         K=background.K,
         world_from_cam=background.world_from_cam,
@@ -351,8 +269,8 @@ def moving_tracks(
         frame_indices=torch.as_tensor(video.frame_indices),
         layer="foreground",
         video_path=str(settings.video_path),
-        canonical=torch.from_numpy(canonical).float(),
-        label=torch.as_tensor(movers, dtype=torch.int64),
+        canonical=torch.from_numpy(shapes.canonical).float(),
+        label=torch.as_tensor(shapes.label, dtype=torch.int64),
     )
 
 

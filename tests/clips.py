@@ -5,7 +5,7 @@ import torch
 
 from models.movers.canonical import canonical_coordinates
 from models.synthetic.sample import SyntheticScene
-from models.tracks import Tracks
+from models.tracks import PointTracks, Tracks
 
 
 def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tracks:
@@ -17,7 +17,8 @@ def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tra
     extra = {}
     if moving:
         canonical = np.zeros((own.sum(), 3), np.float32)
-        canonical[:, :2] = canonical_coordinates(xy, visible, room.masks)
+        size = room.cameras.width, room.cameras.height
+        canonical[:, :2] = canonical_coordinates(PointTracks(xy, visible, *size), room.masks)
         extra = {
             "canonical": torch.from_numpy(canonical),
             "label": torch.ones(len(canonical), dtype=torch.int64),

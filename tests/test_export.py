@@ -28,7 +28,7 @@ from models.export.formats import (
 from models.export.texture import TexturedMesh
 from models.field.encoding import ColorField, HashGrid
 from models.field.world_box import normalization
-from models.movers.moving_pipeline import MovingMeshPipeline, canonical_normalization
+from models.movers.moving_pipeline import MovingMeshPipeline, fit_canonical_box
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.metrics import psnr
 from models.render.scene import Layer, MovingLayer, Scene
@@ -73,7 +73,7 @@ def scene(room) -> Scene:
         np.random.default_rng(0),
     )
     moving = MovingMeshPipeline.from_tracks(true_tracks(room, True), room.masks, TRAINING)
-    colors = WorldSpaceTrianglePipeline(small_field(1), canonical_normalization(moving)[0])
+    colors = WorldSpaceTrianglePipeline(small_field(1), fit_canonical_box(moving)[0])
     return Scene(
         tracks.cameras, 10.0, exposure, Layer(meshes, renderer), MovingLayer(moving, colors)
     )

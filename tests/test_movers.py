@@ -8,16 +8,29 @@ from models.cameras import Cameras
 from models.clip.exposure import Exposure
 from models.field.encoding import ColorField
 from models.field.world_box import transform_points
-from models.movers.canonical import HOLD, _poisson, canonical_coordinates
-from models.movers.contact import contact_depth, lift_mover, smooth_depth
-from models.movers.local_maps import local_map
+from models.movers.canonical import _HOLD, _solve_poisson, canonical_coordinates
+from models.movers.contact import find_contact_depth, lift_mover, smooth_depth
+from models.movers.local_maps import map_locally
 from models.movers.mesh import MovingMesh
-from models.movers.moving_pipeline import MovingMeshPipeline, _reduced, canonical_normalization
+from models.movers.moving_pipeline import MovingMeshPipeline, _reduce_samples, fit_canonical_box
+from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.soft_mask import SoftMask
 from models.pipeline import WorldSpaceTrianglePipeline
+from models.run import Progress
 from models.synthetic.sample import RoomOptions, render_room
-from models.tracks import Tracks
+from models.tracks import PointTracks, Tracks
+
+
+class _Steps(Progress):
+    """Notes the steps that it hears."""
+
+    def __init__(self, steps: list[tuple[int, int]]):
+        self.steps = steps
+
+    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
+        self.steps.append((done, total))
+
 
 BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
 
@@ -29,7 +42,7 @@ def room():
     own = np.asarray(scene.track_is_foreground)
     xy, visible = np.asarray(scene.track_xy)[:, own], np.asarray(scene.track_visible)[:, own]
     canonical = np.zeros((own.sum(), 3))
-    canonical[:, :2] = canonical_coordinates(xy, visible, scene.masks)
+    canonical[:, :2] = canonical_coordinates(PointTracks(xy, visible, 160, 96), scene.masks)
     seen = np.isfinite(canonical).all(1)
     tracks = Tracks(
         xy=torch.as_tensor(xy[:, seen]).float(),
@@ -55,12 +68,12 @@ def test_a_local_map_reproduces_any_affine_map():
     source, query = random.uniform(30, 70, (200, 2)), random.uniform(35, 65, (50, 2))
     matrix, shift = np.array([[1.2, 0.3], [-0.2, 0.9]]), np.array([5.0, -3.0])
     home = np.stack([BOX[0] @ matrix.T + shift, BOX[1]])
-    found = local_map(source, source @ matrix.T + shift, query, BOX, home)
+    found = map_locally(source, source @ matrix.T + shift, query, BOX, home)
     np.testing.assert_allclose(found, query @ matrix.T + shift, atol=0.3)
 
 
 def test_a_local_map_without_points_carries_the_box():
-    found = local_map(np.zeros((0, 2)), np.zeros((0, 2)), BOX[:1], BOX, BOX + 7.0)
+    found = map_locally(np.zeros((0, 2)), np.zeros((0, 2)), BOX[:1], BOX, BOX + 7.0)
     np.testing.assert_allclose(found, BOX[:1] + 7.0)
 
 
@@ -76,7 +89,7 @@ def test_canonical_coordinates_of_a_shifting_patch_are_its_place_in_the_referenc
     for t in range(10):
         x, y = (20 + shift[t]).astype(int)
         masks[t, y : y + 40, x : x + 40] = True
-    place = canonical_coordinates(xy, visible, masks)
+    place = canonical_coordinates(PointTracks(xy, visible, 120, 100), masks)
     reference = int(visible.sum(1).argmax())
     np.testing.assert_allclose(place, base + shift[reference], atol=0.5)
 
@@ -94,7 +107,7 @@ def test_canonical_coordinates_do_not_shrink_along_a_long_clip_with_tracks_that_
     visible = (times >= start) & (times < start + 20)
     moved = np.where(behind[:, None], path[np.clip(start + 10, 0, 299), 0], path)
     xy = surface + moved + random.normal(0, 0.1, (300, 3000, 2))
-    place = canonical_coordinates(xy, visible, np.zeros((300, 4, 4), bool))
+    place = canonical_coordinates(PointTracks(xy, visible, 4, 4), np.zeros((300, 4, 4), bool))
     for t in range(10, 300, 20):
         own = visible[t] & ~behind
         scale = place[own].std(0) / xy[t, own].std(0)
@@ -109,9 +122,8 @@ def test_canonical_coordinates_of_few_points_or_of_points_on_a_line_are_finite(c
     visible = np.ones((6, count + 1), bool)
     visible[:, -1] = False
     visible[3] = False
-    place = canonical_coordinates(
-        np.pad(xy, ((0, 0), (0, 1), (0, 0))), visible, np.zeros((6, 50, 60), bool)
-    )
+    tracks = PointTracks(np.pad(xy, ((0, 0), (0, 1), (0, 0))), visible, 60, 50)
+    place = canonical_coordinates(tracks, np.zeros((6, 50, 60), bool))
     np.testing.assert_allclose(place[:-1], xy[0], atol=0.1)
     assert np.isnan(place[-1]).all()
 
@@ -124,10 +136,10 @@ def test_places_are_the_least_squares_solution(seed: int):
     rows = np.zeros((200, 40))
     np.add.at(rows, (np.arange(200), ends[0]), -1)
     np.add.at(rows, (np.arange(200), ends[1]), 1)
-    stacked = np.concatenate([np.sqrt(weight)[:, None] * rows, np.sqrt(HOLD) * np.eye(40)])
-    wanted = np.concatenate([np.sqrt(weight) * offset, np.sqrt(HOLD) * before])
+    stacked = np.concatenate([np.sqrt(weight)[:, None] * rows, np.sqrt(_HOLD) * np.eye(40)])
+    wanted = np.concatenate([np.sqrt(weight) * offset, np.sqrt(_HOLD) * before])
     found, true = (
-        _poisson(ends, weight, offset, before),
+        _solve_poisson(ends, weight, offset, before),
         np.linalg.lstsq(stacked, wanted, rcond=None)[0],
     )
     error = found - true
@@ -138,13 +150,13 @@ def test_contact_depth_is_that_of_the_ground_below_the_feet():
     ground = np.repeat(np.linspace(9, 2, 80)[:, None], 100, 1)
     mask = np.zeros((80, 100), bool)
     mask[20:60, 30:50] = True
-    assert contact_depth(mask, ground) == pytest.approx(ground[61, 0], rel=0.02)
+    assert find_contact_depth(mask, ground) == pytest.approx(ground[61, 0], rel=0.02)
 
 
 def test_a_mover_cut_by_the_lower_border_tells_no_contact():
     mask = np.zeros((80, 100), bool)
     mask[20:, 30:50] = True
-    assert np.isnan(contact_depth(mask, np.ones((80, 100))))
+    assert np.isnan(find_contact_depth(mask, np.ones((80, 100))))
 
 
 def test_smooth_depth_bridges_gaps_and_drops_outliers():
@@ -163,11 +175,11 @@ def test_a_mover_with_no_contact_at_all_still_has_a_positive_depth():
 def test_the_mesh_of_a_mover_covers_its_mask_and_alpha_is_soft_only_at_the_outline(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
-    matrix, finest = canonical_normalization(meshes)
+    matrix, finest = fit_canonical_box(meshes)
     renderer = WorldSpaceTrianglePipeline(ColorField(), matrix)
     assert 128 <= finest <= 2048
     for t in meshes.meshes:
-        picture = meshes.picture(renderer, scene.cameras[t], t)
+        picture = meshes.draw(renderer, scene.cameras[t], t)
         assert (picture.alpha[scene.masks[t]] > 0.3).mean() > 0.97
         far = ~scene.masks[t] & (picture.alpha > 0.5)
         assert far.mean() < 0.01
@@ -178,7 +190,7 @@ def test_pixels_of_movers_lie_in_the_box_of_their_field(room):
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
     exposure = Exposure.neutral(8, 160, 96)
     pixels = sample_movers(meshes, scene.cameras, scene.frames, scene.masks, exposure)
-    matrix, _ = canonical_normalization(meshes)
+    matrix, _ = fit_canonical_box(meshes)
     inside = (
         transform_points(
             matrix, torch.from_numpy(pixels.points(np.arange(len(pixels)))).double()
@@ -194,11 +206,9 @@ def test_of_many_pixels_of_movers_a_share_of_each_frame_is_kept(room):
     given = meshes, scene.cameras, scene.frames, scene.masks, Exposure.neutral(8, 160, 96)
     whole, told = sample_movers(*given), []
     limit = len(whole) // 4
-    few = sample_movers(
-        *given, limit=limit, progress=lambda done, total: told.append((done, total))
-    )
+    few = sample_movers(*given, progress=_Steps(told), options=MoverOptions(max_samples=limit))
     assert 0.9 * limit < len(few) < 1.1 * limit
-    assert told == [(i, len(meshes.meshes)) for i in range(1, len(meshes.meshes) + 1)]
+    assert told == [(i, len(meshes.meshes)) for i in range(len(meshes.meshes) + 1)]
     for t in meshes.meshes:
         own, kept = (
             {tuple(p) for p in pixels.places[pixels.frame == t].tolist()} for pixels in (whole, few)
@@ -216,10 +226,10 @@ def test_of_many_pixels_of_movers_a_share_of_each_frame_is_kept(room):
 def test_between_frames_a_mover_is_between_its_places(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, [2, 4])
-    assert meshes.at(2.0) == [(2, 1.0)]
-    assert meshes.at(2.5) == [(2, 0.75), (4, 0.25)]
+    assert meshes.find_frames(2.0) == [(2, 1.0)]
+    assert meshes.find_frames(2.5) == [(2, 0.75), (4, 0.25)]
     mesh = meshes.meshes[2]
-    before, later = (mesh.placed(time, meshes.cameras.centers.double()) for time in (2.0, 2.5))
+    before, later = (mesh.place(time, meshes.cameras.centers.double()) for time in (2.0, 2.5))
     assert mesh.times.tolist() == [2, 4]
     torch.testing.assert_close(before, mesh.xyz)
     straight = before + 0.25 * (mesh.places[1] - before)
@@ -244,7 +254,7 @@ def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: 
     mesh = MovingMesh(
         2, torch.tensor(known), torch.stack(places), torch.zeros(20, 5), torch.zeros(0, 3).long()
     )
-    found = mesh.placed(3.0, centers) - centers[3]
+    found = mesh.place(3.0, centers) - centers[3]
     true = truth[3] - centers[3]
     cosine = torch.nn.functional.cosine_similarity(found, true, dim=1)
     straight = torch.nn.functional.cosine_similarity(
@@ -259,7 +269,7 @@ def test_a_mover_stays_where_it_is_past_the_places_known():
     places, centers = torch.randn(2, 5, 3), torch.randn(9, 3).double()
     mesh = MovingMesh(4, torch.tensor([3, 4]), places, torch.zeros(5, 5), torch.zeros(0, 3).long())
     for time in (2.5, 4.0, 4.4, 5.0):
-        torch.testing.assert_close(mesh.placed(time, centers), places[1])
+        torch.testing.assert_close(mesh.place(time, centers), places[1])
     with pytest.raises(ValueError, match="frame 6"):
         MovingMesh(6, torch.tensor([3, 4]), places, torch.zeros(5, 5), torch.zeros(0, 3).long())
 
@@ -269,8 +279,8 @@ def test_a_mover_is_not_drawn_long_before_it_comes(room):
     masks = scene.masks.copy()
     masks[:5] = False
     meshes = MovingMeshPipeline.from_tracks(tracks, masks, list(range(8)))
-    assert not meshes.at(1.0)
-    assert meshes.at(6.0) == [(6, 1.0)]
+    assert not meshes.find_frames(1.0)
+    assert meshes.find_frames(6.0) == [(6, 1.0)]
 
 
 def test_the_state_of_moving_meshes_survives(room):
@@ -302,7 +312,7 @@ def test_a_soft_mask_is_that_of_the_whole_image_everywhere(seed: int):
     soft = (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7) * 255 + 0.5).astype(np.uint8)
     places = np.clip(xy[:, ::-1] - 0.5, 0, [39, 59]).T  # past the border is what is at it
     np.testing.assert_allclose(
-        SoftMask.of(mask).at(xy),
+        SoftMask.of(mask, 0.7).at(xy),
         map_coordinates(soft.astype(np.float64), places, order=1) / 255,
         atol=0.02,
     )
@@ -312,21 +322,21 @@ def test_a_view_of_more_points_a_pixel_is_their_mean(room):
     """Alpha and colours of a frame's own view, and of one a hair beside it, are nearly the same."""
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
-    renderer = WorldSpaceTrianglePipeline(ColorField(), canonical_normalization(meshes)[0])
+    renderer = WorldSpaceTrianglePipeline(ColorField(), fit_canonical_box(meshes)[0])
     poses = scene.cameras.world_from_cam.clone()
     poses[:, :3, 3] += 1e-7
     beside = Cameras(scene.cameras.K, poses, scene.cameras.width, scene.cameras.height)
-    own, other = (meshes.picture(renderer, cameras[3], 3) for cameras in (scene.cameras, beside))
+    own, other = (meshes.draw(renderer, cameras[3], 3) for cameras in (scene.cameras, beside))
     assert own.rgb.shape == other.rgb.shape
     assert np.abs(own.alpha - other.alpha).mean() < 0.005
     seen = (own.alpha > 0.99) & (other.alpha > 0.99)
     assert np.abs(own.rgb - other.rgb)[seen].max() < 0.02
     assert np.median(np.abs(own.depth[seen] / other.depth[seen] - 1)) < 0.01
     pieces = np.random.default_rng(0).random((4, 6, 4)).astype(np.float32)
-    rgb, alpha, depth = _reduced(pieces, pieces[..., 0], 2)
+    whole = _reduce_samples(pieces, pieces[..., 0], 2)
     block = pieces[2:, 4:].reshape(4, 4)
-    np.testing.assert_allclose(alpha[1, 2], block[:, 3].mean(), rtol=1e-5)
+    np.testing.assert_allclose(whole.alpha[1, 2], block[:, 3].mean(), rtol=1e-5)
     np.testing.assert_allclose(
-        rgb[1, 2], (block[:, :3] * block[:, 3:]).sum(0) / block[:, 3].sum(), rtol=1e-5
+        whole.rgb[1, 2], (block[:, :3] * block[:, 3:]).sum(0) / block[:, 3].sum(), rtol=1e-5
     )
-    assert depth[1, 2] == block[:, 0].min()
+    assert whole.depth[1, 2] == block[:, 0].min()

@@ -1,17 +1,35 @@
-"""Masks and tracks of movers -> canonical places, depth, and a mesh at any time."""
+"""Masks and tracks of movers -> canonical coordinates, depth, and a mesh at any time.
+
+options - what a person may tune
+canonical - place of each track on its mover, constant in time
+contact - depth of a mover by its contact with the background
+rigid - depth of a rigid mover by structure from motion
+lifting - labels, canonical coordinates, depths and world positions of the tracks of all movers
+local_maps - values at points from those of known points near them
+mesh - the mesh of a frame, and its vertices between frames
+mesh_building - tracks and mask of a frame to its mesh
+soft_mask - a mask with a soft outline
+moving_pipeline - the meshes of all frames, drawn at any time by any camera
+pixels - training pixels of the movers' colour field
+"""
 
 from models.movers.canonical import canonical_coordinates
-from models.movers.contact import lift_mover
-from models.movers.moving_pipeline import MovingMeshPipeline, canonical_normalization
+from models.movers.lifting import MoverShapes, label_tracks, lift_tracks, solve_mover_shapes
+from models.movers.moving_pipeline import MovingMeshPipeline, fit_canonical_box
+from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.rigid import metric_depth, solve_rigid
 
 __all__ = [
+    "MoverOptions",
+    "MoverShapes",
     "MovingMeshPipeline",
     "canonical_coordinates",
-    "canonical_normalization",
-    "lift_mover",
+    "fit_canonical_box",
+    "label_tracks",
+    "lift_tracks",
     "metric_depth",
     "sample_movers",
+    "solve_mover_shapes",
     "solve_rigid",
 ]

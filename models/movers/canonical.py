@@ -1,13 +1,14 @@
-"""Canonical coordinates of a mover: one place per surface point, constant in time, where its colour
-lives.
+"""Canonical coordinates of a mover: a place for each surface point, constant in time, at which the
+colour field is read.
 
-They are the pixels of a frame in which many of its points are seen. Two neighbours lie as far apart
-there as in any image that shows both, turned and scaled as the whole mover is; the places that fit
-best what all frames say of all neighbours follow from one sparse system (a Poisson equation on the
-graph of neighbours), solved again with less weight for what disagrees. Were places carried from
-frame to frame, errors would add up: in a long clip movers would shrink.
+Places are pixels of a reference frame, in which many of the mover's points are seen. Two neighbours
+keep there the offset that they have in any image that shows both, after the similarity of the
+whole mover between the two frames. The places that fit the offsets of all frames best follow from a
+sparse linear system (a Poisson equation on the graph of neighbours), solved repeatedly with less
+weight for offsets that disagree. Places carried from frame to frame would add up their errors: in a
+long clip movers would shrink.
 
-Points are complex numbers x + iy here, since a similarity of the plane is then z -> a z + b.
+Points are complex numbers x + iy here, since a similarity of the plane is z -> a z + b.
 """
 
 from dataclasses import dataclass
@@ -19,114 +20,126 @@ from scipy import sparse
 from scipy.sparse.linalg import cg
 from scipy.spatial import Delaunay, QhullError
 
-from models.movers.local_maps import mover_box
+from models.movers.local_maps import find_box
+from models.tracks import PointTracks
 
-ROUNDS = 8
-"""Times that the places are solved for."""
-TOLERANCE = 0.25, 0.5
-"""Disagreement at which a pair of neighbours counts half: share of their distance, and pixels."""
-HOLD = 1e-4
-"""Weight that holds a place where it was before, in pairs' worth: decides where no pair does."""
-PRECISION = 1e-3
-"""Pixels of slope, in the mean over all places, at which a solution is good enough."""
-MOST_STEPS = 2000
-"""Of conjugate gradients for one solution; a few hundred are usual."""
-LONGEST = 6.0
-"""Length of the longest pairs, in medians of a frame's."""
-LEAST_SHARED = 6
-"""Tracks that two frames must share to tell how the mover went from one to the other."""
-STEP_ROUNDS = 8
-STEP_TOLERANCE = 0.5
-"""Pixels of disagreement that are nothing yet."""
+# Rounds of reweighted least squares for the places.
+_ROUNDS = 8
+# Disagreement at which a pair of neighbours counts half: this share of their distance plus this
+# many pixels.
+_RELATIVE_TOLERANCE = 0.25
+_PIXEL_TOLERANCE = 0.5
+# Weight that holds a place at its last estimate, in units of a pair's weight: decides the places
+# that no pair determines.
+_HOLD = 1e-4
+# Conjugate gradients end at this gradient, in pixels, root mean square over the places.
+_PRECISION = 1e-3
+# Conjugate gradient steps of a solution, at most; a few hundred are usual.
+_MAX_STEPS = 2000
+# Longest pair of neighbours, in medians of its frame: longer ones cross gaps of the mover.
+_LONGEST_PAIR = 6.0
+# Tracks that two frames must share for a similarity between them.
+_MIN_SHARED = 6
+# Rounds of reweighting of the similarity between two frames, and the residual in pixels up to which
+# a track keeps at least half of its weight.
+_SIMILARITY_ROUNDS = 8
+_SIMILARITY_TOLERANCE = 0.5
 
 
 def canonical_coordinates(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
-    masks: Bool[np.ndarray, "F H W"],
+    tracks: PointTracks, masks: Bool[np.ndarray, "F H W"]
 ) -> Float[np.ndarray, "N 2"]:
-    """Where each track of one mover lies in the reference frame's pixels, or would if it had been
-    seen there.
+    """Place of each track of one mover in pixels of the reference frame, whether or not that frame
+    sees the track.
 
     Args:
-        masks: where the mover is; its box stands in where no track leads from one frame to the
-            next.
+        tracks: of one mover.
+        masks: of the mover; its box replaces the tracks between two frames that share too few.
 
-    Returns NaN for tracks that no frame sees.
+    Returns:
+        Places; NaN for tracks that no frame sees.
     """
-    maps = _maps_to_reference(xy, visible, masks)
-    place = np.full(xy.shape[1], complex(np.nan, np.nan))
+    maps = _find_maps_to_reference(tracks, masks)
+    place = np.full(tracks.num_tracks, complex(np.nan, np.nan))
     for t, (factor, shift) in maps.items():
-        fresh = visible[t] & np.isnan(place.real)
-        place[fresh] = factor * _complex(xy[t, fresh]) + shift
+        fresh = tracks.visible[t] & np.isnan(place.real)
+        place[fresh] = factor * _to_complex(tracks.xy[t, fresh]) + shift
     seen = ~np.isnan(place.real)
     if seen.any():
-        pairs = _Pairs.of(xy, visible, seen, {t: factor for t, (factor, _) in maps.items()})
-        place[seen] = pairs.places(place[seen])
+        pairs = _Pairs.of(tracks, seen, {t: factor for t, (factor, _) in maps.items()})
+        place[seen] = pairs.solve_places(place[seen])
     return np.stack([place.real, place.imag], 1)
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """P sightings of neighbours in some frame; the same two may be neighbours in many."""
+    """P observations of two neighbouring tracks in a frame; two tracks may be neighbours in many
+    frames."""
 
     first: Int[np.ndarray, "P"]
+    """Number of a track among the seen tracks."""
     second: Int[np.ndarray, "P"]
-    """Which of the tracks that are seen, ``first`` < ``second``."""
+    """Number of the other track; larger than ``first``."""
     offset: Complex[np.ndarray, "P"]
-    """From the first to the second, in the reference frame's pixels."""
+    """From the first to the second track, in pixels of the reference frame."""
 
     @staticmethod
     def of(
-        xy: Float[np.ndarray, "F N 2"],
-        visible: Bool[np.ndarray, "F N"],
-        seen: Bool[np.ndarray, "N"],
-        factors: dict[int, complex],
+        tracks: PointTracks, seen: Bool[np.ndarray, "N"], factors: dict[int, complex]
     ) -> "_Pairs":
-        """All neighbours in the frames that have a factor from their pixels to the reference
-        frame's."""
+        """All pairs of neighbours in the frames of ``factors``.
+
+        Args:
+            seen: tracks that get a place.
+            factors: by frame, scale and rotation from its pixels to the reference frame's.
+        """
         number = (np.cumsum(seen) - 1).astype(np.int32)
-        pairs, offsets = (
-            [np.zeros((0, 2), np.int32)],
-            [np.zeros(0, np.complex64)],
-        )  # millions in a long clip
+        # Short types: a long clip has millions of pairs.
+        pairs = [np.zeros((0, 2), np.int32)]
+        offsets = [np.zeros(0, np.complex64)]
         for t, factor in factors.items():
-            own = np.flatnonzero(visible[t])
-            near = _neighbours(xy[t, own].astype(np.float64))
+            own = np.flatnonzero(tracks.visible[t])
+            near = _find_neighbours(tracks.xy[t, own].astype(np.float64))
             pairs.append(number[own[near]])
-            step = _complex(xy[t, own[near[:, 1]]]) - _complex(xy[t, own[near[:, 0]]])
+            start = _to_complex(tracks.xy[t, own[near[:, 0]]])
+            step = _to_complex(tracks.xy[t, own[near[:, 1]]]) - start
             offsets.append((factor * step).astype(np.complex64))
         first, second = np.concatenate(pairs).T
         return _Pairs(first, second, np.concatenate(offsets))
 
-    def places(self, start: Complex[np.ndarray, "N"]) -> Complex[np.ndarray, "N"]:
-        """The places that fit best; ``start`` decides for tracks that have no neighbours, and where
-        all lie."""
+    def solve_places(self, start: Complex[np.ndarray, "N"]) -> Complex[np.ndarray, "N"]:
+        """The places that fit the pairs best, by iteratively reweighted least squares.
+
+        Args:
+            start: decides the places of tracks without neighbours, and the common shift.
+        """
         key, of_pair = np.unique(
             self.first.astype(np.int64) * len(start) + self.second, return_inverse=True
         )
         ends = np.stack([key // len(start), key % len(start)])
         weight = np.ones(len(self.first))
         place = start
-        for _ in range(ROUNDS):
+        for _ in range(_ROUNDS):
             total = np.bincount(of_pair, weight, len(key))
             mean = sum(
                 unit * np.bincount(of_pair, weight * part, len(key))
                 for unit, part in ((1, self.offset.real), (1j, self.offset.imag))
             ) / np.maximum(total, np.finfo(float).tiny)
-            place = _poisson(ends, total, mean, place)
+            place = _solve_poisson(ends, total, mean, place)
             left = np.abs(place[self.second] - place[self.first] - self.offset)
-            weight = 1 / (1 + (left / (TOLERANCE[0] * np.abs(self.offset) + TOLERANCE[1])) ** 2)
+            tolerance = _RELATIVE_TOLERANCE * np.abs(self.offset) + _PIXEL_TOLERANCE
+            weight = 1 / (1 + (left / tolerance) ** 2)
         return place
 
 
-def _poisson(
+def _solve_poisson(
     ends: Int[np.ndarray, "2 P"],
     weight: Float[np.ndarray, "P"],
     offset: Complex[np.ndarray, "P"],
     before: Complex[np.ndarray, "N"],
 ) -> Complex[np.ndarray, "N"]:
-    """p that minimises the sum of weight |p_second - p_first - offset|^2 and HOLD |p - before|^2.
+    """The p that minimises the sum of weight |p_second - p_first - offset|^2 and _HOLD |p -
+    before|^2.
 
     By conjugate gradients from ``before``: to factor the matrix takes minutes for a large mover in
     a long clip.
@@ -136,10 +149,10 @@ def _poisson(
     entries = np.concatenate([-ones, ones]), (np.concatenate([rows, rows]), ends.ravel())
     difference = sparse.csr_matrix(entries, (len(weight), len(before)))
     laplacian = (difference.T @ sparse.diags(weight.astype(float)) @ difference).tocsr()
-    normal = laplacian + HOLD * sparse.identity(len(before))
+    normal = laplacian + _HOLD * sparse.identity(len(before))
     left = difference.T @ (weight * offset)
     left = left - laplacian @ before
-    limit = {"rtol": 1e-9, "atol": PRECISION * np.sqrt(len(before)), "maxiter": MOST_STEPS}
+    limit = {"rtol": 1e-9, "atol": _PRECISION * np.sqrt(len(before)), "maxiter": _MAX_STEPS}
     x, y = (
         cg(normal, part.copy(), M=sparse.diags(1 / normal.diagonal()), **limit)[0]
         for part in (left.real, left.imag)
@@ -147,26 +160,26 @@ def _poisson(
     return before + x + 1j * y
 
 
-def _neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
-    """Pairs (in order) that a Delaunay triangulation joins, but for those much longer than most."""
+def _find_neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
+    """Pairs of points, in order, that a Delaunay triangulation joins, without pairs much longer than
+    most."""
     try:
         faces = Delaunay(points).simplices
-    except (QhullError, ValueError):  # fewer than three, or on one line
+    except (QhullError, ValueError):  # fewer than three points, or all on a line
         faces = np.zeros((0, 3), np.int32)
-    pairs = np.unique(
-        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]]), 1), axis=0
-    )
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]])
+    pairs = np.unique(np.sort(edges, 1), axis=0)
     length = np.linalg.norm(points[pairs[:, 1]] - points[pairs[:, 0]], axis=1)
-    return pairs[length <= LONGEST * np.median(length)] if len(pairs) else pairs
+    return pairs[length <= _LONGEST_PAIR * np.median(length)] if len(pairs) else pairs
 
 
-def _maps_to_reference(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
-    masks: Bool[np.ndarray, "F H W"],
+def _find_maps_to_reference(
+    tracks: PointTracks, masks: Bool[np.ndarray, "F H W"]
 ) -> dict[int, tuple[complex, complex]]:
-    """For each frame that sees the mover, nearest to the reference first: a, b of the map z -> a z
-    + b to that one."""
+    """By frame that sees the mover, nearest to the reference first: a and b of the similarity z -> a
+    z + b from its pixels to the reference frame's."""
+    xy = tracks.xy
+    visible = tracks.visible
     frames = np.flatnonzero(visible.any(1)).tolist()
     if not frames:
         return {}
@@ -176,27 +189,27 @@ def _maps_to_reference(
     for order in (frames[middle:], frames[middle::-1]):
         for before, t in pairwise(order):
             shared = visible[t] & visible[before]
-            boxes = (mover_box(masks[s], xy[s, visible[s]]) for s in (t, before))
-            step = _similarity(_complex(xy[t, shared]), _complex(xy[before, shared])) or _box_map(
-                *boxes
-            )
+            step = _fit_similarity(_to_complex(xy[t, shared]), _to_complex(xy[before, shared]))
+            if step is None:
+                step = _map_boxes(*(find_box(masks[s], xy[s, visible[s]]) for s in (t, before)))
             factor, shift = maps[before]
             maps[t] = factor * step[0], factor * step[1] + shift
     return maps
 
 
-def _similarity(
+def _fit_similarity(
     source: Complex[np.ndarray, "n"], target: Complex[np.ndarray, "n"]
 ) -> tuple[complex, complex] | None:
-    """a, b of the map that carries most of the points to their targets; None for too few points.
+    """a and b of the similarity that carries most of the points to their targets; None for too few
+    points.
 
-    Its scale is the ratio of the spreads (Horn 1987), not that of least squares, which errors make
-    too small.
+    Its scale is the ratio of the spreads (Horn 1987), not the least-squares scale, which errors
+    make too small.
     """
-    if len(source) < LEAST_SHARED:
+    if len(source) < _MIN_SHARED:
         return None
     weight = np.ones(len(source))
-    for _ in range(STEP_ROUNDS):
+    for _ in range(_SIMILARITY_ROUNDS):
         share = weight / weight.sum()
         middle = share @ source, share @ target
         own = source - middle[0]
@@ -207,17 +220,18 @@ def _similarity(
             return None
         factor = spread[1] / spread[0] * turned / abs(turned)
         left = np.abs(other - factor * own)
-        weight = 1 / (1 + (left / max(STEP_TOLERANCE, float(np.median(left)))) ** 2)
+        weight = 1 / (1 + (left / max(_SIMILARITY_TOLERANCE, float(np.median(left)))) ** 2)
     return complex(factor), complex(middle[1] - factor * middle[0])
 
 
-def _box_map(
+def _map_boxes(
     box: Float[np.ndarray, "2 2"], home: Float[np.ndarray, "2 2"]
 ) -> tuple[complex, complex]:
-    """a, b of the map that carries a box (middle and half size) to another."""
+    """a and b of the similarity that carries a box (middle and half size) to another."""
     scale = home[1, 0] / box[1, 0]
     return complex(scale), complex(*home[0]) - scale * complex(*box[0])
 
 
-def _complex(xy: Float[np.ndarray, "n 2"]) -> Complex[np.ndarray, "n"]:
+def _to_complex(xy: Float[np.ndarray, "n 2"]) -> Complex[np.ndarray, "n"]:
+    """x + iy in double precision."""
     return xy[..., 0] + 1j * xy[..., 1].astype(np.float64)

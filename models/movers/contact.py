@@ -1,5 +1,5 @@
-"""Depth of movers: where they touch the background's surface, smooth in time; 2D tracks -> 3D in
-each frame."""
+"""z-depth of a mover in each frame, in world units: contact with the background's surface, smooth
+in time."""
 
 from collections.abc import Sequence
 
@@ -7,27 +7,63 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-CONTACT_SHARE = 0.12
-"""Share of a mover's height, from its lowest pixel up, that may touch the ground."""
-SMOOTHING = 2.0
-"""Standard deviation in frames of the smoothing of depth over time."""
+from models.movers.options import MoverOptions
+
+# Pixels of a mask below which its lowest row says nothing about contact.
+_MIN_PIXELS = 20
+# Frames of the median filter that removes outliers of contact depth.
+_MEDIAN_FRAMES = 5
+# Depth of a mover without contact, as a share of the depth of the background that it hides.
+_BEFORE_BACKGROUND = 0.9
 
 
-def contact_depth(
-    mask: Bool[np.ndarray, "H W"], background_depth: Float[np.ndarray, "H W"]
+def lift_mover(
+    masks: Bool[np.ndarray, "F H W"],
+    background_depth: Sequence[Float[np.ndarray, "H W"]],
+    options: MoverOptions = MoverOptions(),
+) -> Float[np.ndarray, "F"]:
+    """z-depth of one mover in each frame, in world units: where it touches the background; without
+    contact in any frame, a little nearer than the background that it hides.
+
+    Args:
+        masks: of the mover.
+        background_depth: the background's depth map in each frame, also behind the mover; inf at
+            holes.
+
+    Returns:
+        Depths; 1 in all frames where no background is near the mover.
+    """
+    contact, behind = np.full((2, len(masks)), np.nan)
+    # Frames without the mover are left out: to draw a depth map takes long.
+    for t in np.flatnonzero(masks.any((1, 2))):
+        surface = background_depth[t]
+        contact[t] = find_contact_depth(masks[t], surface, options)
+        behind[t] = _find_hidden_depth(masks[t], surface)
+    depth = smooth_depth(contact, options)
+    if np.isnan(depth).all():
+        depth = smooth_depth(_BEFORE_BACKGROUND * behind, options)
+    if np.isnan(depth).all():
+        depth = np.ones(len(masks))
+    return depth
+
+
+def find_contact_depth(
+    mask: Bool[np.ndarray, "H W"],
+    background_depth: Float[np.ndarray, "H W"],
+    options: MoverOptions = MoverOptions(),
 ) -> float:
-    """Depth of the background where the mover's feet stand: below its lowest pixels. NaN where that
-    is not seen.
+    """Depth of the background just below a mover's feet, its lowest pixels.
 
-    A mover that the lower image border cuts, or one with nothing behind it, says nothing.
+    NaN for a mover that is small or cut by the lower image border, and where the background has
+    holes below the feet.
     """
     rows, columns = np.nonzero(mask)
     height = len(mask)
-    if len(rows) < 20 or rows.max() >= height - 2:
+    if len(rows) < _MIN_PIXELS or rows.max() >= height - 2:
         return float("nan")
     lowest = np.full(mask.shape[1], -1)
     np.maximum.at(lowest, columns, rows)
-    limit = rows.max() - max(2.0, CONTACT_SHARE * (rows.max() - rows.min()))
+    limit = rows.max() - max(2.0, options.contact_share * (rows.max() - rows.min()))
     feet = np.flatnonzero(lowest >= limit)
     below = np.minimum(lowest[feet] + 2, height - 1)
     found = background_depth[below, feet]
@@ -35,43 +71,24 @@ def contact_depth(
     return float(np.median(found)) if len(found) else float("nan")
 
 
-def smooth_depth(depth: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
-    """Depths over time without jumps: outliers removed, gaps bridged, in the logarithm; NaN only if
-    all are."""
+def smooth_depth(
+    depth: Float[np.ndarray, "F"], options: MoverOptions = MoverOptions()
+) -> Float[np.ndarray, "F"]:
+    """Depths over time without outliers and gaps, smoothed in their logarithm; NaN only if no depth
+    is known."""
     known = np.flatnonzero(np.isfinite(depth) & (depth > 0))
     if not len(known):
         return np.full(len(depth), np.nan)
     value = np.interp(np.arange(len(depth)), known, np.log(depth[known]))
-    value = median_filter(value, size=5, mode="nearest")
-    smooth = gaussian_filter1d(value, SMOOTHING, mode="nearest")
-    return np.exp(smooth)
+    value = median_filter(value, size=_MEDIAN_FRAMES, mode="nearest")
+    return np.exp(gaussian_filter1d(value, options.depth_smoothing, mode="nearest"))
 
 
-def lift_mover(
-    masks: Bool[np.ndarray, "F H W"], background_depth: Sequence[Float[np.ndarray, "H W"]]
-) -> Float[np.ndarray, "F"]:
-    """z-depth of one mover in each frame, in world units: contact with the background, never behind
-    what it hides.
-
-    Args:
-        background_depth: the background's depth map in each frame, also behind the mover; inf where
-            there is none.
-    """
-    contact, behind = np.full((2, len(masks)), np.nan)
-    for t in np.flatnonzero(masks.any((1, 2))):  # to draw the background takes long
-        surface = background_depth[t]
-        contact[t] = contact_depth(masks[t], surface)
-        behind[t] = _behind(masks[t], surface)
-    depth = smooth_depth(contact)
-    if np.isnan(depth).all():
-        depth = smooth_depth(0.9 * behind)
-    if np.isnan(depth).all():
-        depth = np.ones(len(masks))
-    return depth
-
-
-def _behind(mask: np.ndarray, background_depth: np.ndarray) -> float:
-    """Depth of the background that the mover hides, its nearer part."""
+def _find_hidden_depth(
+    mask: Bool[np.ndarray, "H W"], background_depth: Float[np.ndarray, "H W"]
+) -> float:
+    """Depth of the nearer part (25th percentile) of the background that a mover hides; NaN if no
+    background is there."""
     found = background_depth[mask]
     found = found[np.isfinite(found)]
     return float(np.percentile(found, 25)) if len(found) else float("nan")

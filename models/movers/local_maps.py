@@ -1,82 +1,115 @@
-"""Values at points of a mover's picture from those known at others near them, and the box that
+"""Values at points of a mover's image by local affine maps from known points, and the box that
 stands in for points."""
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
-NEIGHBOURS = 12
-RIDGE = 0.3
-"""How strongly a local map is held to the whole mover's: neighbours' worth of evidence."""
+# Known points that a local map is fitted to.
+_NEIGHBOURS = 12
+# Ridge that holds a local map to the map of the whole mover, in units of the neighbours' total
+# weight: the constant part hardly, the slopes more.
+_LOCAL_RIDGE = np.diag([1e-3, 0.3, 0.3])
+# Ridge that holds the map of the whole mover to the map of the boxes, in points.
+_WHOLE_RIDGE = np.diag([1e-6, 3.0, 3.0])
+# Weight of a neighbour at distance d is 1 / ((d / reach)^2 + this), with a reach of this many pixels
+# at least.
+_NEAREST = 0.05
+_MIN_REACH = 2.0
 
 
-def local_map(
+def map_locally(
     source: Float[np.ndarray, "n 2"],
     target: Float[np.ndarray, "n C"],
     query: Float[np.ndarray, "q 2"],
     box: Float[np.ndarray, "2 2"],
     home: Float[np.ndarray, "2 2"],
 ) -> Float[np.ndarray, "q C"]:
-    """Values at query points by an affine map fitted to the nearest of the known points (moving
-    least squares).
+    """Values at query points by an affine map fitted to the nearest known points (moving least
+    squares).
 
-    The local map is held to the affine map of all known points, and that one, where they are few,
-    to the map that carries ``box`` (middle and half size) to ``home`` in the first two values.
+    The local map is held to the affine map of all known points. Where known points are few, the map
+    of all points is held to the map that carries ``box`` to ``home`` in the first two values.
+
+    Args:
+        source: known points in pixels.
+        target: their values.
+        query: points in pixels.
+        box: middle and half size of the mover in pixels.
+        home: middle and half size of the mover in the first two values.
     """
     guess = _carry(query, box, home, target.shape[1])
     if len(source) == 0:
         return guess
-    whole = _fit_whole(source, target, _carry(source, box, home, target.shape[1]), box)
-    base_query = guess + whole(query)
-    base_source = _carry(source, box, home, target.shape[1]) + whole(source)
-    left = target - base_source
-    k = min(NEIGHBOURS, len(source))
-    distance, index = cKDTree(source).query(query, k)
-    distance = distance.reshape(len(query), k)
-    index = index.reshape(len(query), k)
-    reach = np.maximum(distance.mean(1, keepdims=True), 2.0)
-    weight = 1.0 / ((distance / reach) ** 2 + 0.05)
-    weight /= weight.sum(1, keepdims=True)
-    design = np.concatenate(
-        [np.ones((*index.shape, 1)), (source[index] - query[:, None]) / reach[..., None]], 2
-    )
-    normal = np.einsum("qk,qki,qkj->qij", weight, design, design) + np.diag([1e-3, RIDGE, RIDGE])
-    fitted = np.linalg.solve(normal, np.einsum("qk,qki,qkc->qic", weight, design, left[index]))[
-        :, 0
-    ]
-    return base_query + fitted
+    base_source = _carry(source, box, home, target.shape[1])
+    correct = _fit_whole(source, target, base_source, box)
+    left = target - (base_source + correct(source))
+    index, weight, design = _design_neighbours(source, query)
+    normal = np.einsum("qk,qki,qkj->qij", weight, design, design) + _LOCAL_RIDGE
+    moment = np.einsum("qk,qki,qkc->qic", weight, design, left[index])
+    return guess + correct(query) + np.linalg.solve(normal, moment)[:, 0]
 
 
-def _fit_whole(source: np.ndarray, target: np.ndarray, guess: np.ndarray, box: np.ndarray):
-    """Affine correction to the guess over all points, with a ridge that fades as points are
-    more."""
-    scaled = (source - box[0]) / box[1]
-    design = np.concatenate([np.ones((len(source), 1)), scaled], 1)
-    normal = design.T @ design + np.diag([1e-6, 3.0, 3.0])
-    coefficients = np.linalg.solve(normal, design.T @ (target - guess))
-
-    def correction(points: np.ndarray) -> np.ndarray:
-        return (
-            np.concatenate([np.ones((len(points), 1)), (points - box[0]) / box[1]], 1)
-            @ coefficients
-        )
-
-    return correction
-
-
-def _carry(points: np.ndarray, box: np.ndarray, home: np.ndarray, width: int) -> np.ndarray:
-    carried = (points - box[0]) / box[1] * home[1] + home[0]
-    return np.concatenate([carried, np.zeros((len(points), width - 2))], 1)
-
-
-def mover_box(
+def find_box(
     mask: Bool[np.ndarray, "H W"], points: Float[np.ndarray, "n 2"] | None = None
 ) -> Float[np.ndarray, "2 2"]:
-    """Middle and half size (the same both ways) of a mover's mask, or of points where it is empty,
-    in pixels."""
+    """Middle and half size in pixels of a mover's mask; of the points if the mask is empty.
+
+    The half size is the same along both axes.
+    """
     rows, columns = np.nonzero(mask)
     found = np.stack([columns, rows], 1) + 0.5 if len(rows) or points is None else points
     if not len(found):
         return np.array([[0.0, 0.0], [1.0, 1.0]])
     size = max(1.0, float(np.sqrt(np.prod(found.std(0) + 0.5))) * 2)
     return np.array([np.median(found, 0), [size, size]])
+
+
+def _design_neighbours(
+    source: Float[np.ndarray, "n 2"], query: Float[np.ndarray, "q 2"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices (q, k) of the k nearest known points of each query point, their weights (q, k), and
+    rows 1, x, y (q, k, 3) of the affine fit about the query point."""
+    k = min(_NEIGHBOURS, len(source))
+    distance, index = cKDTree(source).query(query, k)
+    distance = distance.reshape(len(query), k)
+    index = index.reshape(len(query), k)
+    reach = np.maximum(distance.mean(1, keepdims=True), _MIN_REACH)
+    weight = 1.0 / ((distance / reach) ** 2 + _NEAREST)
+    weight /= weight.sum(1, keepdims=True)
+    offset = (source[index] - query[:, None]) / reach[..., None]
+    return index, weight, np.concatenate([np.ones((*index.shape, 1)), offset], 2)
+
+
+def _fit_whole(
+    source: Float[np.ndarray, "n 2"],
+    target: Float[np.ndarray, "n C"],
+    guess: Float[np.ndarray, "n C"],
+    box: Float[np.ndarray, "2 2"],
+) -> Callable[[Float[np.ndarray, "q 2"]], Float[np.ndarray, "q C"]]:
+    """Affine correction of the guess over all points, with a ridge that counts less the more points
+    there are."""
+    design = _design_affine(source, box)
+    normal = design.T @ design + _WHOLE_RIDGE
+    coefficients = np.linalg.solve(normal, design.T @ (target - guess))
+    return lambda points: _design_affine(points, box) @ coefficients
+
+
+def _design_affine(
+    points: Float[np.ndarray, "n 2"], box: Float[np.ndarray, "2 2"]
+) -> Float[np.ndarray, "n 3"]:
+    """Rows 1, x, y with the coordinates relative to a box."""
+    return np.concatenate([np.ones((len(points), 1)), (points - box[0]) / box[1]], 1)
+
+
+def _carry(
+    points: Float[np.ndarray, "n 2"],
+    box: Float[np.ndarray, "2 2"],
+    home: Float[np.ndarray, "2 2"],
+    width: int,
+) -> Float[np.ndarray, "n width"]:
+    """Points carried from a box to another, followed by zeros up to ``width`` values."""
+    carried = (points - box[0]) / box[1] * home[1] + home[0]
+    return np.concatenate([carried, np.zeros((len(points), width - 2))], 1)

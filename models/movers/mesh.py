@@ -1,4 +1,4 @@
-"""The mesh of one frame's movers, and where it is between frames."""
+"""The mesh of the movers of one frame, and its vertices at times between frames."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,35 @@ from torch import Tensor
 from models.cameras import Cameras
 from models.surface import Fragments, rasterize_world
 
-NEAR = 1e-3
-"""Smallest depth that is drawn, as a share of the mover's."""
-NODES_WITHIN = 4
-"""Frames further than this from a time do not say how a mover's path bends there."""
+# Smallest z-depth that is drawn, as a share of the mover's median depth.
+_NEAR = 1e-3
+# Distance in frames up to which a known place bends a mover's path at a time.
+_BEND_REACH = 4
 
 
 @dataclass(frozen=True)
 class MovingMesh:
-    """Movers of one frame."""
+    """Movers of one frame: triangles whose vertices have world positions in that frame and in
+    frames around it."""
 
     frame: int
+    """Number of the frame."""
     times: Int[Tensor, "K"]
-    """Frames in which its places are known, in order; its own is among them."""
+    """Frames with known places, rising; ``frame`` is among them."""
     places: Float[Tensor, "K V 3"]
-    """World positions of its vertices in those frames."""
+    """World positions of the vertices in these frames."""
     source: Float[Tensor, "V 5"]
-    """Canonical (u, v, w) and the pixel (x, y) in the frame."""
+    """Canonical (u, v, w) of the vertices, and their pixels (x, y) in ``frame``."""
     faces: Int[Tensor, "T 3"]
+    """Vertices of the triangles."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: the places known are not one for each time, or its own is not among
-        them."""
+        """Checks the frames.
+
+        Raises:
+            ValueError: the number of places is not that of the times, or ``frame`` is not among
+                them.
+        """
         if len(self.times) != len(self.places) or self.frame not in self.times.tolist():
             raise ValueError(
                 f"the mover's mesh of frame {self.frame} does not say where it is then"
@@ -38,62 +45,64 @@ class MovingMesh:
 
     @property
     def xyz(self) -> Float[Tensor, "V 3"]:
-        """World positions at the frame's own time."""
+        """World positions in the mesh's own frame."""
         return self.places[self.times.tolist().index(self.frame)]
 
     def fragments(self, view: Cameras, xyz: Float[Tensor, "V 3"] | None = None) -> Fragments:
-        """The mesh in the image of one camera, its vertices at ``xyz`` or at their positions in its
-        own frame."""
-        vertices = self.xyz if xyz is None else xyz
-        return rasterize_world(vertices, self.faces, view, near_share=NEAR)
-
-    def placed(self, time: float, centers: Float[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
-        """World positions at a time, in frames.
-
-        What a clip's camera sees of a mover is its direction, while its distance may be a guess,
-        and another one in the next frame; so directions from the camera follow a cubic through two
-        places before and two after (Lagrange), and distances a straight line. Past the places known
-        the mover stays where it is.
+        """Rasterises the mesh.
 
         Args:
-            centers: of the clip's cameras.
+            view: one camera.
+            xyz: world positions of the vertices; those in the mesh's own frame if not given.
         """
-        if time == self.frame:
-            return self.xyz
-        around = self._around(time)
+        vertices = self.xyz if xyz is None else xyz
+        return rasterize_world(vertices, self.faces, view, near_share=_NEAR)
+
+    def place(self, time: float, centers: Float[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
+        """World positions at a time between two known places; before the first and after the last
+        known place, those in the mesh's own frame.
+
+        A clip's camera observes the direction of a mover, while its distance may be a guess with
+        another error in each frame. Therefore the directions from the camera follow a cubic through
+        two places before and two after the time (Lagrange), and the distances a straight line.
+
+        Args:
+            time: in frames of the clip.
+            centers: of the clip's cameras, in the world.
+        """
+        around = None if time == self.frame else self._find_around(time)
         if around is None:
             return self.xyz
         before, after = around
         rays = [
             place.double() - centers[t] for t, place in zip(self.times, self.places, strict=True)
         ]
-        lengths = [
-            ray.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny) for ray in rays
-        ]
+        tiny = torch.finfo(torch.float64).tiny
+        lengths = [ray.norm(dim=1, keepdim=True).clamp_min(tiny) for ray in rays]
         here = [self.times.tolist().index(t) for t in (before, after)]
         share = (time - before) / (after - before)
         length = (1 - share) * lengths[here[0]] + share * lengths[here[1]]
-        direction = sum(w * rays[i] / lengths[i] for i, w in self._weights(time, before, after))
-        # The camera goes straight from frame to frame.
+        weights = self._weigh_places(time, before, after)
+        direction = sum(weight * rays[i] / lengths[i] for i, weight in weights)
+        # The camera moves straight from frame to frame.
         low = min(int(time), len(centers) - 2)
         center = centers[low] + (time - low) * (centers[low + 1] - centers[low])
         return (center + length * torch.nn.functional.normalize(direction, dim=1)).to(self.places)
 
-    def _around(self, time: float) -> tuple[int, int] | None:
-        """The frames before and after a time, of those whose places are known."""
+    def _find_around(self, time: float) -> tuple[int, int] | None:
+        """The nearest frames with known places before and after a time; None without both."""
         times = self.times.tolist()
         before = [t for t in times if t <= time]
         after = [t for t in times if t > time]
         return (before[-1], after[0]) if before and after else None
 
-    def _weights(self, time: float, before: int, after: int) -> list[tuple[int, float]]:
-        """Which places count at a time, and how much."""
+    def _weigh_places(self, time: float, before: int, after: int) -> list[tuple[int, float]]:
+        """Rows of ``places`` that count at a time, and their Lagrange weights."""
         times = self.times.tolist()
-        nodes = [t for t in times if t in (before, after) or abs(t - time) <= NODES_WITHIN]
-        lower = [t for t in nodes if t <= before][-2:]
-        upper = [t for t in nodes if t >= after][:2]
+        near = [t for t in times if t in (before, after) or abs(t - time) <= _BEND_REACH]
+        nodes = [t for t in near if t <= before][-2:] + [t for t in near if t >= after][:2]
         weights = []
-        for t in (nodes := lower + upper):
+        for t in nodes:
             weight = 1.0
             for other in nodes:
                 weight *= (time - other) / (t - other) if other != t else 1.0

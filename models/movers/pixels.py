@@ -1,7 +1,6 @@
 """What the movers' colour field learns from: pixels inside the masks and where on its mover each of
 them is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +9,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from models.cameras import Cameras
 from models.clip import Exposure
 from models.movers.moving_pipeline import MovingMeshPipeline
-from models.run import return_freed
+from models.movers.options import MoverOptions
+from models.run import SILENT, Progress, return_freed
 from models.surface import interpolate
 from models.tools import share_and_room
 
 SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
 """A pixel of a mover."""
-MOST_SAMPLES = 10_000_000
-"""Pixels that are kept at most; each is learned many times."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,21 @@ def sample_movers(
     frames: UInt8[np.ndarray, "F H W 3"],
     masks: Bool[np.ndarray, "F H W"],
     exposure: Exposure,
-    limit: int = MOST_SAMPLES,
     generator: np.random.Generator | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
+    options: MoverOptions = MoverOptions(),
 ) -> MovingPixels:
     """The pixels inside the masks of the frames that have a mesh.
 
     Args:
-        limit: about so many are kept at most, the same share of every frame, chosen by
-            ``generator``.
-        progress: is told how many frames are done, of how many.
+        generator: chooses the pixels that are kept, the same share of every frame, if there are
+            more than ``options.max_samples``.
     """
     generator = generator or np.random.default_rng(0)
-    kept, (share, store) = (
-        0,
-        share_and_room(sum(int(masks[t].sum()) for t in meshes.meshes), limit, SAMPLE),
-    )
-    for done, (t, mesh) in enumerate(meshes.meshes.items(), 1):
+    most = sum(int(masks[t].sum()) for t in meshes.meshes)
+    share, store = share_and_room(most, options.max_samples, SAMPLE)
+    kept = 0
+    for t, mesh in progress.over(meshes.meshes.items(), "mover pixels"):
         fragments = mesh.fragments(cameras[t])
         wanted = (fragments.face.numpy() >= 0) & masks[t]
         if share < 1.0:
@@ -76,7 +72,6 @@ def sample_movers(
         own["rgb"] = (frames[t] / (255 * exposure.factor(t))).clip(0, 1)[rows, columns]
         own["frame"] = t
         kept += len(rows)
-        progress(done, len(meshes.meshes))
     pixels = store[:kept]
     return_freed()
     alike = np.broadcast_to(np.int32(0), len(pixels)), np.ones(1, np.float32)

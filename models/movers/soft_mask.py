@@ -1,4 +1,4 @@
-"""A mover's mask with a soft outline, to be asked between pixels."""
+"""A mover's mask with a soft outline, read between pixels."""
 
 from dataclasses import dataclass
 
@@ -7,53 +7,59 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, from_numpy, uint8
 
-EDGE_SOFTNESS = 0.7
-"""Standard deviation in pixels of the outline's blur."""
-_ROWS = 32000
-"""OpenCV's remap takes maps of at most 32767 rows."""
+# OpenCV's remap takes maps of at most 32767 rows.
+_MAX_ROWS = 32000
 
 
 @dataclass(frozen=True)
 class SoftMask:
-    """The part of an image in which a mask is, its outline blurred; a clip's whole masks would fill
-    memory."""
+    """The part of an image that holds a mask, its outline blurred; whole images of a clip would fill
+    the memory."""
 
     values: UInt8[Tensor, "h w"]
     """255 = inside."""
     left: int
+    """Column of the image at which the values begin."""
     top: int
-    """Where in the image they begin."""
+    """Row of the image at which the values begin."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: there are no values, or they are no 8-bit picture."""
+        """Checks the values.
+
+        Raises:
+            ValueError: there are no values, or they are no 8-bit picture.
+        """
         if self.values.ndim != 2 or self.values.dtype != uint8 or not self.values.numel():
             raise ValueError("a soft mask is no 8-bit picture")
 
     @staticmethod
-    def of(mask: Bool[np.ndarray, "H W"]) -> "SoftMask":
-        """Of a mask that is not empty."""
-        soft = (
-            cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE_SOFTNESS) * 255 + 0.5
-        ).astype(np.uint8)
+    def of(mask: Bool[np.ndarray, "H W"], softness: float) -> "SoftMask":
+        """The soft form of a mask.
+
+        Args:
+            mask: not empty.
+            softness: standard deviation in pixels of the blur.
+        """
+        blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), softness)
+        soft = (blurred * 255 + 0.5).astype(np.uint8)
         rows, columns = (np.flatnonzero(soft.any(axis)) for axis in (1, 0))
-        # With a border of zeros, but where the image ends first: there the mask may go on.
+        # A border of zeros, but not where the image ends first: there the mask may continue.
         top = max(0, rows[0] - 1)
         left = max(0, columns[0] - 1)
-        return SoftMask(
-            from_numpy(soft[top : rows[-1] + 2, left : columns[-1] + 2].copy()), int(left), int(top)
-        )
+        part = soft[top : rows[-1] + 2, left : columns[-1] + 2].copy()
+        return SoftMask(from_numpy(part), int(left), int(top))
 
     def at(self, xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
-        """0 (outside) to 1 at points of the image, in pixels; bilinear."""
-        x, y = (
-            xy.astype(np.float32) - np.float32(0.5)
-        ).T  # OpenCV puts (0, 0) at the centre of the top-left pixel
-        x, y = x - np.float32(self.left), y - np.float32(self.top)
+        """Opacity at points of the image in pixels, bilinear: 0 (outside) to 1."""
+        # OpenCV puts (0, 0) at the centre of the top-left pixel.
+        x, y = (xy.astype(np.float32) - np.float32(0.5)).T
+        x = x - np.float32(self.left)
+        y = y - np.float32(self.top)
         out = np.zeros(len(xy), np.float32)
-        for i in range(0, len(xy), _ROWS):
-            maps = x[i : i + _ROWS, None].copy(), y[i : i + _ROWS, None].copy()
+        for i in range(0, len(xy), _MAX_ROWS):
+            maps = x[i : i + _MAX_ROWS, None].copy(), y[i : i + _MAX_ROWS, None].copy()
             image = cv2.remap(
                 self.values.numpy(), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
-            out[i : i + _ROWS] = image[:, 0] / 255
+            out[i : i + _MAX_ROWS] = image[:, 0] / 255
         return out

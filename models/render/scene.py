@@ -69,7 +69,7 @@ class Scene:
         background = render_view(self.background.meshes, self.background.renderer, view)
         mover = None
         if self.moving is not None:
-            mover = self.moving.meshes.picture(self.moving.renderer, view, time)
+            mover = self.moving.meshes.draw(self.moving.renderer, view, time)
         if mover is None:
             return LayerViews(background, background, np.zeros_like(background.rgb))
         shown = (

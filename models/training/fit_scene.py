@@ -16,13 +16,13 @@ from tqdm import tqdm
 from models.cameras import Cameras
 from models.clip import Exposure, dilate, estimate_exposure
 from models.field import ColorField, HashGrid, Viewpoints, normalization
-from models.movers import MovingMeshPipeline, canonical_normalization, sample_movers
+from models.movers import MovingMeshPipeline, fit_canonical_box, sample_movers
 from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
 )
 from models.render import Layer, MovingLayer, Scene, score_heldout
-from models.run import Checkpoint, return_freed, stage_bars
+from models.run import Checkpoint, ProgressBars, return_freed, stage_bars
 from models.surface import Surfaces, matched_size
 from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
@@ -93,16 +93,16 @@ def train_scene(
     if inputs.movers is None or masks is None:
         return scene, history
     return_freed()
-    bars = stage_bars()
+    progress = ProgressBars()
     movers = inputs.unread_tracks("foreground")
-    moving = MovingMeshPipeline.from_tracks(movers, masks, training, partial(bars, "mover meshes"))
+    moving = MovingMeshPipeline.from_tracks(movers, masks, training, progress)
     del movers  # and with them the memory of all that was looked at
     if not moving.meshes:
         return scene, history
-    drawn = {"generator": fitting.random, "progress": partial(bars, "mover pixels")}
+    drawn = {"generator": fitting.random, "progress": progress}
     pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure, **drawn)
     renderer = fitting.renderer(
-        *canonical_normalization(moving), len(pixels), tracks.cameras, MOVER_CHANGES
+        *fit_canonical_box(moving), len(pixels), tracks.cameras, MOVER_CHANGES
     )
     scene = replace(scene, moving=MovingLayer(moving, renderer))
     seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds

@@ -1,0 +1,155 @@
+"""2D tracks of movers -> for each track its mover, its canonical coordinates, its z-depth and its
+world positions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+
+from models.cameras import Cameras
+from models.clip import at_points
+from models.movers.canonical import canonical_coordinates
+from models.movers.contact import lift_mover
+from models.movers.options import MoverOptions
+from models.movers.rigid import metric_depth, solve_rigid
+from models.pipeline import TriangleMeshPipeline
+from models.run import SILENT, Progress
+from models.tracks import PointTracks, Tracks
+
+_RIGID = "its rigid shape, scaled by contact with the background"
+_CONTACT = "contact with the ground, one a frame"
+
+
+@dataclass(frozen=True)
+class MoverShapes:
+    """Shapes of all movers of a clip, track by track."""
+
+    label: Int[np.ndarray, "N"]
+    """Number of the mover that each track belongs to, from 1."""
+    canonical: Float[np.ndarray, "N 3"]
+    """Place on the mover in pixels of the mover's reference frame, constant in time; the third
+    coordinate is 0."""
+    depth: Float[np.ndarray, "F N"]
+    """z-depth in world units, in every frame."""
+
+    @staticmethod
+    def none(num_frames: int) -> "MoverShapes":
+        """Shapes of a clip without tracks of movers."""
+        return MoverShapes(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((num_frames, 0)))
+
+
+def label_tracks(tracks: PointTracks, labels: UInt8[np.ndarray, "F H W"]) -> Int[np.ndarray, "N"]:
+    """Number of the mover, from 1, on which each track lies in most of its visible frames."""
+    at = at_points(labels, tracks.xy)
+    movers = range(1, int(labels.max()) + 1)
+    votes = np.stack([((at == mover) & tracks.visible).sum(0) for mover in movers])
+    return votes.argmax(0) + 1
+
+
+def solve_mover_shapes(
+    background: Tracks,
+    tracks: PointTracks,
+    labels: UInt8[np.ndarray, "F H W"],
+    seed: int = 0,
+    progress: Progress = SILENT,
+    options: MoverOptions = MoverOptions(),
+) -> MoverShapes:
+    """Canonical coordinates and z-depths of the tracks of all movers.
+
+    Args:
+        background: the static layer, which scales the movers; its meshes are built here and not
+            kept.
+        tracks: inside the masks of the movers; at least one.
+        labels: number of the mover of each pixel, 0 on the background.
+        seed: of the mapper.
+        progress: hears how each mover got its depth.
+    """
+    label = label_tracks(tracks, labels)
+    surface = _BackgroundDepth(background, labels > 0, progress)
+    canonical = np.zeros((tracks.num_tracks, 3))
+    depth = np.ones(tracks.visible.shape)
+    for mover in np.unique(label):
+        members = label == mover
+        own = tracks.select(members)
+        mask = labels == mover
+        canonical[members, :2] = canonical_coordinates(own, mask)
+        contact = lift_mover(mask, surface, options)
+        rigid = _solve_rigid_depth(background.cameras, own, surface, seed, options)
+        depth[:, members] = contact[:, None] if rigid is None else _fill(rigid, contact)
+        method = _CONTACT if rigid is None else _RIGID
+        progress.say(f"mover {mover}: {members.sum()} tracks, depth from {method}")
+    return MoverShapes(label, canonical, depth)
+
+
+def lift_tracks(
+    cameras: Cameras, tracks: PointTracks, depth: Float[np.ndarray, "F N"]
+) -> Float[np.ndarray, "F N 3"]:
+    """World positions of tracks at their z-depths; in frames that do not see a track, its position
+    in the nearest frame that does.
+
+    Args:
+        cameras: one for each frame.
+        tracks: each visible in one frame at least.
+        depth: z-depth in world units.
+    """
+    xyz = np.empty((*tracks.visible.shape, 3))
+    # Frame by frame: all frames at once take several times the memory of the result.
+    for t in range(len(tracks)):
+        xy = torch.from_numpy(tracks.xy[[t]]).double()
+        xyz[t] = cameras[t].unproject(xy, torch.from_numpy(depth[[t]]))[0].numpy()
+    times = np.arange(len(tracks))
+    for n in range(tracks.num_tracks):
+        seen = np.flatnonzero(tracks.visible[:, n])
+        nearest = seen[np.abs(times[:, None] - seen[None]).argmin(1)]
+        xyz[:, n] = xyz[nearest, n]
+    return xyz
+
+
+class _BackgroundDepth(Sequence):
+    """The background's depth map (H, W) in each frame, also behind the movers; inf at holes.
+
+    A map is drawn when it is read: the maps of all frames would fill the memory.
+    """
+
+    def __init__(
+        self, background: Tracks, hidden: Bool[np.ndarray, "F H W"], progress: Progress
+    ) -> None:
+        """Builds the background's meshes.
+
+        Args:
+            hidden: pixels that movers cover.
+        """
+        times = progress.over(range(len(background)), "depth")
+        self.meshes = TriangleMeshPipeline.from_tracks(background, times, hidden)
+
+    def __len__(self) -> int:
+        return len(self.meshes.cameras)
+
+    def __getitem__(self, t: int) -> Float[np.ndarray, "H W"]:
+        if not 0 <= t < len(self):
+            raise IndexError(t)
+        meshes = self.meshes
+        source = t if t in meshes.faces else meshes.nearest_frame(meshes.cameras[t])
+        return meshes.fragments(source, meshes.cameras[t]).depth.numpy()
+
+
+def _solve_rigid_depth(
+    cameras: Cameras,
+    tracks: PointTracks,
+    surface: Sequence[Float[np.ndarray, "H W"]],
+    seed: int,
+    options: MoverOptions,
+) -> Float[np.ndarray, "F n"] | None:
+    """z-depths of one mover's tracks by its rigid shape, NaN in frames that were not placed; None if
+    the mover is not rigid or has no background behind it."""
+    motion = solve_rigid(tracks.xy, tracks.visible, cameras, seed)
+    return None if motion is None else metric_depth(motion, tracks.xy, surface)
+
+
+def _fill(
+    depth: Float[np.ndarray, "F n"], contact: Float[np.ndarray, "F"]
+) -> Float[np.ndarray, "F n"]:
+    """The depths, and the mover's contact depth where a depth is not finite."""
+    return np.where(np.isfinite(depth), depth, contact[:, None])

@@ -1,0 +1,43 @@
+"""Options of the moving layer: rigid shapes, contact with the ground, meshes and training pixels."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MoverOptions:
+    """How movers get their depth, and how their meshes are built and drawn."""
+
+    rigid_frames: int = 100
+    """Frames that the mapper gets at once. The time of mapping grows faster than the frames; longer
+    clips are mapped in stretches."""
+    rigid_overlap: int = 20
+    """Frames that two neighbouring stretches share. More join their scales more surely and take
+    longer."""
+    rigid_registered: float = 0.8
+    """Share of the frames with enough tracks that must be placed for a mover to count as rigid."""
+    rigid_agreeing: float = 0.75
+    """Share of the observations that must agree with the rigid shape."""
+    rigid_relief: float = 2.0
+    """Largest depth range of a believable rigid shape, as a share of its width or height, whichever
+    is larger."""
+    sunk_share: float = 0.005
+    """Share of a mover's points (and one point more) that may lie behind the background by
+    error. A larger share brings the mover farther from the camera."""
+    contact_share: float = 0.12
+    """Share of a mover's height, from its lowest pixel up, that may touch the ground."""
+    depth_smoothing: float = 2.0
+    """Standard deviation in frames of the smoothing of contact depth over time."""
+    outline_step: int = 6
+    """Pixels between the vertices along a mover's outline."""
+    outline_margin: int = 3
+    """Pixels by which a mesh reaches past its mask, so that the soft edge has colour."""
+    edge_softness: float = 0.7
+    """Standard deviation in pixels of the blur of a mask's outline."""
+    longest_gap: int = 16
+    """Largest distance in frames of two meshes of a mover for it to be drawn between them."""
+    subpixels: int = 3
+    """Samples along each side of a pixel where a view is not a frame's own camera."""
+    cells_per_pixel: float = 1.0
+    """Cells of the hash grid's finest level along one pixel of the reference frame."""
+    max_samples: int = 10_000_000
+    """Training pixels that are kept at most. Memory grows with it; each is learned many times."""
