@@ -28,6 +28,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.clip import Clip, make_clip
+from models.cameras import Cameras
 from models.field import ColorField, FieldOptimizer
 from models.render import render_view
 from models.surface import Fragments, rasterize
@@ -164,12 +165,13 @@ def wavy_mesh(faces: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
 def measure_raster(repeats: int, device: str) -> dict[str, float]:
     """The rasteriser alone, beside its plain form (once)."""
     K = torch.tensor([[600.0, 0, WIDTH / 2], [0, 600.0, HEIGHT / 2], [0, 0, 1]])
+    camera = Cameras(K[None], torch.eye(4)[None], WIDTH, HEIGHT)
     out, figures = Fragments.buffers(WIDTH, HEIGHT, device), {}
     for name, faces in (("5k", 5_000), ("50k", 50_000)):
         mesh = wavy_mesh(faces, device)
 
         def draw(backend: str, mesh=mesh) -> None:
-            rasterize(*mesh, K, WIDTH, HEIGHT, 1e-3, backend, out)
+            rasterize(*mesh, camera, 1e-3, backend, out)
 
         draw("auto")
         times = [seconds(lambda: draw("auto"), device) for _ in range(repeats)]

@@ -19,6 +19,7 @@ from models.field import ColorField, Viewpoints, transform_points
 from models.run import InputError
 from models.surface import (
     Fragments,
+    FramePoints,
     Surface,
     build_mesh,
     hidden_points,
@@ -108,22 +109,15 @@ class TriangleMeshPipeline:
             )  # all at once fill memory
             gap = (first - t).clamp_min(0) + (t - last).clamp_min(0)
             mask = None if masks is None else masks[t]
-            unseen = hidden_points(
-                xy,
-                depth,
-                gap.numpy(),
-                tracks.visible[t].numpy(),
-                mask,
-                tracks.width,
-                tracks.height,
-            )
-            fine, image = None, (tracks.width, tracks.height)
+            projected = FramePoints(xy, depth, np.arange(len(xy)), tracks.width, tracks.height)
+            visible = tracks.visible[t].numpy()
+            unseen = hidden_points(projected, gap.numpy(), visible, mask)
+            fine = None
             if surface_of is not None:
                 surface = surface_of(t)
-                fine = surface.vertices(*image)
-                seen = seen[surface.confirms(xy[seen], depth[seen], *image)]
-            seen = np.concatenate([seen, unseen])
-            mesh = build_mesh(xy[seen], depth[seen], seen, *image, fine)
+                fine = surface.vertices(tracks.width, tracks.height)
+                seen = seen[surface.confirms(projected[seen])]
+            mesh = build_mesh(projected[np.concatenate([seen, unseen])], fine)
             if mesh is None:
                 continue
             border = mesh.point < 0

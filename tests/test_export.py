@@ -193,9 +193,7 @@ def test_one_mover_at_a_time_and_it_covers_its_mask(folder, scene, room):
         assert shown == [f"mover_{t:05d}"]
         mesh = loaded.geometry[shown[0]]
         local = scene.cameras[[t]].to_camera(torch.from_numpy(np.array(mesh.vertices)))[0]
-        seen = rasterize(
-            local, torch.from_numpy(np.array(mesh.faces)), scene.cameras.K[t], WIDTH, HEIGHT
-        )
+        seen = rasterize(local, torch.from_numpy(np.array(mesh.faces)), scene.cameras[t])
         covered = seen.face.numpy() >= 0
         assert covered[room.masks[t]].mean() > 0.97
         assert (covered & ~dilate(room.masks, 8)[t]).sum() == 0

@@ -18,7 +18,7 @@ from models.run.files import write_tensors
 from models.run.memory import held_memory, return_freed
 from models.run.reading import load_tensors
 from models.sfm.triangulation import anchors
-from models.surface.rasterizer import used_vertices
+from models.surface.fragments import used_vertices
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking import growing
 from models.tracking.dis_flow import dis_flow, follow_by_flow

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.surface.meshing import JUMP_RATIO, JUMP_TRUST, build_mesh, extrapolate_depth
+from models.surface.meshing import JUMP_TRUST, FramePoints, build_mesh, extrapolate_depth
+from models.surface.options import MeshOptions
 
 WIDTH, HEIGHT = 160, 90
 BORDER_TOLERANCE = 0.05
@@ -20,7 +21,7 @@ def plane_depth(xy: np.ndarray, slope=(0.1, 0.2)) -> np.ndarray:
 
 
 def mesh_of(xy: np.ndarray, depth: np.ndarray):
-    return build_mesh(xy, depth, np.arange(len(xy)), WIDTH, HEIGHT)
+    return build_mesh(FramePoints(xy, depth, np.arange(len(xy)), WIDTH, HEIGHT))
 
 
 def signed_areas(mesh) -> np.ndarray:
@@ -57,7 +58,7 @@ def test_vertices_are_the_points_they_name():
     xy = scattered()
     depth = plane_depth(xy)
     number = np.random.default_rng(1).permutation(1000)[: len(xy)]
-    mesh = build_mesh(xy, depth, number, WIDTH, HEIGHT)
+    mesh = build_mesh(FramePoints(xy, depth, number, WIDTH, HEIGHT))
     row = {n: i for i, n in enumerate(number.tolist())}
     inner = np.flatnonzero(mesh.point >= 0)
     chosen = [row[n] for n in mesh.point[inner].tolist()]
@@ -119,7 +120,8 @@ def test_jumps_follow_from_the_ratio_of_depths():
     mesh = mesh_of(xy, plane_depth(xy, (1.2, 0)))
     corner = mesh.depth[mesh.faces]
     np.testing.assert_array_equal(
-        mesh.trust == np.float32(JUMP_TRUST), corner.max(1) / corner.min(1) > JUMP_RATIO
+        mesh.trust == np.float32(JUMP_TRUST),
+        corner.max(1) / corner.min(1) > MeshOptions().jump_ratio,
     )
 
 

@@ -149,9 +149,8 @@ def test_any_soup_of_triangles_draws_finite_depths_in_front(seed, exponent, flat
         faces[:, 2] = faces[:, 1]
     K = torch.tensor([[45.0, 0, WIDTH / 2], [0, 45, HEIGHT / 2], [0, 0, 1]], dtype=torch.float64)
     near = 1e-4 * 10**exponent
-    drawn = rasterize(
-        torch.from_numpy(vertices), torch.from_numpy(faces), K, WIDTH, HEIGHT, near=near
-    )
+    camera = Cameras(K[None], torch.eye(4, dtype=torch.float64)[None], WIDTH, HEIGHT)
+    drawn = rasterize(torch.from_numpy(vertices), torch.from_numpy(faces), camera, near=near)
     hit = drawn.face >= 0
     assert (drawn.depth[hit] >= near * (1 - 1e-5)).all() and drawn.depth[hit].isfinite().all()
     assert drawn.face.max() < len(faces)

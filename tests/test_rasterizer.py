@@ -7,11 +7,14 @@ import torch
 from scipy.spatial import ConvexHull, Delaunay
 from torch import Tensor
 
-from models.surface import rasterizer
-from models.surface.rasterizer import Fragments, interpolate, interpolate_torch, rasterize
+from models.cameras import Cameras
+from models.surface import plain_rasterizer
+from models.surface.fragments import Fragments, interpolate, interpolate_torch
+from models.surface.rasterizer import rasterize
 
 WIDTH, HEIGHT = 61, 47
 K = torch.tensor([[52.0, 0.3, 29.0], [0, 49.0, 25.0], [0, 0, 1]], dtype=torch.float64)
+CAMERA = Cameras(K[None], torch.eye(4, dtype=torch.float64)[None], WIDTH, HEIGHT)
 SEEDS = range(6)
 
 
@@ -68,7 +71,7 @@ def assert_same(a: Fragments, b: Fragments) -> None:
 
 
 def draw(vertices: Tensor, faces: Tensor, **options) -> Fragments:
-    return rasterize(vertices, faces, K, WIDTH, HEIGHT, **options)
+    return rasterize(vertices, faces, CAMERA, **options)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -160,7 +163,7 @@ def test_fast_path_equals_the_plain_one_on_lattice_meshes(seed):
 def test_plain_path_does_not_depend_on_its_chunks(monkeypatch):
     vertices, faces = soup(np.random.default_rng(7))
     whole = draw(vertices, faces, backend="torch")
-    monkeypatch.setattr(rasterizer, "PAIRS_PER_CHUNK", 500)
+    monkeypatch.setattr(plain_rasterizer, "_PAIRS_PER_CHUNK", 500)
     assert_same(whole, draw(vertices, faces, backend="torch"))
 
 
@@ -266,7 +269,7 @@ def test_dtype_and_layout_of_the_input_do_not_matter():
     vertices, faces, _ = image_mesh(np.random.default_rng(1))
     exact = draw(vertices.float(), faces)
     assert_same(exact, draw(vertices.float().double().requires_grad_(), faces.int()))
-    assert_same(exact, rasterize(vertices.float(), faces.T.contiguous().T, K, WIDTH, HEIGHT))
+    assert_same(exact, rasterize(vertices.float(), faces.T.contiguous().T, CAMERA))
 
 
 def test_wrong_use_is_refused():

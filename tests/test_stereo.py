@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from models.pipeline import TriangleMeshPipeline
 from models.surface import stereo, stereo_kernels
-from models.surface.meshing import FINE, JUMP_TRUST, build_mesh
+from models.surface.meshing import FINE, JUMP_TRUST, FramePoints, build_mesh
+from models.surface.options import StereoOptions
 from models.synthetic.sample import RoomOptions, render_room
 
 WIDTH, HEIGHT, FRAMES = 200, 112, 12
 
 
-def scene_of(motion: str) -> SimpleNamespace:
+def scene_of(motion: str, **options) -> SimpleNamespace:
     """A room, few true points of it, and the surfaces found from them."""
     room = render_room(
         RoomOptions(FRAMES, WIDTH, HEIGHT, num_movers=1, motion=motion, num_tracks=700)
@@ -27,10 +28,9 @@ def scene_of(motion: str) -> SimpleNamespace:
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES), room.masks)
     starts = partial(meshes.inverse_depth, width=WIDTH, height=HEIGHT)
-    given = room.frames, tracks.cameras, room.track_visible, starts, range(FRAMES), room.masks
-    return SimpleNamespace(
-        room=room, tracks=tracks, starts=starts, surface_of=stereo.Surfaces(*given)
-    )
+    clip = stereo.StereoFrames(room.frames, tracks.cameras, room.track_visible, room.masks)
+    surface_of = stereo.Surfaces(clip, starts, range(FRAMES), StereoOptions(**options))
+    return SimpleNamespace(room=room, tracks=tracks, starts=starts, surface_of=surface_of)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_a_camera_that_only_turns_changes_nothing():
     scene = scene_of("turn")
     surface = scene.surface_of(5)
     assert not surface.doubt.any()
-    assert len(surface.vertices(WIDTH, HEIGHT)[0]) == 0
+    assert len(surface.vertices(WIDTH, HEIGHT)) == 0
     xy = np.random.default_rng(0).uniform(0, HEIGHT, (50, 2))
-    assert surface.confirms(xy, np.ones(50), WIDTH, HEIGHT).all()
+    assert surface.confirms(FramePoints(xy, np.ones(50), np.arange(50), WIDTH, HEIGHT)).all()
 
 
 def test_the_same_frames_give_the_same_surfaces(sideways):
@@ -78,9 +78,8 @@ def test_the_same_frames_give_the_same_surfaces(sideways):
     np.testing.assert_array_equal(again.inverse_depth, sideways.surface_of(4).inverse_depth)
 
 
-def test_only_frames_that_may_be_asked_for_again_are_kept(monkeypatch, sideways):
-    monkeypatch.setattr(stereo, "LONGEST_SPAN", 3)
-    surface_of = scene_of("sideways").surface_of
+def test_only_frames_that_may_be_asked_for_again_are_kept():
+    surface_of = scene_of("sideways", longest_span=3).surface_of
     for t in range(FRAMES):
         surface_of(t)
         assert min(surface_of._found) >= t - 3 and len(surface_of._found) <= 7
@@ -103,9 +102,11 @@ def test_fine_vertices_tell_outlines_that_coarse_ones_do_not():
     columns, rows = np.meshgrid(np.arange(0, 64, 4.0), np.arange(0, 64, 4.0))
     xy = np.stack([columns, rows], -1).reshape(-1, 2)
     depth = np.where(xy[:, 0] < 32, 1.0, 1.08)
-    coarse = build_mesh(xy, depth, np.arange(len(xy)), 64, 64)
+    points = FramePoints(xy, depth, np.arange(len(xy)), 64, 64)
+    coarse = build_mesh(points)
     assert JUMP_TRUST not in coarse.trust
-    few = build_mesh(xy[:3], depth[:3], np.arange(3), 64, 64, (xy[3:], depth[3:]))
+    fine = FramePoints(xy[3:], depth[3:], np.full(len(xy) - 3, FINE), 64, 64)
+    few = build_mesh(points[:3], fine)
     assert (few.point == FINE).sum() == len(xy) - 3
     assert np.isclose(few.trust, JUMP_TRUST).sum() >= 2 * 15
 

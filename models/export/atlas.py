@@ -45,7 +45,9 @@ class Atlas:
         which texels."""
         flat = np.concatenate([self.uv, np.ones((len(self.uv), 1), np.float32)], 1)
         faces = torch.from_numpy(self.faces)
-        seen = rasterize(torch.from_numpy(flat), faces, torch.eye(3), self.width, self.height)
+        # texels as pixels of a camera with K = 1: texture coordinates at depth 1
+        camera = Cameras(torch.eye(3)[None], torch.eye(4)[None], self.width, self.height)
+        seen = rasterize(torch.from_numpy(flat), faces, camera)
         covered = seen.face >= 0
         values = interpolate(seen, faces, torch.from_numpy(attributes))[covered]
         return values, seen.face[covered].numpy(), covered.numpy()

@@ -1,23 +1,61 @@
-"""Points of a frame -> triangle mesh, dense depth, fragments."""
+"""Points of a frame -> triangle mesh, dense depth, fragments.
 
-from models.surface.drawing import rasterize_world
-from models.surface.meshing import BORDER_TRUST, JUMP_TRUST, build_mesh, hidden_points
+Files, in reading order:
+
+- ``options`` - settings of meshes and of stereo
+- ``meshing`` - projected points -> mesh of one frame
+- ``frame_surface`` - dense depth of one frame -> vertices along its outlines
+- ``stereo`` - frames + meshes -> dense depth of each frame
+- ``stereo_kernels`` - PatchMatch, agreement of views, weighted median
+- ``fragments`` - face, barycentrics and depth at each pixel; attributes read there
+- ``rasterizer`` - mesh + camera -> fragments
+- ``raster_kernels`` - the rasteriser's scanlines on the CPU
+- ``plain_rasterizer`` - the rasteriser in torch, for any device
+- ``ray_kernels`` - rays of training pixels and the planes that they meet
+"""
+
+from models.surface.fragments import Fragments, interpolate, used_vertices
+from models.surface.frame_surface import Surface
+from models.surface.meshing import (
+    BORDER_TRUST,
+    JUMP_TRUST,
+    FramePoints,
+    build_mesh,
+    hidden_points,
+)
+from models.surface.options import MeshOptions, StereoOptions
 from models.surface.raster_kernels import depth_of, draw_band, setup_mesh
-from models.surface.rasterizer import Fragments, interpolate, rasterize, used_vertices
-from models.surface.stereo import Surface, Surfaces, matched_size
+from models.surface.rasterizer import rasterize, rasterize_world
+from models.surface.ray_kernels import (
+    GATHERED,
+    draw_samples,
+    gather_corners,
+    pixel_ray,
+    plane_normal,
+)
+from models.surface.stereo import StereoFrames, Surfaces, matched_size
 
 __all__ = [
     "BORDER_TRUST",
+    "GATHERED",
     "JUMP_TRUST",
     "Fragments",
+    "FramePoints",
+    "MeshOptions",
+    "StereoFrames",
+    "StereoOptions",
     "Surface",
     "Surfaces",
     "build_mesh",
     "depth_of",
     "draw_band",
+    "draw_samples",
+    "gather_corners",
     "hidden_points",
     "interpolate",
     "matched_size",
+    "pixel_ray",
+    "plane_normal",
     "rasterize",
     "rasterize_world",
     "setup_mesh",

@@ -1,5 +1,8 @@
-"""Points of one frame -> a triangle mesh of what that frame sees, past its borders, depth jumps
-marked."""
+"""Points of one frame -> triangle mesh of the surfaces that the frame sees.
+
+The mesh reaches past the image border at extrapolated depths. A low trust marks faces that may span
+a depth jump.
+"""
 
 from dataclasses import dataclass
 
@@ -7,137 +10,123 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import Delaunay, cKDTree
 
-JUMP_RATIO = 1.12
-"""Farthest over nearest depth of a face from which it may span two surfaces."""
-FINE_JUMP_RATIO = 1.05
-"""The same where vertices are dense, so that a surface cannot change so much from one to the
-next."""
+from models.surface.options import MeshOptions
+
 JUMP_TRUST = 1e-3
-"""Weight of a face that may span a depth jump: it closes a gap, but is no surface."""
+"""Trust of a face that may span a depth jump: the face closes a gap, but is no surface. Also the
+mark of such faces in a scene, so it is no option."""
 BORDER_TRUST = 0.03
-"""Weight of a face that reaches past the points, at an extrapolated depth."""
-BORDER_GAP = 12
-"""A point past the border counts if it was or will be seen within so many frames."""
-HIDDEN_CELL = 10
-"""Pixels between points that the frame itself does not see."""
-BORDER_SHARE = 0.2
-"""How far the mesh reaches past the image border, as a share of the longer side."""
-SPIKE_RATIO = 1.08
-"""A point whose depth differs from every neighbour's median by more than this is a mistake of the
-tracks."""
+"""Trust of a face with a vertex past the points, at an extrapolated depth. Also the mark of such
+faces in a scene."""
+BORDER = -1
+"""``point`` of a vertex that the mesh itself adds past the image border."""
+FINE = -2
+"""``point`` of a vertex from dense stereo, along outlines."""
+
+
+@dataclass(frozen=True)
+class FramePoints:
+    """N points of the scene, projected into one frame."""
+
+    xy: Float[np.ndarray, "N 2"]
+    """Pixels of the frame, inside the image or not."""
+    depth: Float[np.ndarray, "N"]
+    """z-depth in the frame's camera, in world units; not positive behind the camera."""
+    point: Int[np.ndarray, "N"]
+    """Track of each point, or FINE."""
+    width: int
+    """Image width in pixels."""
+    height: int
+    """Image height in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def __getitem__(self, index: Int[np.ndarray, "M"] | Bool[np.ndarray, "N"]) -> "FramePoints":
+        """Some of the points."""
+        return FramePoints(
+            self.xy[index], self.depth[index], self.point[index], self.width, self.height
+        )
+
+    def joined(self, other: "FramePoints") -> "FramePoints":
+        """These points, followed by others of the same frame."""
+        return FramePoints(
+            np.concatenate([self.xy, other.xy]),
+            np.concatenate([self.depth, other.depth]),
+            np.concatenate([self.point, other.point]),
+            self.width,
+            self.height,
+        )
 
 
 @dataclass(frozen=True)
 class FrameMesh:
-    """Mesh over one frame; its vertices are drawn at their projections, in this frame as in any
-    other."""
+    """Mesh over one frame; its vertices keep their projections into this frame."""
 
     xy: Float[np.ndarray, "V 2"]
-    """Projected vertices in pixels of the frame; those of the border lie outside the image."""
+    """Projected vertices in pixels of the frame; border vertices lie outside the image."""
     depth: Float[np.ndarray, "V"]
-    """z-depth in the frame's camera."""
+    """z-depth in the frame's camera, in world units."""
     faces: Int[np.ndarray, "T 3"]
     """Vertex indices."""
     trust: Float[np.ndarray, "T"]
-    """How far to believe a face: 1 for a surface, BORDER_TRUST past the points, JUMP_TRUST over a
-    depth jump."""
+    """Weight of each face in blending and training: 1 for a surface, BORDER_TRUST past the points,
+    JUMP_TRUST over a depth jump."""
     point: Int[np.ndarray, "V"]
-    """Which track each vertex belongs to; BORDER or FINE for the mesh's own vertices."""
-
-
-BORDER = -1
-FINE = -2
-"""Vertices that are no track's: past the image border, and along outlines."""
-
-
-NEAR_PERCENTILE = 6
-NEAR_RATIO = 0.4
-"""Few points, much nearer than all others, are slipped tracks (shadows, glints): they would hide
-the whole view."""
-WIDE = 25
-WIDE_RATIO = 1.3
-"""A point needs a sixth of this many neighbours within this ratio of its depth."""
+    """Track of each vertex; BORDER or FINE for vertices of the mesh's own."""
 
 
 def build_mesh(
-    xy: Float[np.ndarray, "N 2"],
-    depth: Float[np.ndarray, "N"],
-    point: Int[np.ndarray, "N"],
-    width: int,
-    height: int,
-    fine: tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, "E"]] | None = None,
+    points: FramePoints, fine: FramePoints | None = None, options: MeshOptions = MeshOptions()
 ) -> FrameMesh | None:
-    """Delaunay mesh of projected points with positive depth, carried on past the image border.
+    """Delaunay mesh of the points with positive depth, continued past the image border.
 
     Args:
-        fine: pixels and depths of further vertices, this frame's own, dense along outlines.
+        fine: further vertices from dense stereo, dense along outlines.
 
-    Returns None where fewer than three points are left to tell a depth.
+    Returns:
+        The mesh, or None if fewer than three points are left.
     """
-    if fine is not None:
-        xy = np.concatenate([xy, fine[0]])
-        depth = np.concatenate([depth, fine[1]])
-        point = np.concatenate([point, np.full(len(fine[0]), FINE, point.dtype)])
-    margin = BORDER_SHARE * max(width, height)
-    near = (np.abs(xy - [width / 2, height / 2]) < [width / 2 + margin, height / 2 + margin]).all(1)
-    keep = near & (depth > 0) & np.isfinite(depth)
-    if keep.any():
-        keep &= depth > NEAR_RATIO * np.percentile(depth[keep], NEAR_PERCENTILE)
-    xy, depth, point = _without_coincident(xy[keep], depth[keep], point[keep])
-    for _ in range(2):
-        if len(xy) < 8:
-            break
-        good = ~_spikes(xy, depth)
-        xy = xy[good]
-        depth = depth[good]
-        point = point[good]
-    if len(xy) < 3:
+    points = points if fine is None else points.joined(fine)
+    points = _drop_outliers(points, options)
+    if len(points) < 3:
         return None
-    ring = _ring(width, height, margin)
-    ring_depth = extrapolate_depth(xy, depth, ring)
-    xy = np.concatenate([xy, ring])
-    depth = np.concatenate([depth, ring_depth])
-    point = np.concatenate([point, np.full(len(ring), BORDER, point.dtype)])
-    faces = Delaunay(xy).simplices.astype(np.int32)
-    corner = depth[faces]
-    trust = np.where((point[faces] == BORDER).any(1), BORDER_TRUST, 1.0)
-    limit = np.where((point[faces] == FINE).any(1), FINE_JUMP_RATIO, JUMP_RATIO)
-    trust[corner.max(1) > limit * corner.min(1)] = JUMP_TRUST
-    return FrameMesh(xy, depth, faces, trust.astype(np.float32), point)
+    points = points.joined(_border_of(points, options))
+    faces = Delaunay(points.xy).simplices.astype(np.int32)
+    trust = _rate_faces(points, faces, options)
+    return FrameMesh(points.xy, points.depth, faces, trust, points.point)
 
 
 def hidden_points(
-    xy: Float[np.ndarray, "N 2"],
-    depth: Float[np.ndarray, "N"],
+    points: FramePoints,
     gap: Int[np.ndarray, "N"],
     visible: Bool[np.ndarray, "N"],
     mask: Bool[np.ndarray, "H W"] | None,
-    width: int,
-    height: int,
+    options: MeshOptions = MeshOptions(),
 ) -> Int[np.ndarray, "M"]:
-    """Points that tell what lies past the border and behind a mover: those seen nearest in time,
-    one a cell.
+    """Indices of points that describe the scene past the image border and behind movers.
+
+    The frame does not see these points. Of each grid cell only the point visible nearest in time is
+    taken.
 
     Args:
-        gap: frames since each point was last seen, or until it will be; those inside a track's life
-            count 0.
-        mask: where something moves.
+        gap: frames since each point was last visible, or until it will be; 0 within a track's life.
+        visible: points that the frame sees.
+        mask: pixels of movers.
     """
-    margin = BORDER_SHARE * max(width, height)
-    offset = np.abs(xy - [width / 2, height / 2]) - [width / 2, height / 2]
-    outside = (offset.max(1) > 0) & (offset.max(1) < margin) & (gap <= BORDER_GAP)
-    wanted = outside
+    beyond = _distance_past_border(points)
+    margin = options.border_share * max(points.width, points.height)
+    wanted = (beyond > 0) & (beyond < margin) & (gap <= options.border_gap)
     if mask is not None and mask.any():
-        pixel = np.nan_to_num(xy, nan=-1.0).clip(-1, 1e6).astype(np.int64)
-        inside = (offset.max(1) < 0).nonzero()[0]
-        behind = np.zeros(len(xy), bool)
+        pixel = np.nan_to_num(points.xy, nan=-1.0).clip(-1, 1e6).astype(np.int64)
+        inside = (beyond < 0).nonzero()[0]
+        behind = np.zeros(len(points), bool)
         behind[inside] = mask[pixel[inside, 1], pixel[inside, 0]]
-        wanted = outside | behind
-    found = np.flatnonzero(wanted & ~visible & (depth > 0) & np.isfinite(xy).all(1))
+        wanted = wanted | behind
+    found = np.flatnonzero(wanted & ~visible & (points.depth > 0) & np.isfinite(points.xy).all(1))
     found = found[np.argsort(gap[found], kind="stable")]
-    _, chosen = np.unique(
-        np.floor(xy[found] / HIDDEN_CELL).astype(np.int64), axis=0, return_index=True
-    )
+    cell = np.floor(points.xy[found] / options.hidden_cell).astype(np.int64)
+    _, chosen = np.unique(cell, axis=0, return_index=True)
     return found[chosen]
 
 
@@ -145,13 +134,13 @@ def extrapolate_depth(
     xy: Float[np.ndarray, "N 2"],
     depth: Float[np.ndarray, "N"],
     query: Float[np.ndarray, "Q 2"],
-    neighbours: int = 96,
+    neighbours: int = MeshOptions.extrapolation_neighbours,
 ) -> Float[np.ndarray, "Q"]:
-    """Depth at other pixels by a plane through the nearest points, not far beyond the range of
-    their depths.
+    """Depth at other pixels, by a plane through the nearest points.
 
-    Inverse depth is affine in the pixel on a plane in space, so the fit is linear. A weak pull
-    holds the plane to face the camera where its points do not tell its slope.
+    The inverse depth of a plane in space is affine in the pixel, so the fit is linear. A weak prior
+    turns the plane towards the camera where the points do not determine its slope. The result stays
+    near the range of the points' depths.
     """
     k = min(neighbours, len(xy))
     distance, index = cKDTree(xy).query(query, list(range(1, k + 1)))
@@ -160,39 +149,83 @@ def extrapolate_depth(
     design = np.concatenate([np.ones((len(query), k, 1)), offset], 2)
     inverse = 1.0 / depth[index]
     weighted = design * weight[..., None]
-    pull = np.diag([0.0, 1e-3, 1e-3]) * weight.sum(1)[:, None, None]
-    normal = np.einsum("qki,qkj->qij", weighted, design) + pull
+    prior = np.diag([0.0, 1e-3, 1e-3]) * weight.sum(1)[:, None, None]
+    normal = np.einsum("qki,qkj->qij", weighted, design) + prior
     fit = np.linalg.solve(normal, np.einsum("qki,qk->qi", weighted, inverse)[..., None])[:, 0, 0]
-    low, high = inverse.min(1), inverse.max(1)
+    low = inverse.min(1)
+    high = inverse.max(1)
     reach = 2 * (high - low)
     return 1.0 / np.clip(fit, np.maximum(low - reach, 0.25 * low), high + reach)
 
 
-def _without_coincident(
-    xy: np.ndarray, depth: np.ndarray, point: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """One point for each half pixel: nearer twins make slivers."""
-    _, first = np.unique(np.floor(2 * xy).astype(np.int64), axis=0, return_index=True)
+def _distance_past_border(points: FramePoints) -> Float[np.ndarray, "N"]:
+    """Pixels from the nearest image border along one axis, negative inside the image."""
+    half = [points.width / 2, points.height / 2]
+    return (np.abs(points.xy - half) - half).max(1)
+
+
+def _drop_outliers(points: FramePoints, options: MeshOptions) -> FramePoints:
+    """Points within the margin, without slipped tracks, coincident points and spikes."""
+    margin = options.border_share * max(points.width, points.height)
+    half = [points.width / 2, points.height / 2]
+    limit = [points.width / 2 + margin, points.height / 2 + margin]
+    keep = (np.abs(points.xy - half) < limit).all(1)
+    keep &= (points.depth > 0) & np.isfinite(points.depth)
+    if keep.any():
+        nearest = np.percentile(points.depth[keep], options.near_percentile)
+        keep &= points.depth > options.near_ratio * nearest
+    points = _drop_coincident(points[keep])
+    for _ in range(2):
+        # too few points for a neighbourhood
+        if len(points) < 8:
+            break
+        points = points[~_find_spikes(points, options)]
+    return points
+
+
+def _drop_coincident(points: FramePoints) -> FramePoints:
+    """One point for each half pixel: nearer pairs make slivers."""
+    _, first = np.unique(np.floor(2 * points.xy).astype(np.int64), axis=0, return_index=True)
     first.sort()
-    return xy[first], depth[first], point[first]
+    return points[first]
 
 
-def _spikes(xy: np.ndarray, depth: np.ndarray) -> Bool[np.ndarray, "N"]:
-    """Points whose depth none of their neighbours shares, or that few share in a wider
-    neighbourhood."""
-    wide = min(WIDE, len(xy))
-    _, index = cKDTree(xy).query(xy, wide)
-    ratio = np.abs(np.log(depth[index[:, 1:]] / depth[:, None]))
-    alone = np.sort(ratio[:, :7], 1)[:, 1] > np.log(SPIKE_RATIO)
-    outnumbered = (ratio < np.log(WIDE_RATIO)).sum(1) < wide // 6
+def _find_spikes(points: FramePoints, options: MeshOptions) -> Bool[np.ndarray, "N"]:
+    """Points whose depth no near neighbour shares, or few points of a wider neighbourhood."""
+    crowd = min(options.crowd, len(points))
+    _, index = cKDTree(points.xy).query(points.xy, crowd)
+    ratio = np.abs(np.log(points.depth[index[:, 1:]] / points.depth[:, None]))
+    alone = np.sort(ratio[:, :7], 1)[:, 1] > np.log(options.spike_ratio)
+    outnumbered = (ratio < np.log(options.crowd_ratio)).sum(1) < crowd // 6
     return alone | outnumbered
 
 
-def _ring(width: int, height: int, margin: float) -> Float[np.ndarray, "Q 2"]:
-    """Points round the image at the given distance, as far apart as that."""
+def _border_of(points: FramePoints, options: MeshOptions) -> FramePoints:
+    """Vertices round the image, at depths extrapolated from the points."""
+    margin = options.border_share * max(points.width, points.height)
+    ring = _place_ring(points.width, points.height, margin)
+    depth = extrapolate_depth(points.xy, points.depth, ring, options.extrapolation_neighbours)
+    marks = np.full(len(ring), BORDER, points.point.dtype)
+    return FramePoints(ring, depth, marks, points.width, points.height)
+
+
+def _place_ring(width: int, height: int, margin: float) -> Float[np.ndarray, "Q 2"]:
+    """Pixels round the image at the distance ``margin`` from its border, about ``margin`` apart."""
     step = max(margin, 1.0)
     x = np.linspace(-margin, width + margin, max(2, round((width + 2 * margin) / step)) + 1)
     y = np.linspace(-margin, height + margin, max(2, round((height + 2 * margin) / step)) + 1)[1:-1]
     sides = [np.stack([x, np.full_like(x, v)], 1) for v in (-margin, height + margin)]
     sides += [np.stack([np.full_like(y, u), y], 1) for u in (-margin, width + margin)]
     return np.concatenate(sides)
+
+
+def _rate_faces(
+    points: FramePoints, faces: Int[np.ndarray, "T 3"], options: MeshOptions
+) -> Float[np.ndarray, "T"]:
+    """Trust of each face, float32; see ``FrameMesh``."""
+    corner = points.depth[faces]
+    mark = points.point[faces]
+    trust = np.where((mark == BORDER).any(1), BORDER_TRUST, 1.0)
+    limit = np.where((mark == FINE).any(1), options.fine_jump_ratio, options.jump_ratio)
+    trust[corner.max(1) > limit * corner.min(1)] = JUMP_TRUST
+    return trust.astype(np.float32)

@@ -13,11 +13,11 @@ import math
 import numpy as np
 from numba import njit
 
-NEARLY_INTEGER = 1e-6
-DEGENERATE = 1e-12
+_NEARLY_INTEGER = 1e-6
+_DEGENERATE = 1e-12
 # bound on the rounding of an edge function, relative to image size and the extents of its two vertices; edges are moved
 # out by as much (about 1e-9 pixel), or a pixel centre right on a vertex could fall between all the faces around it
-EDGE_ROUNDING = 6e-15
+_EDGE_ROUNDING = 6e-15
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -79,7 +79,7 @@ def _setup(points, face, width, height, near, planes, box):
     s0 = _extent(x[0], y[0], z[0], width, height)
     s1 = _extent(x[1], y[1], z[1], width, height)
     s2 = _extent(x[2], y[2], z[2], width, height)
-    if not (abs(det) > DEGENERATE * (width * height) * (s0 * s1 * s2) and math.isfinite(det)):
+    if not (abs(det) > _DEGENERATE * (width * height) * (s0 * s1 * s2) and math.isfinite(det)):
         return
     sign = 1.0 if det > 0 else -1.0
     for k in range(3):
@@ -87,7 +87,7 @@ def _setup(points, face, width, height, near, planes, box):
         planes[1, k] = sign * e1[k]
         planes[2, k] = sign * e2[k]
         planes[3, k] = ((e0[k] + e1[k]) + e2[k]) / det
-    rounding = EDGE_ROUNDING * (width * height)
+    rounding = _EDGE_ROUNDING * (width * height)
     planes[0, 2] += rounding * (s1 * s2)
     planes[1, 2] += rounding * (s2 * s0)
     planes[2, 2] += rounding * (s0 * s1)
@@ -173,10 +173,10 @@ def _span(planes, py, x0, x1):
     low, high = _narrow(planes[0, 0], rest0, low, high)
     low, high = _narrow(planes[1, 0], rest1, low, high)
     low, high = _narrow(planes[2, 0], rest2, low, high)
-    if low > high + NEARLY_INTEGER:
+    if low > high + _NEARLY_INTEGER:
         return 0, -1
     first, last = math.ceil(low), math.floor(high)
-    if abs(low - round(low)) < NEARLY_INTEGER or abs(high - round(high)) < NEARLY_INTEGER:
+    if abs(low - round(low)) < _NEARLY_INTEGER or abs(high - round(high)) < _NEARLY_INTEGER:
         first, last = max(first - 1, x0), min(last + 1, x1)
         while first <= last and not _inside(planes, rest0, rest1, rest2, first):
             first += 1

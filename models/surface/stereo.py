@@ -1,306 +1,255 @@
-"""Dense depth where points do not tell it: along depth jumps, from the frames themselves.
+"""Dense depth along depth jumps, measured in the frames themselves.
 
-Tracked points are few and slip at outlines, so that a mesh of them alone joins a near surface to
-what lies behind it. Where the points' mesh bends, each frame is matched to four others by
-slanted-plane PatchMatch started from that mesh; what other frames' depth confirms is kept and
-carried to the rest along colours.
+Tracked points are sparse and slip at outlines, so a mesh of points alone joins a near surface to
+the surface behind it. Wherever the points' mesh bends, each frame is matched to up to four source
+views by slanted-plane PatchMatch, started from that mesh. Depths that other frames confirm are kept
+and carried to the remaining pixels along colours.
 
 Sources: Bleyer, Rhemann, Rother, "PatchMatch stereo", 2011; Galliani et al. and Ma et al., see
-``kernels_stereo``.
+``stereo_kernels``.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
 from models.run import run_tasks, split_range
 from models.surface import stereo_kernels
+from models.surface.frame_surface import Surface
+from models.surface.options import StereoOptions
 
-LONGEST_SIDE = 480
-"""Pixels of the longer side of the images matched."""
-BASELINES = (0.03, 0.08)
-"""Distances to the frames compared, before and after, as a share of the scene's depth."""
-LEAST_PARALLAX = 10.0
-"""Pixels that a point at the scene's depth must move by to a frame compared: with less, matches are
-noise."""
-LONGEST_SPAN = 60
-"""Frames compared lie at most so far away in time."""
-LEAST_SHARED = 0.3
-"""Share of a frame's points that a frame compared must see."""
-BEND = 0.04
-BEND_STEP = 6
-"""Share of inverse depth by which the mesh must bend within so many pixels for its depth to be
-doubted."""
-DOUBT = 4
-"""Pixels by which doubt reaches farther."""
-SWEEPS = ((9, 0.05), (5, 0.02), (3, 0.008))
-"""Pixels to the far neighbours, and the random change of inverse depth as a share of it, of each
-round."""
-TOLERANCE = 0.02
-"""Relative difference of depth up to which two frames agree on a surface."""
-CONFIRMED = 2
-"""Other frames that must agree."""
-MEDIAN_RADIUS = 5
-MEDIAN_SIGMA = 20.0
-"""Window in pixels and colours in grey levels of the median that carries depth along colours."""
-EDGE_RATIO = 1.04
-"""Ratio of neighbouring depths that is an outline."""
-EDGE_REACH = 3
-EDGE_SPACING = 2
-INNER_SPACING = 5
-"""Pixels to either side of an outline that have vertices at every EDGE_SPACING; others in doubt at
-INNER_SPACING."""
+# rounds of PatchMatch, coarse to fine: pixels to the far neighbours, and the largest random change
+# of inverse depth relative to it; Galliani et al. refine in the same way
+_SWEEPS = ((9, 0.05), (5, 0.02), (3, 0.008))
+# pixels to either side over which the bend of the mesh is measured: about the spacing of tracks
+_BEND_STEP = 6
+# largest slope of the starting planes, relative to the inverse depth a pixel
+_STEEPEST = 0.05
+# image rows are handed to threads in this many parts; results do not depend on it
 _PARTS = 16
 
 
 @dataclass(frozen=True)
-class Surface:
-    """What one frame sees where its points' mesh was in doubt, on a grid of pixels that spans the
-    frame."""
+class StereoFrames:
+    """A clip as stereo sees it."""
 
-    inverse_depth: Float[np.ndarray, "h w"]
-    """1 / z-depth in the frame's camera, in world units; that of the points' mesh where it was not
-    in doubt."""
-    doubt: Bool[np.ndarray, "h w"]
-    """Where the frame itself was asked."""
-
-    def vertices(
-        self, width: int, height: int
-    ) -> tuple[Float[np.ndarray, "E 2"], Float[np.ndarray, "E"]]:
-        """Pixels of the frame and z-depths that describe the surface, dense along outlines."""
-        rows, columns = np.mgrid[: self.doubt.shape[0], : self.doubt.shape[1]]
-        outline = self._near_outlines
-        fine = outline & (rows % EDGE_SPACING == 0) & (columns % EDGE_SPACING == 0)
-        middle = INNER_SPACING // 2
-        coarse = (
-            (rows % INNER_SPACING == middle)
-            & (columns % INNER_SPACING == middle)
-            & self.doubt
-            & ~outline
-        )
-        rows, columns = np.nonzero(fine | coarse)
-        scale = np.array([width, height]) / self.doubt.shape[::-1]
-        return (np.stack([columns, rows], 1) + 0.5) * scale, 1.0 / self.inverse_depth[rows, columns]
-
-    def confirms(
-        self, xy: Float[np.ndarray, "N 2"], depth: Float[np.ndarray, "N"], width: int, height: int
-    ) -> Bool[np.ndarray, "N"]:
-        """Which points in pixels of the frame may stay: those out of doubt, or on the surface and
-        off its outlines."""
-        size = np.array(self.doubt.shape[::-1])
-        column, row = np.clip((xy / [width, height] * size).astype(np.int64), 0, size - 1).T
-        same = np.abs(depth * self.inverse_depth[row, column] - 1) < TOLERANCE
-        return ~self.doubt[row, column] | (same & ~self._near_outlines[row, column])
-
-    @cached_property
-    def _near_outlines(self) -> Bool[np.ndarray, "h w"]:
-        beside = np.ones((3, 3), np.uint8)
-        inverse = self.inverse_depth
-        jump = (cv2.dilate(inverse, beside) > EDGE_RATIO * cv2.erode(inverse, beside)) & self.doubt
-        side = 2 * EDGE_REACH + 1
-        return cv2.dilate(jump.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+    frames: UInt8[np.ndarray, "F H W 3"]
+    cameras: Cameras
+    """Cameras of all frames, with translations in world units."""
+    visible: Bool[np.ndarray, "F N"]
+    """Tracks that each frame sees; frames with many common tracks share a view."""
+    masks: Bool[np.ndarray, "F H W"] | None = None
+    """Pixels of movers, which are not matched."""
 
 
 class Surfaces:
-    """Gives the surface that each of the chosen frames sees; only these frames are looked at.
+    """Measures the surface of each chosen frame on demand; only these frames are read.
 
-    A frame is matched when it is first asked for, by itself or by one that is compared with it, and
-    forgotten once frames too late for that are asked for: frames asked for in order are matched
-    once, whatever the clip's length. Where the camera has moved too little for parallax to be
-    measured, nothing is in doubt: the points' mesh stays.
+    A frame is matched at its first use, by itself or as a source view, and dropped once frames more
+    than ``longest_span`` later are asked for. Asked for in order, each frame is matched once and
+    memory does not grow with the clip. If the camera has moved too little for parallax, nothing is
+    in doubt and the points' mesh stays.
     """
 
     def __init__(
         self,
-        frames: UInt8[np.ndarray, "F H W 3"],
-        cameras: Cameras,
-        visible: Bool[np.ndarray, "F N"],
+        clip: StereoFrames,
         starts: Callable[[int], Float[np.ndarray, "h w"]],
         chosen: Sequence[int],
-        masks: Bool[np.ndarray, "F H W"] | None = None,
+        options: StereoOptions = StereoOptions(),
     ):
         """See the class.
 
         Args:
-            visible: which tracks each frame sees, to tell which frames share a view.
-            starts: the inverse depth that a frame's points tell, of each pixel of ``matched_size``;
-                0 where none.
-            masks: where something moves; nothing is matched there.
+            starts: inverse depth of a frame's points' mesh at ``matched_size``; 0 off the mesh.
+            chosen: frames that have a points' mesh.
         """
-        size = matched_size(cameras)
-        self._small = _Images(frames, masks, size)
-        self._cameras = cameras.resized(*size)
-        self._visible = visible
+        size = matched_size(clip.cameras, options)
+        self._small = _SmallImages(clip.frames, clip.masks, size)
+        self._cameras = clip.cameras.resized(*size)
+        self._visible = clip.visible
         self._starts = starts
         self._chosen = chosen
+        self._options = options
         self._found: dict[int, Surface] = {}
-        self._others: dict[int, list[int]] = {}
+        self._sources: dict[int, list[int]] = {}
 
     def __call__(self, t: int) -> Surface:
-        """Frame t's surface, with what other frames do not confirm replaced along colours."""
-        for s in [s for s in self._found if s < t - LONGEST_SPAN]:
-            del self._found[s], self._others[s]
-        own = self._surface(t)
+        """Frame t's surface; depths that no source view confirms are replaced along colours."""
+        for s in [s for s in self._found if s < t - self._options.longest_span]:
+            del self._found[s], self._sources[s]
+        own = self._match(t)
         if not own.doubt.any():
             return own
-        maps = np.stack([self._surface(s).inverse_depth for s in self._others[t]])
-        return _cleaned(own, maps, _relative(self._cameras, t, self._others[t]), self._small.rgb(t))
+        sources = self._sources[t]
+        maps = np.stack([self._match(s).inverse_depth for s in sources])
+        return _clean(own, maps, _relate(self._cameras, t, sources), self._small.rgb(t))
 
-    def _surface(self, t: int) -> Surface:
-        """What frame t alone makes of its matches."""
+    def _match(self, t: int) -> Surface:
+        """Frame t's surface from its own matches alone."""
         if t not in self._found:
-            start = _filled(self._starts(t).astype(np.float32))
-            others = _compared(self._cameras, self._visible, 1 / np.median(start), t, self._chosen)
-            doubt = _doubt(start) & ~self._small.mask(t) & bool(others)
-            matched = (
-                _matched(self._small, self._cameras, t, others, start, doubt)
-                if doubt.any()
-                else start
-            )
-            self._found[t] = Surface(matched, doubt)
-            self._others[t] = others
+            start = _fill_holes(self._starts(t).astype(np.float32))
+            sources = self._choose_sources(t, 1 / np.median(start))
+            doubt = _find_bends(start, self._options) & ~self._small.mask(t) & bool(sources)
+            inverse = self._search(t, sources, start, doubt) if doubt.any() else start
+            self._found[t] = Surface(inverse, doubt, self._options)
+            self._sources[t] = sources
         return self._found[t]
 
+    def _choose_sources(self, t: int, depth: float) -> list[int]:
+        """Source views of frame t: per side in time and per wanted baseline the closest one.
 
-def matched_size(cameras: Cameras) -> tuple[int, int]:
-    """Width and height of the images matched."""
-    scale = min(1.0, LONGEST_SIDE / max(cameras.width, cameras.height))
+        Args:
+            depth: of the scene in front of frame t, in world units.
+        """
+        options = self._options
+        centers = self._cameras.centers.double().numpy()
+        away = np.linalg.norm(centers - centers[t], axis=1) / depth
+        own = np.flatnonzero(self._visible[t])
+        moves = away * float(self._cameras.K[t, 0, 0]) > options.least_parallax
+        near = [s for s in self._chosen if abs(s - t) <= options.longest_span and moves[s]]
+        least = options.least_shared * len(own)
+        sharing = [s for s in near if self._visible[s, own].sum() > least]
+        sources: list[int] = []
+        for side in (-1, 1):
+            for wanted in options.baselines:
+                left = [s for s in sharing if (s - t) * side > 0 and s not in sources]
+                if left:
+                    sources.append(min(left, key=lambda s: abs(np.log(away[s] / wanted))))
+        return sources if len(sources) >= stereo_kernels.BEST else []
+
+    def _search(
+        self,
+        t: int,
+        sources: list[int],
+        start: Float[np.ndarray, "h w"],
+        doubt: Bool[np.ndarray, "h w"],
+    ) -> Float[np.ndarray, "h w"]:
+        """Inverse depth of frame t by PatchMatch in the region in doubt, ``start`` elsewhere."""
+        A, T = _relate(self._cameras, t, sources)
+        images = np.stack([self._small.enlarged(s) for s in sources])
+        rho = start.copy()
+        slope = np.stack(np.gradient(rho)[::-1], -1).astype(np.float32)
+        slope = np.clip(slope, -_STEEPEST * rho[..., None], _STEEPEST * rho[..., None])
+        cost = np.zeros_like(rho)
+        parts = split_range(len(rho), _PARTS)
+        state = self._small.grey(t), images, A, T, rho, slope, cost, start, doubt
+        run_tasks(lambda i: stereo_kernels.begin(*state, *parts[i]), len(parts))
+        for n, (reach, spread) in enumerate(_SWEEPS):
+            for colour in (0, 1):
+                seed = (t * len(_SWEEPS) + n) * 2 + colour
+                step = colour, reach, np.float32(spread), seed
+                sweep = partial(_sweep_part, (*state, *step), parts)
+                run_tasks(sweep, len(parts))
+        return rho
+
+
+def matched_size(cameras: Cameras, options: StereoOptions = StereoOptions()) -> tuple[int, int]:
+    """Width and height in pixels of the images that stereo matches."""
+    scale = min(1.0, options.longest_side / max(cameras.width, cameras.height))
     return max(1, round(scale * cameras.width)), max(1, round(scale * cameras.height))
 
 
-class _Images:
-    """Frames at the size that is matched, made when asked for."""
+class _SmallImages:
+    """Frames and masks at the matched size, scaled on demand."""
 
-    def __init__(self, frames: np.ndarray, masks: np.ndarray | None, size: tuple[int, int]):
+    def __init__(
+        self,
+        frames: UInt8[np.ndarray, "F H W 3"],
+        masks: Bool[np.ndarray, "F H W"] | None,
+        size: tuple[int, int],
+    ):
         self.frames = frames
         self.masks = masks
         self.size = size
 
     def rgb(self, t: int) -> Float[np.ndarray, "h w 3"]:
-        return cv2.resize(self.frames[t], self.size, interpolation=cv2.INTER_AREA).astype(
-            np.float32
-        )
+        small = cv2.resize(self.frames[t], self.size, interpolation=cv2.INTER_AREA)
+        return small.astype(np.float32)
 
     def grey(self, t: int) -> Float[np.ndarray, "h w"]:
         return cv2.cvtColor(self.rgb(t), cv2.COLOR_RGB2GRAY)
 
     def enlarged(self, t: int) -> Float[np.ndarray, "pixels"]:
+        """The grey image enlarged ZOOM-fold, row by row."""
         size = tuple(stereo_kernels.ZOOM * side for side in self.size)
         return cv2.resize(self.grey(t), size, interpolation=cv2.INTER_CUBIC).ravel()
 
     def mask(self, t: int) -> Bool[np.ndarray, "h w"]:
+        """Pixels that a mover covers in part."""
         if self.masks is None:
             return np.zeros(self.size[::-1], bool)
-        return (
-            cv2.resize(self.masks[t].astype(np.float32), self.size, interpolation=cv2.INTER_AREA)
-            > 0
-        )
+        mask = self.masks[t].astype(np.float32)
+        return cv2.resize(mask, self.size, interpolation=cv2.INTER_AREA) > 0
 
 
-def _filled(inverse: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+def _fill_holes(inverse: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Inverse depth with the median off the mesh, 1 if there is no mesh."""
     known = inverse > 0
     return np.where(known, inverse, np.median(inverse[known]) if known.any() else np.float32(1))
 
 
-def _doubt(inverse: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Where inverse depth is not that of a plane: it bends, or jumps."""
+def _find_bends(
+    inverse: Float[np.ndarray, "h w"], options: StereoOptions
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels near a bend or a jump: the inverse depth of a plane is affine in the pixel."""
+    step = _BEND_STEP
     bent = np.zeros(inverse.shape, bool)
     for axis in (0, 1):
-        before, after = (np.roll(inverse, shift, axis) for shift in (BEND_STEP, -BEND_STEP))
-        apart = np.abs(before + after - 2 * inverse) > BEND * inverse
+        before = np.roll(inverse, step, axis)
+        after = np.roll(inverse, -step, axis)
+        bends = np.abs(before + after - 2 * inverse) > options.bend * inverse
+        # np.roll wraps round the image border
         inner = np.zeros(inverse.shape[axis], bool)
-        inner[BEND_STEP:-BEND_STEP] = True
-        bent |= apart & np.expand_dims(inner, 1 - axis)
-    side = 2 * (BEND_STEP + DOUBT) + 1
-    return (
-        cv2.dilate(
-            bent.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-        )
-        > 0
-    )
+        inner[step:-step] = True
+        bent |= bends & np.expand_dims(inner, 1 - axis)
+    side = 2 * (step + options.doubt_reach) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.dilate(bent.astype(np.uint8), disc) > 0
 
 
-def _compared(
-    cameras: Cameras, visible: Bool[np.ndarray, "F N"], depth: float, t: int, chosen: Sequence[int]
-) -> list[int]:
-    """Frames to match frame t to: on each side in time those nearest to the wanted distances, of
-    those that share."""
-    centers = cameras.centers.double().numpy()
-    away = np.linalg.norm(centers - centers[t], axis=1) / depth
-    own = np.flatnonzero(visible[t])
-    moves = away * float(cameras.K[t, 0, 0]) > LEAST_PARALLAX
-    near = [s for s in chosen if abs(s - t) <= LONGEST_SPAN and moves[s]]
-    sharing = [s for s in near if visible[s, own].sum() > LEAST_SHARED * len(own)]
-    others = []
-    for side in (-1, 1):
-        for wanted in BASELINES:
-            left = [s for s in sharing if (s - t) * side > 0 and s not in others]
-            if left:
-                others.append(min(left, key=lambda s: abs(np.log(away[s] / wanted))))
-    return others if len(others) >= stereo_kernels.BEST else []
-
-
-def _relative(cameras: Cameras, t: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """A (S, 3, 3) and T (S, 3): a pixel p of frame t at inverse depth r lies at A p + T r,
-    homogeneous, in another."""
+def _relate(
+    cameras: Cameras, t: int, sources: Sequence[int]
+) -> tuple[Float[np.ndarray, "S 3 3"], Float[np.ndarray, "S 3"]]:
+    """A and T of each source view: a pixel p of frame t at inverse depth r projects to A p + T r,
+    homogeneous."""
     K = cameras.K.double().numpy()
     pose = cameras.cam_from_world.double().numpy()
-    rotation = pose[others, :3, :3] @ pose[t, :3, :3].T
-    shift = pose[others, :3, 3] - rotation @ pose[t, :3, 3]
-    A = K[others] @ rotation @ np.linalg.inv(K[t])
-    return A.astype(np.float32), (K[others] @ shift[..., None])[..., 0].astype(np.float32)
+    rotation = pose[sources, :3, :3] @ pose[t, :3, :3].T
+    shift = pose[sources, :3, 3] - rotation @ pose[t, :3, 3]
+    A = K[sources] @ rotation @ np.linalg.inv(K[t])
+    return A.astype(np.float32), (K[sources] @ shift[..., None])[..., 0].astype(np.float32)
 
 
-def _matched(
-    small: _Images,
-    cameras: Cameras,
-    t: int,
-    others: list[int],
-    start: np.ndarray,
-    doubt: np.ndarray,
-) -> Float[np.ndarray, "h w"]:
-    """Inverse depth of frame t by PatchMatch, where it is in doubt."""
-    A, T = _relative(cameras, t, others)
-    sources = np.stack([small.enlarged(s) for s in others])
-    rho = start.copy()
-    slope = np.stack(np.gradient(rho)[::-1], -1).astype(np.float32)
-    slope = np.clip(slope, -0.05 * rho[..., None], 0.05 * rho[..., None])
-    cost = np.zeros_like(rho)
-    parts = split_range(len(rho), _PARTS)
-    state = small.grey(t), sources, A, T, rho, slope, cost, start, doubt
-    run_tasks(lambda i: stereo_kernels.begin(*state, *parts[i]), len(parts))
-    for n, (reach, spread) in enumerate(SWEEPS):
-        for colour in (0, 1):
-            step = colour, reach, np.float32(spread), (t * len(SWEEPS) + n) * 2 + colour
-            run_tasks(
-                lambda i, step=step: stereo_kernels.sweep(*state, *step, *parts[i]), len(parts)
-            )
-    return rho
-
-
-def _cleaned(
+def _clean(
     own: Surface,
-    others: Float[np.ndarray, "S h w"],
-    relative: tuple[np.ndarray, np.ndarray],
+    maps: Float[np.ndarray, "S h w"],
+    relative: tuple[Float[np.ndarray, "S 3 3"], Float[np.ndarray, "S 3"]],
     rgb: Float[np.ndarray, "h w 3"],
 ) -> Surface:
-    """A surface with what the other frames' maps do not confirm, and all that is in doubt, smoothed
-    along colours."""
-    count = np.empty(own.doubt.shape, np.int32)
+    """The surface with a weighted median of confirmed depths at every pixel in doubt.
+
+    Args:
+        maps: inverse depth of each source view.
+        relative: A and T of each source view, see ``_relate``.
+    """
+    options = own.options
+    count: Int[np.ndarray, "h w"] = np.empty(own.doubt.shape, np.int32)
     median = np.empty(own.doubt.shape, np.float32)
     parts = split_range(len(count), _PARTS)
-    given = own.inverse_depth, others, *relative, own.doubt, TOLERANCE
+    given = own.inverse_depth, maps, *relative, own.doubt, options.tolerance
     run_tasks(lambda i: stereo_kernels.agreement(*given, *parts[i], count), len(parts))
-    sure = ~own.doubt | (count >= CONFIRMED)
-    fixed = own.inverse_depth, sure, rgb, own.doubt, MEDIAN_RADIUS, np.float32(MEDIAN_SIGMA)
-    run_tasks(partial(_median_of_part, fixed, parts, median), len(parts))
-    return Surface(median, own.doubt)
+    sure = ~own.doubt | (count >= options.confirmed)
+    window = options.median_radius, np.float32(options.median_sigma)
+    fixed = own.inverse_depth, sure, rgb, own.doubt, *window
+    run_tasks(lambda i: stereo_kernels.weighted_median(*fixed, *parts[i], median), len(parts))
+    return Surface(median, own.doubt, options)
 
 
-def _median_of_part(fixed: tuple, parts: list[tuple[int, int]], out: np.ndarray, i: int) -> None:
-    stereo_kernels.weighted_median(*fixed, *parts[i], out)
+def _sweep_part(fixed: tuple, parts: list[tuple[int, int]], i: int) -> None:
+    stereo_kernels.sweep(*fixed, *parts[i])

@@ -23,7 +23,7 @@ from models.pipeline import (
 )
 from models.render import Layer, MovingLayer, Scene, score_heldout
 from models.run import Checkpoint, ProgressBars, return_freed, stage_bars
-from models.surface import Surfaces, matched_size
+from models.surface import StereoFrames, Surfaces, matched_size
 from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
 from models.training.grid_size import measure_finest_resolution
@@ -171,9 +171,8 @@ def _meshes(
     framed = tqdm(coarse.faces, desc="meshes", unit="frame")
     width, height = matched_size(tracks.cameras)
     starts = partial(coarse.inverse_depth, width=width, height=height)
-    surface_of = Surfaces(
-        frames, tracks.cameras, tracks.visible.numpy(), starts, list(coarse.faces), grown
-    )
+    clip = StereoFrames(frames, tracks.cameras, tracks.visible.numpy(), grown)
+    surface_of = Surfaces(clip, starts, list(coarse.faces))
     return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of)
 
 

@@ -17,15 +17,8 @@ from torch import Tensor
 
 from models.field import transform_points
 from models.run import run_tasks, split_range
-from models.tools import (
-    GATHERED,
-    DevicePixels,
-    TrainingPixels,
-    gather_corners,
-    pixel_ray,
-    plane_normal,
-    ray_meets_plane,
-)
+from models.surface import GATHERED, gather_corners, pixel_ray, plane_normal
+from models.tools import DevicePixels, TrainingPixels, ray_meets_plane
 
 REFINED_FROM = 0.15
 """Share of the training after which vertices move: before, the colours do not tell where they
