@@ -19,8 +19,16 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from models.cameras import Cameras, save_transforms
-from models.clip import Video, dilate, read_masks, read_video, write_masks, write_video
+from models.cameras import Cameras
+from models.clip import (
+    Video,
+    dilate,
+    read_masks,
+    read_video,
+    save_transforms,
+    write_masks,
+    write_video,
+)
 from models.depth import (
     DepthMaps,
     Imported,

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from models.cameras import save_transforms
+from models.clip import save_transforms
 from models.export import export_and_score, footage_of, parse_formats
 from models.paths import CameraPath, Clip, PathScript, from_file, parse_path
 from models.render import Scene, load_scene, save_scene

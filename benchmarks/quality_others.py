@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.quality_runs import Run, numbered
 from benchmarks.quality_scenes import HELD_OUT, Scene
-from models.cameras import save_transforms
 from models.clip import write_masks
+from models.clip.transforms import save_transforms
 from models.export import footage_of, write_colmap
 from models.render import load_scene
 from models.run import InputError, check_output_dir, subfolder, write_bytes

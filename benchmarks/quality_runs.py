@@ -20,8 +20,9 @@ import demo_pipeline
 import foreground_points
 from benchmarks.quality_scenes import HELD_OUT, Scene
 from benchmarks.quality_scores import Similarity, similarity
-from models.cameras import Cameras, load_transforms, save_transforms
+from models.cameras import Cameras
 from models.clip import image_paths, read_image
+from models.clip.transforms import load_transforms, save_transforms
 from models.run import InputError, check_output_dir
 from models.tracks import Tracks, load_tracks
 from models.training import held_out_frames

@@ -16,7 +16,7 @@ of allowed imports, which ``tests/test_layout.py`` reads.
 
 IMPORTS: dict[str, str] = {
     "run": "",
-    "cameras": "run",
+    "cameras": "",
     "clip": "run cameras",
     "learned": "run",
     "tracks": "run clip cameras",

@@ -1,18 +1,19 @@
-"""Pinhole cameras of a clip: projection and its inverse, similarity alignment, transforms.json in
-and out."""
+"""Pinhole cameras of a clip: projection and its inverse, checks, similarity alignment."""
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.run import MAX_PIXELS, MAX_SIDE, InputError, read_json, write_json
-
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+"""Turns camera axes of OpenCV into camera axes of OpenGL (x right, y up, z backward)."""
+LARGEST = 1e12
+"""Largest coordinate of a scene, in world units; products of larger ones would leave the range of
+single precision."""
+# Largest entry of |R R^T - I| of a pose that counts as rigid.
+_RIGID_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -124,130 +125,28 @@ def similarity_between(
     return scale, rotation, target_mean - scale * rotation @ source_mean
 
 
-def save_transforms(
-    path: Path, cameras: Cameras, times: list[float], names: list[str] | None = None
-) -> None:
-    """Writes cameras in the layout of instant-ngp and nerfstudio (camera-to-world, OpenGL axes).
-
-    The shared intrinsics are those of the first camera; a frame whose own differ carries them
-    itself.
-    """
-    poses = (cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV).tolist()
-    intrinsics = [_intrinsics(K) for K in cameras.K.double()]
-    shared = intrinsics[0]
-    frames = []
-    for i, (pose, own) in enumerate(zip(poses, intrinsics, strict=True)):
-        name = names[i] if names else f"{i:05d}.png"
-        own = {} if own == shared else own
-        frames.append({"file_path": name, "transform_matrix": pose, "time": float(times[i]), **own})
-    meta = {"w": cameras.width, "h": cameras.height, **shared, "frames": frames}
-    write_json(path, meta)
-
-
-def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
-    """Reads a transforms.json: cameras, the time of each (its index where none is given), and file
-    names.
-
-    Raises:
-        InputError: the file cannot be read, has no frames, or holds a pose or intrinsics that
-            cannot be used.
-    """
-    meta = read_json(path, "transforms.json")
-    frames = meta.get("frames") if isinstance(meta, dict) else None
-    if not isinstance(frames, list) or not frames:
-        raise InputError(
-            f"{path}: holds no frames; a camera path needs at least one entry in 'frames'"
-        )
-    try:
-        width, height = (
-            int(meta[side] if side in meta else frames[0][side]) for side in ("w", "h")
-        )
-        sizes = [(int(frame.get("w", width)), int(frame.get("h", height))) for frame in frames]
-        K = torch.stack([_intrinsic_matrix({**meta, **frame}, width, height) for frame in frames])
-        poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
-        times = [float(frame.get("time", i)) for i, frame in enumerate(frames)]
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(
-            f"{path}: needs w, h, fl_x and a 4x4 transform_matrix for each frame ({error})"
-        ) from error
+def camera_problem(K: Float[Tensor, "F 3 3"], poses: Float[Tensor, "F 4 4"]) -> str | None:
+    """Why intrinsics and world_from_cam poses in float64 are no cameras, as a clause; None if they
+    are."""
+    if not (torch.isfinite(K).all() and torch.isfinite(poses).all()):
+        return "a camera holds NaN or infinity"
     if (
-        poses.shape[1:] != (4, 4)
-        or not np.isfinite(poses).all()
-        or not all(map(math.isfinite, times))
+        not (K.diagonal(dim1=1, dim2=2) > 0).all()
+        or (K[:, [1, 2, 2], [0, 0, 1]] != 0).any()
+        or (K[:, 2, 2] != 1).any()
     ):
-        raise InputError(
-            f"{path}: every transform_matrix must be 4x4 and finite, and every time finite"
-        )
+        return "K is no matrix of intrinsics (positive focal lengths, last row 0 0 1)"
     rotation = poses[:, :3, :3]
-    if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 1e-2:
-        raise InputError(
-            f"{path}: a transform_matrix is not a rotation and a shift (scaled or sheared)"
-        )
-    if any(size != (width, height) for size in sizes):
-        raise InputError(f"{path}: has frames of unlike sizes; give cameras of images of one size")
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise InputError(
-            f"{path}: image size {width}x{height} is out of range (sides 1 to {MAX_SIDE}, 67 Mpixel)"
-        )
-    world_from_cam = torch.from_numpy(poses) @ OPENGL_FROM_OPENCV
-    names = [str(frame.get("file_path", f"{i:05d}.png")) for i, frame in enumerate(frames)]
-    return Cameras(K, world_from_cam, width, height), times, names
+    skew = (rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().max()
+    last = poses[:, 3] - torch.tensor([0, 0, 0, 1.0], dtype=torch.float64)
+    if skew > _RIGID_TOLERANCE or last.abs().max() > 1e-6 or (torch.det(rotation) < 0).any():
+        return "a pose in world_from_cam is not rigid (a rotation and a shift)"
+    if max(K.abs().max(), poses.abs().max()) > LARGEST:
+        return f"a camera holds values above {LARGEST:.0e}"
+    return None
 
 
-def load_lenses(path: Path) -> list[tuple[str, int, int, list[float]]]:
-    """Lens models of a transforms.json, each once: COLMAP's name of the model, width, height and
-    its parameters.
-
-    Raises:
-        InputError: a camera model or a coefficient that is not known.
-    """
-    meta = read_json(path, "transforms.json")
-    lenses = []
-    for frame in meta["frames"]:
-        lens = _lens({**meta["frames"][0], **meta, **frame}, path)
-        if lens not in lenses:
-            lenses.append(lens)
-    return lenses
-
-
-def _lens(meta: dict, path: Path) -> tuple[str, int, int, list[float]]:
-    named = str(meta.get("camera_model", "OPENCV")).upper()
-    if named not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "OPENCV_FISHEYE"):
-        raise InputError(
-            f"{path}: camera_model {named} has no straight lines; give images of a pinhole camera"
-        )
-    width, height = int(meta["w"]), int(meta["h"])
-    K = _intrinsic_matrix(meta, width, height)
-    straight = [float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])]
-    try:
-        k = [float(meta.get(f"k{i}", 0)) for i in range(1, 7)]
-        p = [float(meta.get(f"p{i}", 0)) for i in (1, 2)]
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: a coefficient of lens distortion (k1 to k6, p1, p2) is no number"
-        ) from error
-    if named == "OPENCV_FISHEYE" or meta.get("is_fisheye"):
-        return "OPENCV_FISHEYE", width, height, [*straight, *k[:4]]
-    return "FULL_OPENCV", width, height, [*straight, *k[:2], *p, *k[2:]]
-
-
-def _intrinsics(K: Float[Tensor, "3 3"]) -> dict[str, float]:
-    return {
-        "fl_x": float(K[0, 0]),
-        "fl_y": float(K[1, 1]),
-        "cx": float(K[0, 2]),
-        "cy": float(K[1, 2]),
-    }
-
-
-def _intrinsic_matrix(meta: dict, width: int, height: int) -> Float[Tensor, "3 3"]:
-    if "fl_x" not in meta and "camera_angle_x" in meta:
-        meta = {**meta, "fl_x": width / 2 / math.tan(float(meta["camera_angle_x"]) / 2)}
-    fl_x = float(meta["fl_x"])
-    fl_y = float(meta.get("fl_y", fl_x))
-    cx, cy = float(meta.get("cx", width / 2)), float(meta.get("cy", height / 2))
-    if not all(map(math.isfinite, (fl_x, fl_y, cx, cy))) or fl_x <= 0 or fl_y <= 0:
-        raise ValueError(
-            "focal length and principal point must be finite, the focal length positive"
-        )
-    return torch.tensor([[fl_x, 0, cx], [0, fl_y, cy], [0, 0, 1]], dtype=torch.float64)
+def middle_frame(cameras: Cameras) -> int:
+    """Index of the camera whose centre is nearest the mean of all centres."""
+    centers = cameras.centers
+    return int((centers - centers.mean(0)).norm(dim=1).argmin())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.cameras import Cameras
+from models.cameras import LARGEST, Cameras, camera_problem
 from models.clip import SPATRACKER_KEYS, from_npz, from_spatracker
 from models.run import InputError, is_file, load_tensors, write_tensors
 
@@ -18,11 +18,8 @@ FORMAT_VERSION = 1
 LAYERS = ("background", "foreground")
 _MAX_VALUES = 1 << 31
 _MAX_SIDE = 16384
-_RIGID_TOLERANCE = 1e-3
 _MAX_FRAME = 1 << 31
 _MAX_NAME = 4096
-LARGEST = 1e12
-"""Coordinates beyond are no scene; products of them would leave the range of single precision."""
 
 
 @dataclass(frozen=True)
@@ -332,26 +329,6 @@ def _camera_problem(data: dict) -> str | None:
         return problem
     if indices[0] < 0 or (indices.diff() <= 0).any() or indices[-1] > _MAX_FRAME:
         return "frame_indices do not rise from 0 or above"
-    return None
-
-
-def camera_problem(K: Float[Tensor, "F 3 3"], poses: Float[Tensor, "F 4 4"]) -> str | None:
-    """What is wrong with cameras, as a clause; None if nothing is."""
-    if not (torch.isfinite(K).all() and torch.isfinite(poses).all()):
-        return "a camera holds NaN or infinity"
-    if (
-        not (K.diagonal(dim1=1, dim2=2) > 0).all()
-        or (K[:, [1, 2, 2], [0, 0, 1]] != 0).any()
-        or (K[:, 2, 2] != 1).any()
-    ):
-        return "K is no matrix of intrinsics (positive focal lengths, last row 0 0 1)"
-    rotation = poses[:, :3, :3]
-    skew = (rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().max()
-    last = poses[:, 3] - torch.tensor([0, 0, 0, 1.0], dtype=torch.float64)
-    if skew > _RIGID_TOLERANCE or last.abs().max() > 1e-6 or (torch.det(rotation) < 0).any():
-        return "a pose in world_from_cam is not rigid (a rotation and a shift)"
-    if max(K.abs().max(), poses.abs().max()) > LARGEST:
-        return f"a camera holds values above {LARGEST:.0e}"
     return None
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, load_transforms, look_at, save_transforms, similarity_between
+from models.cameras import Cameras, look_at, similarity_between
+from models.clip.transforms import load_transforms, save_transforms
 from models.run.errors import InputError
 
 

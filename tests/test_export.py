@@ -12,9 +12,9 @@ import torch
 import trimesh
 from clips import true_tracks
 
-from models.cameras import load_transforms
 from models.clip.exposure import Exposure
 from models.clip.masks import dilate
+from models.clip.transforms import load_transforms
 from models.export.atlas import Atlas
 from models.export.footage import Footage
 from models.export.formats import (

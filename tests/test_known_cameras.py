@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.cameras import Cameras, load_lenses, load_transforms, save_transforms
+from models.cameras import Cameras
+from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.run.errors import InputError
 from models.sfm.colmap import lens_shift, read_model
 from models.sfm.known_cameras import read_cameras

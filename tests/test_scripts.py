@@ -15,7 +15,7 @@ import torch
 
 import demo_pipeline
 import foreground_points
-from models.cameras import load_transforms, save_transforms
+from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.render.metrics import psnr
 from models.run.stages import content_of

@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, save_transforms, similarity_between
+from models.cameras import Cameras, similarity_between
+from models.clip.transforms import save_transforms
 from models.run.errors import InputError
 from models.sfm import mapping
 from models.sfm.known_cameras import read_cameras

@@ -3,9 +3,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, save_transforms
+from models.cameras import Cameras, middle_frame
+from models.clip.transforms import save_transforms
 from models.paths.path_script import parse_path
-from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file, middle_frame
+from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file
 
 DEPTH = 4.0
 LOOPS = ["spiral", "orbit", "dolly", "zoom"]

@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Page
 from scipy.spatial.transform import Rotation
 
-from models.cameras import load_transforms, save_transforms
+from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.paths.key_frames import KeyFrame, pose_matrix, smooth_path
 from models.render.scene import load_scene

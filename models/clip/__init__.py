@@ -4,6 +4,7 @@ from models.clip.exposure import Exposure, estimate_exposure
 from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
 from models.clip.masks import at_points, dilate, read_masks, write_masks
 from models.clip.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
+from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.clip.video import Video, read_video
 from models.clip.video_writer import VideoWriter, write_video
 
@@ -18,10 +19,13 @@ __all__ = [
     "from_npz",
     "from_spatracker",
     "image_paths",
+    "load_lenses",
+    "load_transforms",
     "natural_key",
     "read_image",
     "read_masks",
     "read_video",
+    "save_transforms",
     "write_image",
     "write_images",
     "write_masks",

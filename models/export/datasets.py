@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from models.cameras import save_transforms
-from models.clip import write_images
+from models.clip import save_transforms, write_images
 from models.export.footage import Footage
 from models.export.mesh_files import write_ply
 from models.run import subfolder, take_place, write_json

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from models.cameras import Cameras
+from models.cameras import Cameras, middle_frame
 from models.export.gltf import GltfWriter, camera_motion, encode_image, to_bytes
 from models.export.mover_atlas import MoverMeshes
 from models.export.texture import TexturedMesh
-from models.paths import middle_frame
 from models.run import write_bytes
 
 MAX_POINTS = 500_000

@@ -2,7 +2,7 @@
 
 from models.paths.key_frames import KeyFrame, intrinsics, pose_matrix, smooth_path
 from models.paths.path_script import PathScript, parse_path
-from models.paths.trajectories import CameraPath, Clip, from_file, middle_frame
+from models.paths.trajectories import CameraPath, Clip, from_file
 
 __all__ = [
     "CameraPath",
@@ -11,7 +11,6 @@ __all__ = [
     "PathScript",
     "from_file",
     "intrinsics",
-    "middle_frame",
     "parse_path",
     "pose_matrix",
     "smooth_path",

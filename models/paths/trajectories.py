@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.cameras import Cameras, load_transforms, look_at
+from models.cameras import Cameras, look_at, middle_frame
+from models.clip import load_transforms
 from models.paths.stabilization import at_times, smooth_path
 
 CameraPath = tuple[Cameras, list[float]]
@@ -41,12 +42,6 @@ class Clip:
     def reach(self, k: int, wanted: float) -> float:
         """How far a camera may go from frame k's, if it wants to go so far."""
         return min(wanted, CLEAR_SHARE * self.clearance(self.cameras.centers[k]))
-
-
-def middle_frame(cameras: Cameras) -> int:
-    """The frame whose camera centre is nearest the mean of the path."""
-    centers = cameras.centers
-    return int((centers - centers.mean(0)).norm(dim=1).argmin())
 
 
 def spiral(clip: Clip, times: list[float], *, radius: float = 0.08, turns: float = 2) -> Cameras:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.cameras import Cameras
+from models.cameras import Cameras, camera_problem
 from models.clip import Exposure
 from models.field import ColorField, HashGrid, Viewpoints
 from models.movers import MovingMeshPipeline
@@ -23,7 +23,6 @@ from models.run import (
     load_tensors,
     write_tensors,
 )
-from models.tracks import camera_problem
 
 MODEL_VERSION = 4
 GRIDS = "grid", "changes"

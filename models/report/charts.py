@@ -14,8 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from models.cameras import Cameras
-from models.paths import middle_frame
+from models.cameras import Cameras, middle_frame
 from models.report.world import World
 from models.run import find_output, replacing
 from models.tracks import Tracks

@@ -21,9 +21,9 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, save_transforms
-from models.clip import VideoWriter
-from models.paths import KeyFrame, intrinsics, middle_frame, pose_matrix, smooth_path
+from models.cameras import Cameras, middle_frame
+from models.clip import VideoWriter, save_transforms
+from models.paths import KeyFrame, intrinsics, pose_matrix, smooth_path
 from models.render import Scene
 from models.report.videos import picture_function
 from models.report.viewer_panel import Panel

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
-from models.cameras import OPENGL_FROM_OPENCV, Cameras
-from models.paths import middle_frame
+from models.cameras import OPENGL_FROM_OPENCV, Cameras, middle_frame
 from models.sfm import anchors
 from models.tracks import Tracks
 

@@ -4,8 +4,8 @@ size."""
 from collections.abc import Callable
 from pathlib import Path
 
-from models.cameras import Cameras, load_lenses, load_transforms
-from models.clip import Video, image_paths
+from models.cameras import Cameras
+from models.clip import Video, image_paths, load_lenses, load_transforms
 from models.run import InputError
 from models.sfm.colmap import lens_shift, read_model
 

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import atheris
 
 with atheris.instrument_imports(include=["models"]):
-    from models import cameras, tracks
-    from models.clip import masks
+    from models import tracks
+    from models.clip import masks, transforms
     from models.run.errors import InputError
 
 import cv2
@@ -124,9 +124,9 @@ def fuzz_camera_path(data: bytes) -> None:
     """Bytes as JSON, which is written again where it is a camera path."""
     path = FOLDER / "path.json"
     path.write_bytes(data)
-    found, times, names = cameras.load_transforms(path)
-    cameras.save_transforms(FOLDER / "again.json", found, times, names)
-    again, _, _ = cameras.load_transforms(FOLDER / "again.json")
+    found, times, names = transforms.load_transforms(path)
+    transforms.save_transforms(FOLDER / "again.json", found, times, names)
+    again, _, _ = transforms.load_transforms(FOLDER / "again.json")
     assert len(again) == len(found)
 
 
