@@ -6,10 +6,12 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from models.run.errors import InputError
@@ -94,6 +96,33 @@ def write_tensors(path: str | Path, content: dict) -> None:
                 torch.save(content, stream)
         except RuntimeError as error:  # torch reports a full disk so
             raise write_error(Path(path), "the disk may be full") from error
+
+
+def pack_value(result: object) -> dict:
+    """A result as a dict that ``write_tensors`` takes; arrays share their memory with it."""
+    if isinstance(result, tuple):
+        return {"tuple": {str(i): pack_value(part) for i, part in enumerate(result)}}
+    if isinstance(result, dict):
+        return {"dict": {key: pack_value(part) for key, part in result.items()}}
+    if isinstance(result, np.ndarray):
+        return {"array": torch.from_numpy(result)}
+    if hasattr(result, "to_values"):
+        return {type(result).__name__: pack_value(result.to_values())}
+    return {"plain": result}
+
+
+def unpack_value(content: dict, classes: Mapping[str, type]) -> Any:
+    """The result that ``pack_value`` was given."""
+    ((kind, value),) = content.items()
+    if kind == "tuple":
+        return tuple(unpack_value(part, classes) for part in value.values())
+    if kind == "dict":
+        return {key: unpack_value(part, classes) for key, part in value.items()}
+    if kind == "array":
+        return value.numpy()
+    if kind == "plain":
+        return value
+    return classes[kind].from_values(unpack_value(value, classes))
 
 
 def subfolder(folder: Path, *names: str) -> Path:

@@ -1,94 +1,95 @@
-"""What is finished in an output folder, and of what it was made, so that the same command goes on
-where it stopped.
+"""The finished stages of an output folder and their origins, so that the same command resumes after
+an interruption.
 
-``stages.json`` names for each stage the inputs (by content), settings and program that it was made
-from, and the content of its files. A stage is used again only where all of that is as it was.
+``stages.json`` holds for each stage the fingerprint of its origin (see ``fingerprint``) and the
+content of its files. A stage is reused only if both are unchanged.
 """
 
-import hashlib
-import json
+import inspect
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import is_dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import Any, get_args, get_type_hints
 
 from models.run.errors import InputError, NumericalError
-from models.run.files import OutputError, subfolder, write_json, write_tensors
+from models.run.files import (
+    OutputError,
+    pack_value,
+    subfolder,
+    unpack_value,
+    write_json,
+    write_tensors,
+)
+from models.run.fingerprint import content_of, fingerprint
 from models.run.memory import Meter, return_freed
+from models.run.progress import SILENT, Progress
 from models.run.reading import load_tensors, read_json
+from models.run.settings import flatten_settings, nested_options
 
-PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "numba", "pycolmap")
-"""Packages whose version may change a result."""
-PROGRAM = "the program"
-"""What a fingerprint calls the code and the packages under it."""
-_NO_MATTER = {"output_dir", "max_memory", "allow_download"}
 _TABLE = "stages.json"
 _VALUES = "stages"
 
 
-def content_of(path: str | Path | None) -> str:
-    """SHA-256 of a file, or of a folder's file names and contents; says so where there is nothing
-    to read."""
-    if path is None:
-        return "none"
-    path = Path(path)
-    try:
-        if path.is_dir():
-            files = sorted(
-                p for p in path.rglob("*") if p.is_file() and not p.name.endswith(".part")
-            )
-            lines = (f"{file.relative_to(path).as_posix()} {content_of(file)}\n" for file in files)
-            return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return "none"
+@dataclass(frozen=True)
+class Origin:
+    """Everything that the results of a script can depend on."""
 
+    script: str | Path
+    """Source file of the script."""
+    settings: object
+    """The script's settings, a dataclass."""
+    files: Mapping[str, str | Path | None] = field(default_factory=dict)
+    """Input files and folders by name."""
+    more: Mapping[str, object] = field(default_factory=dict)
+    """Other values by name, such as the device."""
 
-def program(script: str | Path) -> str:
-    """SHA-256 of the code and the versions of the packages under it."""
-    own = Path(__file__).parents[1]
-    parts = [content_of(path) for path in (*sorted(own.rglob("*.py")), Path(script))]
-    return hashlib.sha256(" ".join([*parts, *packages().values()]).encode()).hexdigest()
+    def fingerprint(
+        self, functions: Iterable[Callable], uses: Iterable[str] | None = None
+    ) -> dict[str, str]:
+        """The fingerprint of a stage.
 
+        Args:
+            functions: the functions that do its work.
+            uses: the flags whose values matter; all if not given. ``"stereo"`` stands for all
+                flags of the nested options ``stereo``.
+        """
+        settings = flatten_settings(self.settings)
+        if uses is not None:
+            wanted = set(uses)
+            settings = {
+                name: value
+                for name, value in settings.items()
+                if name in wanted or name.split(".")[0] in wanted
+            }
+        return fingerprint(self.script, {**settings, **self.more}, {}, functions) | self.contents
 
-def packages() -> dict[str, str]:
-    """Versions of ``PACKAGES``."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """Hashes of the input files by name; a long clip is read once for it."""
+        return {name: content_of(path) for name, path in self.files.items()}
 
+    def common_flags(self) -> set[str]:
+        """The flags that belong to no nested options."""
+        return {name for name in flatten_settings(self.settings) if "." not in name}
 
-def own_settings(settings: object) -> dict[str, object]:
-    """A dataclass's fields as flags: those of dataclasses in it stand beside its own."""
-    flat = {}
-    for name, value in vars(settings).items():
-        flat |= own_settings(value) if is_dataclass(value) else {name: value}
-    return flat
+    def options_among(self, values: Iterable[object]) -> set[str]:
+        """Names of the nested options that are among some values.
 
-
-def fingerprint(
-    script: str | Path, settings: Mapping[str, object], files: Mapping[str, str | Path | None]
-) -> dict[str, str]:
-    """What a stage is made from: settings as they are, files by content, and the program."""
-    made_from = {
-        f"--{name}": str(value) for name, value in settings.items() if name not in _NO_MATTER
-    }
-    made_from |= {name: content_of(path) for name, path in files.items()}
-    return made_from | {PROGRAM: program(script)}
-
-
-def digest(made_from: Mapping[str, str]) -> str:
-    """One text that stands for a fingerprint."""
-    return hashlib.sha256(json.dumps(dict(made_from), sort_keys=True).encode()).hexdigest()
+        Raises:
+            ValueError: a value is of the class of nested options, but not the object in the
+                settings: its flags would be recorded with other values.
+        """
+        nested = nested_options(self.settings)
+        kinds = {type(options) for options in nested.values()}
+        found = set()
+        for value in values:
+            names = {name for name, options in nested.items() if options is value}
+            if type(value) in kinds and not names:
+                raise ValueError(f"{type(value).__name__}: hand on the object of the settings")
+            found |= names
+        return found
 
 
 def _is_whole(stage: dict) -> bool:
@@ -101,16 +102,20 @@ def _is_whole(stage: dict) -> bool:
 class Stages:
     """The stages of one output folder."""
 
-    def __init__(self, folder: Path, report: Callable[[str], None] = lambda text: None):
-        """Reads what an earlier run left.
+    def __init__(self, folder: Path, origin: Origin | None = None, progress: Progress = SILENT):
+        """Reads the table of an earlier run.
 
         Args:
-            report: is told what is used again, and why what is not.
+            origin: the script with its settings and input files; only ``run`` works without.
+            progress: hears which stages are reused, and why others are done again.
         """
         self.folder = folder
-        self.report = report
+        self.origin = origin
+        self.progress = progress
         self.table: dict[str, dict] = self._read()
         self.used: list[str] = []
+        self._steps: list[Callable] = []
+        self._options: set[str] = set()
 
     def _read(self) -> dict[str, dict]:
         try:
@@ -118,6 +123,58 @@ class Stages:
             return {name: stage for name, stage in stages.items() if _is_whole(stage)}
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+    def step(self, name: str, function: Callable, *values: object, **more: object) -> Any:
+        """The result of ``function(*values, **more)``, computed now or read from an earlier run.
+
+        The origin of a step: all flags without a prefix, the nested options among its values, the
+        input files, and the program that ``function`` can reach; and the same of the steps before
+        it, as their results are its values. The function is also given ``progress``, if it takes
+        one. The result always comes from the file, mapped into memory: pages that are not read
+        take no memory, and a resumed run continues from the same bits.
+
+        Returns:
+            ``None``, an array, a dict of arrays, numbers and texts, an object of a class with
+            ``to_values`` and ``from_values`` that the return annotation of ``function`` names, or
+            a tuple of them.
+        """
+        if "progress" in inspect.signature(function).parameters:
+            more = {"progress": self.progress, **more}
+        self._steps.append(function)
+        self._options |= self.origin.options_among([*values, *more.values()])
+        made_from = self.origin.fingerprint(
+            self._steps, self.origin.common_flags() | self._options
+        )
+        path = f"{_VALUES}/{name}.pt"
+
+        def keep() -> None:
+            content = pack_value(function(*values, **more))
+            write_tensors(subfolder(self.folder, _VALUES) / f"{name}.pt", content)
+
+        self.run(name, made_from, [path], keep)
+        return_freed()  # what was written must not be held beside what is read
+        return unpack_value(load_tensors(self.folder / path, mapped=True), _classes_returned(function))
+
+    def make(
+        self,
+        name: str,
+        outputs: Iterable[str],
+        work: Callable[[], dict | None],
+        uses: Iterable[str] | None = None,
+        files: Mapping[str, str | Path | None] | None = None,
+    ) -> dict:
+        """Figures of a stage that writes files, made now or by an earlier run.
+
+        Args:
+            outputs: see ``run``.
+            work: a function, or a ``partial`` of one, that writes the files and returns figures
+                for JSON.
+            uses: flags that the stage depends on; all if not given.
+            files: further input files by name.
+        """
+        made_from = self.origin.fingerprint([work], uses)
+        made_from |= {key: content_of(path) for key, path in (files or {}).items()}
+        return self.run(name, made_from, outputs, work)
 
     def run(
         self,
@@ -138,13 +195,13 @@ class Stages:
         old = self.table.get(name)
         why = "" if old is None else self._why_again(old, made_from, outputs)
         if old is not None and not why:
-            self.report(
+            self.progress.say(
                 f"{name}: reused, its inputs, settings and program are those of an earlier run"
             )
             self.used.append(name)
             return old["results"]
         if why:
-            self.report(f"{name}: done again, {why}")
+            self.progress.say(f"{name}: done again, {why}")
             self._forget([name])
         with Meter() as meter:
             results = self._worked(work)
@@ -158,27 +215,6 @@ class Stages:
         self._write()
         self.used.append(name)
         return results
-
-    def values(self, name: str, made_from: Mapping[str, str], work: Callable[[], dict]) -> dict:
-        """Arrays, numbers and strings that a step on the way computes, kept in a file until
-        ``drop_values``."""
-        path = f"{_VALUES}/{name}.pt"
-
-        def write() -> None:
-            values = work()
-            arrays = {
-                k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v
-                for k, v in values.items()
-            }
-            write_tensors(subfolder(self.folder, _VALUES) / f"{name}.pt", arrays)
-
-        self.run(name, made_from, [path], write)
-        return_freed()  # what was written must not be held beside what is read
-        loaded = load_tensors(self.folder / path)
-        return {
-            key: value.numpy() if isinstance(value, torch.Tensor) else value
-            for key, value in loaded.items()
-        }
 
     def drop_values(self) -> None:
         """Removes what ``values`` kept, once the results made of it are written."""
@@ -246,3 +282,17 @@ class Stages:
             write_json(self.folder / _TABLE, {"stages": self.table})
         else:
             (self.folder / _TABLE).unlink(missing_ok=True)
+
+
+def _classes_returned(function: Callable) -> dict[str, type]:
+    """Classes in the return annotation of a function that can be restored from values, by name."""
+    while isinstance(function, partial):
+        function = function.func
+    found = {}
+    waiting = [get_type_hints(function).get("return")]
+    while waiting:
+        hint = waiting.pop()
+        waiting += get_args(hint)
+        if hasattr(hint, "from_values"):
+            found[hint.__name__] = hint
+    return found
