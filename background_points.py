@@ -9,14 +9,13 @@ os.environ.setdefault(
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 from tqdm import tqdm
 
 from models.cameras import Cameras
@@ -55,12 +54,14 @@ from models.motion import (
 from models.report import draw_tracks, mask_overlay
 from models.run import (
     InputError,
+    Origin,
+    Plain,
+    ProgressBars,
     Stages,
     check_output_dir,
     configuration,
-    fingerprint,
     memory_limit,
-    own_settings,
+    parse_settings,
     run_script,
     stage_bars,
     stage_outputs,
@@ -109,9 +110,7 @@ class Settings:
     import_path: Path | None = None
     """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts
     around it."""
-    learned: Annotated[LearnedOptions, tyro.conf.arg(name="")] = field(
-        default_factory=LearnedOptions
-    )
+    learned: Annotated[LearnedOptions, Plain()] = LearnedOptions()
     """Depth and masks from learned models or files."""
     seed: int = 0
     """Seed of the mappers."""
@@ -129,7 +128,7 @@ class Learned:
 
 
 def main() -> None:
-    settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
+    settings = parse_settings(Settings(video_path=Path("data/sample/frames")))
     output_dir = check_output_dir(
         settings.output_dir or Path("results") / clip_name(settings.video_path)
     )
@@ -138,14 +137,14 @@ def main() -> None:
     check_learned_options(settings.learned, settings.mask_path)
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
     learned = Learned(tracker, open_masks(settings.learned, device), device)
-    stages = Stages(output_dir, report=print)
-    made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
-    work = partial(solve, settings, output_dir, learned, stages, made_from)
+    origin = Origin(__file__, settings, inputs(settings), {"device": device})
+    stages = Stages(output_dir, origin, ProgressBars())
+    work = partial(solve, settings, output_dir, learned, stages)
     outputs = stage_outputs("background_points")
     if settings.learned.depth is not None:
         outputs += stage_outputs("depth")
     with watched_memory(memory_limit(settings.max_memory)):
-        summarise(output_dir, stages.run("background_points", made_from, outputs, work))
+        summarise(output_dir, stages.make("background_points", outputs, work))
     stages.drop_values()
 
 
@@ -165,7 +164,6 @@ def solve(
     output_dir: Path,
     learned: Learned,
     stages: Stages,
-    made_from: dict[str, str],
 ) -> dict:
     """All of the work; what takes long is kept on the way, so that a run that was stopped goes on
     from there."""
@@ -179,7 +177,7 @@ def solve(
     masks = load_masks(settings, video)
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     known = known_cameras(settings, video, imported)
-    maps = open_depth(settings.learned, video, output_dir, learned.device, stages, made_from)
+    maps = open_depth(settings.learned, video, output_dir, learned.device, stages)
     progress = stage_bars()
 
     def tracked() -> dict:
@@ -217,14 +215,14 @@ def solve(
         return {"xy": sharp, **scene_values(again)}
 
     with naming(settings.video_path):
-        tracks = stages.values("tracking", made_from, tracked)
+        tracks = stages.step("tracking", tracked)
         warn_of_need(need(tracks["xy"].shape[1]), memory, print)
-        scene = scene_of_values(stages.values("cameras", made_from, placed))
+        scene = scene_of_values(stages.step("cameras", placed))
         if masks is None:
-            values = stages.values("motion", made_from, parted)
+            values = stages.step("motion", parted)
             masks = values["masks"]
             scene = scene_of_values(values)
-        values = stages.values("sharpening", made_from, sharpened)
+        values = stages.step("sharpening", sharpened)
         tracks.clear()
         xy = values.pop("xy")
         scene = scene_of_values(values)
@@ -237,7 +235,8 @@ def solve(
     xy = xy[:, good]
     tracks = static_tracks(video, scene, xy, good, settings.video_path)
     write_json(
-        output_dir / "background_config.json", configuration(settings, learned.device, made_from)
+        output_dir / "background_config.json",
+        configuration(settings, learned.device, stages.origin.fingerprint([solve])),
     )
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
@@ -261,7 +260,6 @@ def open_depth(
     output_dir: Path,
     device: str,
     stages: Stages,
-    made_from: dict[str, str],
 ) -> DepthMaps | None:
     """The depth maps given, or those that a model makes now; None where there are neither."""
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 
 from models.clip import save_transforms
 from models.export import export_and_score, footage_of, parse_formats
@@ -33,16 +32,19 @@ from models.run import (
     Checkpoint,
     InputError,
     Meter,
+    Origin,
+    ProgressBars,
     Stages,
     check_output_dir,
     configuration,
     digest,
     fingerprint,
     memory_limit,
+    parse_settings,
+    read_figures,
     run_script,
     stage_outputs,
     summary,
-    told_by,
     warn_of_need,
     watched_memory,
     write_json,
@@ -111,7 +113,7 @@ class Settings:
 
 
 def main() -> None:
-    settings = tyro.cli(Settings, default=Settings())
+    settings = parse_settings(Settings())
     check(settings)
     with watched_memory(memory_limit(settings.max_memory)):
         run(settings)
@@ -122,13 +124,14 @@ def run(settings: Settings) -> None:
     output_dir = check_output_dir(settings.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = None if settings.camera_path is None else from_file(settings.camera_path)
-    stages = Stages(output_dir, report=print)
+    progress = ProgressBars()
     script = parse_path(settings.trajectory)
     memory = settings.max_memory
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
         inputs = load_inputs(*paths, settings.holdout_every, memory_limit(memory))
         scene = None if settings.checkpoint is None else load_model(settings, inputs, device)
+    stages = Stages(output_dir, Origin(__file__, settings, inputs.files), progress)
     script.check(len(inputs.frames))
     warn_of_need(needed_memory(inputs.frames), memory_limit(memory), print)
     viewer = open_viewer(settings, inputs) if settings.view else None
@@ -143,7 +146,8 @@ def run(settings: Settings) -> None:
     if viewer is not None:
         viewer.show(scene)
     own = {"camera path": settings.camera_path, "model": settings.checkpoint}
-    config = configuration(settings, device, fingerprint(__file__, {}, {**inputs.files, **own}))
+    made_from = fingerprint(__file__, {}, {**inputs.files, **own}, [run])
+    config = configuration(settings, device, made_from)
     write_json(output_dir / "config.json", config)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
     metrics |= shown(settings, inputs, scene, script, path, stages)
@@ -170,11 +174,6 @@ def check(settings: Settings) -> None:
         raise InputError("--freeze_time must be the number of a frame")
     parse_path(settings.trajectory)
     parse_formats(settings.export)
-
-
-def chosen(settings: Settings, *names: str) -> dict[str, str]:
-    """Some of the settings, as a stage's fingerprint holds them."""
-    return {f"--{name}": str(getattr(settings, name)) for name in names}
 
 
 def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
@@ -214,12 +213,11 @@ def trained(
     """Writes model.pt, with checkpoints on the way; returns figures and how training went, now or
     in an earlier run."""
     out = settings.output_dir
-    made_from = fingerprint(__file__, {"device": device}, inputs.files) | chosen(
-        settings, *TRAINING
-    )
+    origin = Origin(__file__, settings, inputs.files, {"device": device})
+    made_from = origin.fingerprint([train_scene, save_scene], TRAINING)
 
     def work() -> dict:
-        checkpoint = Checkpoint(out / "checkpoint.pt", digest(made_from), report=print)
+        checkpoint = Checkpoint(out / "checkpoint.pt", digest(made_from), stages.progress)
         schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
         scene, history = train_scene(inputs, schedule, settings.seed, device, checkpoint, viewer)
         save_scene(out / "model.pt", scene)
@@ -245,15 +243,15 @@ def shown(
     """Writes videos and exports of a scene, each a stage; returns the figures."""
     out = settings.output_dir
     model = settings.checkpoint or settings.output_dir / "model.pt"
-    made_from = fingerprint(__file__, {}, {**inputs.files, "model": model})
     frames = inputs.frames
     masks = inputs.masks
     metrics = {}
 
     def stage(
-        name: str, outputs: tuple[str, ...], work: Callable[[], dict | None], own: dict[str, str]
+        name: str, work: Callable[[], dict | None], *uses: str, kind: str = "", **files: Path
     ) -> None:
-        metrics.update(stages.run(name, made_from | own, outputs, work))
+        outputs = stage_outputs(name, kind)
+        metrics.update(stages.make(name, outputs, work, uses, {"model": model, **files}))
 
     def exported() -> dict:
         footage = footage_of(scene, frames, masks, MASK_MARGIN)
@@ -265,29 +263,16 @@ def shown(
         work = partial(
             reconstruct, out, scene, frames, masks, inputs.held_out, settings.save_frames
         )
-        stage(
-            "reconstruction",
-            stage_outputs("reconstruction"),
-            work,
-            chosen(settings, "holdout_every", "save_frames"),
-        )
-        name = f"novel_view_{script.name}"
-        work = partial(render_script, settings, scene, script, name)
-        own = chosen(settings, "trajectory", "freeze_time", "save_frames")
-        stage("novel_view", stage_outputs("novel_view", f"_{script.name}"), work, own)
+        stage("reconstruction", work, "holdout_every", "save_frames")
+        work = partial(render_script, settings, scene, script, f"novel_view_{script.name}")
+        own = ("trajectory", "freeze_time", "save_frames")
+        stage("novel_view", work, *own, kind=f"_{script.name}")
     if path is not None:
-        own = fingerprint(__file__, {}, {"camera path": settings.camera_path})
         work = partial(render_path, settings, scene, path)
-        stage("camera_path", stage_outputs("camera_path"), work, own)
+        stage("camera_path", work, **{"camera path": settings.camera_path})
     if settings.checkpoint is None or path is None:
-        own = chosen(settings, "holdout_every", "export")
-        stage("export", stage_outputs("export"), exported, own)
-    stage(
-        "tracks",
-        stage_outputs("tracks"),
-        partial(track_overlay, out, frames, inputs.tracks, inputs.movers),
-        {},
-    )
+        stage("export", exported, "holdout_every", "export")
+    stage("tracks", partial(track_overlay, out, frames, inputs.tracks, inputs.movers))
     return metrics
 
 
@@ -322,7 +307,7 @@ def page(
     held_out = inputs.held_out
     world = gather_world(tracks, inputs.movers, inputs.frames)
     charts = write_charts(out, tracks, world, metrics.get("frames", []), held_out, history)
-    told = told_by(settings.background_path.with_name("background_metrics.json"))
+    told = read_figures(settings.background_path.with_name("background_metrics.json"))
     title = settings.background_path.resolve().parent.name
     return write_report(
         out, Report(title, world, scene.depth, metrics, config, told, held_out, charts)

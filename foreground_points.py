@@ -8,14 +8,13 @@ os.environ.setdefault(
 )  # idle OpenMP threads must not spin beside numba's
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 from tqdm import tqdm
 
 from background_points import clip_name, describe, load_masks, steps, taken_tracker
@@ -35,13 +34,14 @@ from models.movers import MoverShapes, lift_tracks, solve_mover_shapes
 from models.report import draw_tracks
 from models.run import (
     InputError,
+    Origin,
+    Plain,
     ProgressBars,
     Stages,
     check_output_dir,
     configuration,
-    fingerprint,
     memory_limit,
-    own_settings,
+    parse_settings,
     run_script,
     stage_outputs,
     subfolder,
@@ -73,7 +73,7 @@ class Settings:
     import_path: Path | None = None
     """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts
     around it."""
-    learned: Annotated[DepthOptions, tyro.conf.arg(name="")] = field(default_factory=DepthOptions)
+    learned: Annotated[DepthOptions, Plain()] = DepthOptions()
     """Depth from learned models or files; what background_points.py made is used again."""
     spacing: int = 5
     """Pixels between points."""
@@ -90,18 +90,18 @@ class Settings:
 
 
 def main() -> None:
-    settings = tyro.cli(Settings, default=Settings(video_path=Path("data/sample/frames")))
+    settings = parse_settings(Settings(video_path=Path("data/sample/frames")))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     check_depth_options(settings.learned)
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
     background_path = background_path_of(settings)
     output_dir = check_output_dir(settings.output_dir or background_path.parent)
-    made_from = fingerprint(__file__, own_settings(settings) | {"device": device}, inputs(settings))
+    origin = Origin(__file__, settings, inputs(settings), {"device": device})
+    stages = Stages(output_dir, origin, ProgressBars())
+    made_from = origin.fingerprint([solve])
     work = partial(solve, settings, tracker, background_path, output_dir, device, made_from)
     with watched_memory(memory_limit(settings.max_memory)):
-        Stages(output_dir, report=print).run(
-            "foreground_points", made_from, stage_outputs("foreground_points"), work
-        )
+        stages.make("foreground_points", stage_outputs("foreground_points"), work)
 
 
 def inputs(settings: Settings) -> dict[str, Path | None]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 
 import background_points
 import demo_pipeline
@@ -23,7 +22,7 @@ from benchmarks.quality_scores import Similarity, similarity
 from models.cameras import Cameras
 from models.clip import image_paths, read_image
 from models.clip.transforms import load_transforms, save_transforms
-from models.run import InputError, check_output_dir
+from models.run import InputError, check_output_dir, parse_settings
 from models.tracks import Tracks, load_tracks
 from models.training import held_out_frames
 
@@ -77,7 +76,7 @@ def split_flags(text: str, option: str) -> list[str]:
             raise InputError(f"--{option}: {name} is set by the benchmark itself; leave it out")
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            tyro.cli(type(SCRIPTS[option]), default=SCRIPTS[option], args=flags)
+            parse_settings(SCRIPTS[option], flags)
     except SystemExit as ended:
         raise InputError(
             f'--{option}: "{text}" is not understood by that script; see its --help'

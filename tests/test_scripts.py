@@ -18,7 +18,7 @@ import foreground_points
 from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.render.metrics import psnr
-from models.run.stages import content_of
+from models.run.fingerprint import content_of
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import load_tracks
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from models.run import checkpoints
 from models.run.checkpoints import Checkpoint
 from models.run.errors import InputError, NumericalError
 from models.run.files import replacing, subfolder, write_bytes, write_json, write_tensors
-from models.run.stages import Stages, content_of, digest, fingerprint, own_settings
+from models.run.fingerprint import content_of, digest, fingerprint
+from models.run.progress import Progress
+from models.run.settings import Plain, flatten_settings
+from models.run.stages import Origin, Stages
 from models.tools import TrainingPixels
 from models.training.loop import Schedule, train
 
@@ -28,8 +32,18 @@ SCRIPT = Path(__file__)
 class Nested:
     """Settings as the scripts have them."""
 
-    learned: DepthOptions
+    learned: Annotated[DepthOptions, Plain()]
     output_dir: Path | None = None
+
+
+class Said(Progress):
+    """Keeps the sentences of a run in a list."""
+
+    def __init__(self, sentences: list[str]):
+        self.sentences = sentences
+
+    def say(self, text: str) -> None:
+        self.sentences.append(text)
 
 
 class Worker:
@@ -47,7 +61,7 @@ class Worker:
 
     def run(self, made_from: dict[str, str]) -> dict:
         self.said.clear()
-        return Stages(self.folder, self.said.append).run(
+        return Stages(self.folder, progress=Said(self.said)).run(
             "work", made_from, ("out.bin", "out", "absent"), self.work
         )
 
@@ -73,10 +87,10 @@ def test_a_stage_is_used_again_where_nothing_has_changed(worker, tmp_path):
 
 def test_settings_within_settings_are_noticed_and_some_do_not_matter(worker):
     for options in (DepthOptions(), DepthOptions(depth_path=Path("maps"))):
-        worker.run(fingerprint(SCRIPT, own_settings(Nested(options)), {}))
+        worker.run(fingerprint(SCRIPT, flatten_settings(Nested(options)), {}))
     assert worker.count == 2 and worker.said == ["work: done again, as --depth_path has changed"]
     options = DepthOptions(depth_path=Path("maps"), allow_download=True)
-    worker.run(fingerprint(SCRIPT, own_settings(Nested(options, output_dir=Path("x"))), {}))
+    worker.run(fingerprint(SCRIPT, flatten_settings(Nested(options, output_dir=Path("x"))), {}))
     assert worker.count == 2
 
 
@@ -111,6 +125,11 @@ def test_results_that_were_changed_or_removed_are_made_again(worker, damage):
     assert worker.count == 2 and "out" in worker.said[0]
 
 
+def stages_of(folder: Path, settings: object = None) -> Stages:
+    """The stages of a folder for this file as the script."""
+    return Stages(folder, Origin(SCRIPT, settings or Nested(DepthOptions())))
+
+
 NONSENSE = [
     "",
     "[]",
@@ -141,9 +160,9 @@ def test_values_on_the_way_come_back_to_the_bit_and_go_when_they_have_served(tmp
         "error": 0.1,
         "method": "global",
     }
-    values = Stages(tmp_path).values("step", {}, lambda: given)
-    stages = Stages(tmp_path)
-    again = stages.values("step", {}, pytest.fail)
+    values = stages_of(tmp_path).step("step", lambda: given)
+    stages = stages_of(tmp_path)
+    again = stages.step("step", lambda: pytest.fail())
     for found in (values, again):
         assert all(np.array_equal(found[key], given[key]) for key in given)
         assert found["a"].dtype == np.float64 and found["seen"].dtype == bool
@@ -159,8 +178,8 @@ def test_a_refused_input_leaves_no_values_behind_but_a_stopped_run_does(tmp_path
         raise InputError("no")
 
     for work, left in ((stop, True), (refuse, False)):
-        stages = Stages(tmp_path)
-        stages.values("first", {}, lambda: {"a": 1})
+        stages = stages_of(tmp_path)
+        stages.step("first", lambda: {"a": 1})
         with pytest.raises((KeyboardInterrupt, InputError)):
             stages.run("second", {}, (), work)
         assert any(tmp_path.iterdir()) == left
@@ -262,7 +281,7 @@ class Training:
         history."""
 
         random, weights, histories = np.random.default_rng(3), [], []
-        checkpoint = Checkpoint(self.folder / "checkpoint.pt", made_from, self.said.append)
+        checkpoint = Checkpoint(self.folder / "checkpoint.pt", made_from, Said(self.said))
         own, positions = wall()
         for layer_number, layer in enumerate(("background", "movers")):
             generator = torch.Generator().manual_seed(0)

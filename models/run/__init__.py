@@ -13,6 +13,7 @@ from models.run.files import (
     write_json,
     write_tensors,
 )
+from models.run.fingerprint import content_of, digest, fingerprint
 from models.run.memory import (
     Meter,
     bounded_memory,
@@ -43,8 +44,9 @@ from models.run.reading import (
     read_json,
     read_limited,
 )
-from models.run.record import configuration, stage_bars, summary, told_by
-from models.run.stages import Stages, digest, fingerprint, own_settings
+from models.run.record import configuration, read_figures, stage_bars, summary
+from models.run.settings import Plain, flatten_settings, parse_settings
+from models.run.stages import Origin, Stages
 from models.run.threads import run_tasks, scratch, split_range
 
 __all__ = [
@@ -57,6 +59,8 @@ __all__ = [
     "InputError",
     "Meter",
     "NumericalError",
+    "Origin",
+    "Plain",
     "Progress",
     "ProgressBars",
     "Stages",
@@ -67,16 +71,19 @@ __all__ = [
     "clear_numbered",
     "clear_outputs",
     "configuration",
+    "content_of",
     "digest",
     "find_output",
     "find_shown",
     "fingerprint",
+    "flatten_settings",
     "generator_state",
     "is_file",
     "load_tensors",
     "memory_limit",
     "names_by_kind",
-    "own_settings",
+    "parse_settings",
+    "read_figures",
     "read_json",
     "read_limited",
     "replacing",
@@ -91,7 +98,6 @@ __all__ = [
     "subfolder",
     "summary",
     "take_place",
-    "told_by",
     "trim_heap",
     "warn_of_need",
     "watched_memory",

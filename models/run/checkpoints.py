@@ -2,12 +2,12 @@
 goes on."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from models.run.files import write_tensors
+from models.run.progress import SILENT, Progress
 from models.run.reading import is_file, load_tensors
 
 CHECKPOINT_SECONDS = 60.0
@@ -17,18 +17,16 @@ CHECKPOINT_SECONDS = 60.0
 class Checkpoint:
     """The file of one run; what another run left there is not used."""
 
-    def __init__(
-        self, path: Path, made_from: str, report: Callable[[str], None] = lambda text: None
-    ):
+    def __init__(self, path: Path, made_from: str, progress: Progress = SILENT):
         """Reads the file where there is one.
 
         Args:
             made_from: identifies everything that the training depends on; see ``stages.digest``.
-            report: is told what is continued, or why not.
+            progress: hears why training starts anew where the file cannot be used.
         """
         self.path = path
         self.made_from = made_from
-        self.report = report
+        self.progress = progress
         self.layers: dict[str, dict] = self._read()
 
     def _read(self) -> dict[str, dict]:
@@ -39,12 +37,12 @@ class Checkpoint:
             found = content["made_from"]
             layers = dict(content["layers"])
         except Exception as error:  # a damaged file can fail anywhere in the decoders
-            self.report(
+            self.progress.say(
                 f"{self.path}: cannot be read ({type(error).__name__}), training starts anew"
             )
             return {}
         if found != self.made_from:
-            self.report(f"{self.path}: is of other inputs or settings, training starts anew")
+            self.progress.say(f"{self.path}: is of other inputs or settings, training starts anew")
             return {}
         return layers
 

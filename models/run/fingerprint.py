@@ -69,7 +69,8 @@ def fingerprint(
     Args:
         script: source file of the script.
         settings: see ``flatten_settings``.
-        functions: functions that do the work; the program is all source that they reach.
+        functions: functions that do the work; the program is the source that they reach. All of
+            the package if not given.
     """
     made_from = {
         f"--{name}": str(value)
@@ -81,17 +82,18 @@ def fingerprint(
 
 
 def program(script: str | Path, functions: Iterable[Callable] = ()) -> str:
-    """SHA-256 of the script, of all source files that the functions reach, and of the versions of
-    ``PACKAGES``."""
+    """SHA-256 of the script, of the source files that the functions reach (of all, without
+    functions), and of the versions of ``PACKAGES``."""
     starts = frozenset(_place_of(function) for function in functions)
     return _program(Path(script), starts)
 
 
 @cache
 def _program(script: Path, starts: frozenset[tuple[Path, str]]) -> str:
-    reached = _sources().reach(starts)
+    tree = _sources()
+    reached = tree.reach(starts) if starts else set((_ROOT / "models").rglob("*.py"))
     return hashlib.sha256(
-        " ".join([content_of(script), _sources().hash_of(reached), *packages().values()]).encode()
+        " ".join([content_of(script), tree.hash_of(reached), *packages().values()]).encode()
     ).hexdigest()
 
 
@@ -228,11 +230,17 @@ class SourceTree:
         if not any(isinstance(n, ast.Name) and n.id == "__file__" for n in ast.walk(tree)):
             return set()
         texts = {
-            n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            n.value
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str)
         }
         beside = [p for p in path.parent.iterdir() if p.name in texts and p.suffix != ".py"]
         files = [file for p in beside for file in (p.rglob("*") if p.is_dir() else [p])]
-        return {file for file in files if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".py"}
+        return {
+            file
+            for file in files
+            if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".py"
+        }
 
 
 def _names_bound_by(node: ast.stmt) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models.run.errors import InputError
+from models.run.fingerprint import PROGRAM, packages
 from models.run.outputs import names_by_kind
 from models.run.reading import read_json
-from models.run.stages import PROGRAM, own_settings, packages
+from models.run.settings import flatten_settings
 
 
 def stage_bars() -> Callable[[str, int, int], None]:
@@ -44,7 +45,7 @@ def configuration(settings: object, device: object, made_from: Mapping[str, str]
         commit = ""
     plain = {
         key: str(value) if isinstance(value, Path) else value
-        for key, value in own_settings(settings).items()
+        for key, value in flatten_settings(settings).items()
     }
     versions = {"python": platform.python_version(), **packages()}
     inputs = {
@@ -61,7 +62,7 @@ def configuration(settings: object, device: object, made_from: Mapping[str, str]
     return {**told, "versions": versions, "commit": commit}
 
 
-def told_by(path: Path) -> dict:
+def read_figures(path: Path) -> dict:
     """The figures that another script wrote; empty where there is no such file or it is damaged."""
     try:
         content = read_json(path, "table of figures")

@@ -142,9 +142,7 @@ class Stages:
             more = {"progress": self.progress, **more}
         self._steps.append(function)
         self._options |= self.origin.options_among([*values, *more.values()])
-        made_from = self.origin.fingerprint(
-            self._steps, self.origin.common_flags() | self._options
-        )
+        made_from = self.origin.fingerprint(self._steps, self.origin.common_flags() | self._options)
         path = f"{_VALUES}/{name}.pt"
 
         def keep() -> None:
@@ -153,7 +151,9 @@ class Stages:
 
         self.run(name, made_from, [path], keep)
         return_freed()  # what was written must not be held beside what is read
-        return unpack_value(load_tensors(self.folder / path, mapped=True), _classes_returned(function))
+        return unpack_value(
+            load_tensors(self.folder / path, mapped=True), _classes_returned(function)
+        )
 
     def make(
         self,

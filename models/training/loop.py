@@ -145,7 +145,9 @@ def _taken_up(run: "_Run", checkpoint: Checkpoint, layer: str) -> bool:
         raise InputError(
             f"{checkpoint.path}: is not of this program; remove it to train anew"
         ) from error
-    checkpoint.report(f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in")
+    checkpoint.progress.say(
+        f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in"
+    )
     return state["done"]
 
 
