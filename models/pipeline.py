@@ -272,7 +272,7 @@ class WorldSpaceTrianglePipeline(nn.Module):
         """
         if self.viewpoints is None:
             return self
-        field = self.field.under(self.viewpoints(center[None], torch.tensor([frame]), changes)[0])
+        field = self.field.specialize(self.viewpoints(center[None], torch.tensor([frame]), changes))
         return WorldSpaceTrianglePipeline(field, self.normalized_from_world)
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:

@@ -9,9 +9,11 @@ import os
 import pytest
 import torch
 
-from models.field.adam_kernels import adam_step
-from models.field.encoding import ColorField, FieldOptimizer, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
+from models.field.optimizer import FieldOptimizer, adam_step
 from models.field.reference import AdamRule, adam_reference
+from models.field.viewpoints import ViewCode
 
 # Triton runs on a GPU, or, for its meaning only, interpreted: TRITON_INTERPRET=1.
 TRITON_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,12 +44,17 @@ def make_field(seed: int = 0, backend: str = "auto", **sizes) -> ColorField:
     return field
 
 
-def make_code(count: int, field: ColorField, seed: int = 4) -> torch.Tensor | None:
+def make_code(count: int, field: ColorField, seed: int = 4) -> ViewCode | None:
     """A code of each sample, some with a time past the ends; None for a field that reads none."""
-    width = field.code_width + 2 * (field.changes is not None)
-    return (
-        torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) if width else None
-    )
+    if not field.code_width and field.changes is None:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(count, field.code_width + 2, generator=generator)
+    return ViewCode(values[:, :-2], values[:, -2], values[:, -1])
+
+
+def scale_code(code: ViewCode, place: float, time: float, weight: float) -> ViewCode:
+    return ViewCode(place * code.place, time * code.time, weight * code.weight)
 
 
 def make_samples(count: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -64,20 +71,19 @@ def relative(value: torch.Tensor, reference: torch.Tensor) -> float:
     return float(difference / reference.norm().clamp_min(1e-30)) if reference.numel() else 0.0
 
 
-def outcome(field: ColorField, samples: tuple, level_weights: torch.Tensor) -> list[torch.Tensor]:
+def outcome(field: ColorField, samples: tuple) -> list[torch.Tensor]:
     """Colours and all gradients by autograd, then the same by loss_and_grad."""
     points, target, weight = samples
     code = make_code(len(points), field)
-    code = None if code is None else code.to(points)
+    if code is not None:
+        code = ViewCode(*(part.to(points) for part in (code.place, code.time, code.weight)))
     field.zero_grad()
     moving = points.clone().requires_grad_()
-    colors = field(moving, level_weights, code)
+    colors = field(moving, code)
     (colors * target).sum().backward()
     values = [colors.detach(), moving.grad] + [p.grad.clone() for p in field.parameters()]
     field.zero_grad()
-    loss, slope = field.loss_and_grad(
-        points, target, weight, level_weights, want_point_grad=True, code=code
-    )
+    loss, slope = field.loss_and_grad(points, target, weight, want_point_grad=True, code=code)
     return [*values, loss, slope, *(p.grad.clone() for p in field.parameters())]
 
 
@@ -95,11 +101,10 @@ def outcome(field: ColorField, samples: tuple, level_weights: torch.Tensor) -> l
 )
 def test_numba_equals_the_reference_in_values_and_all_gradients(count: int, sizes: dict):
     field = make_field(**sizes)
-    level_weights = torch.rand(len(field.grid.tables), generator=torch.Generator().manual_seed(2))
     outcomes = {}
     for backend in ("torch", "numba"):
         field.backend = backend
-        outcomes[backend] = outcome(field, make_samples(count), level_weights)
+        outcomes[backend] = outcome(field, make_samples(count))
     for fast, plain in zip(outcomes["numba"], outcomes["torch"], strict=True):
         assert fast.shape == plain.shape
         assert relative(fast, plain) < 1e-4
@@ -115,14 +120,14 @@ def test_a_field_under_one_code_is_that_of_samples_which_all_have_it(
         make_field(backend=backend, code_width=3, changing=changing),
         make_samples(count)[0],
     )
-    code = make_code(1, field)[0]
+    code = make_code(1, field)
     with torch.no_grad():
-        torch.testing.assert_close(
-            field.under(code)(points), field(points, code=code.expand(count, len(code)))
-        )
-        torch.testing.assert_close(field.under(0 * code)(points), field(points))
-        assert (field(points) - field.under(code)(points)).abs().max() > 1e-3
-    assert field.under(code).backend == backend
+        of_all = code.select(torch.zeros(count, dtype=torch.long))
+        torch.testing.assert_close(field.specialize(code)(points), field(points, of_all))
+        zero = scale_code(code, 0, 0, 0)
+        torch.testing.assert_close(field.specialize(zero)(points), field(points))
+        assert (field(points) - field.specialize(code)(points)).abs().max() > 1e-3
+    assert field.specialize(code).backend == backend
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
@@ -133,13 +138,13 @@ def test_changes_are_of_a_place_in_the_image_at_a_time(backend: str):
     with torch.no_grad():
         field.grid.tables.zero_()
         at = points.clamp(-1, 1)[:, :2]
-        times = torch.tensor([[0.3, 1.0]]).expand(90, 2)
+        times = ViewCode(torch.zeros(90, 0), torch.full((90,), 0.3), torch.ones(90))
         deeper = torch.cat([points[:, :2], -points[:, 2:]], 1)
         torch.testing.assert_close(field(points, code=times), field(deeper, code=times))
-        later, half = (times * torch.tensor(by) for by in ([-1.0, 1.0], [1.0, 0.5]))
+        later, half = scale_code(times, 1, -1.0, 1.0), scale_code(times, 1, 1.0, 0.5)
         for other in (later, half):
             assert (field(points, code=times) - field(points, code=other)).abs().max() > 1e-3
-        torch.testing.assert_close(field(points, code=0 * times), field(points))
+        torch.testing.assert_close(field(points, code=scale_code(times, 1, 0, 0)), field(points))
         moved = torch.cat([-at, points[:, 2:]], 1)
         assert (field(points, code=times) - field(moved, code=times)).abs().max() > 1e-3
 
@@ -149,7 +154,7 @@ def test_triton_equals_the_reference_in_values_and_all_gradients():
     field, outcomes = make_field(code_width=3, changing=2).to(TRITON_DEVICE), []
     samples = tuple(value.to(TRITON_DEVICE) for value in make_samples(301))
     for field.backend in ("torch", "triton"):
-        outcomes.append(outcome(field, samples, torch.tensor([1.0, 0.5, 1, 0, 1, 0.2])))
+        outcomes.append(outcome(field, samples))
     assert all(relative(fast, plain) < 1e-4 for plain, fast in zip(*outcomes, strict=True))
 
 
@@ -238,30 +243,6 @@ def test_colours_lie_between_zero_and_one_however_large_the_features():
         field.grid.tables.mul_(1e6)
         colors = field(make_samples(500)[0])
     assert colors.isfinite().all() and colors.min() >= 0 and colors.max() <= 1
-
-
-def test_a_level_of_weight_zero_has_no_effect_and_no_gradient():
-    field = make_field()
-    points, target, _ = make_samples(100)
-    level_weights = torch.tensor([1.0, 1, 1, 0, 0, 0])
-    before = field(points, level_weights).detach()
-    field.loss_and_grad(points, target, level_weights=level_weights)
-    assert field.grid.tables.grad[3:].abs().max() == 0 < field.grid.tables.grad[:3].abs().max()
-    with torch.no_grad():
-        field.grid.tables[3:] += 1
-    assert torch.equal(field(points, level_weights), before)
-
-
-@pytest.mark.parametrize("charbonnier", [0.01, 1.0])
-def test_charbonnier_loss_equals_the_reference(charbonnier: float):
-    field, results = make_field(), []
-    for field.backend in ("torch", "numba"):
-        field.zero_grad()
-        loss, slope = field.loss_and_grad(
-            *make_samples(100), want_point_grad=True, charbonnier=charbonnier
-        )
-        results.append((loss, slope, *(p.grad.clone() for p in field.parameters())))
-    assert all(relative(fast, plain) < 1e-4 for plain, fast in zip(*results, strict=True))
 
 
 def test_byte_targets_mean_the_same_as_fractions():

@@ -26,7 +26,8 @@ from models.export.formats import (
     static_mesh,
 )
 from models.export.texture import TexturedMesh
-from models.field.encoding import ColorField, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
 from models.movers.moving_pipeline import MovingMeshPipeline, fit_canonical_box
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline

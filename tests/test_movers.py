@@ -6,7 +6,7 @@ from scipy.ndimage import map_coordinates
 
 from models.cameras import Cameras
 from models.clip.exposure import Exposure
-from models.field.encoding import ColorField
+from models.field.color_field import ColorField
 from models.field.world_box import transform_points
 from models.movers.canonical import _HOLD, _solve_poisson, canonical_coordinates
 from models.movers.contact import find_contact_depth, lift_mover, smooth_depth

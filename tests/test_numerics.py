@@ -7,7 +7,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from models.cameras import Cameras, look_at
-from models.field.encoding import ColorField, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.rendering import render_view

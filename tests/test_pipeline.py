@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from models.cameras import Cameras, look_at
-from models.field.encoding import ColorField, FieldOptimizer, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
+from models.field.optimizer import FieldOptimizer
 from models.field.world_box import normalization, transform_points
 from models.pipeline import (
     TriangleMeshPipeline,

@@ -7,7 +7,8 @@ import torch
 from clips import true_tracks
 from scipy.spatial.transform import Rotation
 
-from models.field.encoding import ColorField, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.metrics import psnr

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from models.depth.options import DepthOptions
-from models.field.encoding import ColorField, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import checkpoints
 from models.run.checkpoints import Checkpoint

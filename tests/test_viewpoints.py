@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from test_refinement import SIZE
 
 from models.cameras import Cameras
-from models.field.encoding import ColorField, HashGrid
+from models.field.color_field import ColorField
+from models.field.hash_grid import HashGrid
 from models.field.viewpoints import Viewpoints
 from models.pipeline import (
     Canvas,
@@ -41,7 +42,7 @@ def cameras_at(centers: np.ndarray) -> Cameras:
 
 def codes_of(viewpoints: Viewpoints, centers: torch.Tensor) -> torch.Tensor:
     """Places alone, of one camera a frame."""
-    return viewpoints(centers, torch.arange(len(centers)))[:, : Viewpoints.WIDTH]
+    return viewpoints(centers, torch.arange(len(centers))).place
 
 
 def path(seed: int, frames: int = 12) -> np.ndarray:
@@ -92,7 +93,7 @@ def test_a_camera_that_stands_still_has_no_code(centers: np.ndarray):
 @pytest.mark.parametrize(("frames", "step"), [(2, 0.01), (9, 0.1), (1000, 0.01)])
 def test_times_are_even_and_fit_the_clip(frames: int, step: float):
     centers = torch.from_numpy(path(3, frames))
-    times = Viewpoints.of(cameras_at(centers.numpy()), step)(centers, torch.arange(frames))[:, -2]
+    times = Viewpoints.of(cameras_at(centers.numpy()), step)(centers, torch.arange(frames)).time
     torch.testing.assert_close(times, -times.flip(0), atol=1e-6, rtol=0)
     assert times.abs().max() <= 1
     torch.testing.assert_close(

@@ -1,5 +1,5 @@
-"""Triton kernels of the hash grid and of Adam, for CUDA tensors; encoding imports this file only
-when one comes.
+"""Triton kernels of the hash grid and of Adam, for CUDA tensors; imported only when
+such a tensor comes.
 
 Tables may be half precision: sums and gradients are float32. The scatter into the tables uses
 atomic additions, whose order, and so the last bits of a gradient, changes from run to run.
@@ -63,7 +63,6 @@ def _forward_kernel(
     tables,
     resolutions,
     dense,
-    weights,
     out,
     count,
     entries,
@@ -75,7 +74,6 @@ def _forward_kernel(
     inside = rows < count
     resolution = tl.load(resolutions + level)
     ordered = tl.load(dense + level)
-    weight = tl.load(weights + level)
     cx, cy, cz, fx, fy, fz = _cell(points, rows, inside, resolution)
     first = tl.zeros([block], tl.float32)
     second = tl.zeros([block], tl.float32)
@@ -89,8 +87,8 @@ def _forward_kernel(
         first += share * tl.load(address, mask=inside, other=0.0).to(tl.float32)
         second += share * tl.load(address + 1, mask=inside, other=0.0).to(tl.float32)
     to = out + rows * (2 * levels) + 2 * level
-    tl.store(to, first * weight, mask=inside)
-    tl.store(to + 1, second * weight, mask=inside)
+    tl.store(to, first, mask=inside)
+    tl.store(to + 1, second, mask=inside)
 
 
 @triton.jit
@@ -99,7 +97,6 @@ def _table_kernel(
     gradient,
     resolutions,
     dense,
-    weights,
     inward,
     count,
     entries,
@@ -112,11 +109,10 @@ def _table_kernel(
     inside = rows < count
     resolution = tl.load(resolutions + level)
     ordered = tl.load(dense + level)
-    weight = tl.load(weights + level)
     cx, cy, cz, fx, fy, fz = _cell(points, rows, inside, resolution)
     source = inward + rows * (2 * levels) + 2 * level
-    first = tl.load(source, mask=inside, other=0.0) * weight
-    second = tl.load(source + 1, mask=inside, other=0.0) * weight
+    first = tl.load(source, mask=inside, other=0.0)
+    second = tl.load(source + 1, mask=inside, other=0.0)
     for corner in tl.static_range(8):
         dx = corner & 1
         dy = (corner >> 1) & 1
@@ -134,7 +130,6 @@ def _point_kernel(
     tables,
     resolutions,
     dense,
-    weights,
     inward,
     out,
     count,
@@ -152,7 +147,7 @@ def _point_kernel(
     for level in range(levels):
         resolution = tl.load(resolutions + level)
         ordered = tl.load(dense + level)
-        scale = tl.load(weights + level) * resolution * 0.5
+        scale = resolution * 0.5
         cx, cy, cz, fx, fy, fz = _cell(points, rows, inside, resolution)
         source = inward + rows * (2 * levels) + 2 * level
         first = tl.load(source, mask=inside, other=0.0) * scale
@@ -217,17 +212,17 @@ def adam_step(
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, points, tables, resolutions, dense, weights):
+    def forward(ctx, points, tables, resolutions, dense):
         count, (levels, entries, _) = len(points), tables.shape
         out = torch.empty(count, 2 * levels, device=points.device)
         if count:
             grid = (triton.cdiv(count, _BLOCK), levels)
-            fixed = resolutions, dense, weights
+            fixed = resolutions, dense
             read = tables.half() if torch.is_autocast_enabled(points.device.type) else tables
             _forward_kernel[grid](
                 points, read, *fixed, out, count, entries, levels=levels, block=_BLOCK
             )
-        ctx.save_for_backward(points, tables, resolutions, dense, weights)
+        ctx.save_for_backward(points, tables, resolutions, dense)
         return out
 
     @staticmethod
@@ -253,7 +248,7 @@ class _Encode(torch.autograd.Function):
                     points, gradient, *fixed, inward, count, entries, **sizes
                 )
             gradient = gradient.to(tables.dtype)
-        return slope, gradient, None, None, None
+        return slope, gradient, None, None
 
 
 def encode(
@@ -261,26 +256,20 @@ def encode(
     tables: Float[Tensor, "L T 2"],
     resolutions: list[int],
     dense: list[bool],
-    level_weights: Float[Tensor, "L"] | None,
 ) -> Float[Tensor, "S C"]:
     """Features (S, 2 L), float32, differentiable in points and tables; see HashGrid.forward.
 
     Under autocast the tables are read as half precision; their gradient is float32 all the same.
     """
-    fixed = _constants(tuple(resolutions), tuple(dense), points.device)
-    weights = (
-        fixed[2] if level_weights is None else level_weights.detach().to(fixed[2]).contiguous()
-    )
-    return _Encode.apply(points.float().contiguous(), tables, *fixed[:2], weights)
+    sizes = _copy_sizes(tuple(resolutions), tuple(dense), points.device)
+    return _Encode.apply(points.float().contiguous(), tables, *sizes)
 
 
 @cache
-def _constants(
+def _copy_sizes(
     resolutions: tuple[int, ...], dense: tuple[bool, ...], device: torch.device
-) -> tuple[Tensor, ...]:
-    """What does not change from step to step, kept on the device: a copy there would wait for all
-    work before it."""
-    whole = (
-        torch.tensor(values, dtype=torch.int32, device=device) for values in (resolutions, dense)
-    )
-    return *whole, torch.ones(len(resolutions), device=device)
+) -> tuple[Tensor, Tensor]:
+    """The levels' sizes on the device. They stay there: a copy in each step would wait for all
+    queued work."""
+    resolution = torch.tensor(resolutions, dtype=torch.int32, device=device)
+    return resolution, torch.tensor(dense, dtype=torch.int32, device=device)

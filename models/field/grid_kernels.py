@@ -8,14 +8,9 @@ Source of the encoding: Müller et al., "Instant neural graphics primitives with
 hash encoding", 2022.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
-from jaxtyping import Float
 from numba import njit
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.field.reference import PRIME_Y, PRIME_Z
 from models.field.vectors import (
@@ -32,14 +27,8 @@ from models.field.vectors import (
     to_float,
     to_int,
 )
-from models.run import run_tasks, scratch
 
 BLOCK = 64
-
-
-def block_count(samples: int) -> int:
-    """Blocks of 64 that hold so many samples."""
-    return -(-samples // BLOCK)
 
 
 @njit(nogil=True, cache=True)
@@ -86,9 +75,9 @@ def _corners(coordinates, at, padded, resolution, dense, mask):
 
 @njit(nogil=True, cache=True)
 def encode_level(
-    coordinates, padded, begin, end, table, level, entries, resolution, dense, weight, rows, blocks
+    coordinates, padded, begin, end, table, level, entries, resolution, dense, factor, rows, blocks
 ):
-    """Writes the two features of one level, times ``weight``, for samples [begin, end) (multiples
+    """Writes the two features of one level, times ``factor``, for samples [begin, end) (multiples
     of 16).
 
     Args:
@@ -97,7 +86,7 @@ def encode_level(
         blocks: (padded / 64 * rows * 64,) features, written.
     """
     one = splat(np.float32(1))
-    scaled = splat(weight)
+    scaled = splat(factor)
     base = level * entries * 2
     for at in range(begin, end, LANES):
         x, y, z, fx, fy, fz = _corners(coordinates, at, padded, resolution, dense, entries - 1)
@@ -120,12 +109,11 @@ def encode_level(
 
 @njit(nogil=True, cache=True)
 def scatter_level(
-    coordinates, padded, count, gradients, level, entries, resolution, dense, weight, rows, blocks
+    coordinates, padded, count, gradients, level, entries, resolution, dense, rows, blocks
 ):
     """Adds one level's gradient: ``gradients`` (flat, as the table) += d features / d table applied
     to ``blocks``."""
     one = splat(np.float32(1))
-    scaled = splat(weight)
     base = level * entries * 2
     index = np.empty(8 * LANES, np.int32)
     share = np.empty(8 * LANES, np.float32)
@@ -141,8 +129,8 @@ def scatter_level(
             store(share, 2 * corner * LANES, w * (one - fx))
             store(share, (2 * corner + 1) * LANES, w * fx)
         source = (at // BLOCK * rows + 2 * level) * BLOCK + at % BLOCK
-        store(pair, 0, load(blocks, source) * scaled)
-        store(pair, LANES, load(blocks, source + BLOCK) * scaled)
+        store(pair, 0, load(blocks, source))
+        store(pair, LANES, load(blocks, source + BLOCK))
         for lane in range(min(LANES, count - at)):
             first = pair[lane]
             second = pair[LANES + lane]
@@ -153,7 +141,7 @@ def scatter_level(
 
 @njit(nogil=True, cache=True)
 def point_gradient(
-    coordinates, padded, begin, end, table, entries, resolutions, dense, weights, rows, blocks, out
+    coordinates, padded, begin, end, table, entries, resolutions, dense, rows, blocks, out
 ):
     """Adds dL/dcoordinates (3 * padded,) for samples [begin, end), given dL/dfeatures in
     ``blocks``.
@@ -165,7 +153,7 @@ def point_gradient(
     for level in range(len(resolutions)):
         base = level * entries * 2
         is_dense = dense[level]
-        scaled = splat(weights[level] * np.float32(resolutions[level]) * np.float32(0.5))
+        scaled = splat(np.float32(resolutions[level]) * np.float32(0.5))
         for at in range(begin, end, LANES):
             x, y, z, fx, fy, fz = _corners(
                 coordinates, at, padded, resolutions[level], is_dense, entries - 1
@@ -194,194 +182,6 @@ def point_gradient(
             store(out, 2 * padded + at, load(out, 2 * padded + at) + dz)
 
 
-@dataclass(frozen=True)
-class Levels:
-    """What the kernels must know of a hash grid."""
-
-    resolutions: np.ndarray
-    """(L,) int64 cells along an axis."""
-    dense: np.ndarray
-    """(L,) bool: every lattice point has its own entry (x fastest); else entries are found by the
-    spatial hash."""
-    entries: int
-    """Entries of each level's table, a power of two."""
-    code_width: int = 0
-    """Numbers of a sample that stand in its block below the features."""
-
-    def block_shape(self, samples: int) -> tuple[int, int, int]:
-        """(blocks, rows, 64) of the features of so many samples."""
-        return block_count(samples), self.rows, BLOCK
-
-    @property
-    def rows(self) -> int:
-        """Rows of a feature block: two for each level and the code, filled up to a multiple of 8
-        that stays zero."""
-        return -(-(2 * len(self.resolutions) + self.code_width) // 8) * 8
-
-    def write_code(self, blocks: np.ndarray, row: int, code: Float[Tensor, "S E"] | None) -> None:
-        """Writes a code of each sample into rows ``row`` ... of blocks, which are zero."""
-        if code is None:
-            return
-        whole = len(code) // BLOCK
-        for k, column in enumerate(code.numpy().T):
-            blocks[:whole, row + k] = column[: whole * BLOCK].reshape(whole, BLOCK)
-            if rest := len(column) - whole * BLOCK:
-                blocks[whole, row + k, :rest] = column[whole * BLOCK :]
-
-
-def coordinate_planes(points: Float[Tensor, "S 3"]) -> np.ndarray:
-    """Points axis by axis, each axis filled up to whole blocks: (3, padded) float32."""
-    count = len(points)
-    planes = np.zeros((3, block_count(count) * BLOCK), np.float32)
-    planes[:, :count] = points.detach().numpy().T
-    return planes
-
-
 def flat_view(tensor: Tensor) -> np.ndarray:
     """A contiguous tensor's own memory as a flat array."""
     return tensor.detach().view(-1).numpy()
-
-
-def _rows_from(blocks: np.ndarray, row: int) -> np.ndarray:
-    """Blocks as a flat array in which their row ``row`` stands where the first would."""
-    return blocks.reshape(-1)[row * BLOCK :]
-
-
-def grid_forward(
-    planes: np.ndarray,
-    tables: Float[Tensor, "L T 2"],
-    levels: Levels,
-    weights: np.ndarray,
-    blocks: np.ndarray,
-    row: int = 0,
-) -> np.ndarray:
-    """Fills feature blocks (blocks, rows, 64) from ``row`` on, at points given as planes; what is
-    left is zero.
-
-    ``weights`` (L,) float32 scales the levels.
-    """
-    padded = planes.shape[1]
-    count = len(levels.resolutions)
-    rows = blocks.shape[1]
-    blocks[:, row + 2 * count :] = 0
-    flat = _rows_from(blocks, row)
-    flat_planes = planes.reshape(-1)
-    table = flat_view(tables)
-    # Two tasks a level let more threads than levels help; a level's table stays in the second-level cache.
-    middle = padded // 2 // BLOCK * BLOCK
-
-    def task(index: int) -> None:
-        level, upper = divmod(index, 2)
-        begin, end = (middle, padded) if upper else (0, middle)
-        fixed = (
-            table,
-            level,
-            levels.entries,
-            levels.resolutions[level],
-            levels.dense[level],
-            weights[level],
-        )
-        encode_level(flat_planes, padded, begin, end, *fixed, rows, flat)
-
-    run_tasks(task, 2 * count)
-    return blocks
-
-
-def grid_backward(
-    planes: np.ndarray,
-    count: int,
-    inward: np.ndarray,
-    gradient: Tensor,
-    levels: Levels,
-    weights: np.ndarray,
-    row: int = 0,
-) -> None:
-    """Adds dL/dtables to ``gradient`` (L, T, 2), given dL/dfeatures of ``count`` points in blocks
-    from ``row`` on."""
-    flat = _rows_from(inward, row)
-    flat_planes = planes.reshape(-1)
-    table = flat_view(gradient)
-
-    def task(level: int) -> None:
-        fixed = (
-            table,
-            level,
-            levels.entries,
-            levels.resolutions[level],
-            levels.dense[level],
-            weights[level],
-        )
-        scatter_level(flat_planes, planes.shape[1], count, *fixed, inward.shape[1], flat)
-
-    # The last levels miss the cache most: they start first.
-    last = len(levels.resolutions) - 1
-    run_tasks(lambda index: task(last - index), last + 1)
-
-
-def grid_point_gradient(
-    planes: np.ndarray,
-    count: int,
-    inward: np.ndarray,
-    tables: Float[Tensor, "L T 2"],
-    levels: Levels,
-    weights: np.ndarray,
-    row: int = 0,
-) -> Float[Tensor, "S 3"]:
-    """dL/dpoints of ``count`` points given as planes, from dL/dfeatures in blocks from ``row`` on.
-
-    Zero along an axis on which the point lies outside [-1, 1].
-    """
-    # A thread takes all its samples through a level before the next: a level's table stays in the second-level cache.
-    padded = planes.shape[1]
-    parts = torch.get_num_threads()
-    out = scratch("point slopes", 3, padded)
-    out[:] = 0
-    fixed = (
-        flat_view(tables),
-        levels.entries,
-        levels.resolutions,
-        levels.dense,
-        weights,
-        inward.shape[1],
-    )
-    arrays = _rows_from(inward, row), out.reshape(-1)
-
-    def task(part: int) -> None:
-        begin, end = (padded // BLOCK * i // parts * BLOCK for i in (part, part + 1))
-        point_gradient(planes.reshape(-1), padded, begin, end, *fixed, *arrays)
-
-    run_tasks(task, parts)
-    out[~(np.abs(planes) <= 1)] = 0  # in numpy: torch would wake its threads for so little
-    return torch.from_numpy(out[:, :count].T.copy())
-
-
-class EncodeBlocks(torch.autograd.Function):
-    """Feature blocks of points, differentiable: apply(points, tables, levels, weights)."""
-
-    @staticmethod
-    def forward(ctx, points, tables, levels, weights):
-        planes = coordinate_planes(points)
-        ctx.save_for_backward(points, tables)
-        ctx.planes = planes
-        ctx.levels = levels
-        ctx.weights = weights
-        blocks = np.empty(levels.block_shape(len(points)), np.float32)
-        return torch.from_numpy(grid_forward(planes, tables, levels, weights, blocks))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, inward):
-        points, tables = ctx.saved_tensors
-        planes = ctx.planes
-        levels = ctx.levels
-        weights = ctx.weights
-        inward = inward.contiguous().numpy()
-        point_gradient = table_gradient = None
-        if ctx.needs_input_grad[0]:
-            point_gradient = grid_point_gradient(
-                planes, len(points), inward, tables, levels, weights
-            )
-        if ctx.needs_input_grad[1]:
-            table_gradient = torch.zeros_like(tables)
-            grid_backward(planes, len(points), inward, table_gradient, levels, weights)
-        return point_gradient, table_gradient, None, None

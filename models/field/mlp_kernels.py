@@ -7,7 +7,6 @@ so that every product, forward, backward and for the weights' gradients, is the 
 broadcast one factor, stream 64-wide rows of the other.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -141,7 +140,7 @@ def mlp_forward(features, rows, weights, begin, end, count, out):
 
 
 @njit(nogil=True, cache=True)
-def _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope):
+def _output_gradient(rgb, block, count, target, weight, scale, as_loss, slope):
     """slope (3, 64) = dL/d(before the sigmoid), zero past ``count``; returns the block's sum of
     weighted errors."""
     total = 0.0
@@ -154,15 +153,8 @@ def _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, sl
             value = rgb[c * BLOCK + s]
             given = target[sample * CHANNELS + c]
             difference = value - given
-            if bend > 0:
-                length = np.float32(math.sqrt(difference * difference + bend * bend))
-                error = length - bend
-                outer = difference / length
-            else:
-                error = difference * difference
-                outer = np.float32(2) * difference
-            total += w * error
-            outer = w * scale * outer if as_loss else given
+            total += w * (difference * difference)
+            outer = w * scale * (np.float32(2) * difference) if as_loss else given
             slope[c * BLOCK + s] = outer * value * (np.float32(1) - value)
     return total
 
@@ -189,7 +181,6 @@ def mlp_backward(
     weight,
     scale,
     as_loss,
-    bend,
     gradients,
     inward,
 ):
@@ -199,7 +190,6 @@ def mlp_backward(
         target: (count, 3) flat; the wanted colours if ``as_loss``, else dL/drgb.
         weight: (count,) or empty: each sample's weight in the loss.
         scale: the loss is scale * the sum of weight * error, if ``as_loss``.
-        bend: 0 for squared errors, above 0 for Charbonnier's sqrt(d^2 + bend^2) - bend.
         gradients: += in the order W1^T b1 W2 b2 W3 b3.
         inward: (blocks, rows, 64) dL/dfeatures, written.
 
@@ -221,7 +211,7 @@ def mlp_backward(
     total = 0.0
     for block in range(begin, end):
         _layers(features, block, rows, weights, first, second, rgb)
-        total += _output_gradient(rgb, block, count, target, weight, scale, as_loss, bend, slope)
+        total += _output_gradient(rgb, block, count, target, weight, scale, as_loss, slope)
         _add_row_sums(gradients, w3 + CHANNELS * WIDTH, slope)
         for n in range(0, WIDTH, 2 * LANES):
             _colour_tile(
@@ -312,7 +302,6 @@ def mlp_gradients(
     inward: np.ndarray,
     weight: Float[Tensor, "S"] | None = None,
     as_loss: bool = True,
-    charbonnier: float = 0.0,
 ) -> tuple[float, list[Tensor]]:
     """The mean of weight * error over samples and channels, its gradients to parameters and
     features.
@@ -321,7 +310,6 @@ def mlp_gradients(
         target: the wanted colours, or, with ``as_loss`` false, dL/drgb of another loss (the first
             result is then void).
         inward: dL/dfeatures, filled; laid out as ``blocks``.
-        charbonnier: as in ColorField.loss_and_grad.
 
     Returns:
         The loss and the gradients in the order of ``parameters``.
@@ -341,7 +329,7 @@ def mlp_gradients(
     f = np.float32
 
     def task(i: int) -> None:
-        fixed = count, given, share, f(mean), as_loss, f(charbonnier), sums[i], inward.reshape(-1)
+        fixed = count, given, share, f(mean), as_loss, sums[i], inward.reshape(-1)
         losses[i] = mlp_backward(features, rows, weights, *ranges[i], *fixed)
 
     run_tasks(task, len(ranges))

@@ -42,7 +42,7 @@ def render_view(
     moment = mean_time(chosen.frames, chosen.weights, options)
     changes = weigh_changes(meshes, view, options)
     renderer = renderer.seen_from(view.world_from_cam[0, :3, 3], moment, changes)
-    on_cpu = renderer.field.grid.chosen_backend(renderer.field.grid.tables) == "numba"
+    on_cpu = renderer.field.grid.choose_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
     drawn = list(zip(chosen.frames, chosen.weights, strict=True))
     rgb, surface = draw(meshes, renderer, view, drawn)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from models.field import ColorField, grid_kernels, mlp_kernels
+from models.field import BLOCK, ColorField, FieldReader
 from models.render import view_kernels
 from models.render.blending import AGREEMENT, LEAST_SHARE
 from models.run import run_tasks, scratch, split_range
@@ -49,53 +49,6 @@ class View:
     """Smallest z-depth drawn."""
 
 
-class _FieldReader:
-    """A colour field's colours by the CPU kernels and the calling thread alone, for tasks of
-    ``run_tasks``.
-
-    It is of the field's weights at the time it was made.
-    """
-
-    def __init__(self, field: ColorField):
-        self.shape = field.levels.block_shape
-        self.moment = np.float32(field.moment)
-        self.grids = [
-            (grid.kernel_levels, grid_kernels.flat_view(grid.tables)) for grid in field.grids
-        ]
-        self.weights = mlp_kernels.packed_weights(field.mlp_parameters, field.levels.rows)
-        self.cell = 2.0 / max(field.grid.resolutions)
-        """Side of the smallest cell of the hash grid."""
-
-    def colors(
-        self, planes: Float[np.ndarray, "3*padded"], padded: int, count: int
-    ) -> Float[np.ndarray, "count 3"]:
-        """Colours of points given axis by axis, which are overwritten; the result is valid until
-        the next call."""
-        end = grid_kernels.block_count(count) * grid_kernels.BLOCK
-        for axis in range(3):
-            planes[axis * padded + count : axis * padded + end] = 0
-        features = scratch("features", *self.shape(count))
-        blocks, rows, _ = features.shape
-        flat = features.reshape(-1)
-        row = 0
-        share = np.float32(1)
-        for levels, table in self.grids:
-            own = flat[row * grid_kernels.BLOCK :]
-            for level, (resolution, dense) in enumerate(
-                zip(levels.resolutions, levels.dense, strict=True)
-            ):
-                fixed = table, level, levels.entries, resolution, dense, share, rows, own
-                grid_kernels.encode_level(planes, padded, 0, end, *fixed)
-            row += 2 * len(levels.resolutions)
-            planes[2 * padded : 2 * padded + end], share = (
-                self.moment
-            )  # of a second grid the third axis is time
-        features[:, row:] = 0
-        out = scratch("colors", count, 3)
-        mlp_kernels.mlp_forward(flat, rows, self.weights, 0, blocks, count, out.reshape(-1))
-        return out
-
-
 def render_tiles(
     meshes: list[WorldMesh], field: ColorField, view: View
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
@@ -112,7 +65,7 @@ def render_tiles(
     run_tasks(prepare, len(meshes))
     rgb = np.zeros((view.height, view.width, 3), np.float32)
     surface = np.empty((view.height, view.width), np.float32)
-    reader = _FieldReader(field)
+    reader = FieldReader(field)
     tiles = split_range(view.height, -(-view.height * view.width // PIXELS_PER_TILE))
     run_tasks(
         lambda i: _render_tile(*tiles[i], meshes, drawn, reader, view, rgb, surface), len(tiles)
@@ -130,7 +83,7 @@ def _triangles(mesh: WorldMesh, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _render_tile(
-    top: int, bottom: int, meshes, drawn, reader: _FieldReader, view: View, rgb, surface
+    top: int, bottom: int, meshes, drawn, reader: FieldReader, view: View, rgb, surface
 ) -> None:
     rows = bottom - top
     size = (bottom - top) * view.width
@@ -139,7 +92,7 @@ def _render_tile(
         view_kernels.draw_depth(
             *triangles, mesh.trust, mesh.importance, view.near, top, depth[k], weight[k]
         )
-    padded = -(-len(meshes) * size // grid_kernels.BLOCK) * grid_kernels.BLOCK
+    padded = -(-len(meshes) * size // BLOCK) * BLOCK
     planes = scratch("planes", 3 * padded)
     part = scratch("part", padded)
     pixel = np.empty(padded, np.int32)
@@ -147,5 +100,5 @@ def _render_tile(
     flat = (array.reshape(len(meshes), size) for array in (depth, weight))
     out = planes, padded, pixel, part, surface[top:bottom].reshape(-1)
     count = view_kernels.tile_points(*flat, view.width, top, view.box_from_pixel, limits, *out)
-    colors = reader.colors(planes, padded, count)
+    colors = reader.read_colors(planes, padded, count)
     view_kernels.add_colors(colors, pixel, part, count, rgb[top:bottom].reshape(-1, 3))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.field import FieldOptimizer
+from models.field import FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import (
     Checkpoint,
@@ -188,7 +188,7 @@ class _Run:
                 if on_device
                 else Refinement(pixels, positions)
             )
-        self.codes: Float[Tensor, "F E"] | None = None
+        self.codes: ViewCode | None = None
         if renderer.viewpoints is not None:
             centers = torch.from_numpy(pixels.world_from_cam[:, :3, 3]).to(self.matrix)
             self.codes = renderer.viewpoints(
@@ -229,7 +229,7 @@ class _Run:
             len(self.store), (self.batch_size,), generator=self.random, device=self.matrix.device
         )
 
-    def _codes_of(self, index: Tensor | np.ndarray) -> Float[Tensor, "B E"] | None:
+    def _codes_of(self, index: Tensor | np.ndarray) -> ViewCode | None:
         """What else the colours of a batch's pixels may depend on."""
         if self.codes is None:
             return None
@@ -237,11 +237,8 @@ class _Run:
             frame = self.store.frame[index].long()
         else:
             frame = torch.from_numpy(self.pixels.frame[index].astype(np.int64))
-        code = self.codes[frame]
-        code[: round(UNCHANGED * len(code)), -1] = (
-            0  # which pixels these are is random, as all of the batch
-        )
-        return code
+        # The first samples are as random as all of the batch.
+        return self.codes.select(frame).without_changes(round(UNCHANGED * len(frame)))
 
     def _batch(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Points, rgb and weight on the renderer's device."""

@@ -1,0 +1,168 @@
+"""Adam for the colour field, with a numba kernel for the CPU: one pass over values, gradients and
+moments, which leaves the gradients zero."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from models.field.color_field import ColorField
+from models.field.grid_kernels import flat_view
+from models.field.hash_grid import has_triton
+from models.field.reference import AdamRule, adam_reference
+from models.field.vectors import LANES, any_nonzero, fma, load, root, splat, store, where_nonzero
+from models.run import run_tasks
+
+_CHUNK = 1 << 18
+
+
+@njit(nogil=True, cache=True)
+def adam(values, gradients, first, second, begin, end, rate, correction, betas, eps, sparse):
+    """One Adam step on elements [begin, end) of flat arrays; leaves the gradients zero.
+
+    Args:
+        rate: learning rate / (1 - beta1^t).
+        correction: sqrt(1 - beta2^t).
+        sparse: leave an element whose gradient is zero as it is, its moments too.
+
+    Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in the form
+    torch.optim.Adam uses.
+    """
+    one = np.float32(1)
+    zero = splat(np.float32(0))
+    beta1 = splat(betas[0])
+    beta2 = splat(betas[1])
+    rest1 = splat(one - betas[0])
+    rest2 = splat(one - betas[1])
+    vector_end = begin + (end - begin) // LANES * LANES
+    for at in range(begin, vector_end, LANES):
+        g = load(gradients, at)
+        if sparse and not any_nonzero(g):
+            continue
+        old_value = load(values, at)
+        old_m = load(first, at)
+        old_v = load(second, at)
+        m = fma(beta1, old_m, rest1 * g)
+        v = fma(beta2, old_v, rest2 * g * g)
+        value = old_value - splat(rate) * m / (root(v) / splat(correction) + splat(eps))
+        if sparse:
+            m = where_nonzero(g, m, old_m)
+            v = where_nonzero(g, v, old_v)
+            value = where_nonzero(g, value, old_value)
+        store(first, at, m)
+        store(second, at, v)
+        store(values, at, value)
+        store(gradients, at, zero)
+    for at in range(vector_end, end):
+        g = gradients[at]
+        if g != 0 or not sparse:
+            first[at] = betas[0] * first[at] + (one - betas[0]) * g
+            second[at] = betas[1] * second[at] + (one - betas[1]) * g * g
+            values[at] -= rate * first[at] / (np.float32(math.sqrt(second[at])) / correction + eps)
+            gradients[at] = 0
+
+
+def adam_step(
+    value: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, Tensor],
+    step: int,
+    rate: float,
+    rule: AdamRule,
+) -> None:
+    """One Adam step in place, on contiguous float32 CPU tensors of one shape; zeroes the gradient.
+
+    Equals ``reference.adam_reference``.
+    """
+    arrays = [flat_view(tensor) for tensor in (value, gradient, *moments)]
+    f, (beta1, beta2) = np.float32, rule.betas
+    scaled = f(rate / (1 - beta1**step))
+    correction = f(math.sqrt(1 - beta2**step))
+    fixed = scaled, correction, np.array(rule.betas, f), f(rule.eps), rule.sparse
+    size = value.numel()
+    run_tasks(
+        lambda i: adam(*arrays, i * _CHUNK, min(size, (i + 1) * _CHUNK), *fixed), -(-size // _CHUNK)
+    )
+    # Autograd must see that its tensors have changed.
+    torch.autograd.graph.increment_version((value, gradient, *moments))
+
+
+class FieldOptimizer:
+    """Adam for a ColorField: sparse on the tables, dense on the MLP.
+
+    Sparse (as in Instant NGP) means: a table value whose gradient is exactly zero keeps its value
+    and its moments; the bias correction counts all steps. A step consumes ``.grad`` and leaves it
+    zero.
+
+    Attributes:
+        lr: a factor on both learning rates, to be set by the caller's schedule.
+    """
+
+    def __init__(
+        self,
+        field: ColorField,
+        table_rate: float = 2e-2,
+        mlp_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-15,
+        change_rate: float = 0.5,
+    ):
+        self.lr = 1.0
+        self.count = 0
+        tables = [grid.tables for grid in field.grids]
+        layers = field.mlp_parameters
+        self.parameters = [*tables, *layers]
+        self.rates = (
+            [table_rate] + [change_rate * table_rate] * (len(tables) - 1) + [mlp_rate] * len(layers)
+        )
+        self.rules = [AdamRule(betas, eps, sparse=True)] * len(tables) + [
+            AdamRule(betas, eps)
+        ] * len(layers)
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.field = field
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Updates every parameter that has a gradient, and zeroes the gradient."""
+        self.count += 1
+        for index, parameter in enumerate(self.parameters):
+            if parameter.grad is None:
+                continue
+            gradient = parameter.grad.contiguous()
+            rate = self.rates[index] * self.lr
+            self._kernel_for(parameter)(
+                parameter, gradient, self.moments[index], self.count, rate, self.rules[index]
+            )
+            parameter.grad = gradient
+
+    def _kernel_for(self, parameter: Tensor) -> Callable[..., None]:
+        """The Adam step of the parameter's device, or the reference where there is none."""
+        device = parameter.device.type
+        backend = self.field.backend
+        if device == "cpu" and parameter.dtype == torch.float32 and backend in ("auto", "numba"):
+            return adam_step
+        if backend == "triton" or (backend == "auto" and device == "cuda" and has_triton()):
+            from models.field import cuda_kernels
+
+            return cuda_kernels.adam_step
+        return adam_reference
+
+    def state_dict(self) -> dict:
+        """Everything a resumed run needs to go on bit-identically; the tensors are the optimizer's
+        own, not copies."""
+        return {
+            "count": self.count,
+            "lr": self.lr,
+            "moments": [list(pair) for pair in self.moments],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes over what state_dict gave, for a field of the same shape."""
+        self.count = state["count"]
+        self.lr = state["lr"]
+        for own, saved in zip(self.moments, state["moments"], strict=True):
+            for mine, other in zip(own, saved, strict=True):
+                mine.copy_(other)
