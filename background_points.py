@@ -43,13 +43,12 @@ from models.depth import (
 )
 from models.learned import MaskModel
 from models.motion import (
-    MASK_MARGIN,
-    least_tracks,
-    masked_scene,
-    needed_memory,
-    static_tracks,
-    with_points,
-    without_movers,
+    MotionOptions,
+    estimate_memory,
+    estimate_num_tracks,
+    mask_movers,
+    solve_masked_scene,
+    solve_without_movers,
 )
 from models.report import draw_tracks, mask_overlay
 from models.run import (
@@ -73,13 +72,14 @@ from models.run import (
 from models.sfm import (
     StaticScene,
     cameras_of_clip,
+    make_background_tracks,
     scene_of_values,
     scene_values,
     sharpen_scene,
     solve_scene,
 )
 from models.tracking import Tracker, for_length, grow_tracks, open_tracker
-from models.tracks import Tracks, save_tracks
+from models.tracks import PointTracks, Tracks, save_tracks
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def solve(
         settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
     )
     describe(video)
-    need = partial(needed_memory, video, with_motion=settings.mask_path is None)
-    warn_of_need(need(least_tracks(video, settings.spacing)), memory, print)
+    need = partial(estimate_memory, video, with_motion=settings.mask_path is None)
+    warn_of_need(need(estimate_num_tracks(video, settings.spacing)), memory, print)
     masks = load_masks(settings, video)
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     known = known_cameras(settings, video, imported)
@@ -189,24 +189,21 @@ def solve(
             )
         )
 
+    def solve_tracks(points: PointTracks, cameras: Cameras | None = None) -> StaticScene:
+        told = {"report": tqdm.write, "progress": progress}
+        size = points.width, points.height
+        return solve_scene(points.xy, points.visible, *size, cameras, settings.seed, **told)
+
     def placed() -> dict:
-        xy = tracks["xy"]
-        visible = tracks["visible"]
-        size, told = (video.width, video.height), {"report": tqdm.write, "progress": progress}
+        points = PointTracks(*tracks.values(), video.width, video.height)
         if masks is not None and known is None:
-            return scene_values(masked_scene(xy, visible, *size, settings.seed, **told))
-        return scene_values(solve_scene(xy, visible, *size, known, settings.seed, **told))
+            return scene_values(solve_masked_scene(points, solve_tracks))
+        return scene_values(solve_tracks(points, known))
 
     def parted() -> dict:
-        masks, still = without_movers(
-            video.frames,
-            *tracks.values(),
-            scene,
-            settings.seed,
-            learned.masks,
-            tqdm.write,
-            progress,
-        )
+        points = PointTracks(*tracks.values(), video.width, video.height)
+        masks, against = mask_movers(video.frames, points, scene, learned.masks, ProgressBars())
+        still = solve_without_movers(points, masks, against, solve_tracks)
         return {"masks": masks, **scene_values(still)}
 
     def sharpened() -> dict:
@@ -231,9 +228,9 @@ def solve(
 
     frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
     drawn = draw_tracks(frames, xy, scene.points.agrees)
-    good = with_points(scene, video.path)
-    xy = xy[:, good]
-    tracks = static_tracks(video, scene, xy, good, settings.video_path)
+    tracks = make_background_tracks(
+        video, scene, PointTracks(xy, scene.points.agrees, video.width, video.height)
+    )
     write_json(
         output_dir / "background_config.json",
         configuration(settings, learned.device, stages.origin.fingerprint([solve])),
@@ -344,7 +341,7 @@ def track(
     """Tracks over the whole clip that stay off the masks: those imported, and our own where they
     leave room."""
     begun = None if imported is None else (imported.xy, imported.visible)
-    allowed = None if masks is None else ~dilate(masks, MASK_MARGIN)
+    allowed = None if masks is None else ~dilate(masks, MotionOptions().mask_margin)
     tracker = taken_tracker(tracker, len(video))
     with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
 

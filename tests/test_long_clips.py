@@ -10,9 +10,11 @@ from scipy import ndimage
 
 from models.clip.frame_store import FrameStore
 from models.clip.masks import at_points
+from models.motion.background_scene import measure_agreement
 from models.motion.blobs import Blobs
-from models.motion.motion_masks import MARGIN, WINDOW, _windows, agreement
-from models.motion.segments import SHORTEST, SMALLEST, label_movers
+from models.motion.motion_masks import split_windows
+from models.motion.options import MotionOptions
+from models.motion.segments import label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
 from models.run.files import write_tensors
 from models.run.memory import held_memory, return_freed
@@ -25,7 +27,7 @@ from models.tracking.dis_flow import dis_flow, follow_by_flow
 from models.tracking.flow_fields import FlowFields
 from models.tracking.growing import grow_tracks, half_life
 from models.tracking.sightings import Sightings, dense_tracks
-from models.tracks import Tracks, load_tracks, save_tracks
+from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
 from models.training.inputs import ClipInputs
 
 
@@ -74,7 +76,7 @@ def test_agreement_counted_frame_by_frame_is_that_of_all_sightings_at_once(seed)
     )
     share = good_around / np.maximum(seen_around, 1e-3)
     mean = np.bincount(track, share.ravel()[where], 300) / np.maximum(visible.sum(0), 1)
-    told, coverage = agreement(xy, visible, agrees, 48, 40)
+    told, coverage = measure_agreement(PointTracks(xy, visible, 48, 40), agrees)
     np.testing.assert_array_equal(told, mean)
     assert coverage == (share[seen > 0] > 0.5).mean()
 
@@ -186,9 +188,9 @@ def test_blobs_found_frame_by_frame_are_those_of_the_whole_volume(seed):
     masks = random_blobs(seed)
     blobs = Blobs(masks)
     expected, count = ndimage.label(masks, np.ones((3, 3, 3)))
-    np.testing.assert_array_equal(blobs.painted(np.arange(1, count + 1)), expected)
-    np.testing.assert_array_equal(blobs.sizes(), np.bincount(expected.ravel())[1:])
-    for n, lasts in enumerate(blobs.lasting(3, 2.0), 1):
+    np.testing.assert_array_equal(blobs.paint(np.arange(1, count + 1)), expected)
+    np.testing.assert_array_equal(blobs.count_pixels(), np.bincount(expected.ravel())[1:])
+    for n, lasts in enumerate(blobs.find_lasting(3, 2.0), 1):
         area = (expected == n).sum((1, 2))
         assert lasts == ((area > 0).sum() >= 3 and area[area > 0].mean() >= 2.0)
 
@@ -199,12 +201,12 @@ def test_movers_are_numbered_by_their_size():
     assert (np.diff(sizes) <= 0).all()
     for n in range(1, len(sizes) + 1):
         area = (labels == n).sum((1, 2))
-        assert (area > 0).sum() >= SHORTEST
-        assert area[area > 0].mean() >= SMALLEST * labels[0].size
+        assert (area > 0).sum() >= MotionOptions().shortest
+        assert area[area > 0].mean() >= MotionOptions().smallest * labels[0].size
 
 
 def test_a_clip_without_blobs_has_none():
-    assert not Blobs(np.zeros((3, 4, 5), bool)).painted(np.zeros(0, np.uint8)).any()
+    assert not Blobs(np.zeros((3, 4, 5), bool)).paint(np.zeros(0, np.uint8)).any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -355,12 +357,13 @@ def test_the_vertices_of_all_faces_are_found_without_sorting_them():
 
 
 def test_windows_of_a_clip_cover_every_frame_once_and_short_clips_are_whole():
+    options = MotionOptions()
     for count in (1, 50, 100):
-        assert _windows(count) == [(range(count), range(count))]
+        assert split_windows(count) == [(range(count), range(count))]
     for count in (101, 250, 1000):
-        windows = _windows(count)
+        windows = split_windows(count)
         assert [t for _, own in windows for t in own] == list(range(count))
         for around, own in windows:
-            assert len(around) <= WINDOW + 2 * MARGIN
-            assert around[0] == max(0, own[0] - MARGIN)
-            assert around[-1] == min(count - 1, own[-1] + MARGIN)
+            assert len(around) <= options.window_frames + 2 * options.window_margin
+            assert around[0] == max(0, own[0] - options.window_margin)
+            assert around[-1] == min(count - 1, own[-1] + options.window_margin)

@@ -5,17 +5,20 @@ import functools
 import numpy as np
 import pytest
 
-from models.motion.motion_masks import MotionMasks, background_scene, motion_masks
+from models.motion.background_scene import find_background_scene
+from models.motion.motion_masks import MotionMasks, find_movers
+from models.run import Progress
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import triangulate
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracking.growing import grow_tracks
+from models.tracks import PointTracks
 
 
 @functools.cache
-def room(num_movers: int, motion: str) -> tuple[SyntheticScene, np.ndarray, np.ndarray]:
+def room(num_movers: int, motion: str) -> tuple[SyntheticScene, PointTracks]:
     """A small room and its tracks."""
     scene = render_room(
         RoomOptions(
@@ -28,23 +31,19 @@ def room(num_movers: int, motion: str) -> tuple[SyntheticScene, np.ndarray, np.n
             num_tracks=0,
         )
     )
-    return scene, *grow_tracks(scene.frames, 6)
+    return scene, PointTracks(*grow_tracks(scene.frames, 6), 240, 136)
 
 
-def known_scene(
-    scene: SyntheticScene, xy: np.ndarray, visible: np.ndarray, flat: bool
-) -> StaticScene:
+def known_scene(scene: SyntheticScene, tracks: PointTracks, flat: bool) -> StaticScene:
     """What reconstruction would give, with the true cameras."""
-    points = triangulate(xy, visible, scene.cameras, flat=flat)
-    return StaticScene(scene.cameras, points, "given", np.ones(len(xy), bool), 0.3)
+    points = triangulate(tracks.xy, tracks.visible, scene.cameras, flat=flat)
+    return StaticScene(scene.cameras, points, "given", np.ones(len(tracks), bool), 0.3)
 
 
 @functools.cache
 def found(num_movers: int, motion: str) -> MotionMasks:
-    scene, xy, visible = room(num_movers, motion)
-    return motion_masks(
-        scene.frames, xy, visible, known_scene(scene, xy, visible, motion != "sideways")
-    )
+    scene, tracks = room(num_movers, motion)
+    return find_movers(scene.frames, tracks, known_scene(scene, tracks, motion != "sideways"))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -77,10 +76,9 @@ def test_a_mover_keeps_its_label_through_time():
 
 def test_two_movers_apart_get_two_labels():
     """The same mover twice, side by side: two clips next to each other under a still camera."""
-    scene, _, _ = room(1, "still")
+    scene, _ = room(1, "still")
     frames = np.concatenate([scene.frames, scene.frames[:, :, ::-1]], 2)
-    xy, visible = grow_tracks(frames, 6)
-    labels = motion_masks(frames, xy, visible).labels
+    labels = find_movers(frames, PointTracks(*grow_tracks(frames, 6), 480, 136)).labels
     half = scene.frames.shape[2]
     left, right = (
         np.bincount(part[part > 0]).argmax() for part in (labels[:, :, :half], labels[:, :, half:])
@@ -89,8 +87,8 @@ def test_two_movers_apart_get_two_labels():
 
 
 def test_without_a_scene_the_background_is_found_all_the_same():
-    scene, xy, visible = room(1, "turn")
-    solved = background_scene(xy, visible, None, 240, 136)
+    scene, tracks = room(1, "turn")
+    solved = find_background_scene(tracks, None)
     step = solved.cameras.world_from_cam[:, :3, :3]
     truth = scene.cameras.world_from_cam[:, :3, :3]
     relative = (truth[0].T @ truth[-1]).T @ (step[0].T @ step[-1])
@@ -103,18 +101,21 @@ def test_without_a_scene_the_background_is_found_all_the_same():
 
 @pytest.mark.parametrize("num_movers", [0, 1])
 def test_progress_ends_at_its_total(num_movers):
-    scene, xy, visible = room(num_movers, "still")
+    scene, tracks = room(num_movers, "still")
     calls = []
-    motion_masks(
-        scene.frames[:4], xy[:4], visible[:4], None, lambda done, total: calls.append((done, total))
-    )
+
+    class Steps(Progress):
+        def step(self, stage: str, done: int, total: int, note: str = "") -> None:
+            calls.append((done, total))
+
+    find_movers(scene.frames[:4], tracks.select_frames(slice(4)), None, Steps())
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert calls[-1][0] == calls[-1][1]
 
 
 def test_one_frame_has_no_motion():
-    scene, xy, visible = room(1, "still")
-    result = motion_masks(scene.frames[:1], xy[:1], visible[:1])
+    scene, tracks = room(1, "still")
+    result = find_movers(scene.frames[:1], tracks.select_frames(slice(1)))
     assert not result.masks.any() and result.masks.shape == (1, 136, 240)
 
 

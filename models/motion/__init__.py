@@ -1,23 +1,30 @@
-"""Tracks and static scene -> masks of moving objects, and the scene without them."""
+"""Tracks and static scene -> masks of moving objects, and the scene without them.
 
+options - what a person may tune
+patches - parts of images, and values filled in
+background_scene - the scene of the background, if the given scene follows a mover
+evidence - optical flow that no static point explains
+track_votes - votes of long tracks on what moves
+background_odds - comparison of pixels with the background that other frames see
+smoothing - probabilities smoothed over neighbours in space and time
+blobs - connected parts of masks in space and time
+segments - evidence to probabilities, and labels of movers
+motion_masks - masks and labels of a clip, a window of frames at a time
+still_scene - the static scene of a clip in which things move
+memory - memory that a run needs
+"""
+
+from models.motion.memory import estimate_memory, estimate_num_tracks
+from models.motion.options import MotionOptions
 from models.motion.segments import label_movers
-from models.motion.still_scene import (
-    MASK_MARGIN,
-    least_tracks,
-    masked_scene,
-    needed_memory,
-    static_tracks,
-    with_points,
-    without_movers,
-)
+from models.motion.still_scene import mask_movers, solve_masked_scene, solve_without_movers
 
 __all__ = [
-    "MASK_MARGIN",
+    "MotionOptions",
+    "estimate_memory",
+    "estimate_num_tracks",
     "label_movers",
-    "least_tracks",
-    "masked_scene",
-    "needed_memory",
-    "static_tracks",
-    "with_points",
-    "without_movers",
+    "mask_movers",
+    "solve_masked_scene",
+    "solve_without_movers",
 ]

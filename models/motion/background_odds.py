@@ -1,5 +1,4 @@
-"""What each pixel would show if nothing moved: the static scene seen in other frames, compared with
-the frame."""
+"""Comparison of each pixel with the background behind it, which other frames see."""
 
 import cv2
 import numpy as np
@@ -7,145 +6,133 @@ from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
 from models.motion.evidence import Evidence
+from models.motion.patches import fill_unknown, find_box
 
-OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
-"""Frames, counted from the one asked about, in which its background is looked for."""
-COLOUR_NOISE = 7.0
-"""Standard deviation of the difference of two views of one point, in grey levels."""
-SLIP = 0.7
-"""Standard deviation in pixels of where the background is read."""
-DARKEST = 0.3
-BRIGHTEST = 0.88
-"""Share of its light that a point keeps in a cast shadow, at least and at most."""
-WINDOW = 7
-"""Side in pixels of the window over which a shadow's gain is told."""
-VIEWS = 4
-"""Views of the background that are compared, at most: the nearest in time."""
+# Frames, relative to a frame, in which its background is looked for.
+_OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
+# Standard deviation in grey levels of the difference between two views of a point.
+_COLOUR_NOISE = 7.0
+# Standard deviation in pixels of the place at which the background is read.
+_SLIP = 0.7
+# Share of its light that a point keeps in a cast shadow, at least and at most.
+_DARKEST = 0.3
+_BRIGHTEST = 0.88
+# Side in pixels of the window over which the gain of a shadow is estimated.
+_WINDOW = 7
+# Views of the background that are compared, at most: the nearest in time.
+_MAX_VIEWS = 4
+# Standard deviation in pixels of the blur before images are compared.
+_BLUR = 0.8
+# Largest misfit of a pixel, in squared standard deviations.
+_MAX_MISFIT = 100
+# Mean misfit of static pixels in a perfect comparison, and its estimate without static pixels: more
+# of it lowers the trust in the comparison.
+_USUAL_MISFIT = 0.3
+# Pixels that are static in both frames below which exposures are taken as equal, and those that the
+# gain is estimated from, about.
+_MIN_EXPOSURE = 50
+_EXPOSURE_PIXELS = 4000
 
 
-def background_odds(
+def compare_with_background(
     evidence: Evidence, cameras: Cameras, suspect: Bool[np.ndarray, "F h w"]
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
-    """Log-odds that a pixel is not the background behind it, and how much it looks like that
-    background in shadow.
+    """Log-odds that a pixel is not the background behind it, and its likeness to that background in
+    shadow.
 
     Args:
-        cameras: of the work size or not.
+        cameras: for images of any size.
         suspect: pixels that may show a mover; the others show background, at their own depth.
 
     Returns:
-        Odds, 0 where no other frame shows the background; shadow from 0 to 1.
+        Log-odds, 0 where no other frame shows the background; likeness from 0 to 1.
     """
     num_frames, height, width = suspect.shape
     cameras = cameras.resized(width, height)
-    K = cameras.K.double().numpy()
-    world = cameras.world_from_cam.double().numpy()
-    local = cameras.cam_from_world.double().numpy()
-    images = [cv2.GaussianBlur(image, (0, 0), 0.8).astype(np.float32) for image in evidence.images]
+    images = [
+        cv2.GaussianBlur(image, (0, 0), _BLUR).astype(np.float32) for image in evidence.images
+    ]
     odds, shadow = np.zeros((2, *suspect.shape), np.float32)
     for t in range(num_frames):
-        box = bounds(suspect[t])
+        box = find_box(suspect[t])
         if box is None:
             continue
-        inverse_depth = fill(evidence.inverse_depth[t], ~suspect[t])
+        inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])
+        others = [t + offset for offset in _OFFSETS if 0 <= t + offset < num_frames]
         views = []
-        for s in sorted(
-            (t + d for d in OFFSETS if 0 <= t + d < num_frames), key=lambda s: abs(s - t)
-        ):
-            relative = local[s] @ world[t]
-            infinity = K[s] @ relative[:3, :3] @ np.linalg.inv(K[t])
-            where = _seen_from(infinity, K[s] @ relative[:3, 3], inverse_depth, box)
+        for s in sorted(others, key=lambda s: abs(s - t)):
+            place = _project(cameras, t, s, inverse_depth, box)
             static = (~suspect[s]).astype(np.float32)
-            known = (
-                cv2.remap(static, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-                > 0.99
-            )
-            views.append((cv2.remap(images[s], where, None, cv2.INTER_LINEAR), known))
+            border = {"borderMode": cv2.BORDER_CONSTANT}
+            known = cv2.remap(static, place, None, cv2.INTER_LINEAR, **border) > 0.99
+            views.append((cv2.remap(images[s], place, None, cv2.INTER_LINEAR), known))
         odds[t][box], shadow[t][box] = _compare(images[t][box], ~suspect[t][box], views)
     return odds, shadow
 
 
-def bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice] | None:
-    """The rows and columns that a mask spans, and half as much around it, where static pixels show
-    what is usual."""
-    if not mask.any():
-        return None
-    spans = []
-    for axis in (1, 0):
-        there = np.flatnonzero(mask.any(axis))
-        margin = max(8, (there[-1] - there[0]) // 4)
-        spans.append(slice(max(0, there[0] - margin), there[-1] + margin + 1))
-    return spans[0], spans[1]
-
-
-def fill(values: Float[np.ndarray, "h w"], known: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """Unknown values from the known ones around them, coarse to fine (normalised convolution in a
-    pyramid)."""
-    weight = known.astype(np.float32)
-    if min(values.shape) < 4 or known.all():
-        return np.where(known, values, values[known].mean() if known.any() else 1.0).astype(
-            np.float32
-        )
-    size = -(-values.shape[1] // 2), -(-values.shape[0] // 2)
-    small_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(values.astype(np.float32) * weight, size, interpolation=cv2.INTER_AREA)
-    small = fill(small / np.maximum(small_weight, 1e-6), small_weight > 0.05)
-    return np.where(
-        known, values, cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    )
-
-
-def _seen_from(
-    infinity: np.ndarray, epipole: np.ndarray, inverse_depth: np.ndarray, box: tuple[slice, slice]
+def _project(
+    cameras: Cameras,
+    t: int,
+    other: int,
+    inverse_depth: Float[np.ndarray, "H W"],
+    box: tuple[slice, slice],
 ) -> Float[np.ndarray, "h w 2"]:
-    """Where another camera sees each pixel of the box, in OpenCV's coordinates."""
-    x, y = np.arange(inverse_depth.shape[1]) + 0.5, np.arange(inverse_depth.shape[0])[:, None] + 0.5
-    x = x[box[1]]
-    y = y[box[0]]
+    """Place of each pixel of a box of frame t in another frame, in OpenCV's pixels."""
+    K = cameras.K.double().numpy()
+    relative = cameras.cam_from_world.double().numpy()[other]
+    relative = relative @ cameras.world_from_cam.double().numpy()[t]
+    infinity = K[other] @ relative[:3, :3] @ np.linalg.inv(K[t])
+    epipole = K[other] @ relative[:3, 3]
+    x = (np.arange(inverse_depth.shape[1]) + 0.5)[box[1]]
+    y = (np.arange(inverse_depth.shape[0])[:, None] + 0.5)[box[0]]
     inverse_depth = inverse_depth[box]
     p = [
         infinity[k, 0] * x + infinity[k, 1] * y + infinity[k, 2] + epipole[k] * inverse_depth
         for k in range(3)
     ]
     z = np.where(p[2] > 1e-3, p[2], np.inf)
-    seen = (
-        np.stack([p[0] / z, p[1] / z], -1) - 0.5
-    )  # OpenCV puts (0, 0) at the centre of the top-left pixel
-    seen[~np.isfinite(z)] = -1e4
-    return seen.astype(np.float32)
+    # OpenCV puts (0, 0) at the centre of the top-left pixel.
+    place = np.stack([p[0] / z, p[1] / z], -1) - 0.5
+    place[~np.isfinite(z)] = -1e4
+    return place.astype(np.float32)
 
 
-def _slope(image: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """Squared gradient of colour, summed over channels, a little widened."""
-    dx, dy = cv2.Scharr(image, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(image, cv2.CV_32F, 0, 1) / 32
+def _measure_slope(image: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+    """Squared gradient of colour summed over channels, spread to the neighbours."""
+    # Scharr's kernel sums to 32 for a slope of one grey level per pixel.
+    dx = cv2.Scharr(image, cv2.CV_32F, 1, 0) / 32
+    dy = cv2.Scharr(image, cv2.CV_32F, 0, 1) / 32
     return cv2.dilate(_dot(dx, dx) + _dot(dy, dy), np.ones((3, 3)))
 
 
-def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.ndarray, np.ndarray]:
-    """Odds of foreground and likeness to shadow from the views of the background."""
-    slope = _slope(image)
+def _compare(
+    image: Float[np.ndarray, "h w 3"], static: Bool[np.ndarray, "h w"], views: list
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Log-odds of foreground, and likeness to the background in shadow.
+
+    Args:
+        static: pixels that show background.
+        views: images (h, w, 3) of the background from other frames, and masks (h, w) of the pixels
+            that each of them sees; the nearest in time first.
+    """
+    slope = _measure_slope(image)
     used = np.zeros(slope.shape, np.float32)
-    plain, dark = np.full((2, VIEWS, *slope.shape), np.inf, np.float32)
+    plain, dark = np.full((2, _MAX_VIEWS, *slope.shape), np.inf, np.float32)
     for view, known in views:
-        fresh = known & (used < VIEWS)
+        fresh = known & (used < _MAX_VIEWS)
         if not fresh.any():
             continue
-        view = view * _exposure(image, view, known & static)
-        noise = 3 * COLOUR_NOISE**2 + SLIP**2 * np.minimum(slope, _slope(view))
-        gain = _box(_dot(image, view)) / np.maximum(_box(_dot(view, view)), 1)
-        dimmed = image - gain[..., None] * view
-        plainly = image - view
-        miss = _box(_dot(dimmed, dimmed)) / _box(noise)
-        miss[(gain > BRIGHTEST) | (gain < DARKEST) | _other_texture(image, view, gain)] = 100
+        view = view * _estimate_exposure(image, view, known & static)
         place = used[fresh].astype(int), *np.nonzero(fresh)
-        plain[place] = (_dot(plainly, plainly) / noise)[fresh]
-        dark[place] = miss[fresh]
+        of_plain, of_dark = _measure_misfits(image, view, slope)
+        plain[place] = of_plain[fresh]
+        dark[place] = of_dark[fresh]
         used += fresh
-    distance = _best_half(plain, used)
-    miss = _best_half(dark, used)
+    distance = _average_best_half(plain, used)
+    miss = _average_best_half(dark, used)
     seen = used > 0
-    usual = np.median(distance[seen & static]) if (seen & static).any() else 0.3
-    spread = max(1.0, usual / 0.3)
+    usual = np.median(distance[seen & static]) if (seen & static).any() else _USUAL_MISFIT
+    spread = max(1.0, usual / _USUAL_MISFIT)
     trust = 1 / np.sqrt(spread)
     odds = np.where(seen, trust * np.clip(1.2 * (np.sqrt(distance / spread) - 1.4), -1.5, 2.0), 0)
     shadow = np.where(seen, np.exp(-0.5 * np.maximum(miss / spread - 0.5, 0)), 0)
@@ -153,46 +140,75 @@ def _compare(image: np.ndarray, static: np.ndarray, views: list) -> tuple[np.nda
     return odds.astype(np.float32), shadow.astype(np.float32)
 
 
-def _best_half(
+def _measure_misfits(
+    image: Float[np.ndarray, "h w 3"],
+    view: Float[np.ndarray, "h w 3"],
+    slope: Float[np.ndarray, "h w"],
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Squared distance of an image from a view of its background, plain and in shadow, in variances
+    of their noise.
+
+    Args:
+        slope: of the image.
+    """
+    noise = 3 * _COLOUR_NOISE**2 + _SLIP**2 * np.minimum(slope, _measure_slope(view))
+    gain = _blur_box(_dot(image, view)) / np.maximum(_blur_box(_dot(view, view)), 1)
+    dimmed = image - gain[..., None] * view
+    plain = image - view
+    miss = _blur_box(_dot(dimmed, dimmed)) / _blur_box(noise)
+    no_shadow = (gain > _BRIGHTEST) | (gain < _DARKEST) | _has_other_texture(image, view, gain)
+    miss[no_shadow] = _MAX_MISFIT
+    return _dot(plain, plain) / noise, miss
+
+
+def _average_best_half(
     values: Float[np.ndarray, "v h w"], used: Float[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w"]:
-    """Mean of the better half of the views that are used; in the worse half something else stood
-    before."""
+    """Mean over the better half of the used views; in the worse half something else may stand in
+    front of the background."""
     kept = np.ceil(used / 2)
     ordered = np.sort(values, 0)
     chosen = np.arange(len(values))[:, None, None] < kept
-    return np.minimum(
-        np.where(chosen, np.minimum(ordered, 100), 0).sum(0) / np.maximum(kept, 1), 100
-    )
+    total = np.where(chosen, np.minimum(ordered, _MAX_MISFIT), 0).sum(0)
+    return np.minimum(total / np.maximum(kept, 1), _MAX_MISFIT)
 
 
-def _exposure(image: np.ndarray, view: np.ndarray, static: np.ndarray) -> Float[np.ndarray, "3"]:
+def _estimate_exposure(
+    image: Float[np.ndarray, "h w 3"],
+    view: Float[np.ndarray, "h w 3"],
+    static: Bool[np.ndarray, "h w"],
+) -> Float[np.ndarray, "3"]:
     """Gain of each channel between two frames, from pixels that are static in both."""
-    if static.sum() < 50:
+    if static.sum() < _MIN_EXPOSURE:
         return np.ones(3, np.float32)
-    few = np.flatnonzero(static)[:: 1 + static.sum() // 4000]
-    return np.median((image.reshape(-1, 3)[few] + 4) / (view.reshape(-1, 3)[few] + 4), 0).astype(
-        np.float32
-    )
+    few = np.flatnonzero(static)[:: 1 + static.sum() // _EXPOSURE_PIXELS]
+    # 4 grey levels more keep the ratio of dark pixels finite.
+    ratio = (image.reshape(-1, 3)[few] + 4) / (view.reshape(-1, 3)[few] + 4)
+    return np.median(ratio, 0).astype(np.float32)
 
 
-def _other_texture(
-    image: np.ndarray, view: np.ndarray, gain: np.ndarray
+def _has_other_texture(
+    image: Float[np.ndarray, "h w 3"],
+    view: Float[np.ndarray, "h w 3"],
+    gain: Float[np.ndarray, "h w"],
 ) -> Bool[np.ndarray, "h w"]:
-    """True where the background has texture that the image does not repeat: a shadow would keep
-    it."""
+    """Pixels around which the background has texture that the image does not repeat: a shadow would
+    keep the texture."""
     here, there = (cv2.transform(rgb, np.full((1, 3), 1 / 3)) for rgb in (image, view))
-    mean_here = _box(here)
-    mean_there = _box(there)
-    variance = np.maximum(_box(there * there) - mean_there**2, 0)
-    own = np.maximum(_box(here * here) - mean_here**2, 0)
-    shared = _box(here * there) - mean_here * mean_there
-    return (gain**2 * variance > (COLOUR_NOISE / 2) ** 2) & (shared < 0.5 * np.sqrt(own * variance))
+    mean_here = _blur_box(here)
+    mean_there = _blur_box(there)
+    variance = np.maximum(_blur_box(there * there) - mean_there**2, 0)
+    own = np.maximum(_blur_box(here * here) - mean_here**2, 0)
+    shared = _blur_box(here * there) - mean_here * mean_there
+    is_textured = gain**2 * variance > (_COLOUR_NOISE / 2) ** 2
+    return is_textured & (shared < 0.5 * np.sqrt(own * variance))
 
 
 def _dot(a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+    """Scalar product of two images' colours."""
     return np.einsum("hwc,hwc->hw", a, b)
 
 
-def _box(values: np.ndarray) -> np.ndarray:
-    return cv2.blur(values, (WINDOW, WINDOW))
+def _blur_box(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Mean over the window around each pixel."""
+    return cv2.blur(values, (_WINDOW, _WINDOW))

@@ -20,6 +20,7 @@ from models.sfm.static_scene import (
     solve_points,
     solve_scene,
 )
+from models.sfm.track_file import make_background_tracks
 from models.sfm.triangulation import UNSURE, DepthGuess, Points, anchors, triangulate
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "anchors",
     "bundle_adjust",
     "cameras_of_clip",
+    "make_background_tracks",
     "poses_of",
     "run_mapper",
     "scene_of_values",

@@ -1,0 +1,136 @@
+"""The rigid scene of the background: the given scene, or another one if that follows a mover."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+
+from models.motion.options import MotionOptions
+from models.sfm import StaticScene, adjust_rotation, solve_rotation, triangulate
+from models.tracking import thin
+from models.tracks import PointTracks
+
+# Share of agreeing neighbours above which a track belongs to the object that a wrong scene was built
+# on.
+_SUSPECT_SHARE = 0.25
+# Share of a track's observations that must agree with a new scene for the track to refine it.
+_AGREEING_SHARE = 0.8
+# Side of the cells over which agreement is averaged: pixels in an image of the reference width, and
+# at least so many pixels.
+_CELL = 20
+_REFERENCE_WIDTH = 854
+_MIN_CELL = 4.0
+# Standard deviation of the blur of agreement, in frames and cells.
+_BLUR = (1.0, 1.5, 1.5)
+# A camera that may move must leave less than this share of the residual of a camera that turns.
+_STEADY_GAIN = 0.7
+# Residual in pixels of a turning camera that is good enough without motion.
+_TURNING_RESIDUAL = 0.3
+# Spacing of the tracks that cameras are solved from: this share of the longer side, and at least so
+# many pixels.
+_SPACING_SHARE = 24
+_MIN_SPACING = 8
+# Tracks, and observations of each frame, below which no camera is solved.
+_MIN_TRACKS = 8
+
+
+def find_background_scene(
+    tracks: PointTracks, scene: StaticScene | None, options: MotionOptions = MotionOptions()
+) -> StaticScene | None:
+    """The given scene if it covers most of the image; otherwise a scene solved without the tracks
+    that the given scene was built on.
+
+    Reconstruction prefers the tracks with most parallax, which may be on a mover. The background is
+    the scene that covers most of the image.
+
+    Returns:
+        None where there are too few tracks for any camera.
+    """
+    share = np.zeros(tracks.num_tracks)
+    most = 0.0
+    if scene is not None:
+        share, most = measure_agreement(tracks, scene.points.agrees)
+        if most >= options.coverage:
+            return scene
+    best = scene
+    everything = np.ones(tracks.num_tracks, bool)
+    for keep in (everything,) if scene is None else (share < _SUSPECT_SHARE, everything):
+        candidate = _solve_candidate(tracks, keep)
+        if candidate is None:
+            continue
+        _, coverage = measure_agreement(tracks, candidate.points.agrees)
+        if coverage > most:
+            best = candidate
+            most = coverage
+        if most >= options.coverage:
+            break
+    return best
+
+
+def measure_agreement(
+    tracks: PointTracks, agrees: Bool[np.ndarray, "F N"]
+) -> tuple[Float[np.ndarray, "N"], float]:
+    """Share of agreeing observations around each track, and share of the tracked image in which most
+    observations agree.
+
+    Args:
+        agrees: observations that agree with a scene.
+    """
+    visible = tracks.visible
+    longest = max(tracks.width, tracks.height)
+    cell = max(_MIN_CELL, _CELL * longest / _REFERENCE_WIDTH)
+    shape = len(tracks), int(tracks.height / cell) + 1, int(tracks.width / cell) + 1
+    seen = np.zeros(shape)
+    good = np.zeros(shape)
+    size = shape[1] * shape[2]
+    for t in range(len(tracks)):
+        place = _number_cells(tracks.xy[t, visible[t]], cell, shape[1:])
+        seen[t] = np.bincount(place, minlength=size).reshape(shape[1:])
+        good[t] = np.bincount(place, agrees[t, visible[t]], size).reshape(shape[1:])
+    around = np.maximum(ndimage.gaussian_filter(seen, _BLUR), 1e-3)
+    share = ndimage.gaussian_filter(good, _BLUR) / around
+    coverage = float((share[seen > 0] > 0.5).mean()) if (seen > 0).any() else 0.0
+    mean = np.zeros(tracks.num_tracks)
+    for t in range(len(tracks)):
+        place = _number_cells(tracks.xy[t, visible[t]], cell, shape[1:])
+        mean[visible[t]] += share[t].ravel()[place]
+    return mean / np.maximum(visible.sum(0), 1), coverage
+
+
+def _number_cells(
+    xy: Float[np.ndarray, "n 2"], cell: float, shape: tuple[int, int]
+) -> Int[np.ndarray, "n"]:
+    """Number of the cell of each point of an image, row by row; points beyond the border are in the
+    cells at the border."""
+    column = np.clip(xy[:, 0] / cell, 0, shape[1] - 1).astype(int)
+    row = np.clip(xy[:, 1] / cell, 0, shape[0] - 1).astype(int)
+    return np.ravel_multi_index((row, column), shape)
+
+
+def _solve_candidate(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> StaticScene | None:
+    """A scene from some of the tracks, solved again from the tracks that agree with it; None where
+    there are too few."""
+    candidate = _solve_from_rotation(tracks, keep)
+    if candidate is None:
+        return None
+    agreeing = candidate.points.agrees.sum(0) > _AGREEING_SHARE * tracks.visible.sum(0)
+    return _solve_from_rotation(tracks, agreeing) or candidate
+
+
+def _solve_from_rotation(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> StaticScene | None:
+    """The scene of cameras that turn and, if that explains much more, also move, from tracks spread
+    evenly over the image; None for too few tracks."""
+    kept = np.flatnonzero(keep)
+    spacing = max(_MIN_SPACING, max(tracks.width, tracks.height) // _SPACING_SHARE)
+    own = tracks.select(kept)
+    few = tracks.select(kept[thin(own.xy, own.visible, spacing, min_length=3)])
+    if few.num_tracks < _MIN_TRACKS or few.visible.sum(1).min() < _MIN_TRACKS:
+        return None
+    cameras, error = solve_rotation(few.xy, few.visible, few.width, few.height)
+    moving, moving_error = adjust_rotation(few.xy, few.visible, cameras)
+    flat = error < _TURNING_RESIDUAL or moving_error > _STEADY_GAIN * error
+    if not flat:
+        cameras = moving
+        error = moving_error
+    points = triangulate(tracks.xy, tracks.visible, cameras, flat=flat)
+    method = "rotation" if flat else "adjusted"
+    return StaticScene(cameras, points, method, np.ones(len(tracks), bool), error)

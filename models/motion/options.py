@@ -1,0 +1,43 @@
+"""Options of the masks made from motion, and of the static scene without movers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """What counts as a mover, and how large a part of the clip is worked on at once."""
+
+    work_size: int = 480
+    """Longer side in pixels of the images on which flow is computed. Larger ones give finer masks;
+    time and memory grow with their area."""
+    whole_frames: int = 100
+    """Frames of the longest clip that is worked on whole; each takes some 14 MB of evidence."""
+    window_frames: int = 52
+    """Frames of a longer clip whose masks are made at once. Memory grows with it."""
+    window_margin: int = 12
+    """Frames to either side of a window whose evidence counts too."""
+    coverage: float = 0.7
+    """Share of the image over which tracks must agree with a scene for it to be taken as the
+    background without a search for another."""
+    track_length: int = 6
+    """Frames that a track must last for its vote on motion to count."""
+    threshold: float = 3.0
+    """Misfit of flow, in standard deviations of the frame's noise, at which motion is as likely as
+    not. A larger one misses slow movers, a smaller one masks static pixels."""
+    colour_weight: float = 0.6
+    """Weight of the log-odds that colour gives, once something moves."""
+    background_weight: float = 1.0
+    """Weight of the log-odds from comparison with the background seen in other frames."""
+    shadow_weight: float = 2.0
+    """Log-odds against motion where a pixel looks like its background in a cast shadow."""
+    smallest: float = 0.0012
+    """Smallest area of a mover, averaged over its frames, as a share of the image; below it is
+    noise."""
+    smallest_seed: float = 0.0004
+    """The same for evidence of flow and tracks, before colour and background count."""
+    shortest: int = 4
+    """Frames that a mover must last, or all frames of a shorter clip."""
+    mask_margin: int = 3
+    """Pixels by which masks are grown before background points are looked for outside them."""
+    movers_matter: float = 0.02
+    """Share of all observations on movers from which cameras are solved again without them."""

@@ -1,0 +1,112 @@
+"""Probabilities of motion smoothed over neighbours of like colour, in space and along the flow in
+time (mean-field inference of a grid model)."""
+
+import numba
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from models.motion.evidence import Evidence, warp
+from models.motion.patches import find_box
+
+# Pull between neighbours of like colour: in space (each of 8) and in time (each of 2).
+_SPACE_PULL = 0.5
+_TIME_PULL = 0.8
+# Pull of a diagonal neighbour, which is farther away, relative to a direct one.
+_DIAGONAL = 0.7
+# Rounds in which each image takes the probabilities of the images before and after it.
+_ROUNDS = 3
+
+
+def smooth_probability(
+    evidence: Evidence,
+    odds: Float[np.ndarray, "F h w"],
+    probability: Float[np.ndarray, "F h w"],
+    near: Bool[np.ndarray, "F h w"],
+) -> Float[np.ndarray, "F h w"]:
+    """Mean-field estimate of the probability of motion: the pixel's own odds, and the pull of its
+    neighbours (8 in space, 2 in time along the flow).
+
+    Args:
+        odds: log-odds of each pixel by itself.
+        probability: to start from.
+        near: pixels that may move; beyond the box around them no pixel moves, and only the box is
+            worked on.
+    """
+    sharpness = 1.0 / (2 * _measure_contrast(evidence.images))
+    boxes = [find_box(mask) for mask in near]
+    for _ in range(_ROUNDS):
+        new = np.zeros_like(probability)
+        for t, box in enumerate(boxes):
+            if box is None:
+                continue
+            total = odds[t][box].copy()
+            for other in (t - 1, t + 1):
+                if (t, other) in evidence.flows:
+                    flow = evidence.flows[t, other]
+                    known = np.isfinite(flow[box][..., 0])
+                    carried = warp(2 * probability[other] - 1, flow)[box]
+                    total += np.where(known, _TIME_PULL * carried, 0)
+            image = np.ascontiguousarray(
+                evidence.images[t][box].astype(np.float32).transpose(2, 0, 1)
+            )
+            pull = _weigh_neighbours(image, sharpness)
+            new[t][box] = _solve_mean_field(pull, total, probability[t][box])
+        probability = new
+    return probability
+
+
+def _measure_contrast(images: UInt8[np.ndarray, "F h w 3"]) -> float:
+    """Mean squared difference of colour between horizontal neighbours."""
+    steps = (np.diff(image.astype(np.float32), axis=1) for image in images)
+    return float(np.mean([np.square(step).sum(-1).mean() for step in steps]))
+
+
+def _weigh_neighbours(
+    image: Float[np.ndarray, "3 h w"], sharpness: float
+) -> Float[np.ndarray, "4 h2 w2"]:
+    """Pull between each pixel and its neighbour right, below, below right and below left, with a
+    border of 0.
+
+    Args:
+        sharpness: in 1 / squared grey levels; a larger one lets edges separate pixels more.
+    """
+    height, width = image.shape[1:]
+    weight = np.zeros((4, height + 2, width + 2), np.float32)
+    for k, (dx, dy) in enumerate(((1, 0), (0, 1), (1, 1), (-1, 1))):
+        left = max(0, -dx)
+        right = width - max(0, dx)
+        here = image[:, : height - dy, left:right]
+        there = image[:, dy:, left + dx : right + dx]
+        unlike = np.square(here - there).sum(0)
+        pull = _SPACE_PULL * (1.0 if k < 2 else _DIAGONAL) * np.exp(-sharpness * unlike)
+        weight[k, 1 : 1 + height - dy, 1 + left : 1 + right] = pull
+    return weight
+
+
+@numba.njit(cache=True, fastmath=True, forceinline=True)
+def _solve_mean_field(weight, odds, start, num_rounds=6):
+    """Rounds of mean field in an image; neighbours of unlike colour hardly pull."""
+    height, width = odds.shape
+    now = np.zeros((height + 2, width + 2), np.float32)
+    now[1:-1, 1:-1] = np.float32(2.0) * start - np.float32(1.0)
+    new = now.copy()
+    half = np.float32(0.5)
+    one = np.float32(1.0)
+    for _ in range(num_rounds):
+        for y in range(1, height + 1):
+            for x in range(1, width + 1):
+                pull = weight[0, y, x] * now[y, x + 1] + weight[0, y, x - 1] * now[y, x - 1]
+                pull += weight[1, y, x] * now[y + 1, x] + weight[1, y - 1, x] * now[y - 1, x]
+                pull += (
+                    weight[2, y, x] * now[y + 1, x + 1]
+                    + weight[2, y - 1, x - 1] * now[y - 1, x - 1]
+                )
+                pull += (
+                    weight[3, y, x] * now[y + 1, x - 1]
+                    + weight[3, y - 1, x + 1] * now[y - 1, x + 1]
+                )
+                z = half * (odds[y - 1, x - 1] + pull)
+                # As steep as tanh(z) at 0, and cheaper.
+                new[y, x] = z / np.sqrt(one + z * z)
+        now, new = new, now
+    return half + half * now[1:-1, 1:-1]

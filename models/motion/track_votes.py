@@ -1,0 +1,82 @@
+"""Votes of long tracks on which parts of an image move."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from models.motion.options import MotionOptions
+from models.sfm import StaticScene
+from models.tracks import PointTracks
+
+# Share of its observations that agree with the scene above which a track votes for static, and
+# below which for moving.
+_STATIC_SHARE = 0.9
+_MOVING_SHARE = 0.5
+# Standard deviation in pixels of the reach of a static track's vote, and a factor that makes the
+# vote nearly certain within 2 pixels.
+_STATIC_REACH = 2.0
+_STATIC_GAIN = 12.0
+# Standard deviation of the reach over which tracks must mostly move: pixels in an image whose longer
+# side is the reference size.
+_CROWD_REACH = 5.0
+_REFERENCE_SIZE = 480
+# Share of moving tracks from which a crowd votes for moving, and the range up to a full vote.
+_MAJORITY = 0.6
+_MAJORITY_RANGE = 0.3
+# Moving tracks within the reach that make a full vote.
+_CROWD_SIZE = 3
+
+
+def draw_track_votes(
+    tracks: PointTracks,
+    scene: StaticScene,
+    size: tuple[int, int],
+    times: Sequence[int],
+    options: MotionOptions = MotionOptions(),
+) -> Float[np.ndarray, "T h w"]:
+    """Votes of long tracks around them: -1 static, 1 moving, 0 unknown.
+
+    A track is judged over its whole life, in many more frames than flow spans, and at full
+    resolution: it detects a mover that for a while moves like a nearer static point. A single track
+    that agrees with no point may have slipped at an edge; where most tracks around it agree with
+    none, they move.
+
+    Args:
+        scene: with agreement of the same tracks.
+        size: height and width of the images of votes.
+        times: frames that get an image.
+    """
+    height, width = size
+    observations = np.maximum(tracks.visible.sum(0), 1)
+    share = scene.points.agrees.sum(0) / observations
+    is_long = observations >= min(options.track_length, len(tracks))
+    kinds = is_long & (share > _STATIC_SHARE), is_long & (share < _MOVING_SHARE)
+    scale = np.array([width / tracks.width, height / tracks.height])
+    crowd = _CROWD_REACH * max(height, width) / _REFERENCE_SIZE
+    votes = np.zeros((len(times), height, width), np.float32)
+    for vote, t in zip(votes, times, strict=True):
+        counts = np.zeros((2, height, width), np.float32)
+        for kind, count in zip(kinds, counts, strict=True):
+            pixels = (tracks.xy[t, tracks.visible[t] & kind] * scale).astype(int)
+            x, y = np.clip(pixels, 0, [width - 1, height - 1]).T
+            np.add.at(count, (y, x), 1.0)
+        vote[:] = _vote(counts, crowd)
+    return votes
+
+
+def _vote(counts: Float[np.ndarray, "2 h w"], crowd: float) -> Float[np.ndarray, "h w"]:
+    """Votes from the number of static and of moving tracks in each pixel.
+
+    Args:
+        crowd: standard deviation in pixels of the reach over which tracks must mostly move.
+    """
+    near = cv2.GaussianBlur(counts[0], (0, 0), _STATIC_REACH)
+    static = -np.minimum(near * _STATIC_GAIN, 1)
+    around = [cv2.GaussianBlur(count, (0, 0), crowd) for count in counts]
+    share = around[1] / (around[0] + around[1] + 1e-9)
+    majority = np.clip((share - _MAJORITY) / _MAJORITY_RANGE, 0, 1)
+    # 4 pi crowd^2 pixels are the effective area of the blur.
+    enough = np.minimum(around[1] * 4 * np.pi * crowd**2 / _CROWD_SIZE, 1)
+    return static + (1 + static) * majority * enough
