@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from scipy.spatial.transform import Rotation
 from models.cameras import Cameras, middle_frame
 from models.clip.transforms import save_transforms
 from models.paths.path_script import parse_path
+from models.paths.stabilization import smooth_path
 from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file
 
 DEPTH = 4.0
@@ -179,3 +182,44 @@ def test_a_path_from_a_file_is_the_one_written(tmp_path):
     again, same_times = from_file(tmp_path / "path.json")
     torch.testing.assert_close(again.world_from_cam, cameras.world_from_cam)
     assert same_times == pytest.approx(times)
+
+
+def smooth_path_dense(cameras: Cameras, sigma: float) -> np.ndarray:
+    """Positions and rotations by the whole F x F system."""
+    difference = np.diff(np.eye(len(cameras)), 2, axis=0)
+    system = np.eye(len(cameras)) + sigma**4 * difference.T @ difference
+    poses = cameras.world_from_cam.numpy().copy()
+    poses[:, :3, 3] = np.linalg.solve(system, poses[:, :3, 3])
+    given = smooth = Rotation.from_matrix(poses[:, :3, :3])
+    for _ in range(12):
+        change = np.diff((smooth[:-1].inv() * smooth[1:]).as_rotvec(), axis=0)
+        away = (smooth.inv() * given).as_rotvec() - sigma**4 * difference.T @ change
+        smooth = smooth * Rotation.from_rotvec(np.linalg.solve(system, away))
+    poses[:, :3, :3] = smooth.as_matrix()
+    return poses
+
+
+@pytest.mark.parametrize("num", [3, 4, 5, 60])
+@pytest.mark.parametrize("sigma", [0.5, 12.0])
+def test_the_banded_smoother_equals_the_dense_one(num, sigma):
+    shaky = walk(num, shake=0.03)
+    smooth = smooth_path(shaky, sigma)
+    expected = smooth_path_dense(shaky, sigma)
+    np.testing.assert_allclose(smooth.world_from_cam.numpy(), expected, atol=1e-9)
+    torch.testing.assert_close(smooth.K, shaky.K, atol=1e-6, rtol=0)
+
+
+def test_ten_thousand_frames_are_smoothed_in_little_memory():
+    shaky = walk(10_000, shake=0.03)
+    tracemalloc.start()
+    steady = smooth_path(shaky, 12.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+    assert angles_between(steady.world_from_cam).mean() < 0.1 * (
+        angles_between(shaky.world_from_cam).mean()
+    )
+
+
+def test_any_reach_of_the_smoothing_gives_a_finite_path():
+    assert torch.isfinite(smooth_path(walk(50, shake=0.03), 1e8).world_from_cam).all()

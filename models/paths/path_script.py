@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from models.cameras import Cameras
-from models.paths.stabilization import at_times
+from models.paths.stabilization import interpolate_cameras
 from models.paths.trajectories import TRAJECTORIES, CameraPath, Clip
 from models.run import InputError
 
@@ -244,7 +244,7 @@ def _joined(pose: torch.Tensor, K: torch.Tensor, path: Cameras) -> Cameras:
         pair = Cameras(
             torch.stack([K, path.K[i]]), torch.stack([pose, poses[i]]), path.width, path.height
         )
-        between = at_times(pair, [share * share * (3 - 2 * share)])
+        between = interpolate_cameras(pair, [share * share * (3 - 2 * share)])
         poses[i] = between.world_from_cam[0]
         lenses[i] = between.K[0]
     return Cameras(lenses, poses, path.width, path.height)

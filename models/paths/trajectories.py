@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.cameras import Cameras, look_at, middle_frame
 from models.clip import load_transforms
-from models.paths.stabilization import at_times, smooth_path
+from models.paths.stabilization import interpolate_cameras, smooth_path
 
 CameraPath = tuple[Cameras, list[float]]
 """Cameras, and the time of the moving layers at each, in frames of the clip."""
@@ -91,7 +91,7 @@ def zoom(clip: Clip, times: list[float], *, factor: float = 1.5) -> Cameras:
 def stabilized(clip: Clip, times: list[float], *, sigma: float = 12.0) -> Cameras:
     """The clip's own path without its shake, smoothed over about ``sigma`` frames to either
     side."""
-    return at_times(smooth_path(clip.cameras, sigma), times)
+    return interpolate_cameras(smooth_path(clip.cameras, sigma), times)
 
 
 def bullet_time(clip: Clip, times: list[float], *, degrees: float = 15.0) -> Cameras:
