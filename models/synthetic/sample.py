@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float, Int, Real, UInt8
 from models.cameras import Cameras
 from models.clip import write_images, write_video
 from models.run import InputError, check_output_dir, replacing
+from models.synthetic.camera import build_camera_path
 from models.synthetic.rays import trace, unoccluded
-from models.synthetic.room import Room, camera_path
+from models.synthetic.room import Room
 from models.synthetic.textures import shade
 
 Times = Real[np.ndarray, "F"] | Sequence[int | float]
@@ -99,7 +100,7 @@ def render_room(options: RoomOptions = RoomOptions()) -> SyntheticScene:
         )
     if options.noise < 0:
         raise InputError(f"noise is {options.noise}; it must not be negative")
-    cameras = camera_path(num_frames, options.width, options.height, options.motion)
+    cameras = build_camera_path(num_frames, options.width, options.height, options.motion)
     room = Room(options.seed, options.num_movers)
     clean, depth, mover = _render(room, cameras, np.arange(num_frames), num_frames)
     random = np.random.default_rng([options.seed, 1])
