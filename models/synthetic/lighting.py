@@ -18,8 +18,11 @@ _LAMP_Z = 2.75
 
 @njit(cache=True)
 def _shade_from(solids, p, x, y, z, lx, ly, lz, length):
-    """Share of the lamp's light that passes a solid: falls with the chord, the slower the farther
-    the solid is."""
+    """Share of the lamp's light that passes a solid.
+
+    It falls with the chord of the ray in the solid. The farther the solid, the slower it falls: the
+    penumbra widens. l: from the point to the lamp, of the given length.
+    """
     enter, leave, _, _ = find_interval(solids, p, x, y, z, lx, ly, lz)
     enter = max(enter, 0.0)
     leave = min(leave, 1.0)
@@ -30,8 +33,10 @@ def _shade_from(solids, p, x, y, z, lx, ly, lz, length):
 
 @njit(cache=True)
 def _occlude_ambient(solids, p, vx, vy, vz, facing):
-    """Share of the ambient light left by a solid whose centre lies at v; facing is v's cosine to
-    the normal."""
+    """Share of the ambient light that a nearby solid leaves.
+
+    v: from the surface point to the solid's centre; facing: cosine between v and the normal.
+    """
     lx, ly = turn_to_local(solids, p, vx, vy)
     hx = solids[p, 4]
     hy = solids[p, 5]
@@ -50,9 +55,10 @@ def _occlude_ambient(solids, p, vx, vy, vz, facing):
 
 @njit(cache=True)
 def _darken_corners(solids, x, y, z, nx, ny, nz):
-    """Share of the ambient light left by the room's own walls, floor and ceiling near an edge."""
+    """Share of the ambient light that the room's walls, floor and ceiling leave near an edge."""
     left = 1.0
     for k, (offset, n, half) in enumerate(((x, nx, 4), (y, ny, 5), (z, nz, 6))):
+        # the wall that the point lies on
         if abs(n) > 0.9:
             continue
         gap = solids[0, half] - abs(offset - solids[0, 1 + k])
@@ -61,8 +67,9 @@ def _darken_corners(solids, x, y, z, nx, ny, nz):
 
 
 @njit(cache=True)
-def light_at(solids, p, x, y, z, nx, ny, nz):
-    """Ambient and direct light on a surface point."""
+def find_light(solids, p, x, y, z, nx, ny, nz):
+    """Ambient and direct light on a point of solid p with normal n; 1 is about full light."""
+    # off the surface, so that rounding does not put the point inside its own solid
     x = x + 1e-5 * nx
     y = y + 1e-5 * ny
     z = z + 1e-5 * nz
@@ -70,7 +77,7 @@ def light_at(solids, p, x, y, z, nx, ny, nz):
     ly = _LAMP_Y - y
     lz = _LAMP_Z - z
     length = math.sqrt(lx * lx + ly * ly + lz * lz)
-    # a wrapped cosine stands for the width of the lamp and for light that bounces
+    # a wrapped cosine stands for the width of the lamp and for bounced light
     direct = max((lx * nx + ly * ny + lz * nz) / length + 0.15, 0.0) / 1.15
     direct *= 2.25 / (1 + 0.1 * length * length)
     ambient = (0.35 + 0.10 * nz) * _darken_corners(solids, x, y, z, nx, ny, nz)
@@ -81,6 +88,7 @@ def light_at(solids, p, x, y, z, nx, ny, nz):
         squared = vx * vx + vy * vy + vz * vz
         radius = solids[k, 14]
         height = vx * nx + vy * ny + vz * nz
+        # bounding spheres below the surface hide nothing
         if k == p or height <= -radius:
             continue
         if height > 0 and squared < (radius + 0.5) ** 2:

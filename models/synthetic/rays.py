@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numba import njit, prange
 
-from models.synthetic.lighting import light_at
+from models.synthetic.lighting import find_light
 from models.synthetic.solids import describe_face, find_first_hit
 
 # side in pixels of the tiles that share a list of the solids in view
@@ -22,11 +22,21 @@ def trace(
     width: int,
     samples: int = 3,
 ) -> tuple[Float[np.ndarray, "H W S 8"], Float[np.ndarray, "H W"], Int[np.ndarray, "H W"]]:
-    """What a camera sees: surface samples, z-depth (metres) and index of the solid, both at pixel
-    centres.
+    """Casts the rays of one camera.
 
-    A surface sample holds material, seed, u and v on the surface, width of the sample there, light
-    (RGB); a pixel has ``samples`` squared of them.
+    Args:
+        solids: table of ``solids.py``.
+        K: intrinsics in pixels.
+        world_from_cam: rigid pose, OpenCV camera axes to world.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        samples: rays of a pixel along each side.
+
+    Returns:
+        surface: S = samples squared surface samples of each pixel: material, texture seed, u and v
+            on the surface, width of the sample there (metres), light (RGB).
+        depth: z-depth at pixel centres, in metres.
+        index: row of the solid at pixel centres.
     """
     surface = np.empty((height, width, samples * samples, 8), np.float32)
     depth = np.empty((height, width), np.float32)
@@ -35,14 +45,12 @@ def trace(
     return surface, depth, index
 
 
-def unoccluded(
+def find_unoccluded(
     solids: Float[np.ndarray, "P 15"],
     center: Float[np.ndarray, "3"],
     xyz: Float[np.ndarray, "N 3"],
-    slack: float = 1e-4,
 ) -> Bool[np.ndarray, "N"]:
-    """Whether the straight line from the centre to each point meets nothing in its first 99.99
-    %."""
+    """Points whose straight line from ``center`` is free of solids in its first 99.99 %."""
     free = np.empty(len(xyz), np.bool_)
     _check_lines(np.ascontiguousarray(solids), center, xyz, 1 - 1e-4, free)
     return free
@@ -50,7 +58,7 @@ def unoccluded(
 
 @njit(cache=True)
 def _direct_ray(K, pose, px, py):
-    """A pixel's ray in the world, with z = 1 in camera axes, so that the ray parameter is the
+    """Direction of a pixel's ray in the world; z = 1 in camera axes, so the ray parameter is the
     z-depth."""
     x, y = (px - K[0, 2]) / K[0, 0], (py - K[1, 2]) / K[1, 1]
     return (
@@ -62,13 +70,15 @@ def _direct_ray(K, pose, px, py):
 
 @njit(cache=True)
 def _measure_angle(ax, ay, az, bx, by, bz):
+    """Angle in radians between two directions."""
     lengths = math.sqrt((ax * ax + ay * ay + az * az) * (bx * bx + by * by + bz * bz))
     return math.acos(min(max((ax * bx + ay * by + az * bz) / lengths, -1.0), 1.0))
 
 
 @njit(cache=True)
 def _list_for_tile(solids, K, pose, x0, y0, listed):
-    """Lists the solids whose bounding sphere meets the cone of a tile's rays; returns how many."""
+    """Lists the solids whose bounding sphere meets the cone of a tile's rays; returns their
+    number."""
     mx, my, mz = _direct_ray(K, pose, x0 + _TILE / 2, y0 + _TILE / 2)
     reach = 0.0
     for corner in range(4):
@@ -91,8 +101,10 @@ def _list_for_tile(solids, K, pose, x0, y0, listed):
 
 @njit(cache=True)
 def _trace_pixel(solids, listed, count, K, pose, px, py, samples, out):
-    """Fills the pixel's surface samples; light is found once a face, at the first ray that meets
-    it."""
+    """Fills in the pixel's surface samples; returns depth and solid at its centre.
+
+    Light is computed once a face, at the first ray that meets the face.
+    """
     ox = pose[0, 3]
     oy = pose[1, 3]
     oz = pose[2, 3]
@@ -103,7 +115,8 @@ def _trace_pixel(solids, listed, count, K, pose, px, py, samples, out):
     center_t = 0.0
     center_p = 0
     for k in range(-1, samples * samples):
-        # a sheared grid: no two samples share a row or a column, so edges along the pixel grid get all grey levels
+        # a sheared grid: no two samples share a row or a column, so that edges along the pixel grid
+        # get all grey levels; k = -1 is the pixel's centre
         i, j = k % samples, k // samples
         sx = 0.5 if k < 0 else (i + (j + 0.5) / samples) / samples
         sy = 0.5 if k < 0 else (j + (samples - i - 0.5) / samples) / samples
@@ -114,7 +127,7 @@ def _trace_pixel(solids, listed, count, K, pose, px, py, samples, out):
         z = oz + t * dz
         nx, ny, nz, u, v, side = describe_face(solids, p, axis, x, y, z, dx, dy)
         if p != lit_p or axis != lit_axis:
-            ambient, direct = light_at(solids, p, x, y, z, nx, ny, nz)
+            ambient, direct = find_light(solids, p, x, y, z, nx, ny, nz)
             lit_p = p
             lit_axis = axis
         if k < 0:
@@ -127,6 +140,7 @@ def _trace_pixel(solids, listed, count, K, pose, px, py, samples, out):
         out[k, 2] = u
         out[k, 3] = v
         out[k, 4] = t / K[0, 0] / samples / math.sqrt(max(slant, 0.1))
+        # cool ambient light, warm lamp
         out[k, 5] = 0.94 * ambient + direct
         out[k, 6] = ambient + 0.93 * direct
         out[k, 7] = 1.06 * ambient + 0.82 * direct

@@ -19,6 +19,7 @@ CURVED = AXES.index("curved")
 
 @njit(cache=True)
 def _cut_slab(origin, direction, half):
+    """Enter and exit parameter of a ray between two parallel planes at -half and half."""
     if abs(direction) < 1e-12:
         return (-1e18, 1e18) if abs(origin) <= half else (1e18, -1e18)
     a, b = (-half - origin) / direction, (half - origin) / direction
@@ -27,7 +28,7 @@ def _cut_slab(origin, direction, half):
 
 @njit(cache=True)
 def _solve_quadratic(a, b, c):
-    """Where a t^2 + 2 b t + c <= 0."""
+    """First and last t with a t^2 + 2 b t + c <= 0."""
     root = b * b - a * c
     if root <= 0:
         return 1e18, -1e18
@@ -39,13 +40,16 @@ def _solve_quadratic(a, b, c):
 
 @njit(cache=True)
 def turn_to_local(solids, p, x, y):
+    """A direction's x and y in the axes of a solid, which is turned about z only."""
     return solids[p, 7] * x + solids[p, 8] * y, solids[p, 7] * y - solids[p, 8] * x
 
 
 @njit(cache=True)
 def find_interval(solids, p, ox, oy, oz, dx, dy, dz):
-    """Enter and exit parameter of a ray in a solid (enter > exit: missed), and the axis of either
-    face."""
+    """Enter and exit parameter of a ray in a solid, and the axis of the face at each.
+
+    A ray misses the solid if enter > exit. The ray is given by origin o and direction d in the world.
+    """
     kind = solids[p, 0]
     hx = solids[p, 4]
     hy = solids[p, 5]
@@ -57,6 +61,7 @@ def find_interval(solids, p, ox, oy, oz, dx, dy, dz):
     axis_in = 2
     axis_out = 2
     if kind in (ELLIPSOID, CYLINDER):
+        # scaled to a unit sphere or a unit circle
         x = x / hx
         y = y / hy
         dx = dx / hx
@@ -93,7 +98,10 @@ def find_interval(solids, p, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True)
 def find_first_hit(solids, listed, count, ox, oy, oz, dx, dy, dz):
-    """Ray parameter, solid and axis of the nearest face; the room is hit from inside."""
+    """Ray parameter, solid and axis of the nearest face, among the first ``count`` listed solids.
+
+    The room is hit from inside, at the exit of its interval.
+    """
     nearest = 1e18
     hit = 0
     axis = 0
@@ -114,8 +122,11 @@ def find_first_hit(solids, listed, count, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True)
 def describe_face(solids, p, axis, x, y, z, dx, dy):
-    """Normal in the world (against the ray), u and v on the face, and which of the axis' two faces
-    it is."""
+    """Normal in the world (against the ray), u and v in metres on the face, and 0 or 1 for the two
+    faces across an axis.
+
+    x, y, z: point on the face; dx, dy: direction of the ray.
+    """
     lx, ly = turn_to_local(solids, p, x - solids[p, 1], y - solids[p, 2])
     lz = z - solids[p, 3]
     c = solids[p, 7]

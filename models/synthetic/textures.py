@@ -3,7 +3,8 @@ numba kernels.
 
 A material is a row of ``materials`` (M, 18): pattern, cell width and height, row offset, joint
 width, grain frequency along u and v, grain strength, tint of single cells, three linear RGB colours
-(two that cells mix, one of the joints). Lengths are metres on the surface.
+(cells mix the first two, the third is that of joints). Lengths are metres on the surface. In the
+kernels m is the row of a material, u and v the place on the surface, w the width of the sample.
 """
 
 import math
@@ -12,18 +13,18 @@ import numpy as np
 from jaxtyping import Float
 from numba import njit, prange
 
-PLAIN, GRID, DOTS, TRIANGLES, STONES, POSTER = range(6)
+PATTERNS = "plain", "grid", "dots", "triangles", "stones", "poster"
+PLAIN, GRID, DOTS, TRIANGLES, STONES, POSTER = range(len(PATTERNS))
 
 
 def shade(
     materials: Float[np.ndarray, "M 18"], surface: Float[np.ndarray, "H W S 8"], gamma: float = 2.2
 ) -> Float[np.ndarray, "H W 3"]:
-    """Pixels from 0 to 255 (not rounded): the mean over S samples of texture times light, gamma
-    encoded.
+    """Pixels from 0 to 255, not rounded: texture times light, averaged over S samples, gamma encoded.
 
     Args:
-        surface: per sample material, seed, u and v on the surface, width of the sample there, light
-            (RGB).
+        surface: of each sample material, seed, u and v on the surface, width of the sample there,
+            light (RGB); see ``rays.trace``.
     """
     rgb = np.empty((*surface.shape[:2], 3), np.float32)
     _shade(materials, surface, 1 / gamma, rgb)
@@ -40,7 +41,7 @@ def _shade(materials, surface, power, rgb):
             b = 0.0
             for k in range(samples):
                 s = surface[row, column, k]
-                red, green, blue = _texture(
+                red, green, blue = _draw_texture(
                     materials, int(s[0]), float(s[2]), float(s[3]), float(s[4]), int(s[1])
                 )
                 r = r + red * s[5]
@@ -52,8 +53,8 @@ def _shade(materials, surface, power, rgb):
 
 
 @njit(cache=True)
-def _hash(i, j, seed):
-    """A number in [0, 1) for a lattice cell."""
+def _hash_cell(i, j, seed):
+    """Pseudo-random number in [0, 1) of a lattice cell."""
     h = (int(i) * 374761393 + int(j) * 668265263 + int(seed) * 144664909) & 0xFFFFFFFF
     h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
     h = ((h ^ (h >> 15)) * 1103515245) & 0xFFFFFFFF
@@ -66,26 +67,26 @@ def _clip(x):
 
 
 @njit(cache=True)
-def _noise(u, v, seed):
-    """Value noise in [0, 1], one value a unit cell, smooth between."""
+def _interpolate_noise(u, v, seed):
+    """Value noise in [0, 1]: a random value at each lattice point, smooth between."""
     i, j = math.floor(u), math.floor(v)
     a, b = u - i, v - j
     a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
-    low = _hash(i, j, seed) * (1 - a) + _hash(i + 1, j, seed) * a
-    high = _hash(i, j + 1, seed) * (1 - a) + _hash(i + 1, j + 1, seed) * a
+    low = _hash_cell(i, j, seed) * (1 - a) + _hash_cell(i + 1, j, seed) * a
+    high = _hash_cell(i, j + 1, seed) * (1 - a) + _hash_cell(i + 1, j + 1, seed) * a
     return low * (1 - b) + high * b
 
 
 @njit(cache=True)
-def _grain(u, v, w, fu, fv, seed):
-    """Three octaves of noise around 0; an octave fades out before a sample would alias it."""
+def _add_octaves(u, v, w, fu, fv, seed):
+    """Three octaves of noise around 0; an octave fades out before samples alias it."""
     total = 0.0
     weight = 1.0
     for octave in range(3):
         fade = _clip(2 - 4 * w * max(fu, fv))
         if fade <= 0:
             break
-        total += fade * weight * (_noise(u * fu, v * fv, seed + octave) - 0.5)
+        total += fade * weight * (_interpolate_noise(u * fu, v * fv, seed + octave) - 0.5)
         weight = weight * 0.7
         fu = fu * 2.3
         fv = fv * 2.3
@@ -93,49 +94,50 @@ def _grain(u, v, w, fu, fv, seed):
 
 
 @njit(cache=True)
-def _line(distance, half, w):
-    """Share of a sample of width w, at a distance from a line's middle, that the line covers."""
+def _cover_line(distance, half, w):
+    """Share of a sample of width w that a line covers; distance: from the middle of the line."""
     return max(min(distance + w / 2, half) - max(distance - w / 2, -half), 0.0) / w
 
 
 @njit(cache=True)
-def _grid(materials, m, u, v, w, seed):
-    """Bricks, tiles, planks, books: joint coverage and the cell's two indices."""
+def _draw_grid(materials, m, u, v, w, seed):
+    """Bricks, tiles, planks, books: coverage of the joint and the cell's two indices."""
     width = materials[m, 1]
     height = materials[m, 2]
     joint = materials[m, 4]
     v += height / 2
     j = math.floor(v / height)
-    u += width * materials[m, 3] * (_hash(j, 7, seed) if materials[m, 3] > 0.6 else j % 2)
+    u += width * materials[m, 3] * (_hash_cell(j, 7, seed) if materials[m, 3] > 0.6 else j % 2)
     i = math.floor(u / width)
     du = min(u - i * width, (i + 1) * width - u)
     dv = min(v - j * height, (j + 1) * height - v)
-    covered = 1 - (1 - _line(du, joint, w)) * (1 - _line(dv, joint, w))
+    covered = 1 - (1 - _cover_line(du, joint, w)) * (1 - _cover_line(dv, joint, w))
     return covered, i, j
 
 
 @njit(cache=True)
-def _dots(materials, m, u, v, w, seed):
+def _draw_dots(materials, m, u, v, w, seed):
+    """A disc of random radius in each cell."""
     size = materials[m, 1]
     i, j = math.floor(u / size), math.floor(v / size)
-    radius = size * (0.2 + 0.22 * _hash(i, j, seed + 3))
+    radius = size * (0.2 + 0.22 * _hash_cell(i, j, seed + 3))
     distance = math.hypot(u - (i + 0.5) * size, v - (j + 0.5) * size)
     return _clip((radius - distance) / w + 0.5), i, j
 
 
 @njit(cache=True)
-def _triangles(materials, m, u, v, w, seed):
-    """Each cell cut along one of its diagonals."""
+def _draw_triangles(materials, m, u, v, w, seed):
+    """Each cell is cut along one of its diagonals."""
     size = materials[m, 1]
     i, j = math.floor(u / size), math.floor(v / size)
     a, b = u / size - i, v / size - j
-    across = a - b if _hash(i, j, seed + 5) < 0.5 else a + b - 1
+    across = a - b if _hash_cell(i, j, seed + 5) < 0.5 else a + b - 1
     return _clip(across * size / (1.4 * w) + 0.5), i, j
 
 
 @njit(cache=True)
-def _stones(materials, m, u, v, w, seed):
-    """Cells around jittered centres; the joint runs where two centres are equally near."""
+def _draw_stones(materials, m, u, v, w, seed):
+    """Voronoi cells around jittered centres, with joints between them."""
     size = materials[m, 1]
     i0 = math.floor(u / size)
     j0 = math.floor(v / size)
@@ -145,79 +147,84 @@ def _stones(materials, m, u, v, w, seed):
     j1 = j0
     for j in range(j0 - 1, j0 + 2):
         for i in range(i0 - 1, i0 + 2):
-            du = i + 0.15 + 0.7 * _hash(i, j, seed) - u / size
-            dv = j + 0.15 + 0.7 * _hash(i, j, seed + 1) - v / size
+            du = i + 0.15 + 0.7 * _hash_cell(i, j, seed) - u / size
+            dv = j + 0.15 + 0.7 * _hash_cell(i, j, seed + 1) - v / size
             distance = math.hypot(du, dv)
             if distance < first:
                 first, second, i1, j1 = distance, first, i, j
             elif distance < second:
                 second = distance
-    return _line((second - first) * size / 2, materials[m, 4], w), i1, j1
+    return _cover_line((second - first) * size / 2, materials[m, 4], w), i1, j1
 
 
 @njit(cache=True)
-def _pattern(materials, m, u, v, w, seed):
-    """Coverage of the joint colour and the indices of the cell."""
+def _draw_pattern(materials, m, u, v, w, seed):
+    """Coverage of the third colour and the indices of the cell."""
     kind = materials[m, 0]
     if kind == GRID:
-        return _grid(materials, m, u, v, w, seed)
+        return _draw_grid(materials, m, u, v, w, seed)
     if kind == DOTS:
-        return _dots(materials, m, u, v, w, seed)
+        return _draw_dots(materials, m, u, v, w, seed)
     if kind == TRIANGLES:
-        return _triangles(materials, m, u, v, w, seed)
+        return _draw_triangles(materials, m, u, v, w, seed)
     if kind == STONES:
-        return _stones(materials, m, u, v, w, seed)
+        return _draw_stones(materials, m, u, v, w, seed)
     return 0.0, 0, 0
 
 
 @njit(cache=True)
-def _poster(materials, m, u, v, w, seed, c):
-    """One colour channel of a print: overlapping discs, blocks and rings over two-tone paper, lines
-    of type below."""
+def _draw_poster(materials, m, u, v, w, seed, c):
+    """Colour channel c of a print: discs, blocks and rings over two-tone paper, lines of type below."""
     half_u = materials[m, 1]
     half_v = materials[m, 2]
-    paper = _clip((u * 0.4 + v - half_v * (_hash(1, 1, seed) - 0.4)) / w + 0.5)
+    paper = _clip((u * 0.4 + v - half_v * (_hash_cell(1, 1, seed) - 0.4)) / w + 0.5)
     colour = materials[m, 9 + c] * paper + materials[m, 12 + c] * (1 - paper)
+    # nine shapes: below 0.2 a ring, below 0.5 a disc, else a block
     for k in range(9):
-        du = u - half_u * (1.6 * _hash(k, 2, seed) - 0.8)
-        dv = v - half_v * (1.2 * _hash(k, 3, seed) - 0.4)
-        radius = min(half_u, half_v) * (0.12 + 0.4 * _hash(k, 4, seed))
-        shape = _hash(k, 5, seed)
+        du = u - half_u * (1.6 * _hash_cell(k, 2, seed) - 0.8)
+        dv = v - half_v * (1.2 * _hash_cell(k, 3, seed) - 0.4)
+        radius = min(half_u, half_v) * (0.12 + 0.4 * _hash_cell(k, 4, seed))
+        shape = _hash_cell(k, 5, seed)
         distance = (
             math.hypot(du, dv) if shape < 0.5 else max(abs(du + 0.5 * dv), abs(dv - 0.5 * du)) / 1.1
         )
         covered = _clip((radius - distance) / w + 0.5)
         if shape < 0.2:
-            covered = _line(distance - radius, radius * 0.18, w)
-        ink = 0.04 + 0.45 * _hash(k, 6 + c, seed) ** 2 + 0.2 * _hash(k, 9, seed)
+            covered = _cover_line(distance - radius, radius * 0.18, w)
+        ink = 0.04 + 0.45 * _hash_cell(k, 6 + c, seed) ** 2 + 0.2 * _hash_cell(k, 9, seed)
         colour += covered * (ink - colour)
+    # three lines of type, with gaps between words
     row = math.floor((v + half_v) / (half_v * 0.09))
-    if 1 < row < 7 and _hash(math.floor(u / (half_u * 0.05)), row, seed) < 0.62 and row % 2 == 0:
-        typed = _line((v + half_v) - (row + 0.5) * half_v * 0.09, half_v * 0.035, w)
+    if (
+        1 < row < 7
+        and _hash_cell(math.floor(u / (half_u * 0.05)), row, seed) < 0.62
+        and row % 2 == 0
+    ):
+        typed = _cover_line((v + half_v) - (row + 0.5) * half_v * 0.09, half_v * 0.035, w)
         colour += typed * _clip((half_u * 0.8 - abs(u)) / w) * (materials[m, 15 + c] - colour)
     return colour
 
 
 @njit(cache=True)
-def _texture(materials, m, u, v, w, seed):
-    """Linear RGB of a material."""
-    grain = 1 + materials[m, 7] * _grain(u, v, w, materials[m, 5], materials[m, 6], seed + 11)
+def _draw_texture(materials, m, u, v, w, seed):
+    """Linear RGB of a material at one sample."""
+    grain = 1 + materials[m, 7] * _add_octaves(u, v, w, materials[m, 5], materials[m, 6], seed + 11)
     if materials[m, 0] == POSTER:
-        r = _poster(materials, m, u, v, w, seed, 0)
-        g = _poster(materials, m, u, v, w, seed, 1)
-        b = _poster(materials, m, u, v, w, seed, 2)
+        r = _draw_poster(materials, m, u, v, w, seed, 0)
+        g = _draw_poster(materials, m, u, v, w, seed, 1)
+        b = _draw_poster(materials, m, u, v, w, seed, 2)
         return r * grain, g * grain, b * grain
-    joint, i, j = _pattern(materials, m, u, v, w, seed)
-    # a cell smaller than a sample takes the mean of all cells
+    joint, i, j = _draw_pattern(materials, m, u, v, w, seed)
+    # cells smaller than a sample take the mean colour of all cells
     fade = _clip(2 - 2.5 * w / min(materials[m, 1], materials[m, 2]))
-    mix = 0.5 + fade * (_hash(i, j, seed + 17) - 0.5)
+    mix = 0.5 + fade * (_hash_cell(i, j, seed + 17) - 0.5)
     tint = materials[m, 8] * fade
     r = materials[m, 9] * (1 - mix) + materials[m, 12] * mix
     g = materials[m, 10] * (1 - mix) + materials[m, 13] * mix
     b = materials[m, 11] * (1 - mix) + materials[m, 14] * mix
-    r *= 1 + tint * (2 * _hash(i, j, seed + 18) - 1)
-    g *= 1 + tint * (2 * _hash(i, j, seed + 19) - 1)
-    b *= 1 + tint * (2 * _hash(i, j, seed + 20) - 1)
+    r *= 1 + tint * (2 * _hash_cell(i, j, seed + 18) - 1)
+    g *= 1 + tint * (2 * _hash_cell(i, j, seed + 19) - 1)
+    b *= 1 + tint * (2 * _hash_cell(i, j, seed + 20) - 1)
     r += joint * (materials[m, 15] - r)
     g += joint * (materials[m, 16] - g)
     b += joint * (materials[m, 17] - b)
