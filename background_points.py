@@ -266,7 +266,7 @@ def open_depth(
 
     forget_depth(options, output_dir)
     if options.depth is not None:
-        stages.run("depth", made_from, stage_outputs("depth"), make)
+        stages.make("depth", stage_outputs("depth"), make)
         options = replace(options, depth=None)  # they are there now
     return depth_maps(options, video, output_dir, device, lambda done: None)
 
