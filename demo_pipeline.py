@@ -16,7 +16,7 @@ import torch
 
 from models.clip import save_transforms
 from models.export import export_and_score, footage_of, parse_formats
-from models.paths import CameraPath, Clip, PathScript, from_file, parse_path
+from models.paths import CameraPath, Clip, PathScript, parse_path, read_path
 from models.render import Scene, load_scene, save_scene
 from models.report import (
     Report,
@@ -123,7 +123,7 @@ def run(settings: Settings) -> None:
     """All stages, each used again where it was finished before."""
     output_dir = check_output_dir(settings.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    path = None if settings.camera_path is None else from_file(settings.camera_path)
+    path = None if settings.camera_path is None else read_path(settings.camera_path)
     progress = ProgressBars()
     script = parse_path(settings.trajectory)
     memory = settings.max_memory

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from models.cameras import Cameras
-from models.paths.path_script import JOINT, parse_path
+from models.paths.path_script import JOINT_FRAMES
+from models.paths.path_text import parse_path
 from models.paths.trajectories import Clip
 from models.run.errors import InputError
 
@@ -35,7 +36,7 @@ def test_the_camera_never_jumps_where_parts_meet():
         "stabilized; spiral radius=0.2; orbit; zoom; dolly; bullet_time 30; stabilized"
     ).build(clip())
     steps = cameras.centers.diff(dim=0).norm(dim=1)
-    assert steps.max() < 2.2 / JOINT * 2
+    assert steps.max() < 2.2 / JOINT_FRAMES * 2
 
 
 def test_bullet_time_stops_the_clip_there_and_goes_on_from_there():

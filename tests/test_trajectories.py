@@ -7,9 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, middle_frame
 from models.clip.transforms import save_transforms
-from models.paths.path_script import parse_path
-from models.paths.stabilization import smooth_path
-from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, from_file
+from models.paths.path_text import parse_path
+from models.paths.stabilization import stabilize_cameras
+from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, read_path
 
 DEPTH = 4.0
 LOOPS = ["spiral", "orbit", "dolly", "zoom"]
@@ -179,7 +179,7 @@ def test_a_camera_that_stands_still_has_all_paths():
 def test_a_path_from_a_file_is_the_one_written(tmp_path):
     cameras, times = path("spiral frames=8", walk())
     save_transforms(tmp_path / "path.json", cameras, times)
-    again, same_times = from_file(tmp_path / "path.json")
+    again, same_times = read_path(tmp_path / "path.json")
     torch.testing.assert_close(again.world_from_cam, cameras.world_from_cam)
     assert same_times == pytest.approx(times)
 
@@ -203,7 +203,7 @@ def smooth_path_dense(cameras: Cameras, sigma: float) -> np.ndarray:
 @pytest.mark.parametrize("sigma", [0.5, 12.0])
 def test_the_banded_smoother_equals_the_dense_one(num, sigma):
     shaky = walk(num, shake=0.03)
-    smooth = smooth_path(shaky, sigma)
+    smooth = stabilize_cameras(shaky, sigma)
     expected = smooth_path_dense(shaky, sigma)
     np.testing.assert_allclose(smooth.world_from_cam.numpy(), expected, atol=1e-9)
     torch.testing.assert_close(smooth.K, shaky.K, atol=1e-6, rtol=0)
@@ -212,7 +212,7 @@ def test_the_banded_smoother_equals_the_dense_one(num, sigma):
 def test_ten_thousand_frames_are_smoothed_in_little_memory():
     shaky = walk(10_000, shake=0.03)
     tracemalloc.start()
-    steady = smooth_path(shaky, 12.0)
+    steady = stabilize_cameras(shaky, 12.0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
@@ -222,4 +222,4 @@ def test_ten_thousand_frames_are_smoothed_in_little_memory():
 
 
 def test_any_reach_of_the_smoothing_gives_a_finite_path():
-    assert torch.isfinite(smooth_path(walk(50, shake=0.03), 1e8).world_from_cam).all()
+    assert torch.isfinite(stabilize_cameras(walk(50, shake=0.03), 1e8).world_from_cam).all()

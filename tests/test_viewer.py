@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
-from models.paths.key_frames import KeyFrame, pose_matrix, smooth_path
+from models.paths.key_frames import KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render.scene import load_scene
 from models.report.videos import picture_function
 from models.report.viewer import check_address
@@ -48,7 +48,7 @@ def random_keys(count: int) -> list[KeyFrame]:
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_a_path_passes_through_its_key_frames_and_moves_evenly_between(count: int):
     keys = random_keys(count)
-    views, times = smooth_path(keys, 10, 64, 48)
+    views, times = interpolate_keys(keys, 10, 64, 48)
     assert len(views) == len(times) == 10 * (count - 1) + 1
     for key, pose, at, K in zip(
         keys, views.world_from_cam[::10], times[::10], views.K[::10], strict=True
@@ -63,11 +63,11 @@ def test_a_path_passes_through_its_key_frames_and_moves_evenly_between(count: in
 
 def test_one_key_frame_makes_no_path():
     with pytest.raises(InputError, match="at least 2 key frames"):
-        smooth_path(random_keys(1), 10, 64, 48)
+        interpolate_keys(random_keys(1), 10, 64, 48)
 
 
 def test_a_path_survives_its_file(tmp_path: Path):
-    views, times = smooth_path(random_keys(3), 4, 64, 48)
+    views, times = interpolate_keys(random_keys(3), 4, 64, 48)
     save_transforms(tmp_path / "camera_path.json", views, times)
     loaded, loaded_times, _ = load_transforms(tmp_path / "camera_path.json")
     torch.testing.assert_close(loaded.world_from_cam, views.world_from_cam)
@@ -78,7 +78,7 @@ def test_a_path_survives_its_file(tmp_path: Path):
 def test_the_pages_pose_is_ours():
     pose = random_keys(1)[0].world_from_cam
     wxyz = Rotation.from_matrix(pose[:3, :3]).as_quat(scalar_first=True)
-    np.testing.assert_allclose(pose_matrix(wxyz, pose[:3, 3]), pose, atol=1e-12)
+    np.testing.assert_allclose(pose_from_wxyz(wxyz, pose[:3, 3]), pose, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,27 @@
-"""Cameras -> cameras: trajectories for new views."""
+"""Cameras -> cameras: trajectories for new views.
 
-from models.paths.key_frames import KeyFrame, intrinsics, pose_matrix, smooth_path
-from models.paths.path_script import PathScript, parse_path
-from models.paths.trajectories import CameraPath, Clip, from_file
+Files, in reading order:
+
+- ``trajectories`` - kinds of paths: spiral, orbit, dolly, zoom, stabilized, bullet_time
+- ``stabilization`` - the clip's own path without its shake; cameras between frames
+- ``path_script`` - several trajectories joined, each with its share of the clip's time
+- ``path_text`` - the command line's text -> path script
+- ``key_frames`` - keyframes set in the viewer -> a smooth path through them
+"""
+
+from models.paths.key_frames import K_from_fov, KeyFrame, interpolate_keys, pose_from_wxyz
+from models.paths.path_script import PathScript
+from models.paths.path_text import parse_path
+from models.paths.trajectories import CameraPath, Clip, read_path
 
 __all__ = [
     "CameraPath",
     "Clip",
+    "K_from_fov",
     "KeyFrame",
     "PathScript",
-    "from_file",
-    "intrinsics",
+    "interpolate_keys",
     "parse_path",
-    "pose_matrix",
-    "smooth_path",
+    "pose_from_wxyz",
+    "read_path",
 ]

@@ -20,7 +20,7 @@ _ITERATIONS = 12
 _LARGEST_SIGMA = 1000.0
 
 
-def smooth_path(cameras: Cameras, sigma: float) -> Cameras:
+def stabilize_cameras(cameras: Cameras, sigma: float) -> Cameras:
     """Cameras of every frame with poses and intrinsics smoothed over time.
 
     Args:

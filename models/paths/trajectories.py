@@ -1,14 +1,15 @@
-"""Camera paths for new views: the cameras of a clip -> cameras.
+"""Camera paths for new views: cameras of a clip -> cameras.
 
-A new path is a function ``(clip, times, *, own settings) -> Cameras`` in ``TRAJECTORIES``, one
-camera for each of ``times`` (frames of the clip, fractional). Its settings are numbers;
-``path_script`` reads them from a text.
+A trajectory is a frozen dataclass in ``TRAJECTORIES``. Its fields are numbers, which
+``path_text`` reads from the command line; its method ``follow`` gives one camera for each of some
+times.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -16,13 +17,13 @@ from torch import Tensor
 
 from models.cameras import Cameras, look_at, middle_frame
 from models.clip import load_transforms
-from models.paths.stabilization import interpolate_cameras, smooth_path
+from models.paths.stabilization import interpolate_cameras, stabilize_cameras
 
 CameraPath = tuple[Cameras, list[float]]
-"""Cameras, and the time of the moving layers at each, in frames of the clip."""
+"""Cameras, and the time of the movers at each, in frames of the clip."""
 CLEAR_SHARE = 0.5
-"""A camera leaves its starting point by at most this share of the distance to the nearest
-surface."""
+"""Largest distance of a camera from its starting point, as a share of the distance from there to
+the nearest surface."""
 
 
 def _unbounded(center: Float[Tensor, "3"]) -> float:
@@ -31,94 +32,140 @@ def _unbounded(center: Float[Tensor, "3"]) -> float:
 
 @dataclass(frozen=True)
 class Clip:
-    """What paths start from."""
+    """Cameras and geometry that trajectories start from."""
 
     cameras: Cameras
+    """Camera of each frame of the clip."""
     depth: float
-    """Typical depth of the scene seen from the middle camera, in world units."""
+    """Typical depth of the scene in front of the middle camera, in world units."""
     clearance: Callable[[Float[Tensor, "3"]], float] = _unbounded
-    """Distance from a point to the scene's nearest surface, in world units."""
+    """Distance from a world point to the nearest surface of the scene, in world units."""
 
-    def reach(self, k: int, wanted: float) -> float:
-        """How far a camera may go from frame k's, if it wants to go so far."""
+    def limit_reach(self, k: int, wanted: float) -> float:
+        """The wanted distance from frame k's camera, or less if a surface is near; world units."""
         return min(wanted, CLEAR_SHARE * self.clearance(self.cameras.centers[k]))
 
 
-def spiral(clip: Clip, times: list[float], *, radius: float = 0.08, turns: float = 2) -> Cameras:
-    """Circles around the middle camera and looks at the point ``depth`` before it; a smooth closed
-    loop.
+class Trajectory(Protocol):
+    """A kind of camera path with its settings."""
 
-    Args:
-        radius: reach sideways, as a share of ``depth``; half of that up and down, and forward and
-            back once.
-        turns: whole circles.
-    """
-    k = middle_frame(clip.cameras)
-    angle = _loop(len(times))
-    around = torch.stack(
-        [torch.cos(turns * angle), torch.sin(turns * angle) / 2, torch.sin(angle) / 2], 1
-    )
-    largest = float(around.norm(dim=1).max())
-    return _looking(clip, k, clip.reach(k, radius * clip.depth * largest) / largest * around)
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        """One camera for each of ``times``, in frames of the clip (may be fractional)."""
+        ...
 
 
-def orbit(clip: Clip, times: list[float], *, degrees: float = 15.0) -> Cameras:
-    """Swings ``degrees`` to either side of the middle camera on a circle around the point ``depth``
-    before it."""
-    return _swing(clip, middle_frame(clip.cameras), len(times), degrees)
+@dataclass(frozen=True)
+class Spiral:
+    """Circles round the middle camera, looking at the point ``depth`` before it; a smooth closed
+    loop."""
 
-
-def dolly(clip: Clip, times: list[float], *, reach: float = 0.2) -> Cameras:
-    """Moves from the middle camera towards the scene by ``reach``, a share of ``depth``, and
+    radius: float = 0.08
+    """Reach sideways as a share of the scene's depth; half of it up and down, and once forward and
     back."""
-    k = middle_frame(clip.cameras)
-    forward = clip.reach(k, reach * clip.depth) * (1 - torch.cos(_loop(len(times)))) / 2
-    return _looking(
-        clip, k, torch.stack([torch.zeros_like(forward), torch.zeros_like(forward), forward], 1)
-    )
+    turns: float = 2
+    """Number of whole circles."""
+
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        k = middle_frame(clip.cameras)
+        angle = _loop_angles(len(times))
+        around = torch.stack(
+            [
+                torch.cos(self.turns * angle),
+                torch.sin(self.turns * angle) / 2,
+                torch.sin(angle) / 2,
+            ],
+            1,
+        )
+        largest = float(around.norm(dim=1).max())
+        reach = clip.limit_reach(k, self.radius * clip.depth * largest)
+        return _look_from(clip, k, reach / largest * around)
 
 
-def zoom(clip: Clip, times: list[float], *, factor: float = 1.5) -> Cameras:
-    """Stays at the middle camera; the focal length grows ``factor``-fold and comes back."""
-    path = _looking(
-        clip, middle_frame(clip.cameras), torch.zeros(len(times), 3, dtype=torch.float64)
-    )
-    K = path.K.clone()
-    K[:, [0, 1], [0, 1]] *= factor ** ((1 - torch.cos(_loop(len(times)))) / 2)[:, None].to(K)
-    return Cameras(K, path.world_from_cam, path.width, path.height)
+@dataclass(frozen=True)
+class Orbit:
+    """Swings on a circle around the point ``depth`` before the middle camera."""
+
+    degrees: float = 15.0
+    """Largest angle to either side."""
+
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        return _swing(clip, middle_frame(clip.cameras), len(times), self.degrees)
 
 
-def stabilized(clip: Clip, times: list[float], *, sigma: float = 12.0) -> Cameras:
-    """The clip's own path without its shake, smoothed over about ``sigma`` frames to either
-    side."""
-    return interpolate_cameras(smooth_path(clip.cameras, sigma), times)
+@dataclass(frozen=True)
+class Dolly:
+    """Moves from the middle camera towards the scene and back."""
+
+    reach: float = 0.2
+    """Distance as a share of the scene's depth."""
+
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        k = middle_frame(clip.cameras)
+        reach = clip.limit_reach(k, self.reach * clip.depth)
+        forward = reach * (1 - torch.cos(_loop_angles(len(times)))) / 2
+        still = torch.zeros_like(forward)
+        return _look_from(clip, k, torch.stack([still, still, forward], 1))
 
 
-def bullet_time(clip: Clip, times: list[float], *, degrees: float = 15.0) -> Cameras:
-    """Swings to either side of the stabilized camera of the first of ``times``, where the movers
-    stand still."""
-    start = stabilized(clip, times[:1])
-    k = round(times[0])
-    poses = clip.cameras.world_from_cam.clone()
-    K = clip.cameras.K.clone()
-    poses[k] = start.world_from_cam[0]
-    K[k] = start.K[0]
-    moved = Clip(Cameras(K, poses, start.width, start.height), clip.depth, clip.clearance)
-    return _swing(moved, k, len(times), degrees)
+@dataclass(frozen=True)
+class Zoom:
+    """Stays at the middle camera while the focal length grows and shrinks again."""
+
+    factor: float = 1.5
+    """Largest focal length, relative to the clip's."""
+
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        still = torch.zeros(len(times), 3, dtype=torch.float64)
+        path = _look_from(clip, middle_frame(clip.cameras), still)
+        share = (1 - torch.cos(_loop_angles(len(times)))) / 2
+        K = path.K.clone()
+        K[:, [0, 1], [0, 1]] *= self.factor ** share[:, None].to(K)
+        return Cameras(K, path.world_from_cam, path.width, path.height)
 
 
-TRAJECTORIES: dict[str, Callable[..., Cameras]] = {
-    "spiral": spiral,
-    "orbit": orbit,
-    "dolly": dolly,
-    "zoom": zoom,
-    "stabilized": stabilized,
-    "bullet_time": bullet_time,
+@dataclass(frozen=True)
+class Stabilized:
+    """The clip's own path without its shake."""
+
+    sigma: float = 12.0
+    """Reach of the smoothing to either side, in frames."""
+
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        return interpolate_cameras(stabilize_cameras(clip.cameras, self.sigma), times)
+
+
+@dataclass(frozen=True)
+class BulletTime:
+    """Swings to either side of the stabilised camera of the first time, while the movers stand
+    still."""
+
+    degrees: float = 15.0
+    """Largest angle to either side."""
+
+    def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        start = Stabilized().follow(clip, times[:1])
+        k = round(times[0])
+        poses = clip.cameras.world_from_cam.clone()
+        K = clip.cameras.K.clone()
+        poses[k] = start.world_from_cam[0]
+        K[k] = start.K[0]
+        moved = Clip(Cameras(K, poses, start.width, start.height), clip.depth, clip.clearance)
+        return _swing(moved, k, len(times), self.degrees)
+
+
+TRAJECTORIES: dict[str, type[Trajectory]] = {
+    "spiral": Spiral,
+    "orbit": Orbit,
+    "dolly": Dolly,
+    "zoom": Zoom,
+    "stabilized": Stabilized,
+    "bullet_time": BulletTime,
 }
+"""Kinds of camera paths by the name that the command line takes."""
 
 
-def from_file(path: str | Path) -> CameraPath:
-    """A path from a transforms.json, with the times that it gives.
+def read_path(path: str | Path) -> CameraPath:
+    """Reads cameras and times from a transforms.json.
 
     Raises:
         InputError: the file cannot be used.
@@ -127,31 +174,26 @@ def from_file(path: str | Path) -> CameraPath:
     return cameras, times
 
 
-def _loop(num_frames: int) -> Float[Tensor, "F"]:
+def _loop_angles(num_frames: int) -> Float[Tensor, "F"]:
     """Angles once around; the last lies one step before the first, so that a video loops without a
     pause."""
     return 2 * math.pi * torch.arange(num_frames, dtype=torch.float64) / num_frames
 
 
 def _swing(clip: Clip, k: int, num_frames: int, degrees: float) -> Cameras:
-    """From frame k's camera to either side and back on a circle around the point ``depth`` before
+    """From frame k's camera to either side and back, on a circle around the point ``depth`` before
     it."""
     half = math.radians(min(abs(degrees), 180.0)) / 2
-    chord = clip.reach(k, 2 * clip.depth * math.sin(half))
-    angle = math.copysign(2 * math.asin(chord / (2 * clip.depth)), degrees) * torch.sin(
-        _loop(num_frames)
-    )
-    return _looking(
-        clip,
-        k,
-        clip.depth
-        * torch.stack([torch.sin(angle), torch.zeros_like(angle), 1 - torch.cos(angle)], 1),
-    )
+    chord = clip.limit_reach(k, 2 * clip.depth * math.sin(half))
+    widest = math.copysign(2 * math.asin(chord / (2 * clip.depth)), degrees)
+    angle = widest * torch.sin(_loop_angles(num_frames))
+    offsets = torch.stack([torch.sin(angle), torch.zeros_like(angle), 1 - torch.cos(angle)], 1)
+    return _look_from(clip, k, clip.depth * offsets)
 
 
-def _looking(clip: Clip, k: int, offsets: Float[Tensor, "F 3"]) -> Cameras:
-    """Cameras shifted by ``offsets`` in frame k's camera axes, all looking at the point ``depth``
-    before it."""
+def _look_from(clip: Clip, k: int, offsets: Float[Tensor, "F 3"]) -> Cameras:
+    """Cameras at ``offsets`` in frame k's camera axes, all looking at the point ``depth`` before
+    frame k's camera."""
     cameras = clip.cameras
     pose = cameras.world_from_cam[k].double()
     rotation = pose[:3, :3]

@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, middle_frame
 from models.clip import VideoWriter, save_transforms
-from models.paths import KeyFrame, intrinsics, pose_matrix, smooth_path
+from models.paths import K_from_fov, KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render import Scene
 from models.report.videos import picture_function
 from models.report.viewer_panel import Panel
@@ -229,10 +229,10 @@ class Viewer:
         watcher.stale = False
         watcher.sharp = still
         camera = watcher.client.camera
-        pose = pose_matrix(camera.wxyz, camera.position)
+        pose = pose_from_wxyz(camera.wxyz, camera.position)
         width, height = self._size(camera, still)
         view = Cameras(
-            intrinsics(camera.fov, width, height)[None], torch.from_numpy(pose)[None], width, height
+            K_from_fov(camera.fov, width, height)[None], torch.from_numpy(pose)[None], width, height
         )
         start = time.perf_counter()
         rgb = self._picture(view, float(self.panel.time.value))
@@ -280,7 +280,7 @@ class Viewer:
             self.panel.tell(f"**{error}**")
 
     def _add_key(self, client: viser.ClientHandle) -> None:
-        pose = pose_matrix(client.camera.wxyz, client.camera.position)
+        pose = pose_from_wxyz(client.camera.wxyz, client.camera.position)
         self._keys.append(KeyFrame(pose, client.camera.fov, float(self.panel.time.value)))
         self._frustum(f"/keys/{len(self._keys):03d}", pose, client.camera.fov, (255, 140, 60))
         self.panel.key_frames(len(self._keys))
@@ -297,7 +297,7 @@ class Viewer:
 
     def _save_path(self) -> tuple[Path, Cameras, list[float]]:
         steps = max(1, round(self.panel.seconds.value * self.fps))
-        views, times = smooth_path(self._keys, steps, self.cameras.width, self.cameras.height)
+        views, times = interpolate_keys(self._keys, steps, self.cameras.width, self.cameras.height)
         path = self.output_dir / "camera_path.json"
         try:
             save_transforms(path, views, times)
