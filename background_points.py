@@ -247,8 +247,8 @@ def known_cameras(settings: Settings, video: Video, imported: Imported | None) -
     """The cameras given, or else those of imported tracks that they fit; None where they must be
     solved."""
     if settings.cameras_path is not None:
-        return cameras_of_clip(settings.cameras_path, video, print)
-    return None if imported is None else fitting_cameras(imported, print)
+        return cameras_of_clip(settings.cameras_path, video, ProgressBars())
+    return None if imported is None else fitting_cameras(imported, ProgressBars())
 
 
 def open_depth(
@@ -325,10 +325,7 @@ def load_masks(settings: Settings, video: Video) -> np.ndarray | None:
     """The masks given, at the frames' size."""
     if settings.mask_path is None:
         return None
-    return read_masks(
-        settings.mask_path, len(video), video.width, video.height,
-        video.frame_indices, video.original_size, video.original_frames,
-    )  # fmt: skip
+    return read_masks(settings.mask_path, video.clip_frames)
 
 
 def track(

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from background_points import clip_name, describe, load_masks, steps, taken_tracker
-from models.clip import Video, read_video, write_image, write_video
+from models.clip import ClipFrames, Video, read_masks, read_video, write_image, write_video
 from models.depth import (
     DEPTH_FOLDER,
     DepthOptions,
@@ -209,9 +209,7 @@ def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.
         raise InputError(
             f"{folder}: there are no masks beside {background_path}; run background_points.py again"
         )
-    from models.clip import read_masks
-
-    return read_masks(folder, len(video), video.width, video.height, np.arange(len(video)))
+    return read_masks(folder, ClipFrames.in_order(len(video), (video.width, video.height)))
 
 
 def track(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from models.clip.frames_of import ClipFrames
 from models.depth.maps import FAR_SHELL, AlignedDepth, DepthMaps, align_depth, read_depth
 from models.depth.movers import mover_depth
 from models.depth.points import align_to_scene, fill_gaps, settle_points
@@ -22,6 +23,7 @@ from models.sfm.triangulation import Points, triangulate
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
+TAKEN = ClipFrames.in_order(FRAMES, (WIDTH, HEIGHT))
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def write(folder: Path, values: np.ndarray) -> Path:
 
 def align(folder: Path, values: np.ndarray, xyz: np.ndarray | None = None) -> AlignedDepth:
     _, visible, points = static()
-    maps = read_depth(write(folder, values), WIDTH, HEIGHT, np.arange(FRAMES))
+    maps = read_depth(write(folder, values), TAKEN)
     return align_depth(maps, room().cameras, points if xyz is None else xyz, visible)
 
 
@@ -126,9 +128,7 @@ def test_a_frame_with_hardly_a_point_takes_its_neighbours_scale(tmp_path):
     few = visible.copy()
     few[3, np.flatnonzero(visible[3])[5:]] = False
     scales = np.arange(1, FRAMES + 1)[:, None, None]
-    maps = read_depth(
-        write(tmp_path, 1 / (scales * room().depth)), WIDTH, HEIGHT, np.arange(FRAMES)
-    )
+    maps = read_depth(write(tmp_path, 1 / (scales * room().depth)), TAKEN)
     depth = align_depth(maps, room().cameras, xyz, few)
     assert depth.scale[3] == pytest.approx((depth.scale[2] + depth.scale[4]) / 2)
     with pytest.raises(InputError, match=r"no frame has 12 tracked points on known depth"):
@@ -148,7 +148,9 @@ def test_maps_are_read_for_the_frames_taken_or_for_the_clip(tmp_path, suffix, co
         image = np.full((30, 40), 100 + t, np.uint16)
         path = tmp_path / f"frame{t}{suffix}"  # natural order: frame10 after frame9
         np.save(path, image) if suffix == ".npy" else cv2.imwrite(str(path), image)
-    maps = read_depth(tmp_path, 80, 60, np.arange(0, 2 * FRAMES, 2), 2 * FRAMES)
+    maps = read_depth(
+        tmp_path, ClipFrames(np.arange(0, 2 * FRAMES, 2), (80, 60), original_count=2 * FRAMES)
+    )
     step = count // FRAMES
     assert [float(maps[t][0, 0]) for t in range(FRAMES)] == [100 + step * t for t in range(FRAMES)]
 
@@ -156,7 +158,7 @@ def test_maps_are_read_for_the_frames_taken_or_for_the_clip(tmp_path, suffix, co
 def test_depth_that_cannot_be_used_is_refused_in_one_sentence(tmp_path):
     def refused(folder: Path, says: str) -> None:
         with pytest.raises(InputError, match=says):
-            read_depth(folder, 80, 60, np.arange(2), 2)
+            read_depth(folder, ClipFrames(np.arange(2), (80, 60), original_count=2))
 
     refused(tmp_path / "missing", "there is no such folder")
     refused(write(tmp_path / "three", np.ones((3, 30, 40))), "holds 3 depth maps .* expected 2")
@@ -199,7 +201,7 @@ def test_points_of_little_parallax_come_nearer_to_the_truth(tmp_path):
     xy, scene = short_tracks()
     unsure = scene.points.uncertainty > 0.1
     assert unsure.sum() > 100
-    maps = read_depth(write(tmp_path, 2 * warped() + 0.3), WIDTH, HEIGHT, np.arange(FRAMES))
+    maps = read_depth(write(tmp_path, 2 * warped() + 0.3), TAKEN)
     settled = settle_points(xy, scene, align_to_scene(maps, scene))
     before, after = depth_error(scene.points, unsure), depth_error(settled.points, unsure)
     assert np.quantile(after, 0.9) < 0.9 * np.quantile(before, 0.9)
@@ -212,7 +214,7 @@ def test_points_of_little_parallax_come_nearer_to_the_truth(tmp_path):
 
 def test_gaps_are_filled_on_the_surface_and_nothing_else_is(tmp_path):
     xy, scene = short_tracks()
-    maps = read_depth(write(tmp_path, warped()), WIDTH, HEIGHT, np.arange(FRAMES))
+    maps = read_depth(write(tmp_path, warped()), TAKEN)
     depth, free = align_to_scene(maps, scene), ~room().masks
     full, _ = fill_gaps(xy, scene, depth, free, 4)
     assert full.shape[1] - xy.shape[1] < 5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.clip.frames_of import ClipFrames
 from models.depth.maps import read_depth
 from models.depth.turning import FARTHEST, raise_relief
 from models.run.errors import InputError
@@ -16,6 +17,7 @@ from models.sfm.triangulation import triangulate
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
+TAKEN = ClipFrames.in_order(FRAMES, (WIDTH, HEIGHT))
 
 
 @functools.cache
@@ -45,7 +47,7 @@ def test_points_get_their_distance_up_to_one_scale(tmp_path, motion, inverse):
     drift, middle = np.linspace(0.7, 1.4, FRAMES)[:, None, None], FRAMES // 2
     moved = np.where(np.arange(FRAMES) == middle, 0, 0.05 * np.arange(FRAMES))[:, None, None]
     values = drift / room(motion).depth + moved if inverse else drift * room(motion).depth
-    maps = read_depth(write(tmp_path, values), WIDTH, HEIGHT, np.arange(FRAMES), inverse=inverse)
+    maps = read_depth(write(tmp_path, values), TAKEN, inverse)
     before = flat_scene(motion)
     scene = raise_relief(room(motion).track_xy, before, maps)
     center = room(motion).cameras.centers[0].numpy()
@@ -65,7 +67,7 @@ def test_points_get_their_distance_up_to_one_scale(tmp_path, motion, inverse):
 
 def test_nothing_lies_beyond_the_far_shell(tmp_path):
     values = np.where(np.arange(WIDTH) < 60, 0, 1 / room("turn").depth)
-    maps = read_depth(write(tmp_path, values), WIDTH, HEIGHT, np.arange(FRAMES), inverse=True)
+    maps = read_depth(write(tmp_path, values), TAKEN, inverse=True)
     scene = raise_relief(room("turn").track_xy, flat_scene("turn"), maps)
     distance = np.linalg.norm(scene.points.xyz - room("turn").cameras.centers[0].numpy(), axis=1)
     assert np.nanmax(distance) == pytest.approx(FARTHEST)
@@ -73,8 +75,6 @@ def test_nothing_lies_beyond_the_far_shell(tmp_path):
 
 
 def test_maps_that_know_nothing_are_refused(tmp_path):
-    maps = read_depth(
-        write(tmp_path, np.zeros((FRAMES, HEIGHT, WIDTH))), WIDTH, HEIGHT, np.arange(FRAMES)
-    )
+    maps = read_depth(write(tmp_path, np.zeros((FRAMES, HEIGHT, WIDTH))), TAKEN)
     with pytest.raises(InputError, match="fewer than 12 tracked points lie on known depth"):
         raise_relief(room("still").track_xy, flat_scene("still"), maps)

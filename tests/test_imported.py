@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 
 from models.cameras import Cameras
 from models.clip.video import Video
@@ -120,9 +121,16 @@ def test_the_frames_taken_are_picked_from_a_file_of_the_whole_clip(tmp_path):
     every_other = read_imported(path, clip(taken=FRAMES // 2))
     np.testing.assert_array_equal(every_other.visible, read_imported(path, clip()).visible[::2])
     with pytest.raises(
-        InputError, match=r"has 8 frames, but clip gives 5 or 10; .*--max_frames and --stride"
+        InputError,
+        match=r"holds 8 frames, expected 5 .* or the 10 of the clip; .*--max_frames and --stride",
     ):
         read_imported(path, clip(frames=10, taken=5))
+
+
+def test_a_file_of_the_whole_clip_is_taken_where_the_length_of_the_clip_is_not_known(tmp_path):
+    path = write_npz(tmp_path / "a.npz")
+    every_other = read_imported(path, replace(clip(taken=FRAMES // 2), original_frames=None))
+    np.testing.assert_array_equal(every_other.visible, read_imported(path, clip()).visible[::2])
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -138,12 +146,12 @@ def test_a_file_of_images_of_another_shape_is_refused(tmp_path):
 
 
 def test_cameras_that_explain_the_tracks_are_used_and_others_are_not(tmp_path):
-    told = []
+    heard = Heard()
     good = read_imported(write_npz(tmp_path / "a.npz"), clip())
-    assert fitting_cameras(good, told.append) is good.cameras
+    assert fitting_cameras(good, heard) is good.cameras
     bad = read_imported(write_pt(tmp_path / "a.pt", noise=0.5), clip())
-    assert fitting_cameras(bad, told.append) is None
-    assert "used as they are" in told[0] and "solved anew" in told[1]
+    assert fitting_cameras(bad, heard) is None
+    assert "used as they are" in heard.sentences[0] and "solved anew" in heard.sentences[1]
 
 
 def test_our_own_tracks_fill_what_imported_ones_leave(tmp_path):

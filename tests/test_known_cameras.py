@@ -8,12 +8,15 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
+from heard import Heard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cameras import Cameras
+from models.clip.frames_of import ClipFrames
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.run.errors import InputError
+from models.run.progress import SILENT, Progress
 from models.sfm.colmap import lens_shift, read_model
 from models.sfm.known_cameras import read_cameras
 
@@ -59,9 +62,15 @@ def radial(k: float, camera_id: int = 1, width: int = WIDTH) -> pycolmap.Camera:
 
 
 def read(
-    path: Path, names: list[str] = NAMES, indices: list[int] | None = None, **more: object
+    path: Path,
+    names: list[str] = NAMES,
+    indices: list[int] | None = None,
+    original_frames: int | None = None,
+    progress: Progress = SILENT,
 ) -> Cameras:
-    return read_cameras(path, names, indices or list(range(len(names))), WIDTH, HEIGHT, **more)
+    indices = np.array(indices or range(len(names)))
+    taken = ClipFrames(indices, (WIDTH, HEIGHT), original_count=original_frames)
+    return read_cameras(path, names, taken, progress)
 
 
 def test_names_that_fit_in_part_are_refused_with_the_first_that_does_not(tmp_path):
@@ -74,7 +83,7 @@ def test_a_file_of_another_number_of_cameras_without_fitting_names_is_refused(tm
     path = write_json(tmp_path, [f"other_{i}.png" for i in range(9)])
     with pytest.raises(
         InputError,
-        match=r"has 9 cameras, none under a frame's name \(other_0\.png, but 00000\.png\)",
+        match=r"holds 9 cameras, none under a frame's name \(other_0\.png, but 00000\.png\)",
     ):
         read(path, original_frames=6)
 
@@ -99,7 +108,7 @@ def test_cameras_of_images_of_another_shape_are_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"images are 200x100, the frames are 100x200.*neither cropped nor turned"
     ):
-        read_cameras(path, NAMES, list(range(6)), HEIGHT, WIDTH)
+        read_cameras(path, NAMES, ClipFrames.in_order(6, (HEIGHT, WIDTH)))
 
 
 def test_images_of_unlike_sizes_are_refused(tmp_path):
@@ -127,9 +136,9 @@ def test_the_shift_of_a_radial_lens_is_what_its_formula_says(k):
 
 
 def test_small_distortion_is_said_and_large_refused(tmp_path):
-    told = []
-    read(write_colmap(tmp_path, NAMES, [radial(0.005)]), report=told.append)
-    assert len(told) == 1 and "is left out" in told[0]
+    heard = Heard()
+    read(write_colmap(tmp_path, NAMES, [radial(0.005)]), progress=heard)
+    assert len(heard.sentences) == 1 and "is left out" in heard.sentences[0]
     (tmp_path / "far").mkdir()
     with pytest.raises(
         InputError, match=r"distortion moves pixels by up to \d+, .*colmap image_undistorter"
@@ -138,10 +147,10 @@ def test_small_distortion_is_said_and_large_refused(tmp_path):
 
 
 def test_without_distortion_nothing_is_said(tmp_path):
-    told = []
-    read(write_json(tmp_path, NAMES), report=told.append)
-    read(write_colmap(tmp_path, NAMES, [radial(0.0)]), report=told.append)
-    assert told == []
+    heard = Heard()
+    read(write_json(tmp_path, NAMES), progress=heard)
+    read(write_colmap(tmp_path, NAMES, [radial(0.0)]), progress=heard)
+    assert heard.sentences == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.clip.frames_of import ClipFrames
 from models.depth.maps import read_depth
 from models.learned.depth import (
     DEPTH_MODELS,
@@ -56,6 +57,6 @@ def test_depth_has_the_frames_size_and_is_kept_in_files(checkpoints, tmp_path, n
     assert done == [1, 2, 3] and sorted(p.name for p in tmp_path.glob("*.npy")) == [
         f"{t:05d}.npy" for t in range(3)
     ]
-    maps = read_depth(tmp_path, 81, 45, np.arange(3))
+    maps = read_depth(tmp_path, ClipFrames.in_order(3, (81, 45)))
     for t in range(3):
         np.testing.assert_allclose(maps[t], np.maximum(model(frames[t]), 0), rtol=2e-3, atol=1e-6)

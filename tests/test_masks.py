@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from models.clip.frames_of import ClipFrames
 from models.clip.masks import dilate, read_masks, write_masks
 from models.clip.video import write_images, write_video
 from models.run.errors import InputError
@@ -17,7 +18,9 @@ def random_masks(num: int = 5, height: int = 24, width: int = 32, seed: int = 0)
 def test_masks_read_back_as_written(tmp_path):
     masks = random_masks()
     write_masks(tmp_path, masks)
-    np.testing.assert_array_equal(read_masks(tmp_path, 5, 32, 24, np.arange(5) * 3), masks)
+    np.testing.assert_array_equal(
+        read_masks(tmp_path, ClipFrames(np.arange(5) * 3, (32, 24))), masks
+    )
 
 
 def test_masks_of_the_whole_clip_are_chosen_by_frame_number(tmp_path):
@@ -25,7 +28,7 @@ def test_masks_of_the_whole_clip_are_chosen_by_frame_number(tmp_path):
     write_masks(tmp_path, masks)
     indices = np.array([0, 3, 6])
     for original_frames in (9, None):
-        read = read_masks(tmp_path, 3, 32, 24, indices, original_frames=original_frames)
+        read = read_masks(tmp_path, ClipFrames(indices, (32, 24), original_count=original_frames))
         np.testing.assert_array_equal(read, masks[indices])
 
 
@@ -34,14 +37,14 @@ def test_a_mask_video_is_read_like_a_folder(tmp_path):
     write_video(
         tmp_path / "m.mp4", (np.repeat(mask[..., None] * np.uint8(255), 3, 2) for mask in masks), 24
     )
-    read = read_masks(tmp_path / "m.mp4", 5, 32, 24, np.arange(5))
+    read = read_masks(tmp_path / "m.mp4", ClipFrames.in_order(5, (32, 24)))
     assert (read == masks).mean() > 0.99
 
 
 def test_any_bright_channel_marks_what_moves(tmp_path):
     colors = np.array([[0, 0, 0], [128, 0, 0], [0, 200, 0], [0, 0, 255], [127, 127, 127]], np.uint8)
     write_images(tmp_path, colors[None, :, None], [0])
-    assert read_masks(tmp_path, 1, 1, 5, np.arange(1))[0, :, 0].tolist() == [
+    assert read_masks(tmp_path, ClipFrames.in_order(1, (1, 5)))[0, :, 0].tolist() == [
         False,
         True,
         True,
@@ -54,26 +57,25 @@ def test_masks_of_the_original_size_are_reduced_with_the_frames(tmp_path):
     masks = random_masks(2)
     write_masks(tmp_path, masks.repeat(3, 1).repeat(3, 2))
     np.testing.assert_array_equal(
-        read_masks(tmp_path, 2, 32, 24, np.arange(2), original_size=(96, 72)), masks
+        read_masks(tmp_path, ClipFrames(np.arange(2), (32, 24), original_size=(96, 72))), masks
     )
 
 
 @pytest.mark.parametrize(
-    "num, size, indices, original_frames, reason",
+    "num, size, original_frames, reason",
     [
-        (4, (32, 24), [0, 1, 2, 3], 8, "holds 5 masks, expected 4 .* or the 8 of the clip"),
-        (6, (32, 24), [0, 1, 2, 3, 4, 5], None, "holds 5 masks, expected 6"),
-        (5, (32, 25), [0, 1, 2, 3, 4], 5, "is 32x24, expected 32x25 or 64x50"),
+        (4, (32, 24), 8, "holds 5 masks, expected 4 .* or the 8 of the clip"),
+        (6, (32, 24), None, "holds 5 masks, expected 6"),
+        (5, (32, 25), 5, "is 32x24, expected 32x25 or 64x50"),
     ],
 )
 def test_a_wrong_number_or_size_is_refused_with_what_was_expected(
-    tmp_path, num, size, indices, original_frames, reason
+    tmp_path, num, size, original_frames, reason
 ):
     write_masks(tmp_path, random_masks())
     with pytest.raises(InputError, match=reason):
-        read_masks(
-            tmp_path, num, *size, np.array(indices), (2 * size[0], 2 * size[1]), original_frames
-        )
+        original_size = 2 * size[0], 2 * size[1]
+        read_masks(tmp_path, ClipFrames(np.arange(num), size, original_size, original_frames))
 
 
 def test_missing_empty_and_dark_masks_are_refused(tmp_path):
@@ -85,12 +87,12 @@ def test_missing_empty_and_dark_masks_are_refused(tmp_path):
         "labels": "brightest mask value is 1",
     }.items():
         with pytest.raises(InputError, match=reason):
-            read_masks(tmp_path / name, 2, 32, 24, np.arange(2))
+            read_masks(tmp_path / name, ClipFrames.in_order(2, (32, 24)))
 
 
 def test_masks_without_anything_moving_are_read(tmp_path):
     write_masks(tmp_path, np.zeros((2, 24, 32), bool))
-    assert not read_masks(tmp_path, 2, 32, 24, np.arange(2)).any()
+    assert not read_masks(tmp_path, ClipFrames.in_order(2, (32, 24))).any()
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 4])

@@ -7,6 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, similarity_between
+from models.clip.frames_of import ClipFrames
 from models.clip.transforms import save_transforms
 from models.run.errors import InputError
 from models.sfm import mapping
@@ -261,7 +262,9 @@ def test_cameras_read_back_by_name_and_by_number(tmp_path, write, pattern):
     names = [pattern.format(i) for i in range(len(cameras))]
     write(tmp_path / "cameras", cameras, names)
     for asked in ([f"x/{name}" for name in names[2:9]], [f"other{i}.png" for i in range(2, 9)]):
-        read = read_cameras(tmp_path / "cameras", asked, list(range(2, 9)), WIDTH, HEIGHT)
+        read = read_cameras(
+            tmp_path / "cameras", asked, ClipFrames(np.arange(2, 9), (WIDTH, HEIGHT))
+        )
         torch.testing.assert_close(read.world_from_cam, cameras.world_from_cam[2:9])
         torch.testing.assert_close(read.K, cameras.K[2:9])
 
@@ -270,7 +273,8 @@ def test_cameras_read_back_by_name_and_by_number(tmp_path, write, pattern):
 def test_cameras_are_brought_to_the_size_of_the_frames(tmp_path, write):
     cameras = some_cameras(3)
     write(tmp_path / "cameras", cameras, ["a.png", "b.png", "c.png"])
-    read = read_cameras(tmp_path / "cameras", ["a", "b", "c"], [0, 1, 2], WIDTH // 2, HEIGHT // 2)
+    taken = ClipFrames.in_order(3, (WIDTH // 2, HEIGHT // 2))
+    read = read_cameras(tmp_path / "cameras", ["a", "b", "c"], taken)
     torch.testing.assert_close(read.K, cameras.resized(WIDTH // 2, HEIGHT // 2).K)
     assert (read.width, read.height) == (WIDTH // 2, HEIGHT // 2)
 
@@ -279,9 +283,8 @@ def test_cameras_are_brought_to_the_size_of_the_frames(tmp_path, write):
 def test_too_few_cameras_are_refused(tmp_path, write):
     write(tmp_path / "cameras", some_cameras(4), [f"{i:05d}.png" for i in range(4)])
     with pytest.raises(InputError, match=r"no camera for 1 of the 5 frames, first 00004\.png"):
-        read_cameras(
-            tmp_path / "cameras", [f"{i:05d}.png" for i in range(5)], list(range(5)), WIDTH, HEIGHT
-        )
+        names = [f"{i:05d}.png" for i in range(5)]
+        read_cameras(tmp_path / "cameras", names, ClipFrames.in_order(5, (WIDTH, HEIGHT)))
 
 
 def test_what_is_no_model_is_refused(tmp_path):
@@ -290,4 +293,4 @@ def test_what_is_no_model_is_refused(tmp_path):
         (tmp_path / "missing.json", "not a readable"),
     ):
         with pytest.raises(InputError, match=reason):
-            read_cameras(path, ["0"], [0], WIDTH, HEIGHT)
+            read_cameras(path, ["0"], ClipFrames.in_order(1, (WIDTH, HEIGHT)))

@@ -1,6 +1,7 @@
 """Pixels in and out: video, images, masks, exposure, other programs' track files."""
 
 from models.clip.exposure import Exposure, estimate_exposure
+from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
 from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
 from models.clip.masks import at_points, dilate, read_masks, write_masks
 from models.clip.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
@@ -10,10 +11,12 @@ from models.clip.video_writer import VideoWriter, write_video
 
 __all__ = [
     "SPATRACKER_KEYS",
+    "ClipFrames",
     "Exposure",
     "Video",
     "VideoWriter",
     "at_points",
+    "choose_evenly",
     "dilate",
     "estimate_exposure",
     "from_npz",
@@ -26,6 +29,8 @@ __all__ = [
     "read_masks",
     "read_video",
     "save_transforms",
+    "smooth_over_time",
+    "split_into_stretches",
     "write_image",
     "write_images",
     "write_masks",

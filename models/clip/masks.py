@@ -5,54 +5,41 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from numpy import ndarray
 
+from models.clip.frames_of import ClipFrames
 from models.clip.images import image_paths, read_image, write_images
 from models.clip.video import check_exists, iterate_frames
 from models.run import InputError
 
+# A pixel moves where the value of any channel, 0 to 255, is above this.
 _WHITE = 127
-"""A pixel is moving where any channel is above this."""
 
 
-def read_masks(
-    path: str | Path,
-    num_frames: int,
-    width: int,
-    height: int,
-    frame_indices: Int[ndarray, "F"],
-    original_size: tuple[int, int] | None = None,
-    original_frames: int | None = None,
-) -> Bool[ndarray, "F H W"]:
+def read_masks(path: str | Path, frames: ClipFrames) -> Bool[ndarray, "F H W"]:
     """Reads a folder of mask images (white = moving, natural name order) or a mask video.
 
-    There is one mask for every frame taken or one for every frame of the clip, of which
-    ``frame_indices`` are taken; each has the size worked on (``width``, ``height``) or the clip's
-    ``original_size``.
+    The masks are one for each frame taken or one for each frame of the clip. Each has the size of
+    the frames or the clip's original size, from which it is reduced.
 
     Raises:
-        InputError: the path cannot be read, or the number or a size of the masks fits neither.
+        InputError: the path cannot be read, or the number or a size of the masks does not fit.
     """
     path = Path(path)
     check_exists(path)
-    sizes = {(width, height), original_size or (width, height)}
     if not path.is_dir():
-        masks = [_mask(image, path, sizes, width, height) for image in iterate_frames(path)]
-        return np.stack(
-            [
-                masks[i]
-                for i in _chosen(path, len(masks), num_frames, frame_indices, original_frames)
-            ]
-        )
+        masks = [_read_mask(image, path, frames) for image in iterate_frames(path)]
+        return np.stack([masks[i] for i in _choose_masks(path, len(masks), frames)])
     paths = image_paths(path)
-    chosen = _chosen(path, len(paths), num_frames, frame_indices, original_frames)
+    chosen = _choose_masks(path, len(paths), frames)
+    width, height = frames.size
     masks = np.empty((len(chosen), height, width), bool)
     brightest = 0
     for i, k in enumerate(chosen):
         image = read_image(paths[k])
         brightest = max(brightest, int(image.max()))
-        masks[i] = _mask(image, paths[k], sizes, width, height)
+        masks[i] = _read_mask(image, paths[k], frames)
     if 0 < brightest <= _WHITE:
         raise InputError(
             f"{path}: the brightest mask value is {brightest}, white is 255; save moving pixels as 255"
@@ -60,42 +47,38 @@ def read_masks(
     return masks
 
 
-def _chosen(
-    path: Path, count: int, num_frames: int, frame_indices: ndarray, original_frames: int | None
-) -> ndarray:
-    """Which of ``count`` masks belong to the frames taken."""
-    if count == num_frames:
-        return np.arange(num_frames)
-    if count == original_frames or (original_frames is None and count > frame_indices[-1]):
-        return np.asarray(frame_indices)
-    clip = f"the {original_frames} of the clip" if original_frames else "every frame of the clip"
-    raise InputError(
-        f"{path}: holds {count} masks, expected {num_frames} (one for each frame taken) or {clip}"
-    )
+def _choose_masks(path: Path, count: int, frames: ClipFrames) -> Int[ndarray, "F"]:
+    return frames.choose_rows(path, count, "masks", "make masks from this clip")
 
 
-def _mask(
-    image: ndarray, path: Path, sizes: set[tuple[int, int]], width: int, height: int
+def _read_mask(
+    image: UInt8[ndarray, "h w 3"], path: Path, frames: ClipFrames
 ) -> Bool[ndarray, "H W"]:
+    """One mask at the size of the frames, from an image at theirs or at the clip's original size."""
     found = image.shape[1], image.shape[0]
+    sizes = {frames.size, frames.original_size or frames.size}
     if found not in sizes:
         expected = " or ".join(f"{w}x{h}" for w, h in sorted(sizes))
         raise InputError(
             f"{path}: the mask is {found[0]}x{found[1]}, expected {expected}; make masks from this clip"
         )
     white = np.where(image.max(2) > _WHITE, np.uint8(255), np.uint8(0))
-    if found != (width, height):
-        white = cv2.resize(white, (width, height), interpolation=cv2.INTER_AREA)
+    if found != frames.size:
+        white = cv2.resize(white, frames.size, interpolation=cv2.INTER_AREA)
     return white > _WHITE
 
 
 def at_points(
-    images: Shaped[ndarray, "F H W"], xy: Float[ndarray, "F N 2"]
-) -> Shaped[ndarray, "F N"]:
-    """Values of each frame's mask or label image at its points, in pixels; beyond the border those
-    of the border."""
-    height, width = images.shape[1:]
-    out = np.empty(xy.shape[:2], images.dtype)
+    images: Shaped[ndarray, "F H W *C"], xy: Float[ndarray, "F N 2"]
+) -> Shaped[ndarray, "F N *C"]:
+    """Value of each frame's image at its points: that of the pixel on which the point lies.
+
+    Args:
+        images: masks, labels or colours.
+        xy: pixels; a point beyond the border takes the value of the nearest border pixel.
+    """
+    height, width = images.shape[1:3]
+    out = np.empty((*xy.shape[:2], *images.shape[3:]), images.dtype)
     for t, (image, points) in enumerate(zip(images, xy, strict=True)):
         x, y = points.astype(np.int64).clip(0, [width - 1, height - 1]).T
         out[t] = image[y, x]

@@ -14,6 +14,7 @@ from numpy import ndarray
 from models.clip.decoding import DEFAULT_FPS, damaged_frames, decode, frame_rate, text_of
 from models.clip.frame_checks import SIZE, misleading, named, small_picture
 from models.clip.frame_store import FrameStore
+from models.clip.frames_of import ClipFrames
 from models.clip.images import image_paths, read_image, write_image, write_images
 from models.clip.video_writer import VideoWriter, write_video
 from models.run import InputError, is_file
@@ -66,6 +67,12 @@ class Video:
     def height(self) -> int:
         """Height of ``frames`` in pixels."""
         return self.frames.shape[1]
+
+    @property
+    def clip_frames(self) -> ClipFrames:
+        """Which frames of the clip these are, and their size."""
+        size = self.width, self.height
+        return ClipFrames(self.frame_indices, size, self.original_size, self.original_frames)
 
 
 def read_video(

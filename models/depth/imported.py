@@ -1,7 +1,6 @@
 """What another program's 3D tracker found for this clip, brought to its frames: tracks, cameras and
 depth."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
 from models.clip import Video
-from models.run import InputError
+from models.run import SILENT, InputError, Progress
 from models.sfm import triangulate
 from models.tracks import Tracks, load_tracks
 
@@ -26,7 +25,9 @@ REACH = 0.05
 longer side."""
 SPREAD = 0.03
 """Relative standard deviation that imported depth is credited with."""
-_ASPECT_TOLERANCE = 0.03
+_ADVICE = (
+    "import the result for this clip, not cropped, and set --max_frames and --stride as for it"
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,9 @@ def read_imported(path: Path, video: Video) -> Imported:
             f"{path}: there is no such file; give the .npz or .pt that the other program saved"
         )
     found = load_tracks(path)
-    rows = _rows(path, len(found), video)
-    if abs(found.width / found.height / (video.width / video.height) - 1) > _ASPECT_TOLERANCE:
-        raise InputError(
-            f"{path}: was made from images of {found.width}x{found.height}, the frames are "
-            f"{video.width}x{video.height}; import the result for this clip, not cropped"
-        )
+    rows = video.clip_frames.choose_rows(path, len(found), "frames", _ADVICE).tolist()
+    size = found.width, found.height
+    video.clip_frames.check_aspect(path, size, "was made from images of", _ADVICE)
     scale = torch.tensor([video.width / found.width, video.height / found.height])
     xy = (found.xy[rows] * scale).numpy()
     visible = found.visible[rows].numpy()
@@ -77,26 +75,13 @@ def read_imported(path: Path, video: Video) -> Imported:
     )
 
 
-def _rows(path: Path, count: int, video: Video) -> list[int]:
-    """Which of the file's frames are those taken."""
-    if count == len(video):
-        return list(range(count))
-    if count == video.original_frames:
-        return video.frame_indices.tolist()
-    whole = f" or {video.original_frames}" if video.original_frames else ""
-    raise InputError(
-        f"{path}: has {count} frames, but {video.path} gives {len(video)}{whole}; import the result for this clip, "
-        "or set --max_frames and --stride as for it"
-    )
-
-
-def fitting_cameras(imported: Imported, report: Callable[[str], None]) -> Cameras | None:
+def fitting_cameras(imported: Imported, progress: Progress = SILENT) -> Cameras | None:
     """The imported cameras where they explain the imported tracks, else None, for cameras to be
     solved anew."""
     points = triangulate(imported.xy, imported.visible, imported.cameras)
     share = float(points.agrees.sum() / max(imported.visible.sum(), 1))
     used = share > FITTING
-    report(
+    progress.say(
         f"imported cameras explain {100 * share:.0f} % of the imported tracks: "
         + ("used as they are" if used else "solved anew")
     )

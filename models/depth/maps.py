@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.clip import natural_key
+from models.clip import ClipFrames, natural_key
 from models.depth.fit import MIN_POINTS, fit_inverse_depth, holds_inverse
 from models.run import (
     HEADROOM,
@@ -46,7 +46,6 @@ MIN_EXPLAINED = 0.5
 OUTLYING = 4.0
 """Standard deviations beyond which what alignment leaves at a point counts no further."""
 _SUFFIXES = (".npy", ".png")
-_ASPECT_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True)
@@ -76,24 +75,20 @@ class DepthMaps:
         return np.where(np.isfinite(values) & (values >= 0), values, np.nan).astype(np.float32)
 
 
-def read_depth(
-    path: Path,
-    width: int,
-    height: int,
-    frame_indices: np.ndarray,
-    original_frames: int | None = None,
-    inverse: bool | None = None,
-) -> DepthMaps:
+def read_depth(path: Path, frames: ClipFrames, inverse: bool | None = None) -> DepthMaps:
     """The depth maps in a folder (.npy or 16-bit PNG, in natural name order), one for each frame
-    taken or of the clip.
+    taken or one for each frame of the clip.
 
-    Their size may be any of about the frames' aspect ratio. A zero in maps of depth, and a negative
-    or non-finite value in any, means "not known"; a zero in maps of inverse depth means "as far as
-    can be".
+    The maps may have any size of about the aspect ratio of the frames. A zero in maps of depth, and
+    a negative or non-finite value in any map, means "not known"; a zero in maps of inverse depth
+    means "infinitely far".
+
+    Args:
+        inverse: whether the maps hold inverse depth; None if unknown.
 
     Raises:
-        InputError: no such folder, no maps in it, a number of them that fits neither, or a map of
-            another shape.
+        InputError: the folder is missing or holds no maps, their number fits neither, or a map has
+            another aspect ratio.
     """
     path = Path(path)
     if not path.is_dir():
@@ -104,22 +99,12 @@ def read_depth(
         p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
     ]
     files = sorted(files, key=lambda p: natural_key(p.name))
-    if len(files) == len(frame_indices):
-        chosen = files
-    elif files and len(files) == (original_frames or len(files)) and len(files) > frame_indices[-1]:
-        chosen = [files[i] for i in frame_indices]
-    else:
-        raise InputError(
-            f"{path}: holds {len(files)} depth maps (.npy or .png), expected {len(frame_indices)}, one for each frame "
-            "taken, or one for every frame of the clip"
-        )
-    maps = DepthMaps(chosen, inverse)
-    found = maps[0].shape
-    if abs(found[1] / found[0] / (width / height) - 1) > _ASPECT_TOLERANCE:
-        raise InputError(
-            f"{chosen[0]}: the depth map is {found[1]}x{found[0]}, the frames are {width}x{height}; "
-            "give maps of the frames' aspect ratio"
-        )
+    advice = "give depth maps of this clip"
+    rows = frames.choose_rows(path, len(files), "depth maps (.npy or .png)", advice)
+    maps = DepthMaps([files[i] for i in rows], inverse)
+    height, width = maps[0].shape
+    advice = "give maps of the frames' aspect ratio"
+    frames.check_aspect(maps.paths[0], (width, height), "the depth map is", advice)
     return maps
 
 

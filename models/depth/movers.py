@@ -3,8 +3,8 @@ their distance."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter1d, median_filter
 
+from models.clip import smooth_over_time
 from models.depth.imported import SparseDepth
 from models.depth.maps import AlignedDepth, DepthMaps, align_depth
 from models.tracks import Tracks
@@ -72,9 +72,7 @@ def _mover(near: np.ndarray, spread: np.ndarray, before: np.ndarray) -> Float[np
     certain = np.where(told, 1 / np.maximum(_middle(spread)[0], 1e-3) ** 2, 0)
     prior = 1 / CONTACT_UNCERTAINTY**2
     distance = (middle * certain + contact * prior) / (certain + prior)
-    distance = gaussian_filter1d(
-        median_filter(distance, 5, mode="nearest"), SMOOTHING, mode="nearest"
-    )
+    distance = smooth_over_time(distance, SMOOTHING)
     own_relief = before - contact[:, None]
     relief = own_relief if np.nanmax(np.abs(own_relief)) > HAS_RELIEF else near - middle[:, None]
     relief = np.clip(relief, -np.log(RELIEF), np.log(RELIEF))
@@ -91,8 +89,5 @@ def _middle(values: np.ndarray) -> tuple[Float[np.ndarray, "F"], Bool[np.ndarray
 
 def _smooth(values: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
     """One track's relief over time, gaps bridged; 0 where it is never told."""
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
-        return np.zeros(len(values))
-    filled = np.interp(np.arange(len(values)), known, values[known])
-    return gaussian_filter1d(median_filter(filled, 5, mode="nearest"), SMOOTHING, mode="nearest")
+    known = np.isfinite(values).any()
+    return smooth_over_time(values, SMOOTHING) if known else np.zeros(len(values))

@@ -131,9 +131,7 @@ def depth_maps(
     elif path is None:
         return None
     inverse = True if path.resolve() == kept.resolve() else None
-    return read_depth(
-        path, video.width, video.height, video.frame_indices, video.original_frames, inverse
-    )
+    return read_depth(path, video.clip_frames, inverse)
 
 
 def weights_and_maps(options: DepthOptions) -> dict[str, str | Path | None]:

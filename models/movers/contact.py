@@ -5,14 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import gaussian_filter1d, median_filter
 
+from models.clip import smooth_over_time
 from models.movers.options import MoverOptions
 
 # Pixels of a mask below which its lowest row says nothing about contact.
 _MIN_PIXELS = 20
-# Frames of the median filter that removes outliers of contact depth.
-_MEDIAN_FRAMES = 5
 # Depth of a mover without contact, as a share of the depth of the background that it hides.
 _BEFORE_BACKGROUND = 0.9
 
@@ -76,12 +74,10 @@ def smooth_depth(
 ) -> Float[np.ndarray, "F"]:
     """Depths over time without outliers and gaps, smoothed in their logarithm; NaN only if no depth
     is known."""
-    known = np.flatnonzero(np.isfinite(depth) & (depth > 0))
-    if not len(known):
-        return np.full(len(depth), np.nan)
-    value = np.interp(np.arange(len(depth)), known, np.log(depth[known]))
-    value = median_filter(value, size=_MEDIAN_FRAMES, mode="nearest")
-    return np.exp(gaussian_filter1d(value, options.depth_smoothing, mode="nearest"))
+    known = np.isfinite(depth) & (depth > 0)
+    value = np.full(len(depth), np.nan)
+    value[known] = np.log(depth[known])
+    return np.exp(smooth_over_time(value, options.depth_smoothing))
 
 
 def _find_hidden_depth(

@@ -4,7 +4,6 @@ went round it."""
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
+from models.clip import split_into_stretches
 from models.sfm import (
     MIN_SHARED,
     Points,
@@ -196,9 +196,8 @@ def _solve_long(
 
 def _stretches(begin: int, end: int) -> list[range]:
     """Frames [begin, end) in stretches of at most ``WHOLE``, each with ``SHARED`` of the next."""
-    count = max(1, -(-(end - begin - SHARED) // (WHOLE - SHARED)))
-    edges = np.linspace(begin, end - SHARED, count + 1).round().astype(int).tolist()
-    return [range(max(begin, a), b + SHARED) for a, b in pairwise(edges)]
+    parts = split_into_stretches(begin, end - SHARED, WHOLE - SHARED)
+    return [range(max(begin, part.start), part.stop + SHARED) for part in parts]
 
 
 def _depths(

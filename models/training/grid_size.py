@@ -1,10 +1,10 @@
 """How fine the colour field's hash grid must be."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.clip import choose_evenly
 from models.field import transform_points
 from models.pipeline import TriangleMeshPipeline
 
@@ -25,7 +25,7 @@ def measure_finest_resolution(
     """
     frames = list(meshes.faces)
     sizes = []
-    for i in np.unique(np.linspace(0, len(frames) - 1, MEASURED_FRAMES).astype(int)):
+    for i in choose_evenly(len(frames), MEASURED_FRAMES):
         camera = meshes.cameras[[frames[i]]]
         inverse = torch.from_numpy(meshes.inverse_depth(frames[i], *MEASURED_SIZE))
         rows, columns = torch.nonzero(inverse > 0, as_tuple=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from models.clip import read_masks, read_video
+from models.clip import ClipFrames, read_masks, read_video
 from models.render import Scene
 from models.run import InputError
 from models.tools import MOST_SAMPLES, SAMPLE
@@ -106,7 +106,7 @@ def _frames(
 def _masks(folder: Path, tracks: Tracks) -> Bool[np.ndarray, "F H W"] | None:
     if not folder.is_dir():
         return None
-    return read_masks(folder, len(tracks), tracks.width, tracks.height, np.arange(len(tracks)))
+    return read_masks(folder, ClipFrames.in_order(len(tracks), (tracks.width, tracks.height)))
 
 
 def _movers(path: Path, background: Tracks, background_path: Path) -> Tracks | None:

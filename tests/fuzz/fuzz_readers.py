@@ -23,7 +23,7 @@ import atheris
 
 with atheris.instrument_imports(include=["models"]):
     from models import tracks
-    from models.clip import masks, transforms
+    from models.clip import frames_of, masks, transforms
     from models.run.errors import InputError
 
 import cv2
@@ -134,7 +134,7 @@ def fuzz_masks(data: bytes) -> None:
     """Bytes as one of three mask images."""
     folder = FOLDER / "masks"
     (folder / "1.png").write_bytes(data)
-    found = masks.read_masks(folder, 3, 24, 16, np.arange(3))
+    found = masks.read_masks(folder, frames_of.ClipFrames.in_order(3, (24, 16)))
     assert found.shape == (3, 16, 24) and found.dtype == bool
 
 
