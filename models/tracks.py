@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.cameras import LARGEST, Cameras, camera_problem
+from models.cameras import LARGEST, Cameras, find_camera_problem
 from models.clip import SPATRACKER_KEYS, from_npz, from_spatracker
 from models.run import InputError, is_file, load_tensors, write_tensors
 
@@ -325,7 +325,7 @@ def _storage_problem(data: dict) -> str | None:
 
 def _camera_problem(data: dict) -> str | None:
     indices = data["frame_indices"]
-    if problem := camera_problem(data["K"].double(), data["world_from_cam"].double()):
+    if problem := find_camera_problem(data["K"].double(), data["world_from_cam"].double()):
         return problem
     if indices[0] < 0 or (indices.diff() <= 0).any() or indices[-1] > _MAX_FRAME:
         return "frame_indices do not rise from 0 or above"

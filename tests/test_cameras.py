@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, look_at, similarity_between
+from models.cameras import Cameras, estimate_similarity, look_at
 from models.clip.transforms import load_transforms, save_transforms
 from models.run.errors import InputError
 
@@ -74,7 +74,7 @@ def test_similarity_is_recovered(seed):
     source = torch.from_numpy(rng.normal(size=(12, 3)))
     scale, shift = rng.uniform(0.1, 10), torch.from_numpy(rng.normal(size=3))
     rotation = torch.from_numpy(Rotation.random(rng=rng).as_matrix())
-    found = similarity_between(source, scale * source @ rotation.T + shift)
+    found = estimate_similarity(source, scale * source @ rotation.T + shift)
     assert found[0] == pytest.approx(scale)
     torch.testing.assert_close(found[1], rotation)
     torch.testing.assert_close(found[2], shift)

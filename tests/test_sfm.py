@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, similarity_between
+from models.cameras import Cameras, estimate_similarity
 from models.clip.frames_of import ClipFrames
 from models.clip.transforms import save_transforms
 from models.run.errors import InputError
@@ -81,7 +81,7 @@ def test_cameras_are_recovered_up_to_a_similarity(mapped, sideways):
     estimated, true = mapped.cameras, sideways.room.cameras
     assert mapped.method in ("incremental", "global")
     assert mapped.registered.all()
-    scale, rotation, shift = similarity_between(estimated.centers, true.centers)
+    scale, rotation, shift = estimate_similarity(estimated.centers, true.centers)
     error = (scale * estimated.centers @ rotation.T + shift - true.centers).norm(dim=1)
     path = true.centers.diff(dim=0).norm(dim=1).sum()
     assert error.max() < 0.015 * path

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, middle_frame
+from models.cameras import Cameras, find_middle_frame
 from models.clip.transforms import save_transforms
 from models.paths.path_text import parse_path
 from models.paths.stabilization import stabilize_cameras
@@ -41,7 +41,7 @@ def angles_between(poses: torch.Tensor) -> np.ndarray:
 
 
 def test_middle_frame_is_nearest_the_mean_of_the_path():
-    assert middle_frame(walk(21)) == 10
+    assert find_middle_frame(walk(21)) == 10
 
 
 @pytest.mark.parametrize("name", TRAJECTORIES)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from models.cameras import Cameras, middle_frame
+from models.cameras import Cameras, find_middle_frame
 from models.export.gltf import GltfWriter, camera_motion, encode_image, to_bytes
 from models.export.mover_atlas import MoverMeshes
 from models.export.texture import TexturedMesh
@@ -18,7 +18,7 @@ def write_glb(path: Path, world: TexturedMesh, cameras: Cameras) -> None:
     """The static mesh, unlit, and the clip's middle camera."""
     gltf = GltfWriter()
     _add_world(gltf, world)
-    gltf.add_camera("camera", cameras, middle_frame(cameras))
+    gltf.add_camera("camera", cameras, find_middle_frame(cameras))
     gltf.write(path)
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.cameras import Cameras, look_at, middle_frame
+from models.cameras import Cameras, find_middle_frame, look_at
 from models.clip import load_transforms
 from models.paths.stabilization import interpolate_cameras, stabilize_cameras
 
@@ -66,7 +66,7 @@ class Spiral:
     """Number of whole circles."""
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
-        k = middle_frame(clip.cameras)
+        k = find_middle_frame(clip.cameras)
         angle = _loop_angles(len(times))
         around = torch.stack(
             [
@@ -89,7 +89,7 @@ class Orbit:
     """Largest angle to either side."""
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
-        return _swing(clip, middle_frame(clip.cameras), len(times), self.degrees)
+        return _swing(clip, find_middle_frame(clip.cameras), len(times), self.degrees)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Dolly:
     """Distance as a share of the scene's depth."""
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
-        k = middle_frame(clip.cameras)
+        k = find_middle_frame(clip.cameras)
         reach = clip.limit_reach(k, self.reach * clip.depth)
         forward = reach * (1 - torch.cos(_loop_angles(len(times)))) / 2
         still = torch.zeros_like(forward)
@@ -116,7 +116,7 @@ class Zoom:
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
         still = torch.zeros(len(times), 3, dtype=torch.float64)
-        path = _look_from(clip, middle_frame(clip.cameras), still)
+        path = _look_from(clip, find_middle_frame(clip.cameras), still)
         share = (1 - torch.cos(_loop_angles(len(times)))) / 2
         K = path.K.clone()
         K[:, [0, 1], [0, 1]] *= self.factor ** share[:, None].to(K)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from skimage.metrics import structural_similarity
 
-from models.cameras import Cameras, similarity_between
+from models.cameras import Cameras, estimate_similarity
 from models.render.scene import Scene
 
 
@@ -115,7 +115,7 @@ def pose_errors(estimated: Cameras, true: Cameras) -> PoseErrors:
     """
     source = estimated.centers.double()
     target = true.centers.double()
-    scale, rotation, shift = similarity_between(source, target)
+    scale, rotation, shift = estimate_similarity(source, target)
     distances = (scale * source @ rotation.T + shift - target).norm(dim=1)
     length = float(target.diff(dim=0).norm(dim=1).sum())
     share = float(distances.square().mean().sqrt()) / length if length > 0 else 0.0

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.cameras import Cameras, camera_problem
+from models.cameras import Cameras, find_camera_problem
 from models.clip import Exposure
 from models.field import ColorField, HashGrid, Viewpoints
 from models.movers import MovingMeshPipeline
@@ -203,7 +203,7 @@ def _camera_from(state: dict) -> Cameras:
     K = _checked(state["K"], None, 3, 3).double()
     poses = _checked(state["world_from_cam"], len(K), 4, 4).double()
     width, height = int(state["width"]), int(state["height"])
-    if problem := camera_problem(K, poses):
+    if problem := find_camera_problem(K, poses):
         raise ValueError(problem)
     if not (
         len(K) and 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS

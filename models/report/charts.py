@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from models.cameras import Cameras, middle_frame
+from models.cameras import Cameras, find_middle_frame
 from models.report.world import World
 from models.run import find_output, replacing
 from models.tracks import Tracks
@@ -160,7 +160,7 @@ def camera_path(world: World) -> Figure:
     points."""
     figure, axes = _axes("right (world units)", "forward (world units)")
     cameras = world.cameras
-    pose = cameras.world_from_cam[middle_frame(cameras)].double().numpy()
+    pose = cameras.world_from_cam[find_middle_frame(cameras)].double().numpy()
 
     def seen_from_above(points: ndarray) -> ndarray:
         return (np.asarray(points, np.float64) - pose[:3, 3]) @ pose[:3, [0, 2]]

@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, middle_frame
+from models.cameras import Cameras, find_middle_frame
 from models.clip import VideoWriter, save_transforms
 from models.paths import K_from_fov, KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render import Scene
@@ -92,7 +92,7 @@ class Viewer:
         self.cameras = cameras
         self.fps = fps
         self.output_dir = output_dir
-        depth = cameras[[middle_frame(cameras)]].to_camera(points.double())[0, :, 2]
+        depth = cameras[[find_middle_frame(cameras)]].to_camera(points.double())[0, :, 2]
         self.depth = float(depth[depth > 0].median())
         self._watchers: dict[int, Watcher] = {}
         self._asked: queue.SimpleQueue[tuple[str, viser.ClientHandle | None]] = queue.SimpleQueue()
@@ -116,7 +116,7 @@ class Viewer:
 
     def _place_cameras(self) -> None:
         """The first view, which way is up, and frusta of the input's cameras."""
-        middle = middle_frame(self.cameras)
+        middle = find_middle_frame(self.cameras)
         first = self.server.initial_camera
         pose = self.cameras.world_from_cam[middle].double().numpy()
         self.server.scene.set_up_direction(-pose[:3, 1])

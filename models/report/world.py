@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
-from models.cameras import OPENGL_FROM_OPENCV, Cameras, middle_frame
+from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_middle_frame
 from models.sfm import anchors
 from models.tracks import Tracks
 
@@ -99,7 +99,7 @@ def world_json(world: World, depth: float) -> dict:
         "height": cameras.height,
         "fps": world.fps,
         "depth": depth,
-        "middle": middle_frame(cameras),
+        "middle": find_middle_frame(cameras),
         "focal": cameras.K[:, 1, 1].tolist(),
         "poses": _packed(poses.transpose(0, 2, 1)),  # columns after each other, as WebGL wants them
         "points": _packed(world.points),
