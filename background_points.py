@@ -58,15 +58,15 @@ from models.run import (
     ProgressBars,
     Stages,
     check_output_dir,
-    configuration,
-    memory_limit,
+    describe_run,
+    find_memory_limit,
+    make_subfolder,
     parse_settings,
     run_script,
     stage_bars,
     stage_outputs,
-    subfolder,
     warn_of_need,
-    watched_memory,
+    watch_memory,
     write_json,
 )
 from models.sfm import (
@@ -143,7 +143,7 @@ def main() -> None:
     outputs = stage_outputs("background_points")
     if settings.learned.depth is not None:
         outputs += stage_outputs("depth")
-    with watched_memory(memory_limit(settings.max_memory)):
+    with watch_memory(find_memory_limit(settings.max_memory)):
         summarise(output_dir, stages.make("background_points", outputs, work))
     stages.drop_values()
 
@@ -167,13 +167,13 @@ def solve(
 ) -> dict:
     """All of the work; what takes long is kept on the way, so that a run that was stopped goes on
     from there."""
-    memory = memory_limit(settings.max_memory)
+    memory = find_memory_limit(settings.max_memory)
     video = read_video(
         settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
     )
     describe(video)
     need = partial(estimate_memory, video, with_motion=settings.mask_path is None)
-    warn_of_need(need(estimate_num_tracks(video, settings.spacing)), memory, print)
+    warn_of_need(need(estimate_num_tracks(video, settings.spacing)), memory, stages.progress)
     masks = load_masks(settings, video)
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     known = known_cameras(settings, video, imported)
@@ -213,7 +213,7 @@ def solve(
 
     with naming(settings.video_path):
         tracks = stages.step("tracking", tracked)
-        warn_of_need(need(tracks["xy"].shape[1]), memory, print)
+        warn_of_need(need(tracks["xy"].shape[1]), memory, stages.progress)
         scene = scene_of_values(stages.step("cameras", placed))
         if masks is None:
             values = stages.step("motion", parted)
@@ -233,11 +233,11 @@ def solve(
     )
     write_json(
         output_dir / "background_config.json",
-        configuration(settings, learned.device, stages.origin.fingerprint([solve])),
+        describe_run(settings, learned.device, stages.origin.fingerprint([solve])),
     )
     save_tracks(output_dir / "background_points.pt", tracks)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
-    write_masks(subfolder(output_dir, "masks"), masks)
+    write_masks(make_subfolder(output_dir, "masks"), masks)
     overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
     write_video(output_dir / "background_tracks.mp4", overlay, video.fps)
     return figures(output_dir, video, scene, tracks, stages)

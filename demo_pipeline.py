@@ -36,17 +36,17 @@ from models.run import (
     ProgressBars,
     Stages,
     check_output_dir,
-    configuration,
-    digest,
+    describe_run,
+    find_memory_limit,
     fingerprint,
-    memory_limit,
+    hash_fingerprint,
     parse_settings,
     read_figures,
     run_script,
     stage_outputs,
-    summary,
+    summarise_run,
     warn_of_need,
-    watched_memory,
+    watch_memory,
     write_json,
 )
 from models.training import (
@@ -115,7 +115,7 @@ class Settings:
 def main() -> None:
     settings = parse_settings(Settings())
     check(settings)
-    with watched_memory(memory_limit(settings.max_memory)):
+    with watch_memory(find_memory_limit(settings.max_memory)):
         run(settings)
 
 
@@ -129,11 +129,11 @@ def run(settings: Settings) -> None:
     memory = settings.max_memory
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
-        inputs = load_inputs(*paths, settings.holdout_every, memory_limit(memory))
+        inputs = load_inputs(*paths, settings.holdout_every, find_memory_limit(memory))
         scene = None if settings.checkpoint is None else load_model(settings, inputs, device)
     stages = Stages(output_dir, Origin(__file__, settings, inputs.files), progress)
     script.check(len(inputs.frames))
-    warn_of_need(needed_memory(inputs.frames), memory_limit(memory), print)
+    warn_of_need(needed_memory(inputs.frames), find_memory_limit(memory), progress)
     viewer = open_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and path is None:
         viewer.show(scene)
@@ -147,7 +147,7 @@ def run(settings: Settings) -> None:
         viewer.show(scene)
     own = {"camera path": settings.camera_path, "model": settings.checkpoint}
     made_from = fingerprint(__file__, {}, {**inputs.files, **own}, [run])
-    config = configuration(settings, device, made_from)
+    config = describe_run(settings, device, made_from)
     write_json(output_dir / "config.json", config)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
     metrics |= shown(settings, inputs, scene, script, path, stages)
@@ -157,7 +157,9 @@ def run(settings: Settings) -> None:
         (peak for peak in held.values() if peak is not None), default=None
     )
     write_json(output_dir / "metrics.json", metrics)
-    print(summary(output_dir, metrics, page(settings, inputs, scene, metrics, config, history)))
+    print(
+        summarise_run(output_dir, metrics, page(settings, inputs, scene, metrics, config, history))
+    )
     if viewer is not None:
         print(f"the viewer goes on at {viewer.url} until Ctrl-C")
         viewer.run()
@@ -217,7 +219,7 @@ def trained(
     made_from = origin.fingerprint([train_scene, save_scene], TRAINING)
 
     def work() -> dict:
-        checkpoint = Checkpoint(out / "checkpoint.pt", digest(made_from), stages.progress)
+        checkpoint = Checkpoint(out / "checkpoint.pt", hash_fingerprint(made_from), stages.progress)
         schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
         scene, history = train_scene(inputs, schedule, settings.seed, device, checkpoint, viewer)
         save_scene(out / "model.pt", scene)

@@ -39,13 +39,13 @@ from models.run import (
     ProgressBars,
     Stages,
     check_output_dir,
-    configuration,
-    memory_limit,
+    describe_run,
+    find_memory_limit,
+    make_subfolder,
     parse_settings,
     run_script,
     stage_outputs,
-    subfolder,
-    watched_memory,
+    watch_memory,
     write_json,
 )
 from models.tracking import Tracker, grow_tracks, open_tracker
@@ -100,7 +100,7 @@ def main() -> None:
     stages = Stages(output_dir, origin, ProgressBars())
     made_from = origin.fingerprint([solve])
     work = partial(solve, settings, tracker, background_path, output_dir, device, made_from)
-    with watched_memory(memory_limit(settings.max_memory)):
+    with watch_memory(find_memory_limit(settings.max_memory)):
         stages.make("foreground_points", stage_outputs("foreground_points"), work)
 
 
@@ -140,7 +140,7 @@ def solve(
     """All of the work."""
     start = time.perf_counter()
     background = load_tracks(background_path)
-    memory = memory_limit(settings.max_memory)
+    memory = find_memory_limit(settings.max_memory)
     video = read_video(
         settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
     )
@@ -148,7 +148,7 @@ def solve(
     check_same_clip(video, background, background_path)
     masks = moving_masks(settings, video, background_path)
     out = output_dir / "foreground_points.pt"
-    write_json(output_dir / "foreground_config.json", configuration(settings, device, made_from))
+    write_json(output_dir / "foreground_config.json", describe_run(settings, device, made_from))
     if not masks.any():
         write_empty(settings, video, background, out)
         print(f"nothing moves in this clip: wrote an empty {out}")
@@ -274,7 +274,7 @@ def moving_tracks(
 
 def write_labels(output_dir: Path, labels: np.ndarray) -> None:
     """The number of the mover of each pixel, as PNGs."""
-    folder = subfolder(output_dir, "labels")
+    folder = make_subfolder(output_dir, "labels")
     for t, image in enumerate(labels):
         write_image(folder / f"{t:05d}.png", image)
 

@@ -33,7 +33,7 @@ from benchmarks.quality_table import LEGEND, differences, table, unpaired
 from models.run import (
     InputError,
     check_output_dir,
-    configuration,
+    describe_run,
     fingerprint,
     read_json,
     run_script,
@@ -79,7 +79,7 @@ def main() -> None:
     scenes, flags, old = check(settings)
     systems = read_systems(settings.renderings, scenes, settings.holdout_every)
     made_from = fingerprint(__file__, {}, {})
-    config, rows, stages = configuration(settings, "see each run", made_from), [], {}
+    config, rows, stages = describe_run(settings, "see each run", made_from), [], {}
     config["settings"]["scenes"] = [str(scene.folder) for scene in scenes]
     for scene in scenes:
         try:

@@ -12,7 +12,7 @@ from models.clip import write_masks
 from models.clip.transforms import save_transforms
 from models.export import footage_of, write_colmap
 from models.render import load_scene
-from models.run import InputError, check_output_dir, subfolder, write_bytes
+from models.run import InputError, check_output_dir, make_subfolder, write_bytes
 from models.training import held_out_frames, load_inputs
 
 
@@ -104,7 +104,7 @@ def export_split(run: Run, folder: Path) -> None:
     )
     write_colmap(folder, footage, inputs.tracks)
     if inputs.masks is not None and inputs.masks.any():
-        write_masks(subfolder(folder, "masks"), inputs.masks[footage.times], footage.times)
+        write_masks(make_subfolder(folder, "masks"), inputs.masks[footage.times], footage.times)
     if inputs.held_out:
         names = [f"{t:05d}.png" for t in inputs.held_out]
         save_transforms(

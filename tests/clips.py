@@ -1,11 +1,22 @@
-"""The synthetic room's truth as the track files that the scripts exchange."""
+"""The synthetic room's truth as the track files that the scripts exchange, and a listener."""
 
 import numpy as np
 import torch
 
 from models.movers.canonical import canonical_coordinates
+from models.run import Progress
 from models.synthetic.sample import SyntheticScene
 from models.tracks import PointTracks, Tracks
+
+
+class Said(Progress):
+    """Keeps the sentences of a run in a list."""
+
+    def __init__(self, sentences: list[str] | None = None):
+        self.sentences = [] if sentences is None else sentences
+
+    def say(self, text: str) -> None:
+        self.sentences.append(text)
 
 
 def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tracks:

@@ -17,7 +17,7 @@ from models.motion.options import MotionOptions
 from models.motion.segments import label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
 from models.run.files import write_tensors
-from models.run.memory import held_memory, return_freed
+from models.run.memory import measure_held_memory, return_freed
 from models.run.reading import load_tensors
 from models.sfm.triangulation import anchors
 from models.surface.fragments import used_vertices
@@ -237,11 +237,11 @@ def test_points_projected_frame_by_frame_are_those_of_all_frames_at_once():
 
 def test_tracks_are_left_in_their_file_until_they_are_looked_at(tmp_path):
     write_tensors(tmp_path / "a.pt", {"xy": torch.zeros(1 << 24)})
-    before = held_memory()
+    before = measure_held_memory()
     values = load_tensors(tmp_path / "a.pt", mapped=True)["xy"]
     values.sum()
     if before is not None:
-        assert held_memory() - before < 16 << 20
+        assert measure_held_memory() - before < 16 << 20
     values[0] = 1
     assert load_tensors(tmp_path / "a.pt")["xy"][0] == 0
 
@@ -303,13 +303,13 @@ def test_cameras_of_tracks_that_were_looked_at_hold_no_memory_of_the_file(tmp_pa
 def test_frames_are_held_once_and_leave_no_memory_behind():
     frame = np.random.default_rng(0).integers(0, 255, (360, 640, 3), np.uint8)
     return_freed()
-    before, store = held_memory(), FrameStore(None)
+    before, store = measure_held_memory(), FrameStore(None)
     for _ in range(100):
         store.add(frame.copy())
     frames = store.array()
     return_freed()
     if before is not None:
-        assert held_memory() - before < 1.1 * frames.nbytes
+        assert measure_held_memory() - before < 1.1 * frames.nbytes
     assert (frames == frame).all()
 
 

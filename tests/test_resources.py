@@ -4,11 +4,13 @@ named."""
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from clips import Said
 from forks import ask, fork_server
 
 from models.clip.frame_store import FrameStore
@@ -18,13 +20,13 @@ from models.run.memory import (
     GIB,
     MemoryLimitError,
     Meter,
-    bounded_memory,
-    held_memory,
-    machine_memory,
-    memory_limit,
+    bound_memory,
+    find_machine_memory,
+    find_memory_limit,
+    measure_held_memory,
     return_freed,
     warn_of_need,
-    watched_memory,
+    watch_memory,
 )
 from models.synthetic.sample import RoomOptions, render_room
 
@@ -74,50 +76,55 @@ def test_arrays_of_frames_that_a_dropped_error_holds_are_given_back():
         return block[0]
 
     return_freed()
-    before = held_memory()
+    before = measure_held_memory()
     caller()
     return_freed()
-    assert held_memory() - before < 50_000_000
+    assert measure_held_memory() - before < 50_000_000
 
 
 @linux
-def test_a_block_that_takes_too_much_is_ended_and_another_is_left_alone(monkeypatch):
-    monkeypatch.setattr("models.run.memory.WATCH_SECONDS", 0.02)
+def test_a_block_that_takes_too_much_is_ended_and_another_is_left_alone():
     kept = []
-    with pytest.raises(MemoryLimitError, match="GiB"), watched_memory(held_memory() + 50_000_000):
+    watched = partial(watch_memory, seconds=0.02)
+    with pytest.raises(MemoryLimitError, match="GiB"), watched(measure_held_memory() + 50_000_000):
         for _ in range(200):
             kept.append(np.ones(2_000_000))
             time.sleep(0.01)
     assert len(kept) < 100
     kept.clear()
-    with watched_memory(held_memory() + 500_000_000), watched_memory(None):
+    with watched(measure_held_memory() + 500_000_000), watched(None):
         time.sleep(0.1)
-    with pytest.raises(KeyboardInterrupt), watched_memory(held_memory() + 500_000_000):
+    with pytest.raises(KeyboardInterrupt), watched(measure_held_memory() + 500_000_000):
         raise KeyboardInterrupt
 
 
 @linux
 def test_decoders_cannot_take_more_than_they_are_given():
-    with pytest.raises(MemoryError), bounded_memory(100_000_000):
+    with pytest.raises(MemoryError), bound_memory(100_000_000):
         bytearray(300_000_000)
     assert len(bytearray(300_000_000)) == 300_000_000
 
 
 def test_the_limit_is_what_is_asked_for_or_most_of_the_machine():
-    assert memory_limit(2.5) == int(2.5 * GIB)
-    total = machine_memory()
-    assert memory_limit(None) is None if total is None else 0.5 * total < memory_limit(None) < total
+    assert find_memory_limit(2.5) == int(2.5 * GIB)
+    total = find_machine_memory()
+    assert (
+        find_memory_limit(None) is None
+        if total is None
+        else 0.5 * total < find_memory_limit(None) < total
+    )
     for wrong in (0, -1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="max_memory"):
-            memory_limit(wrong)
+            find_memory_limit(wrong)
 
 
 def test_a_run_that_will_not_fit_is_warned_of():
-    said = []
-    warn_of_need(3 * GIB, 2 * GIB, said.append)
+    progress = Said()
+    said = progress.sentences
+    warn_of_need(3 * GIB, 2 * GIB, progress)
     assert len(said) == 1 and "3.0 GiB" in said[0] and "--max_size" in said[0]
-    warn_of_need(GIB, 2 * GIB, said.append)
-    warn_of_need(GIB, None, said.append)
+    warn_of_need(GIB, 2 * GIB, progress)
+    warn_of_need(GIB, None, progress)
     assert len(said) == 1
 
 

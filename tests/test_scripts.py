@@ -18,7 +18,7 @@ import foreground_points
 from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.render.metrics import psnr
-from models.run.fingerprint import content_of
+from models.run.fingerprint import hash_content
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import load_tracks
 
@@ -139,8 +139,8 @@ def test_the_demo_writes_every_file_of_its_contract(folder):
 
 def test_the_configuration_names_the_inputs_by_their_content(folder):
     told = json.loads((folder / "demo" / "config.json").read_text())["inputs_sha256"]
-    assert told["clip"] == content_of(folder / "clip" / "frames")
-    assert told["background"] == content_of(folder / "results" / "clip" / "background_points.pt")
+    assert told["clip"] == hash_content(folder / "clip" / "frames")
+    assert told["background"] == hash_content(folder / "results" / "clip" / "background_points.pt")
 
 
 def settings_of(config: Path) -> dict[str, object]:

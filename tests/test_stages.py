@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import pytest
 import torch
+from clips import Said
 
 from models.depth.options import DepthOptions
 from models.field.color_field import ColorField
@@ -18,9 +19,8 @@ from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import checkpoints
 from models.run.checkpoints import Checkpoint
 from models.run.errors import InputError, NumericalError
-from models.run.files import replacing, subfolder, write_bytes, write_json, write_tensors
-from models.run.fingerprint import content_of, digest, fingerprint
-from models.run.progress import Progress
+from models.run.files import make_subfolder, replace_file, write_bytes, write_json, write_tensors
+from models.run.fingerprint import fingerprint, hash_content, hash_fingerprint
 from models.run.settings import Plain, flatten_settings
 from models.run.stages import Origin, Stages
 from models.tools import TrainingPixels
@@ -35,16 +35,6 @@ class Nested:
 
     learned: Annotated[DepthOptions, Plain()]
     output_dir: Path | None = None
-
-
-class Said(Progress):
-    """Keeps the sentences of a run in a list."""
-
-    def __init__(self, sentences: list[str]):
-        self.sentences = sentences
-
-    def say(self, text: str) -> None:
-        self.sentences.append(text)
 
 
 class Worker:
@@ -190,19 +180,21 @@ def test_the_content_of_a_folder_is_that_of_its_names_and_files(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.png").write_text("x")
-    assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
+    assert hash_content(tmp_path / "a") == hash_content(tmp_path / "b")
     (tmp_path / "b" / "0.png").rename(tmp_path / "b" / "1.png")
-    assert content_of(tmp_path / "a") != content_of(tmp_path / "b")
-    assert content_of(None) == content_of(tmp_path / "absent") == "none"
+    assert hash_content(tmp_path / "a") != hash_content(tmp_path / "b")
+    assert hash_content(None) == hash_content(tmp_path / "absent") == "none"
     assert (
-        digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"}) != digest({"a": "1", "b": "3"})
+        hash_fingerprint({"a": "1", "b": "2"})
+        == hash_fingerprint({"b": "2", "a": "1"})
+        != hash_fingerprint({"a": "1", "b": "3"})
     )
 
 
 def test_a_file_being_written_is_never_seen_and_a_failure_leaves_the_old_one(tmp_path):
     path = tmp_path / "file"
     write_bytes(path, b"old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), replace_file(path) as temporary:
         temporary.write_bytes(b"half")
         assert path.read_bytes() == b"old"
         1 / 0  # noqa: B018
@@ -221,7 +213,7 @@ def test_writing_does_not_follow_links_out_of_the_folder(tmp_path):
     assert (outside / "file").read_text() == "mine" and (inside / "file").read_bytes() == b"new"
     (inside / "masks").symlink_to(outside)
     with pytest.raises(InputError, match="link"):
-        subfolder(inside, "masks")
+        make_subfolder(inside, "masks")
 
 
 def test_json_holds_null_for_what_is_not_finite(tmp_path):

@@ -16,9 +16,9 @@ from models.run import (
     MAX_PIXELS,
     MAX_SIDE,
     InputError,
-    bounded_memory,
+    bound_memory,
     check_output_dir,
-    claimed_size,
+    read_claimed_size,
     read_limited,
     write_bytes,
 )
@@ -75,14 +75,14 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
         raise InputError(
             f"{path}: the image cannot be read ({error.strerror}); check the file"
         ) from error
-    width, height = claimed_size(data) or (0, 0)
+    width, height = read_claimed_size(data) or (0, 0)
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
             f"{path}: claims {width}x{height} pixels, more than can be worked on; reduce or remove it"
         )
     image = None
     if width and height and not _is_cut_short(data):
-        with suppress(cv2.error, MemoryError), bounded_memory(16 * width * height + HEADROOM):
+        with suppress(cv2.error, MemoryError), bound_memory(16 * width * height + HEADROOM):
             image = cv2.imdecode(
                 np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
             )

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.run import HEADROOM, InputError, bounded_memory
+from models.run import HEADROOM, InputError, bound_memory
 
 SPATRACKER_KEYS = ("track2d_pred", "vis_pred", "track3d_pred", "intrs", "c2w_traj")
 NPZ_KEYS = ("coords", "visibs", "intrinsics", "extrinsics")
@@ -156,7 +156,7 @@ def _read_npz(
                 f"{path}: unpacks to far more than tracks ever would; save it again, uncompressed"
             )
         with (
-            bounded_memory(2 * sum(sizes.values()) + HEADROOM),
+            bound_memory(2 * sum(sizes.values()) + HEADROOM),
             np.load(path, allow_pickle=False) as data,
         ):
             arrays = {name: data[name] for name in names if name in wanted}

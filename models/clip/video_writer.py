@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from models.clip.decoding import SCALE_FLAGS, text_of
-from models.run import InputError, take_place, write_error
+from models.run import InputError, make_write_error, take_place
 
 
 class VideoWriter:
@@ -40,7 +40,7 @@ class VideoWriter:
             self._temporary.unlink(missing_ok=True)  # it may be a link to elsewhere
             self._temporary.open("wb").close()
         except OSError as error:
-            raise write_error(self.path, error.strerror) from error
+            raise make_write_error(self.path, error.strerror) from error
         self._log = tempfile.TemporaryFile()
         return self
 
@@ -123,7 +123,7 @@ class VideoWriter:
         try:
             take_place(self._temporary, self.path)
         except OSError as error:
-            raise write_error(self.path, error.strerror) from error
+            raise make_write_error(self.path, error.strerror) from error
 
     def _release(self) -> None:
         """Ends ffmpeg if it still runs and removes what was not finished."""
@@ -139,7 +139,7 @@ class VideoWriter:
     def _failure(self) -> InputError:
         self._process.wait()
         lines = text_of(self._log).strip().splitlines()
-        return write_error(
+        return make_write_error(
             self.path,
             lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}",
         )

@@ -26,9 +26,9 @@ from models.run import (
     MAX_PIXELS,
     MAX_SIDE,
     InputError,
-    bounded_memory,
-    claimed_size,
+    bound_memory,
     is_file,
+    read_claimed_size,
     read_limited,
 )
 
@@ -123,9 +123,9 @@ def _read_png(path: Path) -> np.ndarray:
     image = None
     with suppress(cv2.error, MemoryError, OSError):
         data = read_limited(path)
-        width, height = claimed_size(data) or (0, 0)
+        width, height = read_claimed_size(data) or (0, 0)
         if 0 < width * height <= MAX_PIXELS and max(width, height) <= MAX_SIDE:
-            with bounded_memory(16 * width * height + HEADROOM):
+            with bound_memory(16 * width * height + HEADROOM):
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: the image is corrupt or cut short; replace it")

@@ -23,7 +23,7 @@ from models.learned import (
     remove_depth_maps,
     write_depth_maps,
 )
-from models.run import InputError, subfolder
+from models.run import InputError, make_subfolder
 from models.sfm import StaticScene
 from models.tracks import Tracks
 
@@ -124,7 +124,7 @@ def depth_maps(
         model = open_depth_model(
             options.depth, options.depth_checkpoint, options.allow_download, device
         )
-        write_depth_maps(subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
+        write_depth_maps(make_subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
         path = kept
     elif path is None and kept.is_dir() and any(kept.iterdir()):
         path = kept

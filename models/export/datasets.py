@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from models.clip import save_transforms, write_images
 from models.export.footage import Footage
 from models.export.mesh_files import write_ply
-from models.run import subfolder, take_place, write_json
+from models.run import make_subfolder, take_place, write_json
 from models.sfm import write_model
 from models.tracks import Tracks
 
@@ -19,11 +19,11 @@ def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
     """``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's
     frames."""
     write_images(
-        subfolder(folder, "images"), (footage.frames[t] for t in footage.times), footage.times
+        make_subfolder(folder, "images"), (footage.frames[t] for t in footage.times), footage.times
     )
     xyz, rgb = track_points(footage, tracks)
-    model = subfolder(folder, "sparse", "0")
-    unfinished = subfolder(model, "model.part")
+    model = make_subfolder(folder, "sparse", "0")
+    unfinished = make_subfolder(model, "model.part")
     xy = tracks.xy.numpy()
     visible = tracks.visible.numpy() & np.isfinite(xyz).all(1)
     write_model(unfinished, footage.cameras, footage.times, xyz, rgb, xy, visible)
@@ -36,7 +36,7 @@ def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
     """``transforms.json``, ``images``, ``points.ply``, and ``masks`` (white = still) where
     something moves."""
     times = footage.times
-    write_images(subfolder(folder, "images"), (footage.frames[t] for t in times), times)
+    write_images(make_subfolder(folder, "images"), (footage.frames[t] for t in times), times)
     names = [f"images/{t:05d}.png" for t in times]
     save_transforms(folder / "transforms.json", footage.cameras[times], times, names)
     xyz, rgb = track_points(footage, tracks)
@@ -46,7 +46,7 @@ def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
     meta |= {"camera_model": "PINHOLE", "ply_file_path": "points.ply"}
     if footage.masks is not None:
         write_images(
-            subfolder(folder, "masks"),
+            make_subfolder(folder, "masks"),
             (footage.still(t).astype(np.uint8) * 255 for t in times),
             times,
         )

@@ -14,7 +14,7 @@ from models.export.mesh_files import write_animated_glb, write_glb, write_obj, w
 from models.export.mover_atlas import mover_meshes
 from models.export.texture import TexturedMesh, textured_world
 from models.render import Scene, finite_psnr, ssim
-from models.run import OUTPUTS, InputError, check_output_dir, clear_outputs, subfolder
+from models.run import OUTPUTS, InputError, check_output_dir, clear_outputs, make_subfolder
 from models.tracks import Tracks
 
 
@@ -177,11 +177,11 @@ def _write_obj(export: Export) -> None:
 
 
 def _write_colmap(export: Export) -> None:
-    write_colmap(subfolder(export.folder, "colmap"), export.footage, export.tracks)
+    write_colmap(make_subfolder(export.folder, "colmap"), export.footage, export.tracks)
 
 
 def _write_nerfstudio(export: Export) -> None:
-    write_nerfstudio(subfolder(export.folder, "nerfstudio"), export.footage, export.tracks)
+    write_nerfstudio(make_subfolder(export.folder, "nerfstudio"), export.footage, export.tracks)
 
 
 FORMATS: dict[str, ExportFormat] = {

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
 from models.export.atlas import Atlas
-from models.run import replacing
+from models.run import replace_file
 
 FLOAT = 5126
 UINT32 = 5125
@@ -137,7 +137,7 @@ class GltfWriter:
             struct.pack("<I4s", len(text), b"JSON"),
             struct.pack("<I4s", len(self.binary), b"BIN\0"),
         )
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replace_file(path) as temporary, temporary.open("wb") as file:
             file.writelines([head, sizes[0], text, sizes[1], self.binary])
 
 

@@ -14,7 +14,7 @@ from models.field import mlp_kernels
 from models.field.grid_kernels import BLOCK
 from models.field.hash_grid import Backend, GridTask, HashGrid, coordinate_planes
 from models.field.viewpoints import ViewCode
-from models.run import scratch
+from models.run import take_scratch
 
 _HIDDEN = mlp_kernels.WIDTH
 # Samples coloured at a time: features of more would leave the second-level cache.
@@ -181,8 +181,8 @@ class ColorField(nn.Module):
         """``loss_and_grad`` by the CPU kernels."""
         count = len(points)
         shape = self.levels.block_shape(count)
-        blocks = scratch("blocks", *shape)
-        inward = scratch("inward", *shape)
+        blocks = take_scratch("blocks", *shape)
+        inward = take_scratch("inward", *shape)
         tasks = self._fill_blocks(points, code, blocks)
         loss, gradients = mlp_kernels.mlp_gradients(
             blocks, self.mlp_parameters, target, inward, weight
@@ -271,7 +271,7 @@ class ColorField(nn.Module):
         self, points: Float[Tensor, "S 3"], code: ViewCode | None
     ) -> Float[Tensor, "S 3"]:
         """Colours by the CPU kernels, without a graph."""
-        blocks = scratch("blocks", *self.levels.block_shape(len(points)))
+        blocks = take_scratch("blocks", *self.levels.block_shape(len(points)))
         self._fill_blocks(points, code, blocks)
         return mlp_kernels.mlp_colors(blocks, self.mlp_parameters, len(points))
 

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from models.field import grid_kernels
 from models.field.grid_kernels import BLOCK, flat_view
 from models.field.reference import encode_reference
-from models.run import run_tasks, scratch
+from models.run import run_tasks, take_scratch
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 
@@ -227,7 +227,7 @@ class GridTask:
         # the second-level cache.
         padded = self.planes.shape[1]
         parts = torch.get_num_threads()
-        out = scratch("point slopes", 3, padded)
+        out = take_scratch("point slopes", 3, padded)
         out[:] = 0
         levels = self.levels
         sizes = levels.entries, levels.resolutions, levels.dense, inward.shape[1]

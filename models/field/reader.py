@@ -6,7 +6,7 @@ from jaxtyping import Float
 from models.field import grid_kernels, mlp_kernels
 from models.field.color_field import ColorField
 from models.field.hash_grid import count_blocks
-from models.run import scratch
+from models.run import take_scratch
 
 BLOCK = grid_kernels.BLOCK
 
@@ -40,7 +40,7 @@ class FieldReader:
         end = count_blocks(count) * BLOCK
         for axis in range(3):
             planes[axis * padded + count : axis * padded + end] = 0
-        features = scratch("features", *self.shape(count))
+        features = take_scratch("features", *self.shape(count))
         blocks, rows, _ = features.shape
         flat = features.reshape(-1)
         row = 0
@@ -55,6 +55,6 @@ class FieldReader:
             planes[2 * padded : 2 * padded + end] = time
             factor = weight
         features[:, row:] = 0
-        out = scratch("colors", count, 3)
+        out = take_scratch("colors", count, 3)
         mlp_kernels.mlp_forward(flat, rows, self.weights, 0, blocks, count, out.reshape(-1))
         return out

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.learned.pretrained import Pretrained, open_pretrained
-from models.run import InputError, check_output_dir, replacing
+from models.run import InputError, check_output_dir, replace_file
 
 DepthModel = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "H W"]]
 """One RGB frame -> its inverse depth."""
@@ -89,7 +89,7 @@ def write_depth_maps(
     remove_depth_maps(check_output_dir(folder))
     for t, frame in enumerate(frames):
         values = np.minimum(model(frame), np.finfo(np.float16).max).astype(np.float16)
-        with replacing(folder / f"{t:05d}.npy") as temporary, temporary.open("wb") as stream:
+        with replace_file(folder / f"{t:05d}.npy") as temporary, temporary.open("wb") as stream:
             np.save(stream, values)
         progress(t + 1)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from models.field import BLOCK, ColorField, FieldReader
 from models.render import view_kernels
 from models.render.blending import AGREEMENT, LEAST_SHARE
-from models.run import run_tasks, scratch, split_range
+from models.run import run_tasks, split_range, take_scratch
 from models.surface import setup_mesh
 
 PIXELS_PER_TILE = 1 << 13
@@ -87,14 +87,16 @@ def _render_tile(
 ) -> None:
     rows = bottom - top
     size = (bottom - top) * view.width
-    depth, weight = (scratch(name, len(meshes), rows, view.width) for name in ("depth", "weight"))
+    depth, weight = (
+        take_scratch(name, len(meshes), rows, view.width) for name in ("depth", "weight")
+    )
     for k, (mesh, triangles) in enumerate(zip(meshes, drawn, strict=True)):
         view_kernels.draw_depth(
             *triangles, mesh.trust, mesh.importance, view.near, top, depth[k], weight[k]
         )
     padded = -(-len(meshes) * size // BLOCK) * BLOCK
-    planes = scratch("planes", 3 * padded)
-    part = scratch("part", padded)
+    planes = take_scratch("planes", 3 * padded)
+    part = take_scratch("part", padded)
     pixel = np.empty(padded, np.int32)
     limits = np.array([AGREEMENT, LEAST_SHARE, CELL_SHARE * reader.cell], np.float32)
     flat = (array.reshape(len(meshes), size) for array in (depth, weight))

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from models.cameras import Cameras, find_middle_frame
 from models.report.world import World
-from models.run import find_output, replacing
+from models.run import find_output, replace_file
 from models.tracks import Tracks
 from models.training import History
 
@@ -219,7 +219,7 @@ def save_png(path: str | Path, figure: Figure) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    with replacing(path) as temporary, matplotlib.rc_context(_STYLE):
+    with replace_file(path) as temporary, matplotlib.rc_context(_STYLE):
         figure.savefig(temporary, format="png", dpi=180)
 
 

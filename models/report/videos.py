@@ -13,7 +13,7 @@ from models.cameras import Cameras
 from models.clip import VideoWriter, write_image
 from models.render import Scene, average_scores, score_frame
 from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
-from models.run import clear_numbered, clear_outputs, subfolder
+from models.run import clear_numbered, clear_outputs, make_subfolder
 from models.tracks import Tracks
 
 MAX_DRAWN = 2000
@@ -158,5 +158,5 @@ def render_video(
 
 def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
     """One PNG of a video."""
-    folder = subfolder(output_dir, "frames", name)
+    folder = make_subfolder(output_dir, "frames", name)
     write_image(folder / f"{number:05d}.png", rgb)

@@ -1,27 +1,27 @@
 """A run ends in a result or in one sentence: errors, whole files, bounded reading, memory, threads,
 resume, record."""
 
-from models.run.checkpoints import Checkpoint, generator_state, restore_generator
+from models.run.checkpoints import Checkpoint, pack_generator, restore_generator
 from models.run.errors import InputError, NumericalError, run_script
 from models.run.files import (
     check_output_dir,
-    replacing,
-    subfolder,
+    make_subfolder,
+    make_write_error,
+    replace_file,
     take_place,
     write_bytes,
-    write_error,
     write_json,
     write_tensors,
 )
-from models.run.fingerprint import content_of, digest, fingerprint
+from models.run.fingerprint import fingerprint, hash_content, hash_fingerprint
 from models.run.memory import (
     Meter,
-    bounded_memory,
-    memory_limit,
+    bound_memory,
+    find_memory_limit,
     return_freed,
     trim_heap,
     warn_of_need,
-    watched_memory,
+    watch_memory,
 )
 from models.run.outputs import (
     OUTPUTS,
@@ -38,16 +38,16 @@ from models.run.reading import (
     MAX_PIXELS,
     MAX_SIDE,
     check_storage,
-    claimed_size,
     is_file,
     load_tensors,
+    read_claimed_size,
     read_json,
     read_limited,
 )
-from models.run.record import configuration, read_figures, stage_bars, summary
+from models.run.record import describe_run, read_figures, stage_bars, summarise_run
 from models.run.settings import Plain, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
-from models.run.threads import run_tasks, scratch, split_range
+from models.run.threads import run_tasks, split_range, take_scratch
 
 __all__ = [
     "HEADROOM",
@@ -64,45 +64,45 @@ __all__ = [
     "Progress",
     "ProgressBars",
     "Stages",
-    "bounded_memory",
+    "bound_memory",
     "check_output_dir",
     "check_storage",
-    "claimed_size",
     "clear_numbered",
     "clear_outputs",
-    "configuration",
-    "content_of",
-    "digest",
+    "describe_run",
+    "find_memory_limit",
     "find_output",
     "find_shown",
     "fingerprint",
     "flatten_settings",
-    "generator_state",
+    "hash_content",
+    "hash_fingerprint",
     "is_file",
     "load_tensors",
-    "memory_limit",
+    "make_subfolder",
+    "make_write_error",
     "names_by_kind",
+    "pack_generator",
     "parse_settings",
+    "read_claimed_size",
     "read_figures",
     "read_json",
     "read_limited",
-    "replacing",
+    "replace_file",
     "restore_generator",
     "return_freed",
     "run_script",
     "run_tasks",
-    "scratch",
     "split_range",
     "stage_bars",
     "stage_outputs",
-    "subfolder",
-    "summary",
+    "summarise_run",
     "take_place",
+    "take_scratch",
     "trim_heap",
     "warn_of_need",
-    "watched_memory",
+    "watch_memory",
     "write_bytes",
-    "write_error",
     "write_json",
     "write_tensors",
 ]

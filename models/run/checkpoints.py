@@ -1,5 +1,4 @@
-"""checkpoint.pt: the state of training, layer by layer, from which the same run, started again,
-goes on."""
+"""checkpoint.pt: the state of training of each layer, from which an interrupted run resumes."""
 
 import json
 from pathlib import Path
@@ -15,13 +14,13 @@ CHECKPOINT_SECONDS = 60.0
 
 
 class Checkpoint:
-    """The file of one run; what another run left there is not used."""
+    """The checkpoint file of a run; the file of a run with another origin is not used."""
 
     def __init__(self, path: Path, made_from: str, progress: Progress = SILENT):
-        """Reads the file where there is one.
+        """Reads the file if it exists.
 
         Args:
-            made_from: identifies everything that the training depends on; see ``stages.digest``.
+            made_from: a hash of everything that the training depends on; see ``digest``.
             progress: hears why training starts anew where the file cannot be used.
         """
         self.path = path
@@ -36,7 +35,7 @@ class Checkpoint:
             content = load_tensors(self.path)
             found = content["made_from"]
             layers = dict(content["layers"])
-        except Exception as error:  # a damaged file can fail anywhere in the decoders
+        except Exception as error:  # a damaged file can fail anywhere in the decoder
             self.progress.say(
                 f"{self.path}: cannot be read ({type(error).__name__}), training starts anew"
             )
@@ -47,13 +46,13 @@ class Checkpoint:
         return layers
 
     def load(self, layer: str) -> dict | None:
-        """The state saved of a layer, None where there is none; one that is not done is given once
-        and not kept."""
+        """The saved state of a layer, or None. An unfinished state is removed from memory once it is
+        returned."""
         state = self.layers.get(layer)
         return state if state is None or state["done"] else self.layers.pop(layer)
 
     def save(self, layer: str, state: dict) -> None:
-        """Replaces the state of a layer in the file; the others' that are done stay there."""
+        """Replaces the state of a layer in the file; the states of finished layers stay in it."""
         write_tensors(
             self.path, {"made_from": self.made_from, "layers": {**self.layers, layer: state}}
         )
@@ -61,15 +60,15 @@ class Checkpoint:
             self.layers[layer] = state
 
     def remove(self) -> None:
-        """Removes the file once the model that it led to is written."""
+        """Removes the file, once the trained model is written."""
         self.path.unlink(missing_ok=True)
 
 
-def generator_state(generator: np.random.Generator) -> str:
-    """The state of a random generator as text: its numbers have more bits than tensors hold."""
+def pack_generator(generator: np.random.Generator) -> str:
+    """The state of a random generator as text: its integers have more bits than tensors hold."""
     return json.dumps(generator.bit_generator.state)
 
 
 def restore_generator(generator: np.random.Generator, state: str) -> None:
-    """Puts a generator of the same kind where ``generator_state`` found it."""
+    """Sets a generator of the same kind to a state of ``pack_generator``."""
     generator.bit_generator.state = json.loads(state)

@@ -23,7 +23,7 @@ _NO_MATTER = {"output_dir", "max_memory", "allow_download"}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def content_of(path: str | Path | None) -> str:
+def hash_content(path: str | Path | None) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files; "none" for nothing that
     can be read."""
     if path is None:
@@ -34,7 +34,9 @@ def content_of(path: str | Path | None) -> str:
             files = sorted(
                 p for p in path.rglob("*") if p.is_file() and not p.name.endswith(".part")
             )
-            lines = (f"{file.relative_to(path).as_posix()} {content_of(file)}\n" for file in files)
+            lines = (
+                f"{file.relative_to(path).as_posix()} {hash_content(file)}\n" for file in files
+            )
             return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -42,7 +44,7 @@ def content_of(path: str | Path | None) -> str:
         return "none"
 
 
-def packages() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Versions of ``PACKAGES``."""
     found = {}
     for name in PACKAGES:
@@ -53,7 +55,7 @@ def packages() -> dict[str, str]:
     return found
 
 
-def digest(made_from: Mapping[str, str]) -> str:
+def hash_fingerprint(made_from: Mapping[str, str]) -> str:
     """A hash that stands for a whole fingerprint."""
     return hashlib.sha256(json.dumps(dict(made_from), sort_keys=True).encode()).hexdigest()
 
@@ -77,23 +79,23 @@ def fingerprint(
         for name, value in settings.items()
         if name.rsplit(".", 1)[-1] not in _NO_MATTER
     }
-    made_from |= {name: content_of(path) for name, path in files.items()}
-    return made_from | {PROGRAM: program(script, functions)}
+    made_from |= {name: hash_content(path) for name, path in files.items()}
+    return made_from | {PROGRAM: hash_program(script, functions)}
 
 
-def program(script: str | Path, functions: Iterable[Callable] = ()) -> str:
+def hash_program(script: str | Path, functions: Iterable[Callable] = ()) -> str:
     """SHA-256 of the script, of the source files that the functions reach (of all, without
     functions), and of the versions of ``PACKAGES``."""
     starts = frozenset(_place_of(function) for function in functions)
-    return _program(Path(script), starts)
+    return _hash_program(Path(script), starts)
 
 
 @cache
-def _program(script: Path, starts: frozenset[tuple[Path, str]]) -> str:
+def _hash_program(script: Path, starts: frozenset[tuple[Path, str]]) -> str:
     tree = _sources()
     reached = tree.reach(starts) if starts else set((_ROOT / "models").rglob("*.py"))
     return hashlib.sha256(
-        " ".join([content_of(script), tree.hash_of(reached), *packages().values()]).encode()
+        " ".join([hash_content(script), tree.hash_of(reached), *read_versions().values()]).encode()
     ).hexdigest()
 
 
@@ -151,7 +153,7 @@ class SourceTree:
         """SHA-256 of the names and contents of some files of the tree."""
         for path in files:
             if path not in self._hashes:
-                self._hashes[path] = content_of(path)
+                self._hashes[path] = hash_content(path)
         lines = sorted(
             f"{path.relative_to(self.root).as_posix()} {self._hashes[path]}" for path in files
         )

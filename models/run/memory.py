@@ -1,4 +1,4 @@
-"""Memory and time of a stage, and what the machine has."""
+"""Memory and time of a stage, memory of the machine, and limits on both."""
 
 import _thread
 import ctypes
@@ -8,11 +8,12 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.run.errors import InputError
+from models.run.progress import SILENT, Progress
 
 try:
     import resource
@@ -20,63 +21,66 @@ except ImportError:  # Windows
     resource = None
 
 GIB = 2**30
-DEFAULT_SHARE = 0.8
-"""Share of the machine's memory that a run may take."""
-WATCH_SECONDS = 0.5
-"""Time between looks at the memory held."""
+"""Bytes in a GiB."""
+# Share of the machine's memory that a run may take; the rest is for the system and its file cache.
+_DEFAULT_SHARE = 0.8
+# Seconds between two measurements of the held memory: short beside the time that filling it takes.
+_WATCH_SECONDS = 0.5
 
 
-def peak_memory() -> float | None:
-    """Largest resident size of this process, in GiB, since it began or since ``Meter`` reset it;
+def measure_peak_memory() -> float | None:
+    """Peak resident memory of this process in GiB, since its start or the last reset by ``Meter``;
     None on Windows."""
     with suppress(OSError, IndexError, ValueError):
         status = Path("/proc/self/status").read_text()
         return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / GIB, 2)
     if resource is None:
         return None
+    # ru_maxrss is in bytes on macOS and in KiB elsewhere
     unit = 1 if platform.system() == "Darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB, 2)
 
 
 def return_freed() -> None:
-    """Gives memory that the program needs no more back to the system.
+    """Returns unused memory to the system.
 
-    Errors that numba meets and drops while it compiles are cycles that hold the frames of all
-    callers, hence their arrays, until Python collects, which it does by number, not by size.
+    Exceptions that numba catches while it compiles form reference cycles. They hold the stack frames
+    of all callers, and so their arrays, until Python's next collection, which counts objects, not
+    bytes.
     """
     gc.collect()
     trim_heap()
 
 
 def trim_heap() -> None:
-    """Gives memory that was freed back to the system: glibc keeps blocks below 32 MiB for
-    itself."""
+    """Returns freed memory to the system: glibc keeps freed blocks below 32 MiB."""
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class Meter:
-    """Seconds and peak memory of a block; the peak of the whole process where the system cannot
-    reset it."""
+    """Seconds and peak memory of a block; without Linux's reset the peak of the whole process."""
 
     def __enter__(self) -> "Meter":
         self.start = time.perf_counter()
         return_freed()
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text(
-                "5"
-            )  # Linux: sets the peak to what is held now
+            # Linux: "5" resets the peak to the memory that is held now (proc(5))
+            Path("/proc/self/clear_refs").write_text("5")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = round(time.perf_counter() - self.start, 2)
-        self.peak_gib = peak_memory()
+        self.peak_gib = measure_peak_memory()
 
 
 @contextmanager
-def bounded_memory(extra: int) -> Iterator[None]:
-    """Lets the block take at most so many bytes more: past that an allocation fails, not the
-    machine (on Linux)."""
+def bound_memory(extra: int) -> Iterator[None]:
+    """Limits the memory that a block may allocate, on Linux: a larger allocation raises MemoryError.
+
+    Args:
+        extra: bytes beside those that the process holds now.
+    """
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
@@ -92,32 +96,34 @@ def bounded_memory(extra: int) -> Iterator[None]:
 
 
 class MemoryLimitError(MemoryError):
-    """The process has grown past what it was allowed."""
+    """The process holds more memory than it may."""
 
 
 @contextmanager
-def watched_memory(limit: int | None) -> Iterator[None]:
-    """Ends the block with MemoryLimitError soon after the process holds more bytes than ``limit``
-    (on Linux).
+def watch_memory(limit: int | None, seconds: float = _WATCH_SECONDS) -> Iterator[None]:
+    """Ends the block with MemoryLimitError soon after the process holds more than ``limit`` bytes,
+    on Linux.
 
-    Pages of files do not count: the system takes those back by itself.
+    Pages of files do not count: the system reclaims them by itself.
+
+    Args:
+        seconds: between two measurements.
     """
-    if limit is None or held_memory() is None:
+    if limit is None or measure_held_memory() is None:
         yield
         return
     done = threading.Event()
     over = threading.Event()
 
     def watch() -> None:
-        while not done.wait(WATCH_SECONDS):
-            if held_memory() > limit:
+        while not done.wait(seconds):
+            if measure_held_memory() > limit:
                 over.set()
                 _thread.interrupt_main(signal.SIGUSR1)
                 return
 
-    before = signal.signal(
-        signal.SIGUSR1, _over_limit
-    )  # not SIGINT: a script in the background may ignore that
+    # not SIGINT, which a script in the background may ignore
+    before = signal.signal(signal.SIGUSR1, _raise_over_limit)
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
@@ -131,52 +137,60 @@ def watched_memory(limit: int | None) -> Iterator[None]:
 
 
 class _OverLimit(BaseException):
-    """Raised in the main thread by the one that watches memory; not an Exception, so that nothing
-    else catches it."""
+    """Raised in the main thread for the thread that watches memory; no Exception, so that no other
+    handler catches it."""
 
 
-def _over_limit(*_: object) -> None:
+def _raise_over_limit(*_: object) -> None:
     raise _OverLimit
 
 
-def held_memory() -> int | None:
-    """Bytes that this process holds, files' pages left out; None where the system does not tell."""
+def measure_held_memory() -> int | None:
+    """Bytes that this process holds without pages of files; None on other systems than Linux."""
     with suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
     return None
 
 
-def memory_limit(max_memory: float | None) -> int | None:
-    """Bytes to stay within: so many GiB, or most of the machine's where nothing is given.
+def find_memory_limit(max_memory: float | None) -> int | None:
+    """Bytes that a run may hold; None if neither a limit nor the machine's memory is known.
+
+    Args:
+        max_memory: GiB; most of the machine's memory if not given.
 
     Raises:
-        InputError: not a positive number.
+        InputError: ``max_memory`` is no positive number.
     """
     if max_memory is not None:
         if not 0 < max_memory < float("inf"):
             raise InputError(f"--max_memory is {max_memory}; give a positive number of GiB")
         return int(max_memory * GIB)
-    total = machine_memory()
-    return None if total is None else int(DEFAULT_SHARE * total)
+    total = find_machine_memory()
+    return None if total is None else int(_DEFAULT_SHARE * total)
 
 
-def warn_of_need(need: int, limit: int | None, report: Callable[[str], None]) -> None:
-    """Says so where a run will hardly fit."""
+def warn_of_need(need: int, limit: int | None, progress: Progress = SILENT) -> None:
+    """Says that a run needs more memory than it may hold.
+
+    Args:
+        need: bytes, by an estimate.
+        limit: see ``find_memory_limit``.
+    """
     if limit is not None and need > limit:
-        report(
-            f"warning: this run needs about {need / GIB:.1f} GiB, more than the {limit / GIB:.1f} GiB allowed; "
-            "give a smaller --max_size or --max_frames, a larger --stride, or more by --max_memory"
+        progress.say(
+            f"warning: this run needs about {need / GIB:.1f} GiB, more than the "
+            f"{limit / GIB:.1f} GiB allowed; give a smaller --max_size or --max_frames, a larger "
+            "--stride, or more by --max_memory"
         )
 
 
-def machine_memory() -> int | None:
-    """Bytes of memory that this process may use: the machine's, or its container's; None where it
-    is not told."""
+def find_machine_memory() -> int | None:
+    """Bytes of memory of the machine, or of the container if that has less; None on Windows."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
         return None
     try:
         return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no container, or "max"
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
         return total

@@ -1,5 +1,4 @@
-"""Files from strangers: read in bounded memory, regular files only, and nothing in them is ever
-run."""
+"""Reading of untrusted files: regular files only, in bounded memory, and never as code."""
 
 import io
 import json
@@ -14,37 +13,38 @@ import torch
 from torch import Tensor
 
 from models.run.errors import InputError
-from models.run.memory import bounded_memory
+from models.run.memory import bound_memory
 
 MAX_SIDE = 16384
 """Largest side of an image in pixels."""
 MAX_PIXELS = 1 << 26
 """Most pixels of an image: 8192 x 8192."""
-MAX_FILE = 1 << 28
-"""Most bytes of an image file."""
-MAX_JSON = 1 << 24
-"""Most bytes of a JSON file: some 25,000 cameras."""
+# Most bytes of an image file.
+_MAX_FILE = 1 << 28
+# Most bytes of a JSON file: some 25,000 cameras.
+_MAX_JSON = 1 << 24
 HEADROOM = 1 << 28
-"""Bytes that a decoder may take beside what the file's size explains."""
+"""Bytes that a decoder may take beside the memory that the size of the file explains."""
 
 
 def is_file(path: str | Path) -> bool:
-    """True for a regular file; devices and pipes, which never end, are none, and no name makes it
-    fail."""
+    """True for a regular file. Devices and pipes, which never end, are no regular files; odd names
+    raise no error."""
     return os.path.isfile(path)
 
 
 def load_tensors(path: Path, mapped: bool = False) -> object:
-    """What torch.save wrote to a file, without running code in it and without unpacking more than
-    the file holds.
+    """The content of a file of torch.save, without running code in it and without unpacking more
+    bytes than the file has.
 
     Args:
-        mapped: leave values in the file until they are looked at; the system can take back the
-            memory of those that were. Writing to them does not change the file.
+        mapped: read values from the file when they are used; the system can reclaim their memory.
+            Writing to them does not change the file.
 
     Raises:
-        pickle.UnpicklingError: it holds something else than tensors, numbers, strings and plain
-        containers. Exception: whatever a decoder raises on a damaged file.
+        pickle.UnpicklingError: the file holds other things than tensors, numbers, strings and plain
+            containers.
+        Exception: any error that a decoder raises on a damaged file.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -59,19 +59,19 @@ def load_tensors(path: Path, mapped: bool = False) -> object:
         raise pickle.UnpicklingError("torch.save never compresses")
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("the archive claims more than it holds")
-    with (
-        warnings.catch_warnings(),
-        bounded_memory(2 * size + HEADROOM),
-    ):  # warnings about a foreign pickle
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), bound_memory(2 * size + HEADROOM):
+        warnings.simplefilter("ignore")  # of torch, about a foreign pickle
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def check_storage(content: object, name: str = "it") -> None:
     """Refuses tensors, in nested dicts and lists, that claim more values than are stored.
 
+    Args:
+        name: of the content, for the error.
+
     Raises:
-        ValueError: one does, or is sparse, quantised or without values.
+        ValueError: a tensor claims more values, or is sparse, quantised or without values.
     """
     if isinstance(content, Tensor):
         if content.layout != torch.strided or content.device.type != "cpu" or content.is_quantized:
@@ -87,19 +87,19 @@ def check_storage(content: object, name: str = "it") -> None:
 
 
 def read_json(path: str | Path, what: str) -> object:
-    """JSON without NaN and infinity, of bounded size.
+    """The content of a JSON file of bounded size, without NaN and infinity.
 
     Args:
         what: the kind of file, for the error.
 
     Raises:
-        InputError: no such file, or not JSON.
+        InputError: there is no such file, or it is not JSON.
     """
     if not is_file(path):
         raise InputError(f"{path}: not a readable {what} (there is no such file)")
     try:
-        if os.path.getsize(path) > MAX_JSON:
-            raise ValueError(f"it is larger than {MAX_JSON >> 20} MiB")
+        if os.path.getsize(path) > _MAX_JSON:
+            raise ValueError(f"it is larger than {_MAX_JSON >> 20} MiB")
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
@@ -113,19 +113,19 @@ def _refuse_constant(text: str) -> float:
 
 
 def read_limited(path: str | Path) -> bytes:
-    """A regular file of at most MAX_FILE bytes.
+    """The bytes of an image file.
 
     Raises:
-        OSError: it is none, larger, or cannot be read.
+        OSError: it is no regular file, has more than 256 MiB, or cannot be read.
     """
     if not is_file(path):
         raise FileNotFoundError(None, "no such regular file")
-    if os.path.getsize(path) > MAX_FILE:
-        raise OSError(None, f"larger than {MAX_FILE >> 20} MiB")
+    if os.path.getsize(path) > _MAX_FILE:
+        raise OSError(None, f"larger than {_MAX_FILE >> 20} MiB")
     return Path(path).read_bytes()
 
 
-def claimed_size(data: bytes) -> tuple[int, int] | None:
+def read_claimed_size(data: bytes) -> tuple[int, int] | None:
     """Width and height that the header of a PNG, JPEG, WebP or BMP states; None for other content.
 
     No pixel is decoded, so that a header that claims a huge image takes no memory.
@@ -144,7 +144,7 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
         return None
     try:
         # Pillow's WebP reader asks for two canvases of 4 bytes a pixel before it tells their size
-        with bounded_memory(8 * MAX_PIXELS + HEADROOM):
+        with bound_memory(8 * MAX_PIXELS + HEADROOM):
             return opener(io.BytesIO(data)).size
     except Exception:  # a damaged header can fail anywhere in the reader
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models.run.errors import InputError
-from models.run.fingerprint import PROGRAM, packages
+from models.run.fingerprint import PROGRAM, read_versions
 from models.run.outputs import names_by_kind
 from models.run.reading import read_json
 from models.run.settings import flatten_settings
@@ -29,7 +29,7 @@ def stage_bars() -> Callable[[str, int, int], None]:
     return progress
 
 
-def configuration(settings: object, device: object, made_from: Mapping[str, str]) -> dict:
+def describe_run(settings: object, device: object, made_from: Mapping[str, str]) -> dict:
     """All settings (a dataclass), what the inputs and the program were, versions and the commit: a
     run to repeat.
 
@@ -47,7 +47,7 @@ def configuration(settings: object, device: object, made_from: Mapping[str, str]
         key: str(value) if isinstance(value, Path) else value
         for key, value in flatten_settings(settings).items()
     }
-    versions = {"python": platform.python_version(), **packages()}
+    versions = {"python": platform.python_version(), **read_versions()}
     inputs = {
         name: content
         for name, content in made_from.items()
@@ -71,7 +71,7 @@ def read_figures(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def summary(output_dir: Path, metrics: dict, page: Path) -> str:
+def summarise_run(output_dir: Path, metrics: dict, page: Path) -> str:
     """One block to end a run with: figures, and where to look."""
     told = {}
     for name, key in (

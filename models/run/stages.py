@@ -16,13 +16,13 @@ from typing import Any, get_args, get_type_hints
 from models.run.errors import InputError, NumericalError
 from models.run.files import (
     OutputError,
+    make_subfolder,
     pack_value,
-    subfolder,
     unpack_value,
     write_json,
     write_tensors,
 )
-from models.run.fingerprint import content_of, fingerprint
+from models.run.fingerprint import fingerprint, hash_content
 from models.run.memory import Meter, return_freed
 from models.run.progress import SILENT, Progress
 from models.run.reading import load_tensors, read_json
@@ -68,7 +68,7 @@ class Origin:
     @cached_property
     def contents(self) -> dict[str, str]:
         """Hashes of the input files by name; a long clip is read once for it."""
-        return {name: content_of(path) for name, path in self.files.items()}
+        return {name: hash_content(path) for name, path in self.files.items()}
 
     def common_flags(self) -> set[str]:
         """The flags that belong to no nested options."""
@@ -147,7 +147,7 @@ class Stages:
 
         def keep() -> None:
             content = pack_value(function(*values, **more))
-            write_tensors(subfolder(self.folder, _VALUES) / f"{name}.pt", content)
+            write_tensors(make_subfolder(self.folder, _VALUES) / f"{name}.pt", content)
 
         self.run(name, made_from, [path], keep)
         return_freed()  # what was written must not be held beside what is read
@@ -173,7 +173,7 @@ class Stages:
             files: further input files by name.
         """
         made_from = self.origin.fingerprint([work], uses)
-        made_from |= {key: content_of(path) for key, path in (files or {}).items()}
+        made_from |= {key: hash_content(path) for key, path in (files or {}).items()}
         return self.run(name, made_from, outputs, work)
 
     def run(
@@ -264,7 +264,7 @@ class Stages:
 
     def _contents(self, outputs: list[str]) -> dict[str, str]:
         return {
-            name: content_of(self.folder / name)
+            name: hash_content(self.folder / name)
             for name in outputs
             if (self.folder / name).exists()
         }

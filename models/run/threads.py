@@ -1,8 +1,7 @@
 """The threads and the memory of the CPU kernels.
 
-Threads are plain Python threads around kernels that release the interpreter lock. numba's own pool
-(OpenMP) would be a second one beside torch's, whose threads spin for a while after each operation
-and so take the cores from it.
+Kernels that release the interpreter lock run in plain Python threads. numba's own pool (OpenMP) would
+compete with torch's pool, whose threads spin for a while after each operation and so hold the cores.
 """
 
 import itertools
@@ -25,13 +24,13 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked child (a DataLoader's worker, say) has none of its parent's threads.
+    # A forked child, such as a worker of a DataLoader, has no threads of its parent.
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def run_tasks(task: Callable[[int], None], count: int) -> None:
-    """Calls task(0) ... task(count - 1), spread over torch.get_num_threads() threads; waits for
-    all."""
+    """Calls task(0) ... task(count - 1) in torch.get_num_threads() threads; returns when all have
+    ended."""
     counter = itertools.count()
 
     def work() -> None:
@@ -46,20 +45,21 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
 
 
 def split_range(size: int, parts: int) -> list[tuple[int, int]]:
-    """At most so many ranges (begin, end) of about one length, none empty, that make up [0,
-    size)."""
+    """Splits [0, size) into at most ``parts`` ranges (begin, end) of about the same length, none
+    empty."""
     edges = [size * part // parts for part in range(parts + 1)]
     return [pair for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
 
 
-def scratch(name: str, *shape: int) -> np.ndarray:
-    """Unfilled float32 memory that this thread keeps and hands out again under the same name.
+def take_scratch(name: str, *shape: int) -> np.ndarray:
+    """Uninitialised float32 array whose memory this thread keeps for the next call with the same
+    name.
 
-    Fresh memory of this size costs a page fault for each 4 KiB, at times a fifth of a training
-    step.
+    Fresh memory costs a page fault for each 4 KiB: up to a fifth of a training step.
     """
     size = math.prod(shape)
     kept = _kept.__dict__
+    # memory four times too large, beyond 4 MiB, is replaced by less
     if name not in kept or not size <= kept[name].size <= max(4 * size, 1 << 20):
         kept[name] = np.empty(size, np.float32)
     return kept[name][:size].reshape(shape)

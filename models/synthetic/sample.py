@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from models.cameras import Cameras
 from models.clip import write_images, write_video
-from models.run import InputError, replacing
+from models.run import InputError, replace_file
 from models.synthetic.camera import build_camera_path
 from models.synthetic.rays import find_unoccluded, trace
 from models.synthetic.room import Room
@@ -307,5 +307,5 @@ def _write_frames(
 
 
 def _write_npz(path: Path, **arrays: np.ndarray | np.float64) -> None:
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)

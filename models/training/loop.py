@@ -17,7 +17,7 @@ from models.run import (
     InputError,
     NumericalError,
     checkpoints,
-    generator_state,
+    pack_generator,
     restore_generator,
     trim_heap,
 )
@@ -323,7 +323,7 @@ class _Run:
             "field": {key: value.cpu() for key, value in self.field.state_dict().items()},
             "optimizer": None if done else self.optimizer.state_dict(),
             "refinement": None if self.refinement is None else self.refinement.state_dict(done),
-            "generator": generator_state(self.generator),
+            "generator": pack_generator(self.generator),
             "device_generator": None if self.random is None else self.random.get_state(),
             "unscored": self.unscored,
             **{name: getattr(self.history, name) for name in CURVES},
