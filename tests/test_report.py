@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from models.clip.video import write_video
-from models.report.charts import loss_curve, save_png, svg, write_charts
+from models.report.charts import draw_loss_curve, save_png, svg_from_figure, write_charts
 from models.report.page import Report, three_js, write_report
 from models.report.videos import track_overlay
 from models.report.world import gather_world, point_colors, world_json
@@ -75,8 +75,8 @@ def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) ->
     }
     world = gather_world(tracks, movers, room.frames)
     history = History([20, 40], [20.0, 25.0], [40], [24.0])
-    figures = write_charts(folder, tracks, world, scores, [2], history)
-    report = Report(HOSTILE, world, room.mean_depth, metrics, config, {}, [2], figures)
+    charts = write_charts(folder, tracks, world, scores, [2], history)
+    report = Report(HOSTILE, world, room.mean_depth, metrics, config, {}, [2], charts)
     return write_report(folder, report)
 
 
@@ -224,11 +224,11 @@ def test_the_world_of_the_page_holds_finite_poses_and_every_mover(room: Syntheti
 
 
 def test_charts_are_png_files_and_svg_that_takes_the_colours_of_the_page(tmp_path: Path):
-    figure = loss_curve([0, 10, 20], [10.0, 20.0, 25.0], [20], [24.0])
+    figure = draw_loss_curve(History([0, 10, 20], [10.0, 20.0, 25.0], [20], [24.0]))
     save_png(tmp_path / "loss_curve.png", figure)
     assert Image.open(tmp_path / "loss_curve.png").format == "PNG"
     assert [p.name for p in tmp_path.iterdir()] == ["loss_curve.png"]
-    text = svg(figure)
+    text = svg_from_figure(figure)
     assert text.startswith("<svg") and text.rstrip().endswith("</svg>")
     assert all(
         name in text for name in ("currentColor", "var(--grid)", "var(--accent)", "var(--second)")

@@ -1,11 +1,11 @@
 """Drawn over frames to judge a run by: tracks, meshes, masks, and depth in colours."""
 
+import colorsys
 from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from matplotlib.colors import hsv_to_rgb
 from numpy import ndarray
 
 Frame = UInt8[ndarray, "H W 3"]
@@ -104,10 +104,10 @@ def _fixed_point(xy: Float[ndarray, "*N 2"]) -> Int[ndarray, "*N 2"]:
 
 
 def _palette() -> UInt8[ndarray, "C 3"]:
-    hue = np.arange(_NUM_COLORS) / _NUM_COLORS
-    return (hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), np.ones_like(hue)], 1)) * 255).astype(
-        np.uint8
-    )
+    """Colours of evenly spaced hues, equal in saturation and value."""
+    hues = np.arange(_NUM_COLORS) / _NUM_COLORS
+    rgb = np.array([colorsys.hsv_to_rgb(hue, 0.8, 1.0) for hue in hues])
+    return (rgb * 255).astype(np.uint8)
 
 
 def depth_range(

@@ -1,10 +1,8 @@
-"""The tables and headline figures of a results page, as HTML; every text that comes from outside is
-escaped."""
+"""The values that the tables and headlines of a results page show, as text and numbers."""
 
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from models.run import find_output
 
@@ -14,7 +12,14 @@ _QUALITY = (
     ("psnr_outside_mask", "Outside movers (dB)", 2),
     ("psnr_inside_mask", "On movers (dB)", 2),
 )
+"""Scores of metrics.json, their labels and their digits after the point."""
 _GROUPS = {"training_frames": "training frames", "heldout_frames": "held-out frames"}
+"""Groups of frames in metrics.json and their labels."""
+_COVERAGE = (
+    ("novel_view_coverage", "Least coverage, new views"),
+    ("camera_path_coverage", "Least coverage, camera path"),
+)
+"""Coverages of metrics.json and their labels."""
 _STAGES = {
     "tracking": "2D tracks",
     "cameras": "cameras and points",
@@ -28,135 +33,150 @@ _STAGES = {
     "tracks": "track overlay",
     "export": "export",
 }
+"""Stages of both scripts and their labels."""
 
 
-def tiles(metrics: Mapping, background: Mapping) -> str:
-    """The figures that a reader wants first, as <div>s of a description list."""
-    found = []
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure."""
+
+    name: str
+    value: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The table of scores."""
+
+    groups: list[str]
+    """Labels of the columns, a group of frames each."""
+    scores: list[tuple[str, list[str]]]
+    """Rows of a label and a score for each group; empty where a group lacks the score."""
+    totals: list[tuple[str, str]]
+    """Rows of a label and a value that spans all columns."""
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """A row of the table of times."""
+
+    name: str
+    seconds: str
+    percent: str
+    """Length of the bar, relative to the longest stage."""
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A row of the file list."""
+
+    name: str
+    text: str
+    size: str
+
+
+def headline_tiles(metrics: Mapping, background: Mapping) -> list[Tile]:
+    """The figures at the head of the page; held-out scores come first.
+
+    Args:
+        metrics: content of metrics.json.
+        background: content of background_metrics.json; may be empty.
+    """
+    tiles = _score_tiles(metrics)
+    if "frames_registered" in background:
+        count = str(background["frames_registered"])
+        tiles.append(Tile("Cameras placed", count, f"of {background['frames']}"))
+    if (error := background.get("reprojection_error_px")) is not None:
+        tiles.append(Tile("Reprojection error", f"{error:.2f}", "px"))
+    if seconds := _all_seconds(metrics, background):
+        tiles.append(Tile("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))
+    if metrics.get("peak_memory_gib"):
+        tiles.append(Tile("Peak memory", f"{metrics['peak_memory_gib']:.2f}", "GiB"))
+    return tiles
+
+
+def _score_tiles(metrics: Mapping) -> list[Tile]:
     held_out = metrics.get("heldout_frames")
     training = metrics.get("training_frames")
+    tiles = []
     if held_out:
-        found.append(("Held-out PSNR", f"{held_out['psnr']:.2f}", "dB"))
-        found.append(("Held-out SSIM", f"{held_out['ssim']:.3f}", ""))
+        tiles.append(Tile("Held-out PSNR", f"{held_out['psnr']:.2f}", "dB"))
+        tiles.append(Tile("Held-out SSIM", f"{held_out['ssim']:.3f}"))
     if training:
-        found.append(("Training PSNR", f"{training['psnr']:.2f}", "dB"))
+        tiles.append(Tile("Training PSNR", f"{training['psnr']:.2f}", "dB"))
         if not held_out:
-            found.append(("Training SSIM", f"{training['ssim']:.3f}", ""))
-    if "frames_registered" in background:
-        found.append(
-            ("Cameras placed", str(background["frames_registered"]), f"of {background['frames']}")
-        )
-    if (error := background.get("reprojection_error_px")) is not None:
-        found.append(("Reprojection error", f"{error:.2f}", "px"))
-    if seconds := _all_seconds(metrics, background):
-        found.append(("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))
-    if metrics.get("peak_memory_gib"):
-        found.append(("Peak memory", f"{metrics['peak_memory_gib']:.2f}", "GiB"))
-    return "\n".join(
-        f"<div><dt>{name}</dt><dd>{escape(value)} <small>{escape(str(unit))}</small></dd></div>"
-        for name, value, unit in found
-    )
+            tiles.append(Tile("Training SSIM", f"{training['ssim']:.3f}"))
+    return tiles
 
 
-def metrics_table(metrics: Mapping) -> str:
-    """Quality of training and held-out frames; empty where nothing was scored."""
+def tabulate_quality(metrics: Mapping) -> Quality | None:
+    """Scores of training and held-out frames; None if metrics.json holds no scores."""
     groups = [(name, metrics[key]) for key, name in _GROUPS.items() if key in metrics]
     if not groups:
-        return ""
-    head = "".join(f'<th class="n">{name}</th>' for name, _ in groups)
-    rows = []
-    for key, label, digits in _QUALITY:
-        if any(key in scores for _, scores in groups):
-            cells = (f"{scores[key]:.{digits}f}" if key in scores else "" for _, scores in groups)
-            rows.append(
-                f"<tr><th>{label}</th>"
-                + "".join(f'<td class="n">{cell}</td>' for cell in cells)
-                + "</tr>"
-            )
-    rows += [
-        _row(label, f"{100 * metrics[key]:.1f} %", len(groups))
-        for key, label in _COVERAGE
-        if key in metrics
+        return None
+    scores = [
+        (label, [f"{group[key]:.{digits}f}" if key in group else "" for _, group in groups])
+        for key, label, digits in _QUALITY
+        if any(key in group for _, group in groups)
     ]
-    for key, scores in metrics.get("exported_mesh", {}).items():
-        told = f"{scores['psnr']:.2f} dB outside movers, SSIM {scores['ssim']:.3f}"
-        rows.append(_row(f"Exported mesh, {_GROUPS.get(key, key)}", told, len(groups)))
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-_COVERAGE = (
-    ("novel_view_coverage", "Least coverage, new views"),
-    ("camera_path_coverage", "Least coverage, camera path"),
-)
-
-
-def _row(label: str, value: str, columns: int) -> str:
-    return (
-        f'<tr><th>{escape(label)}</th><td class="n" colspan="{columns}">{escape(value)}</td></tr>'
-    )
+    totals = [(label, f"{100 * metrics[key]:.1f} %") for key, label in _COVERAGE if key in metrics]
+    for key, mesh in metrics.get("exported_mesh", {}).items():
+        text = f"{mesh['psnr']:.2f} dB outside movers, SSIM {mesh['ssim']:.3f}"
+        totals.append((f"Exported mesh, {_GROUPS.get(key, key)}", text))
+    return Quality([name for name, _ in groups], scores, totals)
 
 
 def _all_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:
-    """Seconds of each stage of both scripts, in order."""
+    """Seconds of each stage of the background script and of demo_pipeline.py, in order."""
     first = {key: value for key, value in background.get("seconds", {}).items() if key != "all"}
     return first | dict(metrics.get("seconds", {}))
 
 
-def seconds_table(metrics: Mapping, background: Mapping) -> str:
-    """Seconds of each stage, with bars, and the peak of memory."""
+def tabulate_seconds(metrics: Mapping, background: Mapping) -> list[StageSeconds]:
+    """Seconds of each stage in the order of the run."""
     seconds = _all_seconds(metrics, background)
-    if not seconds:
-        return ""
-    longest = max(max(seconds.values()), 1e-9)
-    rows = [
-        f'<tr><th>{escape(_STAGES.get(name, name))}</th><td style="width:45%"><span class="share" '
-        f'style="width:{100 * value / longest:.1f}%"></span></td><td class="n">{value:.1f}</td></tr>'
+    # a run whose stages all took no time has bars of length 0
+    longest = max(max(seconds.values(), default=0), 1e-9)
+    return [
+        StageSeconds(_STAGES.get(name, name), f"{value:.1f}", f"{100 * value / longest:.1f}")
         for name, value in seconds.items()
     ]
-    rows.append(f'<tr><th>all</th><td></td><td class="n">{sum(seconds.values()):.1f}</td></tr>')
+
+
+def tabulate_totals(metrics: Mapping, background: Mapping) -> list[tuple[str, str]]:
+    """Label and value of the whole run's time, training rate and peak memory."""
+    rows = [("all", f"{sum(_all_seconds(metrics, background).values()):.1f}")]
     if "samples_per_second" in metrics:
         rate = metrics["samples_per_second"] / 1e6
-        rows.append(
-            f'<tr><th>training, million samples a second</th><td></td><td class="n">{rate:.2f}</td></tr>'
-        )
+        rows.append(("training, million samples a second", f"{rate:.2f}"))
     if metrics.get("peak_memory_gib"):
-        rows.append(
-            f'<tr><th>peak memory, GiB</th><td></td><td class="n">{metrics["peak_memory_gib"]:.2f}</td></tr>'
-        )
-    return f"<table><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(("peak memory, GiB", f"{metrics['peak_memory_gib']:.2f}"))
+    return rows
 
 
-def settings_table(config: Mapping) -> str:
-    """All settings, then device, versions and commit."""
-    told = dict(config.get("settings", {}))
-    told |= {"device": config.get("device", "")} | dict(config.get("versions", {}))
-    told |= {"commit": config["commit"]} if config.get("commit") else {}
-    rows = [
-        f'<tr><th>{escape(str(name))}</th><td class="v">{escape("not set" if value is None else str(value))}</td></tr>'
-        for name, value in told.items()
-    ]
-    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+def tabulate_settings(config: Mapping) -> dict[str, object]:
+    """All settings of config.json, then device, versions and commit."""
+    settings = dict(config.get("settings", {}))
+    settings |= {"device": config.get("device", "")} | dict(config.get("versions", {}))
+    return settings | ({"commit": config["commit"]} if config.get("commit") else {})
 
 
-def files_table(out: Path) -> str:
-    """What lies in the folder, with sizes and links."""
-    paths = (
-        path
-        for path in sorted(out.glob("*"))
-        if path.is_file() and path.suffix not in (".html", ".part")
-    )
-    rows = [
-        f'<tr><td><a href="{quote(path.name)}">{escape(path.name)}</a></td>'
-        f'<td class="v">{_about(path)}</td><td class="n">{_size(path.stat().st_size)}</td></tr>'
+def list_files(folder: Path) -> list[ListedFile]:
+    """The files of a results folder without pages and unfinished files, by name."""
+    paths: Sequence[Path] = sorted(path for path in folder.glob("*") if path.is_file())
+    return [
+        ListedFile(path.name, _describe(path.name), _format_size(path.stat().st_size))
         for path in paths
+        if path.suffix not in (".html", ".part")
     ]
-    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
-def _about(path: Path) -> str:
-    output = find_output(path.name)
-    return "" if output is None else escape(output.text)
+def _describe(name: str) -> str:
+    output = find_output(name)
+    return "" if output is None else output.text
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{max(1, count // 1024)} KiB"
+def _format_size(size: int) -> str:
+    """A count of bytes as text."""
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(1, size // 1024)} KiB"
