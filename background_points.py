@@ -50,7 +50,7 @@ from models.motion import (
     solve_masked_scene,
     solve_without_movers,
 )
-from models.report import draw_tracks, mask_overlay
+from models.report import draw_mask, draw_tracks
 from models.run import (
     InputError,
     Origin,
@@ -226,11 +226,10 @@ def solve(
         if maps is not None:
             xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
-    frames = (mask_overlay(f, m) for f, m in zip(video.frames, masks, strict=True))
-    drawn = draw_tracks(frames, xy, scene.points.agrees)
-    tracks = make_background_tracks(
-        video, scene, PointTracks(xy, scene.points.agrees, video.width, video.height)
-    )
+    agreeing = PointTracks(xy, scene.points.agrees, video.width, video.height)
+    frames = (draw_mask(f, m) for f, m in zip(video.frames, masks, strict=True))
+    drawn = draw_tracks(frames, agreeing)
+    tracks = make_background_tracks(video, scene, agreeing)
     write_json(
         output_dir / "background_config.json",
         describe_run(settings, learned.device, stages.origin.fingerprint([solve])),

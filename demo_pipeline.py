@@ -19,20 +19,22 @@ from models.export import export_and_score, footage_of, parse_formats
 from models.paths import CameraPath, Clip, PathScript, parse_path, read_path
 from models.render import Scene, load_scene, save_scene
 from models.report import (
+    LiveViewer,
     Report,
     gather_world,
+    open_viewer,
     reconstruct,
     render_video,
-    track_overlay,
     write_charts,
     write_report,
+    write_track_overlay,
 )
-from models.report.viewer import Viewer
 from models.run import (
     Checkpoint,
     InputError,
     Meter,
     Origin,
+    Progress,
     ProgressBars,
     Stages,
     check_output_dir,
@@ -134,7 +136,7 @@ def run(settings: Settings) -> None:
     stages = Stages(output_dir, Origin(__file__, settings, inputs.files), progress)
     script.check(len(inputs.frames))
     warn_of_need(needed_memory(inputs.frames), find_memory_limit(memory), progress)
-    viewer = open_viewer(settings, inputs) if settings.view else None
+    viewer = start_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and path is None:
         viewer.show(scene)
         return viewer.run()
@@ -186,16 +188,15 @@ def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> 
     return scene
 
 
-def open_viewer(settings: Settings, inputs: ClipInputs) -> Viewer:
+def start_viewer(settings: Settings, inputs: ClipInputs) -> LiveViewer:
     """The live viewer, which shows nothing until it is given a scene; says where it is."""
-    tracks = inputs.tracks
-    own = settings.output_dir
-    address = {
-        "host": settings.view_host,
-        "port": settings.view_port,
-        "has_movers": inputs.movers is not None,
-    }
-    viewer = Viewer(tracks.cameras, tracks.xyz[0], tracks.fps, own, **address)
+    viewer = open_viewer(
+        inputs.tracks,
+        settings.output_dir,
+        host=settings.view_host,
+        port=settings.view_port,
+        has_movers=inputs.movers is not None,
+    )
     reach = (
         "this machine only"
         if settings.view_host in ("127.0.0.1", "localhost")
@@ -210,7 +211,7 @@ def trained(
     inputs: ClipInputs,
     device: torch.device,
     stages: Stages,
-    viewer: Viewer | None,
+    viewer: LiveViewer | None,
 ) -> tuple[dict, History]:
     """Writes model.pt, with checkpoints on the way; returns figures and how training went, now or
     in an earlier run."""
@@ -248,6 +249,7 @@ def shown(
     frames = inputs.frames
     masks = inputs.masks
     metrics = {}
+    progress = stages.progress
 
     def stage(
         name: str, work: Callable[[], dict | None], *uses: str, kind: str = "", **files: Path
@@ -262,37 +264,36 @@ def shown(
         )
 
     if settings.checkpoint is None or path is None:
-        work = partial(
-            reconstruct, out, scene, frames, masks, inputs.held_out, settings.save_frames
-        )
+        work = partial(reconstruct, out, scene, inputs, settings.save_frames, progress)
         stage("reconstruction", work, "holdout_every", "save_frames")
-        work = partial(render_script, settings, scene, script, f"novel_view_{script.name}")
+        work = partial(render_script, settings, scene, script, progress)
         own = ("trajectory", "freeze_time", "save_frames")
         stage("novel_view", work, *own, kind=f"_{script.name}")
     if path is not None:
-        work = partial(render_path, settings, scene, path)
+        work = partial(render_path, settings, scene, path, progress)
         stage("camera_path", work, **{"camera path": settings.camera_path})
     if settings.checkpoint is None or path is None:
         stage("export", exported, "holdout_every", "export")
-    stage("tracks", partial(track_overlay, out, frames, inputs.tracks, inputs.movers))
+    work = partial(write_track_overlay, out, frames, inputs.tracks, inputs.movers, progress)
+    stage("tracks", work)
     return metrics
 
 
-def render_script(settings: Settings, scene: Scene, script: PathScript, name: str) -> dict:
+def render_script(settings: Settings, scene: Scene, script: PathScript, progress: Progress) -> dict:
     """The novel view video."""
     clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
     views = script.build(clip, settings.freeze_time)
-    coverage = render_video(
-        settings.output_dir, scene, *views, name, settings.save_frames, script.fps
-    )
+    path = settings.output_dir / f"novel_view_{script.name}.mp4"
+    save_frames = settings.save_frames
+    coverage = render_video(path, scene, views, script.fps, save_frames, progress)
     return {"novel_view_coverage": coverage}
 
 
-def render_path(settings: Settings, scene: Scene, path: CameraPath) -> dict:
+def render_path(settings: Settings, scene: Scene, views: CameraPath, progress: Progress) -> dict:
     """The video of a camera path that was given."""
-    return {
-        "camera_path_coverage": render_video(settings.output_dir, scene, *path, "novel_view", True)
-    }
+    path = settings.output_dir / "novel_view.mp4"
+    coverage = render_video(path, scene, views, save_frames=True, progress=progress)
+    return {"camera_path_coverage": coverage}
 
 
 def page(

@@ -178,7 +178,7 @@ def solve(
     movers = shapes.label
     del xyz, shapes  # twice as large as what the file holds
     save_tracks(out, tracks)
-    drawn = draw_tracks(video.frames, points.xy, points.visible, groups=movers)
+    drawn = draw_tracks(video.frames, points, groups=movers)
     overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
     write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
     write_labels(output_dir, labels)

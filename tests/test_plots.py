@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
 
-from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks, mask_overlay
+from models.report.drawing import colorize_depth, depth_range, draw_mask, draw_mesh, draw_tracks
+from models.tracks import PointTracks
 
 BLACK = np.zeros((40, 50, 3), np.uint8)
+
+
+def tracks_of(xy: np.ndarray, visible: np.ndarray | None = None) -> PointTracks:
+    """Tracks over frames of the size of BLACK; visible everywhere if not given."""
+    visible = np.ones(xy.shape[:2], bool) if visible is None else visible
+    return PointTracks(xy, visible, 50, 40)
 
 
 def brightness_center(image: np.ndarray) -> np.ndarray:
@@ -15,7 +22,7 @@ def brightness_center(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("xy", [(20.5, 10.5), (20.0, 10.25), (31.75, 22.0)])
 def test_a_dot_is_centred_where_the_track_is(xy):
-    frames = list(draw_tracks([BLACK], np.array([[xy]]), np.ones((1, 1), bool)))
+    frames = list(draw_tracks([BLACK], tracks_of(np.array([[xy]]))))
     np.testing.assert_allclose(
         brightness_center(frames[0]), xy, atol=0.2
     )  # half a pixel off would show
@@ -25,7 +32,7 @@ def test_only_visible_tracks_are_drawn_and_frames_stay_untouched():
     xy = np.array([[[10.0, 10], [30, 30]], [[12, 10], [np.nan, np.nan]], [[14, 10], [32, 30]]])
     visible = np.array([[True, True], [True, False], [True, True]])
     frames = np.zeros((3, 40, 50, 3), np.uint8)
-    drawn = list(draw_tracks(frames, xy, visible))
+    drawn = list(draw_tracks(frames, tracks_of(xy, visible)))
     assert not frames.any()
     assert drawn[0][25:, 25:].any() and not drawn[1][20:, 20:].any() and drawn[1][:20].any()
     assert all(frame.dtype == np.uint8 and frame.shape == BLACK.shape for frame in drawn)
@@ -33,14 +40,14 @@ def test_only_visible_tracks_are_drawn_and_frames_stay_untouched():
 
 def test_a_tail_reaches_back_so_many_frames():
     xy = np.stack([np.linspace(2.5, 47.5, 10), np.full(10, 20.5)], 1)[:, None]
-    last = list(draw_tracks([BLACK] * 10, xy, np.ones((10, 1), bool), tail=3))[-1]
+    last = list(draw_tracks([BLACK] * 10, tracks_of(xy), tail=3))[-1]
     drawn = np.flatnonzero(last.any(axis=(0, 2)))
     assert 30 <= drawn.min() <= 33
 
 
 def test_tracks_of_one_group_share_a_colour():
     xy = np.array([[[8.5, 8.5], [25.5, 8.5], [40.5, 8.5]]])
-    frame = next(draw_tracks([BLACK], xy, np.ones((1, 3), bool), groups=np.array([0, 1, 0])))
+    frame = next(draw_tracks([BLACK], tracks_of(xy), groups=np.array([0, 1, 0])))
     first, second, third = (frame[8, x].tolist() for x in (8, 25, 40))
     assert first == third != second
 
@@ -74,8 +81,8 @@ def test_depth_range_ignores_outliers_and_what_is_no_depth():
     assert near < far
 
 
-def test_mask_overlay_tints_the_mask_alone():
+def test_draw_mask_tints_the_mask_alone():
     mask = np.zeros((40, 50), bool)
     mask[10:20, 10:20] = True
-    drawn = mask_overlay(BLACK, mask)
+    drawn = draw_mask(BLACK, mask)
     np.testing.assert_array_equal(drawn.any(2), mask)

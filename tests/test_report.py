@@ -16,10 +16,11 @@ from playwright.sync_api import Page, expect
 from models.clip.video import write_video
 from models.report.charts import draw_loss_curve, save_png, svg_from_figure, write_charts
 from models.report.page import Report, three_js, write_report
-from models.report.videos import track_overlay
-from models.report.world import gather_world, point_colors, world_json
+from models.report.videos import write_track_overlay
+from models.report.world import color_points, gather_world, world_json
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
+from models.tracks import PointTracks
 from models.training.loop import History
 
 FRAMES, WIDTH, HEIGHT = 12, 160, 90
@@ -58,7 +59,7 @@ def page_path(room: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) ->
     tracks, movers = true_tracks(room, False), true_tracks(room, True)
     for name in VIDEOS:
         write_video(folder / name, room.frames, room.fps)
-    track_overlay(folder, room.frames, tracks, movers)
+    write_track_overlay(folder, room.frames, tracks, movers)
     (folder / "scene.glb").write_bytes(textured_quad())
     scores = [{"psnr": 30.0 + t, "ssim": 0.9} for t in range(FRAMES)]
     metrics = {
@@ -208,7 +209,8 @@ def test_points_take_the_colour_of_a_frame_that_sees_them(room: SyntheticScene):
     frames = np.zeros((3, 4, 5, 3), np.uint8)
     frames[1, 2, 3] = 10, 20, 30
     visible = np.array([[False, False], [True, False], [False, False]])
-    rgb = point_colors(frames, np.full((3, 2, 2), [3.5, 2.5]), visible)
+    tracks = PointTracks(np.full((3, 2, 2), [3.5, 2.5]), visible, 5, 4)
+    rgb = color_points(frames, tracks)
     np.testing.assert_array_equal(rgb, [[10, 20, 30], [128, 128, 128]])
 
 

@@ -24,7 +24,7 @@ from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.paths.key_frames import KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render.scene import load_scene
-from models.report.videos import picture_function
+from models.report.pictures import make_render_function
 from models.report.viewer import check_address
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_each_mode_and_layer_gives_a_picture_of_its_own(page: Page, folder: Path):
     scene = load_scene(folder / "out" / "model.pt", torch.device("cpu"))
-    picture = picture_function(scene)
+    picture = make_render_function(scene)
     view = scene.cameras[[3]].resized(WIDTH // 2, HEIGHT // 2)
     shown = [
         picture(view, 3.0, "colour", *layers)

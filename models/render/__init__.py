@@ -3,12 +3,21 @@
 from models.render.blending import fill_holes
 from models.render.metrics import average_scores, finite_psnr, score_frame, score_heldout, ssim
 from models.render.rendering import render_view
-from models.render.scene import DEPTH_TOLERANCE, Layer, MovingLayer, Scene, load_scene, save_scene
+from models.render.scene import (
+    DEPTH_TOLERANCE,
+    Layer,
+    LayerViews,
+    MovingLayer,
+    Scene,
+    load_scene,
+    save_scene,
+)
 from models.render.view_choice import ViewOptions
 
 __all__ = [
     "DEPTH_TOLERANCE",
     "Layer",
+    "LayerViews",
     "MovingLayer",
     "Scene",
     "ViewOptions",

@@ -1,19 +1,36 @@
-"""For a person to look at: videos, charts, the results page, the live viewer."""
+"""For a person to look at: videos, charts, the results page, the live viewer.
+
+Files in reading order:
+
+- ``drawing`` - tracks, meshes, masks and depth drawn over frames
+- ``pictures`` - pictures of a scene in colour, as depth or as mesh, for videos and viewer
+- ``videos`` - the videos of a results folder and the scores of its frames
+- ``world`` - points and cameras for the page's 3D canvas
+- ``charts`` - charts as PNG and SVG
+- ``tables`` - the values of the page's tables and headlines
+- ``page`` - index.html from ``templates/`` and ``assets/``
+- ``live`` - opens the viewer without importing viser before
+- ``viewer`` - the server of the live viewer
+- ``viewer_panel`` - the controls on the viewer's page
+"""
 
 from models.report.charts import write_charts
-from models.report.drawing import draw_tracks, mask_overlay
+from models.report.drawing import draw_mask, draw_tracks
+from models.report.live import LiveViewer, open_viewer
 from models.report.page import Report, write_report
-from models.report.videos import reconstruct, render_video, track_overlay
+from models.report.videos import reconstruct, render_video, write_track_overlay
 from models.report.world import gather_world
 
 __all__ = [
+    "LiveViewer",
     "Report",
+    "draw_mask",
     "draw_tracks",
     "gather_world",
-    "mask_overlay",
+    "open_viewer",
     "reconstruct",
     "render_video",
-    "track_overlay",
     "write_charts",
     "write_report",
+    "write_track_overlay",
 ]

@@ -1,4 +1,4 @@
-"""Drawn over frames to judge a run by: tracks, meshes, masks, and depth in colours."""
+"""Drawing over frames: tracks, meshes, masks, and depth in colours."""
 
 import colorsys
 from collections.abc import Iterable, Iterator
@@ -8,67 +8,75 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from models.tracks import PointTracks
+
 Frame = UInt8[ndarray, "H W 3"]
 _NUM_COLORS = 24
+# Bits after the binary point of the coordinates given to OpenCV.
 _SHIFT = 4
-"""Bits after the binary point of the coordinates given to OpenCV."""
+# Pixels; OpenCV's fixed-point drawing overflows beyond.
 _FAR_OUTSIDE = 1e5
-"""Pixels; OpenCV's fixed-point drawing overflows beyond."""
+# Depths of a frame that take part in the range of a clip; more change its percentiles little.
+_SAMPLED_DEPTHS = 10_000
 
 
 def draw_tracks(
     frames: Iterable[Frame],
-    xy: Float[ndarray, "F N 2"],
-    visible: Bool[ndarray, "F N"],
+    tracks: PointTracks,
     *,
     groups: Int[ndarray, "N"] | None = None,
     tail: int = 8,
     max_tracks: int = 3000,
 ) -> Iterator[Frame]:
-    """Copies of the frames with each visible track as a dot and the way it came over the last
-    ``tail`` frames.
+    """Copies of the frames with each visible track as a dot and a line through its last positions.
 
     Args:
-        xy: pixels, the centre of the top-left one at (0.5, 0.5).
-        groups: number of the layer or object of each track, which gives its colour; without it each
-            has its own.
-        max_tracks: draw at most so many, evenly chosen.
+        groups: number of the layer or object of each track, which decides on the colour; without
+            groups each track has its own colour.
+        tail: frames that the line goes back.
+        max_tracks: draw at most this number of tracks, evenly chosen.
     """
-    chosen = np.unique(np.linspace(0, xy.shape[1] - 1, min(max_tracks, xy.shape[1])).astype(int))
-    points = _fixed_point(xy[:, chosen])
-    visible = np.asarray(visible)[:, chosen]
+    count = tracks.num_tracks
+    chosen = np.unique(np.linspace(0, count - 1, min(max_tracks, count)).astype(int))
+    points = _fix_points(tracks.xy[:, chosen])
+    visible = np.asarray(tracks.visible)[:, chosen]
+    # factors prime to the number of colours: neighbouring numbers get unlike colours
     color = (chosen * 7 if groups is None else np.asarray(groups)[chosen] * 5) % _NUM_COLORS
-    return _drawn(frames, points, visible, color, tail)
+    return _draw_frames(
+        frames, PointTracks(points, visible, tracks.width, tracks.height), color, tail
+    )
 
 
-def _drawn(
-    frames: Iterable[Frame],
-    points: Int[ndarray, "F n 2"],
-    visible: Bool[ndarray, "F n"],
-    color: ndarray,
-    tail: int,
+def _draw_frames(
+    frames: Iterable[Frame], tracks: PointTracks, color: Int[ndarray, "n"], tail: int
 ) -> Iterator[Frame]:
+    """The generator of ``draw_tracks``; ``xy`` of the tracks are OpenCV's drawing coordinates."""
+    points = tracks.xy
+    visible = tracks.visible
     for t, frame in enumerate(frames):
         canvas = np.ascontiguousarray(frame).copy()
         for c in np.unique(color[visible[t]]):
             drawn = visible[t] & (color == c)
-            segments = [
-                _segments(points, visible, drawn, s) for s in range(max(1, t - tail + 1), t + 1)
-            ]
-            rgb = _palette()[c].tolist()
-            if segments:
-                cv2.polylines(
-                    canvas, list(np.concatenate(segments)), False, rgb, 1, cv2.LINE_AA, _SHIFT
-                )
-            for x, y in points[t, drawn]:
-                cv2.circle(
-                    canvas, (int(x), int(y)), 3 << (_SHIFT - 1), rgb, -1, cv2.LINE_AA, _SHIFT
-                )
+            times = range(max(1, t - tail + 1), t + 1)
+            segments = [_connect(points, visible, drawn, s) for s in times]
+            _draw_color(canvas, points[t, drawn], segments, _palette()[c].tolist())
         yield canvas
 
 
-def _segments(points: ndarray, visible: ndarray, drawn: ndarray, t: int) -> Int[ndarray, "M 2 2"]:
-    """The way from frame t - 1 to t of the tracks drawn, where seen in both."""
+def _draw_color(canvas: Frame, dots: ndarray, segments: list[ndarray], rgb: list[int]) -> None:
+    """Draws the dots and lines of one colour into the canvas."""
+    if segments:
+        lines = list(np.concatenate(segments))
+        cv2.polylines(canvas, lines, False, rgb, 1, cv2.LINE_AA, _SHIFT)
+    radius = 3 << (_SHIFT - 1)
+    for x, y in dots:
+        cv2.circle(canvas, (int(x), int(y)), radius, rgb, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _connect(
+    points: Int[ndarray, "F n 2"], visible: Bool[ndarray, "F n"], drawn: ndarray, t: int
+) -> Int[ndarray, "M 2 2"]:
+    """Lines from frame t - 1 to t of the drawn tracks that are visible in both."""
     both = drawn & visible[t] & visible[t - 1]
     return np.stack([points[t - 1, both], points[t, both]], 1)
 
@@ -81,25 +89,21 @@ def draw_mesh(
     color: tuple[int, int, int] = (80, 255, 120),
     opacity: float = 0.6,
 ) -> Frame:
-    """A copy of the frame with the edges of a mesh as thin lines; vertices that are not finite are
-    left out."""
+    """A copy of the frame with the edges of a mesh as thin lines; edges of vertices that are not
+    finite are left out."""
     faces = np.asarray(faces)
-    edges = np.unique(
-        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1),
-        axis=0,
-    )
+    sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.sort(sides, axis=1), axis=0)
     edges = edges[np.isfinite(xy).all(-1)[edges].all(-1)]
     canvas = np.ascontiguousarray(frame).copy()
-    cv2.polylines(canvas, list(_fixed_point(xy)[edges]), False, color, 1, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(canvas, list(_fix_points(xy)[edges]), False, color, 1, cv2.LINE_AA, _SHIFT)
     return cv2.addWeighted(canvas, opacity, np.ascontiguousarray(frame), 1 - opacity, 0)
 
 
-def _fixed_point(xy: Float[ndarray, "*N 2"]) -> Int[ndarray, "*N 2"]:
-    """OpenCV's drawing coordinates: integers with _SHIFT bits after the point, pixel centres at
-    whole numbers."""
-    finite = (
-        np.nan_to_num(np.asarray(xy, np.float64), nan=-_FAR_OUTSIDE) - 0.5
-    )  # ours are at halves
+def _fix_points(xy: Float[ndarray, "*N 2"]) -> Int[ndarray, "*N 2"]:
+    """OpenCV's drawing coordinates: integers with _SHIFT bits after the point."""
+    # OpenCV's pixel centres lie at whole numbers, those of this package at halves
+    finite = np.nan_to_num(np.asarray(xy, np.float64), nan=-_FAR_OUTSIDE) - 0.5
     return np.round(np.clip(finite, -_FAR_OUTSIDE, _FAR_OUTSIDE) * (1 << _SHIFT)).astype(np.int32)
 
 
@@ -113,12 +117,16 @@ def _palette() -> UInt8[ndarray, "C 3"]:
 def depth_range(
     depths: Iterable[Float[ndarray, "..."]], low: float = 2.0, high: float = 98.0
 ) -> tuple[float, float]:
-    """Near and far of a whole clip: percentiles of its positive finite depths, so that colours do
-    not flicker.
+    """Near and far of a whole clip, so that the colours of depth do not flicker.
 
-    Each frame counts by at most some ten thousand pixels. With no depth at all: (1, 2).
+    Args:
+        depths: of any number of frames; each counts by some ten thousand pixels at most.
+        low, high: percentiles of the positive finite depths.
+
+    Returns:
+        Near and far; (1, 2) without any depth.
     """
-    samples = [np.ravel(depth)[:: max(1, np.size(depth) // 10_000)] for depth in depths]
+    samples = [np.ravel(depth)[:: max(1, np.size(depth) // _SAMPLED_DEPTHS)] for depth in depths]
     values = np.concatenate(samples) if samples else np.zeros(0)
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
@@ -128,8 +136,8 @@ def depth_range(
 
 
 def colorize_depth(depth: Float[ndarray, "H W"], near: float, far: float) -> Frame:
-    """Inverse depth in the turbo colours, red near and blue far; black where there is none (not
-    positive, NaN, Inf)."""
+    """Inverse depth in the turbo colours, red near and blue far; black if not positive and
+    finite."""
     valid = np.isfinite(depth) & (depth > 0)
     inverse = 1 / np.where(valid, depth, 1)
     share = np.clip((inverse - 1 / far) / max(1 / near - 1 / far, 1e-12), 0, 1)
@@ -137,7 +145,7 @@ def colorize_depth(depth: Float[ndarray, "H W"], near: float, far: float) -> Fra
     return np.where(valid[..., None], bgr[..., ::-1], np.uint8(0))
 
 
-def mask_overlay(
+def draw_mask(
     frame: Frame,
     mask: Bool[ndarray, "H W"],
     *,

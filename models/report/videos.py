@@ -1,162 +1,187 @@
-"""What a results folder holds of a trained scene: rebuilt video, novel views, mesh and depth
-videos, and scores."""
+"""The videos of a results folder: rebuilt clip, mesh, depth, layers, new views, tracks; and the
+scores of the rebuilt frames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import torch
-from tqdm import tqdm
+from jaxtyping import Bool, UInt8
+from numpy import ndarray
 
-from models.cameras import Cameras
 from models.clip import VideoWriter, write_image
-from models.render import Scene, average_scores, score_frame
+from models.paths import CameraPath
+from models.render import LayerViews, Scene, average_scores, score_frame
 from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
-from models.run import clear_numbered, clear_outputs, make_subfolder
-from models.tracks import Tracks
+from models.report.pictures import project_mesh
+from models.run import SILENT, Progress, clear_numbered, clear_outputs, make_subfolder
+from models.tracks import PointTracks, Tracks
+from models.training import ClipInputs
 
-MAX_DRAWN = 2000
-"""Tracks of a layer that an overlay shows."""
-BACKGROUND_GROUP = 22
-"""Number that gives the background's tracks a colour of their own, unlike the first movers'."""
+# Tracks of a layer that the overlay shows; more would hide the picture.
+_MAX_DRAWN = 2000
+# Colour group of the background's tracks: its colour differs from the colours of the first movers.
+_BACKGROUND_GROUP = 22
 
 
 def reconstruct(
     out: Path,
     scene: Scene,
-    frames: np.ndarray,
-    masks: np.ndarray | None = None,
-    held_out: Sequence[int] = (),
+    inputs: ClipInputs,
     save_frames: bool = False,
+    progress: Progress = SILENT,
 ) -> dict:
-    """Rebuilds the video with its mesh and depth in ``out``, and scores it; held-out frames are
-    novel views.
+    """Rebuilds the clip with its mesh and depth in ``out``; returns PSNR and SSIM.
 
-    ``input.mp4`` holds the frames worked on, to be compared with.
+    ``input.mp4`` holds the frames of ``inputs`` for comparison. Held-out frames, which the scene
+    was not trained on, are also written as PNGs.
+
+    Args:
+        save_frames: write a PNG of every rebuilt frame.
     """
     scores = []
-    near_far = None
-    clear_outputs(out, "reconstruction", has_movers=scene.moving is not None)
-    with (
-        VideoWriter(out / "input.mp4", scene.fps) as original,
-        VideoWriter(out / "reconstruction.mp4", scene.fps) as color,
-        VideoWriter(out / "mesh.mp4", scene.fps) as mesh,
-        VideoWriter(out / "depth.mp4", scene.fps) as depth,
-        ExitStack() as stack,
-    ):
-        apart = layer_writers(stack, out, scene)
-        for t in tqdm(range(len(frames)), desc="reconstruction", unit="frame"):
+    has_movers = scene.moving is not None
+    clear_outputs(out, "reconstruction", has_movers=has_movers)
+    with _ReconstructionWriter(out, scene.fps, has_movers) as videos:
+        for t in progress.over(range(len(inputs.frames)), "reconstruction"):
+            frame = inputs.frames[t]
             layers = scene.rebuild(t)
-            view = layers.merged
-            for writer, rgb in zip(apart, (layers.background.rgb, layers.foreground), strict=False):
-                writer.add(rgb)
-            near_far = near_far or depth_range([view.depth])
-            original.add(frames[t])
-            color.add(view.rgb)
-            mesh.add(draw_mesh(frames[t], *mesh_lines(scene, scene.cameras[t])))
-            depth.add(colorize_depth(view.depth, *near_far))
-            scores.append(score_frame(view.rgb, frames[t], None if masks is None else masks[t]))
+            rgb = layers.merged.rgb
+            lines = draw_mesh(frame, *project_mesh(scene, scene.cameras[t]))
+            videos.add(frame, layers, lines)
+            scores.append(score_frame(rgb, frame, _mask_of(inputs.masks, t)))
             if save_frames:
-                save_frame(out, "reconstruction", t, view.rgb)
-            if t in held_out:
-                save_frame(out, "heldout", t, view.rgb)
-    return {"frames": scores} | average_scores(scores, held_out)
+                save_frame(out, "reconstruction", t, rgb)
+            if t in inputs.held_out:
+                save_frame(out, "heldout", t, rgb)
+    return {"frames": scores} | average_scores(scores, inputs.held_out)
 
 
-def layer_writers(stack: ExitStack, out: Path, scene: Scene) -> list[VideoWriter]:
-    """Writers of the layers' own videos, where there is more than one layer."""
-    if scene.moving is None:
-        return []
-    paths = [out / "background_only.mp4", out / "foreground_only.mp4"]
-    return [stack.enter_context(VideoWriter(path, scene.fps)) for path in paths]
+def _mask_of(masks: Bool[ndarray, "F H W"] | None, t: int) -> Bool[ndarray, "H W"] | None:
+    return None if masks is None else masks[t]
 
 
-def track_overlay(
-    out: Path, frames: np.ndarray, tracks: Tracks, movers: Tracks | None = None
+class _ReconstructionWriter(ExitStack):
+    """The videos of the reconstruction, written frame by frame."""
+
+    def __init__(self, out: Path, fps: float, has_movers: bool):
+        super().__init__()
+        names = ["input", "reconstruction", "mesh", "depth"]
+        names += ["background_only", "foreground_only"] if has_movers else []
+        self._writers: dict[str, VideoWriter] = {}
+        self._paths = {name: out / f"{name}.mp4" for name in names}
+        self._fps = fps
+        self._near_far: tuple[float, float] | None = None
+
+    def __enter__(self) -> "_ReconstructionWriter":
+        super().__enter__()
+        for name, path in self._paths.items():
+            self._writers[name] = self.enter_context(VideoWriter(path, self._fps))
+        return self
+
+    def add(
+        self,
+        frame: UInt8[ndarray, "H W 3"],
+        layers: LayerViews,
+        lines: UInt8[ndarray, "H W 3"],
+    ) -> None:
+        """Appends one frame to each video; the first frame sets the depth range of all.
+
+        Args:
+            frame: of the clip.
+            layers: the rebuilt frame.
+            lines: the mesh over the frame.
+        """
+        depth = layers.merged.depth
+        self._near_far = self._near_far or depth_range([depth])
+        pictures = {
+            "input": frame,
+            "reconstruction": layers.merged.rgb,
+            "mesh": lines,
+            "depth": colorize_depth(depth, *self._near_far),
+            "background_only": layers.background.rgb,
+            "foreground_only": layers.foreground,
+        }
+        for name, writer in self._writers.items():
+            writer.add(pictures[name])
+
+
+def write_track_overlay(
+    out: Path,
+    frames: UInt8[ndarray, "F H W 3"],
+    tracks: Tracks,
+    movers: Tracks | None = None,
+    progress: Progress = SILENT,
 ) -> None:
-    """Writes tracks.mp4: tracks over the frames with tails, one colour for the background and one
-    for each mover."""
-    layers = [tracks] if movers is None else [tracks, movers]
-    chosen = [
-        np.linspace(0, t.num_tracks - 1, min(MAX_DRAWN, t.num_tracks)).astype(int) for t in layers
-    ]
-    xy = np.concatenate(
-        [t.xy.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1
-    )
-    visible = np.concatenate(
-        [t.visible.numpy()[:, index] for t, index in zip(layers, chosen, strict=True)], 1
-    )
-    groups = [np.full(len(chosen[0]), BACKGROUND_GROUP)]
+    """Writes tracks.mp4: tracks over the frames with their last positions, a colour for the
+    background and a colour for each mover."""
+    layers = [(tracks, np.full(tracks.num_tracks, _BACKGROUND_GROUP))]
     if movers is not None:
-        groups.append(
-            np.ones(len(chosen[1]), int)
-            if movers.label is None
-            else movers.label.numpy()[chosen[1]]
-        )
-    drawn = draw_tracks(
-        frames, xy, visible, groups=np.concatenate(groups), max_tracks=2 * MAX_DRAWN
+        ones = np.ones(movers.num_tracks, int)
+        layers.append((movers, ones if movers.label is None else movers.label.numpy()))
+    drawn, groups = _join_layers(layers)
+    pictures = draw_tracks(frames, drawn, groups=groups, max_tracks=2 * _MAX_DRAWN)
+    _write_video(
+        out / "tracks.mp4", tracks.fps, progress.over(pictures, "track overlay", len(frames))
     )
-    with VideoWriter(out / "tracks.mp4", tracks.fps) as video:
-        for frame in tqdm(drawn, total=len(frames), desc="track overlay", unit="frame"):
-            video.add(frame)
 
 
-def mesh_lines(scene: Scene, view: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """Projected vertices (NaN where behind) and faces of the mesh whose camera is nearest to one
-    camera."""
-    meshes = scene.background.meshes
-    source = meshes.nearest_frame(view)
-    used, faces = torch.unique(meshes.faces[source], return_inverse=True)
-    xy, depth = view.project(meshes.vertices[used.long()].double())
-    return torch.where(depth[..., None] > 0, xy, torch.nan)[0].numpy(), faces.numpy()
+def _join_layers(
+    layers: list[tuple[Tracks, ndarray]],
+) -> tuple[PointTracks, ndarray]:
+    """At most ``_MAX_DRAWN`` tracks of each layer, evenly chosen, with their colour groups."""
+    xy = []
+    visible = []
+    groups = []
+    for tracks, group in layers:
+        count = min(_MAX_DRAWN, tracks.num_tracks)
+        index = np.linspace(0, tracks.num_tracks - 1, count).astype(int)
+        xy.append(tracks.xy.numpy()[:, index])
+        visible.append(tracks.visible.numpy()[:, index])
+        groups.append(group[index])
+    first = layers[0][0]
+    arrays = np.concatenate(xy, 1), np.concatenate(visible, 1)
+    return PointTracks(*arrays, first.width, first.height), np.concatenate(groups)
 
 
-def picture_function(scene: Scene):
-    """The function that the live viewer draws with; see viewer.RenderFunction."""
-    small = scene.cameras[[len(scene.cameras) // 2]].resized(
-        96, max(1, 96 * scene.cameras.height // scene.cameras.width)
-    )
-    near_far = depth_range([scene.render(small, 0.0).depth])
-
-    def picture(
-        view: Cameras, time: float, mode: str, background: bool, movers: bool
-    ) -> np.ndarray:
-        layers = scene.views(view, time)
-        seen = layers.merged if movers else layers.background
-        if not background:
-            return layers.foreground if movers else np.zeros_like(layers.foreground)
-        if mode == "depth":
-            return colorize_depth(seen.depth, *near_far)
-        return draw_mesh(seen.rgb, *mesh_lines(scene, view)) if mode == "mesh" else seen.rgb
-
-    return picture
+def _write_video(path: Path, fps: float, pictures: Iterable[UInt8[ndarray, "H W 3"]]) -> None:
+    with VideoWriter(path, fps) as video:
+        for picture in pictures:
+            video.add(picture)
 
 
 def render_video(
-    out: Path,
+    path: Path,
     scene: Scene,
-    views: Cameras,
-    times: Sequence[float],
-    name: str,
-    save_frames: bool = False,
+    camera_path: CameraPath,
     fps: float | None = None,
+    save_frames: bool = False,
+    progress: Progress = SILENT,
 ) -> float:
-    """Renders a camera path to <name>.mp4; returns the least share of a frame that some mesh
-    covers."""
+    """Renders a camera path to a video.
+
+    Args:
+        path: of the video; its PNGs go to ``frames`` beside it, under the video's name.
+        fps: frames per second; the clip's if not given.
+        save_frames: write a PNG of every view.
+
+    Returns:
+        The smallest covered share of a view: the rest shows filled-in colours.
+    """
+    views, times = camera_path
     coverage = 1.0
-    clear_numbered(out / "frames" / name)
-    with VideoWriter(out / f"{name}.mp4", fps or scene.fps) as video:
-        for i in tqdm(range(len(views)), desc=name, unit="frame"):
+    clear_numbered(path.parent / "frames" / path.stem)
+    with VideoWriter(path, fps or scene.fps) as video:
+        for i in progress.over(range(len(views)), path.stem):
             view = scene.render(views[i], times[i])
             coverage = min(coverage, float(view.covered.mean()))
             video.add(view.rgb)
             if save_frames:
-                save_frame(out, name, i, view.rgb)
+                save_frame(path.parent, path.stem, i, view.rgb)
     return coverage
 
 
-def save_frame(output_dir: Path, name: str, number: int, rgb: np.ndarray) -> None:
-    """One PNG of a video."""
-    folder = make_subfolder(output_dir, "frames", name)
+def save_frame(out: Path, name: str, number: int, rgb: UInt8[ndarray, "H W 3"]) -> None:
+    """Writes one PNG of the video ``name`` of a results folder."""
+    folder = make_subfolder(out, "frames", name)
     write_image(folder / f"{number:05d}.png", rgb)

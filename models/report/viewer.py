@@ -1,8 +1,7 @@
 """The live viewer: fly through a scene in a browser, and make camera paths.
 
-All pictures are drawn by the thread that calls ``step`` or ``run``: what a page asks for is only
-noted meanwhile. So a scene can be watched while that same thread trains it, and nothing needs a
-lock.
+The thread that calls ``step`` or ``run`` draws all pictures; requests of a page are only noted
+until then. The same thread can therefore train the scene that the pages show, without locks.
 """
 
 import math
@@ -12,66 +11,63 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 import viser
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, find_middle_frame
 from models.clip import VideoWriter, save_transforms
-from models.paths import K_from_fov, KeyFrame, interpolate_keys, pose_from_wxyz
+from models.paths import CameraPath, K_from_fov, KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render import Scene
-from models.report.videos import picture_function
+from models.report.pictures import RenderFunction, make_render_function
 from models.report.viewer_panel import Panel
 from models.run import InputError
+from models.tracks import Tracks
 
-MOVING_SECONDS = 0.065
-"""Seconds that a picture may take while the view moves; its size is steered by it."""
-FIRST_HEIGHT = 180
-"""Pixels; height of the first moving picture."""
-STILL_AFTER = 0.2
-"""Seconds without movement after which the picture is drawn at full size."""
-LEAST_HEIGHT = 100
-"""Pixels below which a moving picture's height does not fall."""
-MOST_CAMERAS = 30
-"""Input cameras drawn."""
-
-
-class RenderFunction(Protocol):
-    """Draws what the one camera of ``view`` sees at ``time`` (frame of the clip) as ``mode`` of
-    viewer_panel.MODES."""
-
-    def __call__(
-        self, view: Cameras, time: float, mode: str, background: bool, movers: bool
-    ) -> UInt8[ndarray, "H W 3"]: ...
+# Seconds that a picture may take while the view moves; the picture's size is steered by it.
+_MOVING_SECONDS = 0.065
+# Pixels; height of the first picture of a moving view.
+_FIRST_HEIGHT = 180
+# Pixels; pictures of a moving view do not become lower.
+_MIN_HEIGHT = 100
+# Seconds without movement after which the picture is drawn at full size.
+_STILL_AFTER = 0.2
+# Cameras of the clip that are drawn as frusta.
+_MAX_FRUSTA = 30
+# JPEG quality of pictures of a resting and of a moving view, 0 to 100.
+_STILL_QUALITY = 92
+_MOVING_QUALITY = 75
+# Colours of the clip's cameras and of key frames, RGB.
+_CAMERA_COLOR = (90, 140, 240)
+_KEY_COLOR = (255, 140, 60)
 
 
 @dataclass
-class Watcher:
-    """One open page."""
+class OpenPage:
+    """A browser page that shows the scene."""
 
     client: viser.ClientHandle
     stale: bool = True
-    """The picture shown is not of the present view."""
+    """The picture on the page shows an earlier view or time."""
     sharp: bool = False
-    """The picture shown is of full size."""
+    """The picture on the page has full size."""
     moved: float = field(default_factory=time.perf_counter)
-    """When the view last changed."""
+    """Time of the last change of the view, seconds of ``time.perf_counter``."""
 
 
 class Viewer:
     """A server of one scene's pictures.
 
     Args:
-        cameras: of the clip.
-        points: of the scene, world units; they tell how far it is.
-        fps: of the clip, frames per second.
-        output_dir: where camera_path.json and novel_view.mp4 are written.
+        tracks: of the background; they give the cameras, frame rate and depth of the scene.
+        output_dir: folder for camera_path.json and novel_view.mp4.
         host: address to listen at; 127.0.0.1 is reached from this machine only.
+        port: the first port to try.
+        has_movers: show the control that hides movers.
 
     Raises:
         InputError: the address cannot be listened at.
@@ -79,9 +75,7 @@ class Viewer:
 
     def __init__(
         self,
-        cameras: Cameras,
-        points: Float[torch.Tensor, "N 3"],
-        fps: float,
+        tracks: Tracks,
         output_dir: Path,
         *,
         host: str = "127.0.0.1",
@@ -89,33 +83,41 @@ class Viewer:
         has_movers: bool = False,
     ):
         self.render: RenderFunction | None = None
-        self.cameras = cameras
-        self.fps = fps
+        self.cameras = tracks.cameras
+        self.fps = tracks.fps
         self.output_dir = output_dir
-        depth = cameras[[find_middle_frame(cameras)]].to_camera(points.double())[0, :, 2]
+        middle = self.cameras[find_middle_frame(self.cameras)]
+        depth = middle.to_camera(tracks.xyz[0].double())[0, :, 2]
         self.depth = float(depth[depth > 0].median())
-        self._watchers: dict[int, Watcher] = {}
-        self._asked: queue.SimpleQueue[tuple[str, viser.ClientHandle | None]] = queue.SimpleQueue()
+        self._pages: dict[int, OpenPage] = {}
+        self._requests: queue.SimpleQueue[tuple[str, viser.ClientHandle | None]] = (
+            queue.SimpleQueue()
+        )
         self._wake = threading.Event()
         self._keys: list[KeyFrame] = []
-        self._moving_height = float(FIRST_HEIGHT)
+        self._moving_height = float(_FIRST_HEIGHT)
         self._played_at = 0.0
         check_address(host, port)
         self.server = viser.ViserServer(host=host, port=port, label="spacelayer", verbose=False)
-        self.server.gui.configure_theme(
-            dark_mode=True, show_share_button=False, control_width="small"
-        )
         self.url = f"http://{host}:{self.server.get_port()}"
-        self.panel = Panel(self.server, len(cameras), has_movers, self._changed, self._ask)
+        self.panel = Panel(
+            self.server, len(self.cameras), has_movers, self._mark_stale, self._request
+        )
+        self._fill_page()
+
+    def _fill_page(self) -> None:
+        """Theme, first view, frusta of the clip's cameras, and the calls of pages."""
+        server = self.server
+        server.gui.configure_theme(dark_mode=True, show_share_button=False, control_width="small")
+        self._place_cameras()
         self.panel.cameras.on_update(
             lambda _: setattr(self._frusta, "visible", self.panel.cameras.value)
         )
-        self._place_cameras()
-        self.server.on_client_connect(self._arrive)
-        self.server.on_client_disconnect(lambda client: self._watchers.pop(client.client_id, None))
+        server.on_client_connect(self._add_page)
+        server.on_client_disconnect(lambda client: self._pages.pop(client.client_id, None))
 
     def _place_cameras(self) -> None:
-        """The first view, which way is up, and frusta of the input's cameras."""
+        """Sets the first view and the up direction, and adds frusta of the clip's cameras."""
         middle = find_middle_frame(self.cameras)
         first = self.server.initial_camera
         pose = self.cameras.world_from_cam[middle].double().numpy()
@@ -123,69 +125,77 @@ class Viewer:
         first.position = pose[:3, 3]
         first.look_at = pose[:3, 3] + self.depth * pose[:3, 2]
         first.up = -pose[:3, 1]
-        first.fov = self._fov(middle)
+        first.fov = self._field_of_view(middle)
         first.near = 0.01 * self.depth
         first.far = 1000 * self.depth
         self._frusta = self.server.scene.add_frame("/cameras", show_axes=False, visible=False)
-        for t in np.unique(np.linspace(0, len(self.cameras) - 1, MOST_CAMERAS).astype(int)):
+        for t in np.unique(np.linspace(0, len(self.cameras) - 1, _MAX_FRUSTA).astype(int)).tolist():
             pose = self.cameras.world_from_cam[t].double().numpy()
-            self._frustum(f"/cameras/{t:05d}", pose, self._fov(int(t)), (90, 140, 240))
+            fov = self._field_of_view(t)
+            self._add_frustum(f"/cameras/{t:05d}", pose, fov, _CAMERA_COLOR)
 
-    def _frustum(self, name: str, pose: ndarray, fov: float, color: tuple[int, int, int]) -> None:
-        wxyz = Rotation.from_matrix(pose[:3, :3]).as_quat(scalar_first=True)
-        shape = self.cameras.width / self.cameras.height
-        scale = 0.02 * self.depth
+    def _add_frustum(
+        self, name: str, pose: ndarray, fov: float, color: tuple[int, int, int]
+    ) -> None:
         self.server.scene.add_camera_frustum(
-            name, fov, shape, scale=scale, thickness=1.5, thickness_units="screen", color=color,
-            wxyz=wxyz, position=pose[:3, 3],
-        )  # fmt: skip
+            name,
+            fov,
+            self.cameras.width / self.cameras.height,
+            scale=0.02 * self.depth,
+            thickness=1.5,
+            thickness_units="screen",
+            color=color,
+            wxyz=Rotation.from_matrix(pose[:3, :3]).as_quat(scalar_first=True),
+            position=pose[:3, 3],
+        )
 
-    def _fov(self, t: int) -> float:
+    def _field_of_view(self, t: int) -> float:
+        """Vertical field of view of the clip's camera t, radians."""
         return 2 * math.atan(self.cameras.height / 2 / float(self.cameras.K[t, 1, 1]))
 
-    # What the page's threads call: they only note what is wanted.
+    # The threads of pages call the next three functions, which only note requests.
 
-    def _arrive(self, client: viser.ClientHandle) -> None:
-        watcher = self._watchers[client.client_id] = Watcher(client)
+    def _add_page(self, client: viser.ClientHandle) -> None:
+        page = self._pages[client.client_id] = OpenPage(client)
 
-        def moved(_: object) -> None:
-            watcher.stale = True
-            watcher.moved = time.perf_counter()
+        def note_move(_: object) -> None:
+            page.stale = True
+            page.moved = time.perf_counter()
             self._wake.set()
 
-        client.camera.on_update(moved)
-        moved(None)
+        client.camera.on_update(note_move)
+        note_move(None)
 
-    def _changed(self) -> None:
-        for watcher in list(self._watchers.values()):
-            watcher.stale = True
-            watcher.moved = time.perf_counter()
+    def _mark_stale(self) -> None:
+        for page in list(self._pages.values()):
+            page.stale = True
+            page.moved = time.perf_counter()
         self._wake.set()
 
-    def _ask(self, name: str, client: viser.ClientHandle | None) -> None:
-        self._asked.put((name, client))
+    def _request(self, name: str, client: viser.ClientHandle | None) -> None:
+        self._requests.put((name, client))
         self._wake.set()
 
-    # What the scene's thread does.
+    # The scene's thread calls the functions from here on.
 
     def run(self) -> None:
         """Serves until the process is interrupted."""
         self.panel.tell("")
-        self._changed()
+        self._mark_stale()
         try:
             while True:
                 if not self.step():
-                    self._wake.wait(STILL_AFTER / 4)
+                    self._wake.wait(_STILL_AFTER / 4)
                     self._wake.clear()
         except KeyboardInterrupt:
             self.close()
 
     def show(self, scene: Scene) -> None:
         """Draws this scene from now on."""
-        self.render = picture_function(scene)
+        self.render = make_render_function(scene)
 
     def tell(self, text: str) -> None:
-        """Shows one line of status, and draws the scene as it is now."""
+        """Shows one line of status, and draws the scene in its present state."""
         self.panel.tell(text)
         self.step(refresh=True)
 
@@ -194,23 +204,25 @@ class Viewer:
         self.server.stop()
 
     def step(self, refresh: bool = False) -> bool:
-        """Does what the pages ask for and draws at most one picture for each; False if nothing was
-        to be done.
+        """Handles the requests of pages and draws at most one picture for each page.
 
         Args:
             refresh: the scene itself has changed, as in training.
+
+        Returns:
+            False if nothing was to be done.
         """
         if refresh:
-            for watcher in list(self._watchers.values()):
-                watcher.sharp = False
-        asked = not self._asked.empty()
-        while not self._asked.empty():
-            self._obey(*self._asked.get())
-        self._play()
-        return any([self._draw(watcher) for watcher in list(self._watchers.values())]) or asked
+            for page in list(self._pages.values()):
+                page.sharp = False
+        was_asked = not self._requests.empty()
+        while not self._requests.empty():
+            self._handle(*self._requests.get())
+        self._advance_time()
+        return any([self._draw(page) for page in list(self._pages.values())]) or was_asked
 
-    def _play(self) -> None:
-        """Moves time on by what has passed."""
+    def _advance_time(self) -> None:
+        """Moves the shown time on by the time since the last call, while the clip plays."""
         now = time.perf_counter()
         panel = self.panel
         if not panel.playing.value:
@@ -220,102 +232,109 @@ class Viewer:
         if frames:
             self._played_at += frames / self.fps
             panel.time.value = (int(panel.time.value) + frames) % len(self.cameras)
-            self._changed()
+            self._mark_stale()
 
-    def _draw(self, watcher: Watcher) -> bool:
-        still = time.perf_counter() - watcher.moved > STILL_AFTER
-        if self.render is None or not (watcher.stale or (still and not watcher.sharp)):
+    def _draw(self, page: OpenPage) -> bool:
+        """Draws the picture of a page if it is out of date, or small after a movement."""
+        still = time.perf_counter() - page.moved > _STILL_AFTER
+        if self.render is None or not (page.stale or (still and not page.sharp)):
             return False
-        watcher.stale = False
-        watcher.sharp = still
-        camera = watcher.client.camera
-        pose = pose_from_wxyz(camera.wxyz, camera.position)
-        width, height = self._size(camera, still)
-        view = Cameras(
-            K_from_fov(camera.fov, width, height)[None], torch.from_numpy(pose)[None], width, height
-        )
+        page.stale = False
+        page.sharp = still
+        camera = page.client.camera
+        width, height = self._choose_size(camera, still)
+        K = K_from_fov(camera.fov, width, height)[None]
+        pose = torch.from_numpy(pose_from_wxyz(camera.wxyz, camera.position))[None]
         start = time.perf_counter()
-        rgb = self._picture(view, float(self.panel.time.value))
+        rgb = self._draw_view(Cameras(K, pose, width, height), float(self.panel.time.value))
         if not still:
-            self._steer(time.perf_counter() - start)
-        watcher.client.scene.set_background_image(
-            rgb, format="jpeg", jpeg_quality=92 if still else 75
-        )
-        watcher.client.flush()
+            self._steer_size(time.perf_counter() - start)
+        quality = _STILL_QUALITY if still else _MOVING_QUALITY
+        page.client.scene.set_background_image(rgb, format="jpeg", jpeg_quality=quality)
+        page.client.flush()
         return True
 
-    def _picture(self, view: Cameras, at: float) -> UInt8[ndarray, "H W 3"]:
+    def _draw_view(self, view: Cameras, time: float) -> UInt8[ndarray, "H W 3"]:
         panel = self.panel
-        return self.render(view, at, panel.mode.value, panel.background.value, panel.movers.value)
+        return self.render(view, time, panel.mode.value, panel.background.value, panel.movers.value)
 
-    def _size(self, camera: viser.CameraHandle, still: bool) -> tuple[int, int]:
-        """Width and height of the next picture, of the page's own shape."""
+    def _choose_size(self, camera: viser.CameraHandle, still: bool) -> tuple[int, int]:
+        """Width and height of the next picture, in the proportions of the page."""
         shape = camera.image_width / max(1, camera.image_height)
         full = max(1, min(camera.image_height, self.cameras.height))
         height = full if still else min(full, round(self._moving_height))
         return max(1, round(height * shape)), height
 
-    def _steer(self, taken: float) -> None:
-        """Changes the size of moving pictures towards one that takes MOVING_SECONDS, a little at a
-        time."""
-        change = min(1.15, max(0.8, math.sqrt(MOVING_SECONDS / max(taken, 1e-4))))
-        self._moving_height = min(
-            float(self.cameras.height), max(LEAST_HEIGHT, change * self._moving_height)
-        )
+    def _steer_size(self, seconds: float) -> None:
+        """Changes the size of a moving view's pictures a little towards ``_MOVING_SECONDS`` each.
 
-    def _obey(self, name: str, client: viser.ClientHandle | None) -> None:
-        """What a button asks for; what goes wrong is told on the page."""
+        Args:
+            seconds: that the last picture took.
+        """
+        change = min(1.15, max(0.8, math.sqrt(_MOVING_SECONDS / max(seconds, 1e-4))))
+        height = max(_MIN_HEIGHT, change * self._moving_height)
+        self._moving_height = min(float(self.cameras.height), height)
+
+    def _handle(self, name: str, client: viser.ClientHandle | None) -> None:
+        """Handles the press of a button; the page shows the text of an error."""
         try:
             if name == "clear":
                 self._keys.clear()
                 self.server.scene.remove_by_name("/keys")
-                self.panel.key_frames(0)
+                self.panel.tell_key_frames(0)
             elif name == "save":
-                self.panel.tell(f"saved {self._save_path()[0]}")
+                self.panel.tell(f"saved {self._save_path(self._make_path())}")
             elif name == "render":
                 self._render_path()
             elif client is not None:
-                self._look(client) if name == "look" else self._add_key(client)
+                self._move_to_camera(client) if name == "look" else self._add_key(client)
         except InputError as error:
             self.panel.tell(f"**{error}**")
 
     def _add_key(self, client: viser.ClientHandle) -> None:
-        pose = pose_from_wxyz(client.camera.wxyz, client.camera.position)
-        self._keys.append(KeyFrame(pose, client.camera.fov, float(self.panel.time.value)))
-        self._frustum(f"/keys/{len(self._keys):03d}", pose, client.camera.fov, (255, 140, 60))
-        self.panel.key_frames(len(self._keys))
+        camera = client.camera
+        pose = pose_from_wxyz(camera.wxyz, camera.position)
+        self._keys.append(KeyFrame(pose, camera.fov, float(self.panel.time.value)))
+        self._add_frustum(f"/keys/{len(self._keys):03d}", pose, camera.fov, _KEY_COLOR)
+        self.panel.tell_key_frames(len(self._keys))
 
-    def _look(self, client: viser.ClientHandle) -> None:
-        """Puts a page's view where the camera of the present frame was."""
+    def _move_to_camera(self, client: viser.ClientHandle) -> None:
+        """Moves a page's view to the clip's camera of the present frame."""
         t = int(self.panel.time.value)
         pose = self.cameras.world_from_cam[t].double().numpy()
         with client.atomic():
             client.camera.position = pose[:3, 3]
             client.camera.up_direction = -pose[:3, 1]
             client.camera.look_at = pose[:3, 3] + self.depth * pose[:3, 2]
-            client.camera.fov = self._fov(t)
+            client.camera.fov = self._field_of_view(t)
 
-    def _save_path(self) -> tuple[Path, Cameras, list[float]]:
+    def _make_path(self) -> CameraPath:
+        """The path through the key frames."""
         steps = max(1, round(self.panel.seconds.value * self.fps))
-        views, times = interpolate_keys(self._keys, steps, self.cameras.width, self.cameras.height)
+        return interpolate_keys(self._keys, steps, self.cameras.width, self.cameras.height)
+
+    def _save_path(self, camera_path: CameraPath) -> Path:
         path = self.output_dir / "camera_path.json"
         try:
-            save_transforms(path, views, times)
+            save_transforms(path, *camera_path)
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be written ({error.strerror}); give a folder that exists"
             ) from error
-        return path, views, times
+        return path
 
     def _render_path(self) -> None:
-        _, views, times = self._save_path()
+        """Saves the path and renders its video."""
+        camera_path = self._make_path()
+        self._save_path(camera_path)
         path = self.output_dir / "novel_view.mp4"
         bar = self.panel.progress
         bar.visible = True
         try:
             with VideoWriter(path, self.fps) as video:
+                views, times = camera_path
                 for i in range(len(views)):
-                    video.add(self._picture(views[[i]], times[i]))
+                    video.add(self._draw_view(views[i], times[i]))
                     bar.value = 100 * (i + 1) / len(views)
         finally:
             bar.visible = False
@@ -323,11 +342,12 @@ class Viewer:
 
 
 def check_address(host: str, port: int) -> None:
-    """Looks whether a server can listen: viser's would wait for ever where it cannot. A taken port
-    is no hindrance.
+    """Proves that a server can listen at an address: viser's waits for ever if it cannot.
+
+    A taken port is accepted, since the server goes on to the next free port.
 
     Raises:
-        InputError: the address is not this machine's, or the port is no port.
+        InputError: the address does not belong to this machine, or the port is out of range.
     """
     if not 0 < port < 65536:
         raise InputError(f"port {port} cannot be listened at; give one from 1 to 65535")

@@ -1,19 +1,23 @@
-"""What the page's 3D canvas shows beside the surface: static points in colour, cameras, and the
-movers' tracks."""
+"""The content of the page's 3D canvas beside the surface: static points in colour, cameras, and
+the movers' tracks."""
 
 import base64
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_middle_frame
 from models.sfm import anchors
-from models.tracks import Tracks
+from models.tracks import PointTracks, Tracks
 
-MAX_POINTS = 40_000
-MAX_MOVER_TRACKS = 300
+# Static points that a page carries, 15 bytes each before base64.
+_MAX_POINTS = 40_000
+# Tracks of movers that a page carries, 12 bytes a frame each before base64.
+_MAX_MOVER_TRACKS = 300
+# Grey level of a point that no frame shows.
+_UNSEEN = np.uint8(128)
 
 
 @dataclass(frozen=True)
@@ -26,62 +30,66 @@ class World:
     points: Float[ndarray, "N 3"]
     """Static points."""
     rgb: UInt8[ndarray, "N 3"]
-    """Their colours."""
+    """Colours of the static points."""
     mover_tracks: Float[ndarray, "F M 3"]
-    """Points on movers; NaN where they were not seen."""
+    """Points on movers; NaN in frames that do not show the point."""
     mover_labels: Int[ndarray, "M"]
-    """Number of the mover of each, from 1."""
+    """Number of each point's mover, from 1."""
 
     @property
     def mover_paths(self) -> list[Float[ndarray, "f 3"]]:
-        """Median position of each mover in the frames that see it."""
+        """Median position of each mover in the frames that show a point of the mover."""
         paths = []
         for label in np.unique(self.mover_labels):
-            own = self.mover_tracks[:, self.mover_labels == label]
-            seen = np.isfinite(own).all(-1).any(1)
-            paths.append(np.nanmedian(own[seen], axis=1))
+            tracks = self.mover_tracks[:, self.mover_labels == label]
+            shown = np.isfinite(tracks).all(-1).any(1)
+            paths.append(np.nanmedian(tracks[shown], axis=1))
         return paths
 
 
 def gather_world(tracks: Tracks, movers: Tracks | None, frames: UInt8[ndarray, "F H W 3"]) -> World:
-    """Points of the track files, coloured by the frames they were seen in; evenly thinned where
-    there are many."""
+    """Points of the track files, coloured by the frames that show them.
+
+    Large sets of points and tracks are thinned evenly, since a page carries them.
+    """
     visible = tracks.visible.numpy()
-    seen = np.flatnonzero(visible.any(0))
-    seen = seen[_evenly(len(seen), MAX_POINTS)]
-    rgb = point_colors(frames, tracks.xy.numpy(), visible)[seen]
-    mover_tracks = np.zeros((len(tracks), 0, 3), np.float32)
-    labels = np.zeros(0, np.int64)
-    if movers is not None and movers.num_tracks:
-        chosen = _evenly(movers.num_tracks, MAX_MOVER_TRACKS)
-        seen_there = movers.visible.numpy()[:, chosen, None]
-        mover_tracks = np.where(seen_there, movers.xyz.numpy()[:, chosen], np.nan).astype(
-            np.float32
-        )
-        labels = (
-            np.ones(len(chosen), np.int64) if movers.label is None else movers.label.numpy()[chosen]
-        )
-    return World(tracks.cameras, tracks.fps, tracks.xyz[0].numpy()[seen], rgb, mover_tracks, labels)
+    index = np.flatnonzero(visible.any(0))
+    index = index[_choose(len(index), _MAX_POINTS)]
+    points = PointTracks(tracks.xy.numpy(), visible, tracks.width, tracks.height)
+    rgb = color_points(frames, points)[index]
+    xyz = tracks.xyz[0].numpy()[index]
+    return World(tracks.cameras, tracks.fps, xyz, rgb, *_gather_movers(movers, len(tracks)))
 
 
-def point_colors(
-    frames: UInt8[ndarray, "F H W 3"], xy: Float[ndarray, "F N 2"], visible: Bool[ndarray, "F N"]
-) -> UInt8[ndarray, "N 3"]:
-    """Colour of each track in the middle one of the frames that see it; grey where none does."""
+def _gather_movers(
+    movers: Tracks | None, num_frames: int
+) -> tuple[Float[ndarray, "F M 3"], Int[ndarray, "M"]]:
+    """World positions and labels of some tracks of movers."""
+    if movers is None or not movers.num_tracks:
+        return np.zeros((num_frames, 0, 3), np.float32), np.zeros(0, np.int64)
+    index = _choose(movers.num_tracks, _MAX_MOVER_TRACKS)
+    visible = movers.visible.numpy()[:, index, None]
+    tracks = np.where(visible, movers.xyz.numpy()[:, index], np.nan).astype(np.float32)
+    if movers.label is None:
+        return tracks, np.ones(len(index), np.int64)
+    return tracks, movers.label.numpy()[index]
+
+
+def color_points(frames: UInt8[ndarray, "F H W 3"], tracks: PointTracks) -> UInt8[ndarray, "N 3"]:
+    """Colour of each track in the middle frame of its observations; grey without observations."""
     height, width = frames.shape[1:3]
-    frame = anchors(visible)
-    place = xy[frame, np.arange(len(frame))]
-    place = np.nan_to_num(place).astype(np.int64).clip(0, [width - 1, height - 1])
-    rgb = frames[frame, place[:, 1], place[:, 0]]
-    return np.where(visible.any(0)[:, None], rgb, np.uint8(128))
+    frame = anchors(tracks.visible)
+    xy = tracks.xy[frame, np.arange(len(frame))]
+    pixel = np.nan_to_num(xy).astype(np.int64).clip(0, [width - 1, height - 1])
+    rgb = frames[frame, pixel[:, 1], pixel[:, 0]]
+    return np.where(tracks.visible.any(0)[:, None], rgb, _UNSEEN)
 
 
-def _evenly(count: int, most: int) -> Int[ndarray, "K"]:
-    return (
-        np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-        if count
-        else np.zeros(0, np.int64)
-    )
+def _choose(count: int, limit: int) -> Int[ndarray, "K"]:
+    """At most ``limit`` indices below ``count``, evenly spaced."""
+    if not count:
+        return np.zeros(0, np.int64)
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
 
 
 def world_json(world: World, depth: float) -> dict:
@@ -89,8 +97,8 @@ def world_json(world: World, depth: float) -> dict:
     bytes.
 
     Args:
-        depth: typical z-depth of the scene, world units; the canvas turns about a point so far
-            before the middle camera.
+        depth: typical z-depth of the scene, world units; the canvas turns about the point at this
+            depth before the middle camera.
     """
     cameras = world.cameras
     poses = (cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV).numpy()
@@ -101,13 +109,14 @@ def world_json(world: World, depth: float) -> dict:
         "depth": depth,
         "middle": find_middle_frame(cameras),
         "focal": cameras.K[:, 1, 1].tolist(),
-        "poses": _packed(poses.transpose(0, 2, 1)),  # columns after each other, as WebGL wants them
-        "points": _packed(world.points),
+        # WebGL stores matrices column by column
+        "poses": _pack(poses.transpose(0, 2, 1)),
+        "points": _pack(world.points),
         "rgb": base64.b64encode(np.ascontiguousarray(world.rgb).tobytes()).decode(),
-        "movers": _packed(world.mover_tracks),
+        "movers": _pack(world.mover_tracks),
         "labels": world.mover_labels.tolist(),
     }
 
 
-def _packed(values: ndarray) -> str:
+def _pack(values: ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
