@@ -14,10 +14,10 @@ from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
 )
-from models.render import tiles
 from models.render.metrics import psnr
+from models.render.options import RenderOptions
 from models.render.rendering import render_view
-from models.render.view_choice import ViewOptions, choose_drawn, choose_nearest
+from models.render.view_choice import choose_drawn, choose_nearest
 from models.run.errors import InputError
 from models.sfm.static_scene import solve_scene
 from models.surface.meshing import BORDER_TRUST
@@ -311,11 +311,10 @@ def test_a_view_in_tiles_is_that_of_the_plain_path(scene, trained, offset):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_any_number_of_meshes_can_be_joined(scene, trained, count, monkeypatch):
+def test_any_number_of_meshes_can_be_joined(scene, trained, count):
     cameras, pictures = scene.meshes.cameras, []
-    options = ViewOptions(blended=count)
-    for pixels_per_tile in (tiles.PIXELS_PER_TILE, 1):
-        monkeypatch.setattr(tiles, "PIXELS_PER_TILE", pixels_per_tile)
+    for tile_pixels in (RenderOptions.tile_pixels, 1):
+        options = RenderOptions(blended=count, tile_pixels=tile_pixels)
         pictures.append(render_view(scene.meshes, trained, cameras[HELD_OUT], options))
     np.testing.assert_array_equal(pictures[0].rgb, pictures[1].rgb)
     np.testing.assert_array_equal(pictures[0].depth, pictures[1].depth)

@@ -17,8 +17,8 @@ from models.pipeline import (
     TriangleMeshPipeline,
     WorldSpaceTrianglePipeline,
 )
+from models.render.options import RenderOptions
 from models.render.view_choice import (
-    ViewOptions,
     distance_from_path,
     mean_time,
     weigh_changes,
@@ -125,7 +125,7 @@ def test_distance_from_the_path_is_that_from_its_nearest_piece(seed: int):
         assert distance_from_path(meshes, cameras_at(away)[i]) == pytest.approx(expected, abs=2e-3)
     on_line = cameras_at(line[random.integers(len(line), size=5)])
     assert all(weigh_changes(meshes, on_line[i]) == 1 for i in range(5))
-    options = ViewOptions()
+    options = RenderOptions()
     above = line[:1] + np.array([0, 0, options.off_path * meshes.depth_scale + 9])
     assert weigh_changes(meshes, cameras_at(above)[0]) == options.changes_least
 

@@ -9,12 +9,11 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from models.export.atlas import Atlas, build_atlas
 from models.export.texture import TexturedMesh, fill_borders
-from models.render import DEPTH_TOLERANCE, MovingLayer, Scene
+from models.render import MovingLayer, Scene
 
 MAX_TEXELS = 2_500_000
 """Of the movers' texture, which must be a PNG: some 6 MB."""
 LEAST_PULL = 0.02
-MOST_PULL = 1 - 1 / (1 + DEPTH_TOLERANCE)
 """Range of how much nearer a mover comes to the camera that saw it, as a share of its distance:
 else the ground that it stands on would cut its feet. The renderer lets it show through as much."""
 FREE_SHARE = 0.98
@@ -72,7 +71,8 @@ def _pulls(scene: Scene, world: TexturedMesh, times: list[int]) -> list[float]:
         pulls.append(
             1 - 1 / max(1.0, float(np.quantile(ratio, FREE_SHARE))) if shown.any() else 0.0
         )
-    wide = maximum_filter1d(np.clip(np.array(pulls) + LEAST_PULL, LEAST_PULL, MOST_PULL), 9)
+    most = 1 - 1 / (1 + scene.options.mover_tolerance)
+    wide = maximum_filter1d(np.clip(np.array(pulls) + LEAST_PULL, LEAST_PULL, most), 9)
     return gaussian_filter1d(wide, 2.0).tolist()
 
 

@@ -1,26 +1,31 @@
-"""Scene, camera and time -> picture; model.pt; picture metrics."""
+"""Scene, camera and time -> picture; model.pt; picture metrics.
+
+Files in reading order:
+
+- ``options`` - options of drawing a view
+- ``view_choice`` - frames whose meshes a view is drawn from
+- ``rendering`` - the picture of the static scene
+- ``tiles`` - the same by CPU kernels, a tile of rows to a thread
+- ``view_kernels`` - the kernels of a tile
+- ``blending`` - meshes joined in plain torch, and holes filled
+- ``scene`` - all layers and the clip's cameras
+- ``model_file`` - model.pt
+- ``metrics`` - PSNR, SSIM, distances of tracks
+"""
 
 from models.render.blending import fill_holes
 from models.render.metrics import average_scores, finite_psnr, score_frame, score_heldout, ssim
+from models.render.model_file import load_scene, save_scene
+from models.render.options import RenderOptions
 from models.render.rendering import render_view
-from models.render.scene import (
-    DEPTH_TOLERANCE,
-    Layer,
-    LayerViews,
-    MovingLayer,
-    Scene,
-    load_scene,
-    save_scene,
-)
-from models.render.view_choice import ViewOptions
+from models.render.scene import Layer, LayerViews, MovingLayer, Scene
 
 __all__ = [
-    "DEPTH_TOLERANCE",
     "Layer",
     "LayerViews",
     "MovingLayer",
+    "RenderOptions",
     "Scene",
-    "ViewOptions",
     "average_scores",
     "fill_holes",
     "finite_psnr",

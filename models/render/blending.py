@@ -1,4 +1,4 @@
-"""How several meshes' pictures of one view become one: agreement in depth, and holes filled."""
+"""Several meshes' pictures of one view become one picture: agreement in depth, and holes filled."""
 
 import cv2
 import numpy as np
@@ -6,59 +6,56 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.render.view_kernels import blend
-from models.run import run_tasks, split_range
+from models.render.options import RenderOptions
 
-AGREEMENT = np.float32(0.03)
-"""Depths within this ratio of each other are one surface."""
-LEAST_SHARE = np.float32(0.02)
-"""A mesh with a smaller share of a pixel is not asked for its colour."""
-PARTS = 32
-"""Parts of an image that threads share out."""
+# Votes whose ratio lies within 1e-4 of 1 are level, and the nearer surface wins: sums of weights
+# differ by rounding. view_kernels has the same number.
+_LEVEL = 0.0001
 
 
 def blend_surfaces(
-    depth: Float[np.ndarray, "M H W"], weight: Float[np.ndarray, "M H W"]
-) -> tuple[Float[np.ndarray, "M H W"], Float[np.ndarray, "H W"]]:
-    """Share of each mesh in each pixel, and the depth of the surface chosen.
-
-    The surface is the one that most weight agrees on. Shares sum to 1 (those below ``LEAST_SHARE``
-    are left out), or are all 0 (depth inf) where no mesh is.
-    """
-    share = np.empty(depth.shape, np.float32)
-    surface = np.empty(depth.shape[1:], np.float32)
-    flat = [np.ascontiguousarray(x, np.float32).reshape(len(depth), -1) for x in (depth, weight)]
-    out = share.reshape(len(depth), -1), surface.reshape(-1)
-    parts = split_range(surface.size, PARTS)
-    run_tasks(lambda i: blend(*flat, *parts[i], AGREEMENT, LEAST_SHARE, *out), len(parts))
-    return share, surface
-
-
-def blend_surfaces_torch(
-    depth: Float[Tensor, "M H W"], weight: Float[Tensor, "M H W"]
+    depth: Float[Tensor, "M H W"],
+    weight: Float[Tensor, "M H W"],
+    options: RenderOptions = RenderOptions(),
 ) -> tuple[Float[Tensor, "M H W"], Float[Tensor, "H W"]]:
-    """Plain form of ``blend_surfaces``, on any device."""
-    near = (depth[:, None] - depth).abs() < float(AGREEMENT) * depth  # [m, k]: m agrees with k
+    """Share of each mesh in each pixel, and the depth of the visible surface.
+
+    The visible surface has the largest sum of weights among the meshes that agree in depth. This
+    is the plain form of ``view_kernels.tile_points``, on any device.
+
+    Args:
+        depth: z-depth of each mesh, inf if the mesh does not cover the pixel.
+        weight: of each mesh at each pixel.
+
+    Returns:
+        Shares, which sum to 1, or are all 0 if no mesh covers the pixel; and depth, inf there.
+    """
+    # float32, as in the kernels
+    agreement = float(np.float32(options.agreement))
+    least_share = float(np.float32(options.least_share))
+    # [m, k]: mesh m agrees with mesh k
+    near = (depth[:, None] - depth).abs() < agreement * depth
     near &= depth.isfinite()
     vote = (near * weight[:, None]).sum(0)
     best = torch.full_like(depth[0], torch.inf)
     best_vote = torch.zeros_like(depth[0])
     for d, v in zip(depth, vote, strict=True):
-        better = (v > best_vote * 1.0001) | ((v > best_vote * 0.9999) & (d < best))
+        wins = v > best_vote * (1 + _LEVEL)
+        better = wins | ((v > best_vote * (1 - _LEVEL)) & (d < best))
         best = torch.where(better, d, best)
         best_vote = torch.where(better, v, best_vote)
-    share = torch.where((depth - best).abs() < float(AGREEMENT) * best, weight, 0)
-    share = torch.where(share >= float(LEAST_SHARE) * share.sum(0), share, 0)
-    kept = share.sum(0)
-    share = share / torch.where(kept > 0, kept, 1)
+    share = torch.where((depth - best).abs() < agreement * best, weight, 0)
+    share = torch.where(share >= least_share * share.sum(0), share, 0)
+    total = share.sum(0)
+    share = share / torch.where(total > 0, total, 1)
     mean = torch.where(share > 0, share * depth, 0).sum(0)
-    return share, torch.where(kept > 0, mean, torch.inf)
+    return share, torch.where(total > 0, mean, torch.inf)
 
 
 def fill_holes(
     rgb: Float[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "H W 3"]:
-    """Carries colours smoothly into what is not covered (push-pull over an image pyramid).
+    """Carries colours smoothly into uncovered pixels (push-pull over an image pyramid).
 
     Source: Gortler et al., "The lumigraph", 1996, section 3.4.
     """
@@ -69,9 +66,14 @@ def fill_holes(
     return np.where(covered[..., None], rgb, filled)
 
 
-def _push_pull(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Colours (premultiplied by weight) where there are any, else those of the next coarser
-    level."""
+def _push_pull(
+    color: Float[np.ndarray, "H W 3"], weight: Float[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W 3"]:
+    """Colours, mixed with the next coarser level as far as their weight is below 1.
+
+    Args:
+        color: premultiplied by the weight.
+    """
     height, width = weight.shape
     own = color / np.where(weight > 0, weight, 1)[..., None]
     if weight.min() > 0:
@@ -79,5 +81,5 @@ def _push_pull(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
     half = ((width + 1) // 2, (height + 1) // 2)
     smaller = [cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (color, weight)]
     coarse = cv2.resize(_push_pull(*smaller), (width, height), interpolation=cv2.INTER_LINEAR)
-    known = np.minimum(weight, 1)[..., None]
-    return known * own + (1 - known) * coarse
+    certainty = np.minimum(weight, 1)[..., None]
+    return certainty * own + (1 - certainty) * coarse

@@ -1,28 +1,17 @@
-"""How close a result is to the truth: images, poses, tracks. Arrays in, floats out."""
+"""Distance of results from the truth: images and tracks. Arrays in, floats out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
-from skimage.metrics import structural_similarity
 
-from models.cameras import Cameras, estimate_similarity
+from models.cameras import Cameras
 from models.render.scene import Scene
 
-
-@dataclass(frozen=True)
-class PoseErrors:
-    """Distance of estimated cameras from true ones, once the freedom of the world's frame and scale
-    is taken away."""
-
-    position_share: float
-    """Root mean square of the distance between centres, as a share of the true path's length; 0 if
-    it has none."""
-    rotation_degrees: float
-    """Mean angle between orientations."""
+# dB; the PSNR of equal images in averages.
+_MAX_PSNR = 99.0
 
 
 def psnr(
@@ -31,9 +20,13 @@ def psnr(
     mask: Bool[ndarray, "H W"] | None = None,
 ) -> float:
     """Peak signal-to-noise ratio in dB, over the pixels of ``mask`` or all; infinite for equal
-    images."""
+    images.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
     error = np.square(estimate.astype(np.float64) - truth)
-    mean = (error if mask is None else error[_checked(mask)]).mean()
+    mean = (error if mask is None else error[_check_mask(mask)]).mean()
     return float("inf") if mean == 0 else float(10 * np.log10(255**2 / mean))
 
 
@@ -42,8 +35,8 @@ def finite_psnr(
     truth: UInt8[ndarray, "H W 3"],
     mask: Bool[ndarray, "H W"] | None = None,
 ) -> float:
-    """The same, at most 99 dB, so that means over frames are numbers too."""
-    return min(psnr(estimate, truth, mask), 99.0)
+    """``psnr``, at most 99 dB, so that means over frames stay finite."""
+    return min(psnr(estimate, truth, mask), _MAX_PSNR)
 
 
 def ssim(
@@ -55,17 +48,23 @@ def ssim(
     more.
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity",
-    2004, with that paper's Gaussian window (sigma 1.5).
+    2004, with the Gaussian window of the paper (sigma 1.5).
+
+    Raises:
+        ValueError: the mask is empty.
     """
+    # 0.25 s to import, and scripts that score no picture do not wait for it
+    from skimage.metrics import structural_similarity
+
     settings = {"channel_axis": -1, "data_range": 255, "gaussian_weights": True, "sigma": 1.5}
     mean, values = structural_similarity(
         truth, estimate, use_sample_covariance=False, full=True, **settings
     )
-    return float(mean) if mask is None else float(values[_checked(mask)].mean())
+    return float(mean) if mask is None else float(values[_check_mask(mask)].mean())
 
 
 def score_frame(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
-    """PSNR and SSIM of the whole frame, and outside the mask where something moves."""
+    """PSNR and SSIM of the whole frame, and PSNR outside and inside the mask of movers."""
     values = {"psnr": finite_psnr(rgb, frame), "ssim": ssim(rgb, frame)}
     if mask is not None and mask.any() and not mask.all():
         values["psnr_outside_mask"] = finite_psnr(rgb, frame, ~mask)
@@ -78,22 +77,23 @@ def average_scores(scores: list[dict[str, float]], held_out: Sequence[int]) -> d
     groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
     if held_out:
         groups["heldout_frames"] = [scores[t] for t in held_out]
+    return {name: _average(group) for name, group in groups.items()}
+
+
+def _average(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each score over the frames that have the score."""
     keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
-    return {
-        name: {
-            key: float(np.mean([s[key] for s in group if key in s]))
-            for key in keys
-            if any(key in s for s in group)
-        }
-        for name, group in groups.items()
-    }
+    present = [key for key in keys if any(key in s for s in scores)]
+    return {key: float(np.mean([s[key] for s in scores if key in s])) for key in present}
 
 
 def score_heldout(
     scene: Scene, frames: np.ndarray, masks: np.ndarray | None, held_out: Sequence[int]
 ) -> float:
-    """Mean PSNR (dB) of two held-out frames outside what moves, to watch training by: all would
-    take too long."""
+    """Mean PSNR (dB) of two held-out frames outside the movers.
+
+    Training shows this figure while it runs; more frames would take too long.
+    """
     values = []
     for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
         outside = None if masks is None or masks[t].all() else ~masks[t]
@@ -101,35 +101,10 @@ def score_heldout(
     return float(np.mean(values))
 
 
-def _checked(mask: ndarray) -> ndarray:
+def _check_mask(mask: ndarray) -> ndarray:
     if not mask.any():
         raise ValueError("the mask is empty: there are no pixels to compare")
     return mask
-
-
-def pose_errors(estimated: Cameras, true: Cameras) -> PoseErrors:
-    """Errors after the similarity that brings the estimated centres closest to the true ones.
-
-    Orientations are aligned by their own mean rotation: centres on a line, or all in one place,
-    determine none.
-    """
-    source = estimated.centers.double()
-    target = true.centers.double()
-    scale, rotation, shift = estimate_similarity(source, target)
-    distances = (scale * source @ rotation.T + shift - target).norm(dim=1)
-    length = float(target.diff(dim=0).norm(dim=1).sum())
-    share = float(distances.square().mean().sqrt()) / length if length > 0 else 0.0
-    return PoseErrors(share, _rotation_error(estimated, true))
-
-
-def _rotation_error(estimated: Cameras, true: Cameras) -> float:
-    a, b = estimated.world_from_cam[:, :3, :3].double(), true.world_from_cam[:, :3, :3].double()
-    u, _, vt = torch.linalg.svd((b @ a.transpose(1, 2)).sum(0))
-    sign = torch.tensor([1, 1, torch.det(u @ vt).sign()], dtype=torch.float64)
-    difference = u @ torch.diag(sign) @ vt @ a - b
-    # |R1 - R2| = 2 sqrt(2) sin(angle / 2): exact for small angles, where the arc cosine of the trace is not.
-    half = difference.flatten(1).norm(dim=1) / (2 * 2**0.5)
-    return float(torch.rad2deg(2 * torch.asin(half.clamp(max=1))).mean())
 
 
 def reprojection_error(
@@ -138,7 +113,14 @@ def reprojection_error(
     xy: Float[ndarray, "F N 2"],
     visible: Bool[ndarray, "F N"],
 ) -> float:
-    """Mean distance in pixels between observations and projected points, over what is visible."""
+    """Mean distance in pixels between visible observations and projected points.
+
+    Args:
+        xyz: world points, shared by all frames or given for each frame.
+
+    Raises:
+        ValueError: nothing is visible.
+    """
     projected = cameras.project(torch.as_tensor(xyz, dtype=torch.float64))[0].numpy()
     return track_error(projected, xy, visible)
 
@@ -146,8 +128,11 @@ def reprojection_error(
 def track_error(
     estimate: Float[ndarray, "F N D"], truth: Float[ndarray, "F N D"], visible: Bool[ndarray, "F N"]
 ) -> float:
-    """Mean distance between two sets of tracks (pixels in 2D, world units in 3D), over what is
-    visible."""
+    """Mean distance between two sets of tracks (pixels in 2D, world units in 3D) while visible.
+
+    Raises:
+        ValueError: nothing is visible.
+    """
     estimate = np.asarray(estimate)
     truth = np.asarray(truth)
     visible = np.asarray(visible)

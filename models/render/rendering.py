@@ -1,4 +1,4 @@
-"""A camera's picture of the scene: the meshes of the frames nearest to it, drawn, coloured and
+"""A camera's picture of the static scene: the meshes of the nearest frames, drawn, coloured and
 joined."""
 
 from dataclasses import dataclass
@@ -10,52 +10,53 @@ from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
-from models.render import tiles
-from models.render.blending import blend_surfaces_torch, fill_holes
-from models.render.view_choice import ViewOptions, choose_drawn, mean_time, weigh_changes
+from models.render.blending import blend_surfaces, fill_holes
+from models.render.options import RenderOptions
+from models.render.tiles import View, WorldMesh, render_tiles
+from models.render.view_choice import DrawnFrames, choose_drawn, mean_time, weigh_changes
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """One rendered view."""
+    """A rendered view."""
 
     rgb: UInt8[np.ndarray, "H W 3"]
     depth: Float[np.ndarray, "H W"]
-    """z-depth in world units; inf where no mesh was."""
+    """z-depth in world units; inf without a surface."""
     covered: Bool[np.ndarray, "H W"]
-    """True where a surface of some mesh was seen; elsewhere the colour was filled in."""
+    """True if a mesh covers the pixel; other pixels have colours of their surroundings."""
 
 
 def render_view(
     meshes: TriangleMeshPipeline,
     renderer: WorldSpaceTrianglePipeline,
     view: Cameras,
-    options: ViewOptions = ViewOptions(),
+    options: RenderOptions = RenderOptions(),
 ) -> Rendering:
     """One camera's picture from the meshes of the frames nearest to it.
 
-    Where the meshes' depths agree their colours are averaged by weight; where they do not, the
-    surface that most weight agrees on wins. Faces that are hardly trusted are seen only where
-    nothing else is; what is left is filled.
+    The visible surface of a pixel has the largest sum of weights among the meshes that agree in
+    depth; their colours are averaged by weight. Faces of little trust show only if no other face
+    covers the pixel. Uncovered pixels are filled.
     """
-    chosen = choose_drawn(meshes, view, options)
-    moment = mean_time(chosen.frames, chosen.weights, options)
+    drawn = choose_drawn(meshes, view, options)
+    moment = mean_time(drawn.frames, drawn.weights, options)
     changes = weigh_changes(meshes, view, options)
     renderer = renderer.seen_from(view.world_from_cam[0, :3, 3], moment, changes)
     on_cpu = renderer.field.grid.choose_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
-    drawn = list(zip(chosen.frames, chosen.weights, strict=True))
-    rgb, surface = draw(meshes, renderer, view, drawn)
-    covered = np.isfinite(surface)
+    rgb, depth = draw(meshes, renderer, view, drawn, options)
+    covered = np.isfinite(depth)
     rgb = fill_holes(rgb, covered)
-    return Rendering(cv2.convertScaleAbs(rgb, alpha=255), surface, covered)
+    return Rendering(cv2.convertScaleAbs(rgb, alpha=255), depth, covered)
 
 
 def _render_fast(
     meshes: TriangleMeshPipeline,
     renderer: WorldSpaceTrianglePipeline,
     view: Cameras,
-    drawn: list[tuple[int, float]],
+    drawn: DrawnFrames,
+    options: RenderOptions,
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
     """Colours and depth by the CPU kernels."""
     K = view.K[0].double()
@@ -65,13 +66,13 @@ def _render_fast(
     unproject[:3, :3] = torch.linalg.inv(K)
     box_from_pixel = renderer.normalized_from_world @ pose @ unproject
     matrices = image_from_world.numpy(), box_from_pixel.numpy()
-    camera = tiles.View(*matrices, view.width, view.height, meshes.near)
     vertices = meshes.vertices.numpy()
     world = [
-        tiles.WorldMesh(vertices, meshes.faces[t].numpy(), meshes.trust[t].numpy(), w)
-        for t, w in drawn
+        WorldMesh(vertices, meshes.faces[t].numpy(), meshes.trust[t].numpy(), weight)
+        for t, weight in zip(drawn.frames, drawn.weights, strict=True)
     ]
-    return tiles.render_tiles(world, renderer.field, camera)
+    camera = View(*matrices, view.width, view.height, meshes.near)
+    return render_tiles(world, renderer.field, camera, options)
 
 
 @torch.no_grad()
@@ -79,20 +80,21 @@ def _render_plain(
     meshes: TriangleMeshPipeline,
     renderer: WorldSpaceTrianglePipeline,
     view: Cameras,
-    drawn: list[tuple[int, float]],
+    drawn: DrawnFrames,
+    options: RenderOptions,
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """Colours and depth in plain torch, on the renderer's device; reads the field once for each
-    mesh and pixel."""
+    """Colours and depth in plain torch, on the renderer's device; reads the field for each mesh of
+    a pixel."""
     device = renderer.normalized_from_world.device
-    layers = [meshes.fragments(t, view, device=device) for t, _ in drawn]
+    layers = [meshes.fragments(t, view, device=device) for t in drawn.frames]
     depth = torch.stack([layer.depth for layer in layers])
     weight = [
-        w * meshes.trust[t].to(device)[f.face.clamp_min(0).long()]
-        for f, (t, w) in zip(layers, drawn, strict=True)
+        importance * meshes.trust[t].to(device)[layer.face.clamp_min(0).long()]
+        for layer, t, importance in zip(layers, drawn.frames, drawn.weights, strict=True)
     ]
-    share, surface = blend_surfaces_torch(depth, torch.stack(weight))
+    share, surface = blend_surfaces(depth, torch.stack(weight), options)
     rgb = torch.zeros((view.height, view.width, 3), device=device)
-    for k in range(len(drawn)):
+    for k in range(len(layers)):
         rows, columns = torch.nonzero(share[k], as_tuple=True)
         xy = torch.stack([columns, rows], 1).double() + 0.5
         points = view.unproject(xy[None], depth[k, rows, columns].double()[None])[0]

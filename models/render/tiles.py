@@ -1,8 +1,8 @@
-"""A view of several meshes in tiles of rows, on the CPU: each tile is drawn, blended and coloured
-by one thread.
+"""A view of several meshes in tiles of rows, on the CPU: one thread draws, blends and colours a
+tile.
 
-Memory is bounded by the tile, and no picture but the last one is ever whole. Equals pipeline's
-plain path up to rounding.
+Tiles bound the memory: only the final picture is ever whole. The result equals the plain path of
+``rendering`` up to rounding.
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,20 @@ from jaxtyping import Float, Int
 
 from models.field import BLOCK, ColorField, FieldReader
 from models.render import view_kernels
-from models.render.blending import AGREEMENT, LEAST_SHARE
+from models.render.options import RenderOptions
 from models.run import run_tasks, split_range, take_scratch
 from models.surface import setup_mesh
-
-PIXELS_PER_TILE = 1 << 13
-CELL_SHARE = 0.25
-"""Surfaces nearer to each other than this share of the finest cell of the hash grid are one."""
 
 
 @dataclass(frozen=True)
 class WorldMesh:
-    """One of the meshes of a view."""
+    """A mesh of a view."""
 
     vertices: Float[np.ndarray, "V 3"]
-    """World positions; faces use some of them."""
+    """World positions; the faces use some of them."""
     faces: Int[np.ndarray, "T 3"]
     trust: Float[np.ndarray, "T"]
-    """How far to believe each face."""
+    """Trust in each face, 0 to 1."""
     importance: float
     """Of this mesh among the others; the weight of a pixel is importance * trust."""
 
@@ -49,58 +45,81 @@ class View:
     """Smallest z-depth drawn."""
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """A view that is being drawn."""
+
+    view: View
+    meshes: list[WorldMesh]
+    triangles: list[tuple[np.ndarray, np.ndarray]]
+    """Planes and bounding boxes of each mesh's faces in the image; see ``surface.setup_mesh``."""
+    reader: FieldReader
+    limits: Float[np.ndarray, "3"]
+    """Agreement, least share, and distance in the field's box of points that are read as one."""
+    rgb: Float[np.ndarray, "H W 3"]
+    depth: Float[np.ndarray, "H W"]
+
+    def draw_tile(self, top: int, bottom: int) -> None:
+        """Colours and depth of the rows [top, bottom)."""
+        width = self.view.width
+        count = len(self.meshes)
+        size = (bottom - top) * width
+        depth, weight = self._draw_meshes(top, bottom)
+        padded = -(-count * size // BLOCK) * BLOCK
+        planes = take_scratch("planes", 3 * padded)
+        part = take_scratch("part", padded)
+        pixel = np.empty(padded, np.int32)
+        flat = depth.reshape(count, size), weight.reshape(count, size)
+        out = planes, padded, pixel, part, self.depth[top:bottom].reshape(-1)
+        ray = self.view.box_from_pixel
+        points = view_kernels.tile_points(*flat, width, top, ray, self.limits, *out)
+        colors = self.reader.read_colors(planes, padded, points)
+        rgb = self.rgb[top:bottom].reshape(-1, 3)
+        view_kernels.add_colors(colors, pixel, part, points, rgb)
+
+    def _draw_meshes(self, top: int, bottom: int) -> list[Float[np.ndarray, "M rows W"]]:
+        """Depth and weight of each mesh in the rows [top, bottom)."""
+        shape = len(self.meshes), bottom - top, self.view.width
+        depth, weight = (take_scratch(name, *shape) for name in ("depth", "weight"))
+        for k, (mesh, triangles) in enumerate(zip(self.meshes, self.triangles, strict=True)):
+            fixed = mesh.trust, mesh.importance, self.view.near, top
+            view_kernels.draw_depth(*triangles, *fixed, depth[k], weight[k])
+        return [depth, weight]
+
+
 def render_tiles(
-    meshes: list[WorldMesh], field: ColorField, view: View
+    meshes: list[WorldMesh],
+    field: ColorField,
+    view: View,
+    options: RenderOptions = RenderOptions(),
 ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """Colours (0 where there is no surface) and depth (inf there) of a view.
+    """Colours (0 without a surface) and depth (inf without a surface) of a view.
 
     Raises:
         ValueError: a face names a vertex that does not exist.
     """
-    drawn: list = [None] * len(meshes)
+    triangles: list = [None] * len(meshes)
 
     def prepare(k: int) -> None:
-        drawn[k] = _triangles(meshes[k], view)
+        triangles[k] = _set_up(meshes[k], view)
 
     run_tasks(prepare, len(meshes))
-    rgb = np.zeros((view.height, view.width, 3), np.float32)
-    surface = np.empty((view.height, view.width), np.float32)
     reader = FieldReader(field)
-    tiles = split_range(view.height, -(-view.height * view.width // PIXELS_PER_TILE))
-    run_tasks(
-        lambda i: _render_tile(*tiles[i], meshes, drawn, reader, view, rgb, surface), len(tiles)
-    )
-    return rgb, surface
+    distance = options.merged_cells * reader.cell
+    limits = np.array([options.agreement, options.least_share, distance], np.float32)
+    rgb = np.zeros((view.height, view.width, 3), np.float32)
+    depth = np.empty((view.height, view.width), np.float32)
+    picture = _Picture(view, meshes, triangles, reader, limits, rgb, depth)
+    tiles = split_range(view.height, -(-view.height * view.width // options.tile_pixels))
+    run_tasks(lambda i: picture.draw_tile(*tiles[i]), len(tiles))
+    return rgb, depth
 
 
-def _triangles(mesh: WorldMesh, view: View) -> tuple[np.ndarray, np.ndarray]:
+def _set_up(mesh: WorldMesh, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Planes (T, 4, 3) and bounding boxes (T, 4) of a mesh's faces in the image."""
     planes = np.empty((len(mesh.faces), 4, 3))
     boxes = np.empty((len(mesh.faces), 4), np.int32)
     size = view.width, view.height, view.near
     if not setup_mesh(mesh.vertices, mesh.faces, view.image_from_world, *size, planes, boxes):
         raise ValueError("render_tiles: a face names a vertex that does not exist")
     return planes, boxes
-
-
-def _render_tile(
-    top: int, bottom: int, meshes, drawn, reader: FieldReader, view: View, rgb, surface
-) -> None:
-    rows = bottom - top
-    size = (bottom - top) * view.width
-    depth, weight = (
-        take_scratch(name, len(meshes), rows, view.width) for name in ("depth", "weight")
-    )
-    for k, (mesh, triangles) in enumerate(zip(meshes, drawn, strict=True)):
-        view_kernels.draw_depth(
-            *triangles, mesh.trust, mesh.importance, view.near, top, depth[k], weight[k]
-        )
-    padded = -(-len(meshes) * size // BLOCK) * BLOCK
-    planes = take_scratch("planes", 3 * padded)
-    part = take_scratch("part", padded)
-    pixel = np.empty(padded, np.int32)
-    limits = np.array([AGREEMENT, LEAST_SHARE, CELL_SHARE * reader.cell], np.float32)
-    flat = (array.reshape(len(meshes), size) for array in (depth, weight))
-    out = planes, padded, pixel, part, surface[top:bottom].reshape(-1)
-    count = view_kernels.tile_points(*flat, view.width, top, view.box_from_pixel, limits, *out)
-    colors = reader.read_colors(planes, padded, count)
-    view_kernels.add_colors(colors, pixel, part, count, rgb[top:bottom].reshape(-1, 3))

@@ -9,35 +9,7 @@ import torch
 
 from models.cameras import Cameras
 from models.pipeline import TriangleMeshPipeline
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """Choice of the frames that a view is drawn from. Distances are shares of the scene's depth."""
-
-    blended: int = 4
-    """Meshes of the nearest frames that are blended; more fill more holes and take longer."""
-    off_path: float = 0.025
-    """Distance from the nearest frame beyond which a view is off the path: near surfaces hide much
-    from that frame, so that frames aside are drawn too."""
-    aside_least: float = 0.04
-    """Least distance of a frame aside; a larger one lets it see further behind near surfaces."""
-    aside_best: float = 0.1
-    """Distance of the frame aside that is preferred on each side of the nearest frame in time."""
-    aside_most: float = 0.3
-    """Largest distance of a frame aside; a larger one admits frames with coarser meshes there."""
-    aside_weight: float = 0.003
-    """Weight of a frame aside: less than any surface of the nearest frames, more than their faces
-    across depth jumps."""
-    changes_whole: float = 0.4
-    """Distance from the path, in ``off_path``, up to which the grid of changes has weight 1."""
-    changes_far: float = 1.0
-    """Distance from the path, in ``off_path``, from which it has the weight ``changes_least``."""
-    changes_least: float = 0.5
-    """Weight of the grid of changes far off the path, 0 to 1; 0 would ignore time there."""
-    moment_span: int = 8
-    """Frames from the heaviest frame up to which times are averaged: frames further apart show
-    different times, whose mean no frame shows."""
+from models.render.options import RenderOptions
 
 
 @dataclass(frozen=True)
@@ -63,7 +35,7 @@ def choose_nearest(meshes: TriangleMeshPipeline, view: Cameras, count: int) -> D
 
 
 def choose_drawn(
-    meshes: TriangleMeshPipeline, view: Cameras, options: ViewOptions = ViewOptions()
+    meshes: TriangleMeshPipeline, view: Cameras, options: RenderOptions = RenderOptions()
 ) -> DrawnFrames:
     """The nearest frames; off the path also an earlier and a later frame, which see behind near
     surfaces."""
@@ -98,7 +70,7 @@ def distance_from_path(meshes: TriangleMeshPipeline, view: Cameras) -> float:
 
 
 def weigh_changes(
-    meshes: TriangleMeshPipeline, view: Cameras, options: ViewOptions = ViewOptions()
+    meshes: TriangleMeshPipeline, view: Cameras, options: RenderOptions = RenderOptions()
 ) -> float:
     """Weight of the grid of changes in a view: 1 near the path, ``changes_least`` far from it."""
     whole, far = options.changes_whole, options.changes_far
@@ -108,7 +80,7 @@ def weigh_changes(
 
 
 def mean_time(
-    frames: Sequence[int], weights: Sequence[float], options: ViewOptions = ViewOptions()
+    frames: Sequence[int], weights: Sequence[float], options: RenderOptions = RenderOptions()
 ) -> float:
     """Time, in frames, of a view drawn from these frames: their weighted mean near the heaviest.
 

@@ -72,17 +72,6 @@ def _blend_pixel(depth, weight, pixel, agreement, least, share):
     return mean / kept
 
 
-@njit(nogil=True, cache=True)
-def blend(depth, weight, begin, end, agreement, least, share, surface):
-    """Shares (M, P) and depth (P,) of the surface of pixels [begin, end); see
-    blending.blend_surfaces."""
-    own = np.empty(len(depth), np.float32)
-    for pixel in range(begin, end):
-        surface[pixel] = _blend_pixel(depth, weight, pixel, agreement, least, own)
-        for k in range(len(depth)):
-            share[k, pixel] = own[k]
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
 def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
     """Depth (rows, W) of a mesh in the rows from ``top`` on, inf where empty, and trust of the
