@@ -30,7 +30,7 @@ def blend_fast(depth: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.nd
     # no distance is below 0: no two meshes share a point
     limits = np.array([options.agreement, options.least_share, 0], np.float32)
     out = planes, padded, pixel, part, surface
-    points = view_kernels.tile_points(*flat, width, 0, np.eye(4)[[0, 1, 3, 2]], limits, *out)
+    points = view_kernels.tile_points(*flat, width, 0, np.eye(4), limits, *out)
     share = np.zeros(flat[0].shape, np.float32)
     for z, p, amount in zip(planes[2 * padded :], pixel, part[:points], strict=False):
         free = np.flatnonzero((share[:, p] == 0) & np.isclose(flat[0][:, p], z, rtol=1e-6))
