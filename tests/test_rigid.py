@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.movers import rigid
-from models.movers.rigid import SHARED, WHOLE, RigidMotion, _stretches, metric_depth, solve_rigid
+from models.movers.options import MoverOptions
+from models.movers.rigid import RigidMotion, metric_depth, solve_rigid, split_stretches
+from models.tracks import PointTracks
 
 FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
 
@@ -24,21 +26,19 @@ def still_camera(count: int = FRAMES) -> Cameras:
     )
 
 
-def seen(
-    xyz: np.ndarray, noise: float, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of points in camera axes, and which lie in the image."""
+def observe(xyz: np.ndarray, noise: float, random: np.random.Generator) -> PointTracks:
+    """Pixels of points in camera axes, visible where they lie in the image."""
     xy = (
         FOCAL * xyz[..., :2] / xyz[..., 2:]
         + [WIDTH / 2, HEIGHT / 2]
         + random.normal(0, noise, (*xyz.shape[:2], 2))
     )
-    return xy, ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1)
+    return PointTracks(xy, ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1), WIDTH, HEIGHT)
 
 
 @pytest.fixture(scope="module")
-def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """xyz, xy and visibility of a box that turns by 50 degrees while it passes a camera at rest."""
+def box() -> tuple[np.ndarray, PointTracks]:
+    """xyz and tracks of a box that turns by 50 degrees while it passes a camera at rest."""
     random = np.random.default_rng(3)
     shape = random.uniform(-0.5, 0.5, (POINTS, 3))
     turn = Rotation.from_rotvec(
@@ -48,12 +48,12 @@ def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         [np.linspace(-0.5, 0.5, FRAMES), np.full(FRAMES, 0.2), np.linspace(4, 3, FRAMES)], 1
     )
     xyz = np.einsum("fij,nj->fni", turn, shape) + middle[:, None]
-    return xyz, *seen(xyz, 0.2, random)
+    return xyz, observe(xyz, 0.2, random)
 
 
 def test_depth_is_the_true_one_up_to_one_scale(box):
-    xyz, xy, visible = box
-    motion = solve_rigid(xy, visible, still_camera())
+    xyz, tracks = box
+    motion = solve_rigid(tracks, still_camera())
     assert motion is not None and motion.placed.all()
     ratio = (motion.depth / xyz[..., 2])[motion.sure]
     assert np.ptp(np.quantile(ratio, [0.05, 0.95])) < 0.03 * np.median(ratio)
@@ -62,19 +62,16 @@ def test_depth_is_the_true_one_up_to_one_scale(box):
 def test_tracks_that_lead_far_away_get_the_depth_of_their_neighbours(box):
     """Tracks that move as if at infinity agree with a point there: no depth of the mover may follow
     them."""
-    _, xy, visible = box
-    stray = np.repeat(xy[12:13, :6], FRAMES, 0)
-    motion = solve_rigid(
-        np.concatenate([xy, stray], 1), np.concatenate([visible, visible[:, :6]], 1), still_camera()
-    )
+    _, tracks = box
+    xy = np.concatenate([tracks.xy, np.repeat(tracks.xy[12:13, :6], FRAMES, 0)], 1)
+    visible = np.concatenate([tracks.visible, tracks.visible[:, :6]], 1)
+    motion = solve_rigid(PointTracks(xy, visible, WIDTH, HEIGHT), still_camera())
     depth = motion.depth[np.isfinite(motion.depth)]
     assert depth.max() < 2 * np.median(depth)
     assert depth.min() > 0.4 * np.median(depth)
 
 
-def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short(monkeypatch):
-    monkeypatch.setattr("models.movers.rigid.WHOLE", 24)
-    monkeypatch.setattr("models.movers.rigid.SHARED", 8)
+def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short():
     random, count = np.random.default_rng(5), 56
     shape = random.uniform(-0.5, 0.5, (500, 3))
     turn = Rotation.from_rotvec(
@@ -84,10 +81,11 @@ def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short(m
         [np.linspace(-0.5, 0.5, count), np.full(count, 0.2), np.linspace(4, 3, count)], 1
     )
     xyz = np.einsum("fij,nj->fni", turn, shape) + middle[:, None]
-    xy, visible = seen(xyz, 0.2, random)
+    tracks = observe(xyz, 0.2, random)
     age = np.arange(count)[:, None] - random.integers(-20, count - 4, len(shape))
-    visible &= (age >= 0) & (age < 24)
-    motion = solve_rigid(xy, visible, still_camera(count))
+    tracks = tracks.restrict((age >= 0) & (age < 24))
+    options = MoverOptions(rigid_frames=24, rigid_overlap=8)
+    motion = solve_rigid(tracks, still_camera(count), options=options)
     assert motion is not None and motion.placed.all()
     ratio = np.where(motion.sure, motion.depth / xyz[..., 2], np.nan)
     assert np.ptp(np.nanquantile(ratio, [0.05, 0.95])) < 0.03 * np.nanmedian(ratio)
@@ -95,14 +93,12 @@ def test_a_mover_mapped_in_stretches_has_one_scale_though_its_tracks_are_short(m
 
 
 def test_frames_without_the_mover_change_nothing(box):
-    _, xy, visible = box
-    alone = solve_rigid(xy, visible, still_camera())
-    before, after = 30, WHOLE
-    long_xy, long_visible = (
-        np.pad(xy, ((before, after), (0, 0), (0, 0))),
-        np.pad(visible, ((before, after), (0, 0))),
-    )
-    motion = solve_rigid(long_xy, long_visible, still_camera(len(long_xy)))
+    _, tracks = box
+    alone = solve_rigid(tracks, still_camera())
+    before, after = 30, MoverOptions().rigid_frames
+    xy = np.pad(tracks.xy, ((before, after), (0, 0), (0, 0)))
+    visible = np.pad(tracks.visible, ((before, after), (0, 0)))
+    motion = solve_rigid(PointTracks(xy, visible, WIDTH, HEIGHT), still_camera(len(xy)))
     own = slice(before, before + FRAMES)
     np.testing.assert_array_equal(motion.depth[own], alone.depth)
     np.testing.assert_array_equal(motion.sure[own], alone.sure)
@@ -111,55 +107,58 @@ def test_frames_without_the_mover_change_nothing(box):
 
 @pytest.mark.parametrize("begin, end", [(0, 101), (5, 300), (17, 1000), (3, 40)])
 def test_stretches_cover_a_movers_frames_and_share_enough_with_the_next(begin, end):
-    stretches = _stretches(begin, end)
+    options = MoverOptions()
+    stretches = split_stretches(begin, end, options)
     assert stretches[0][0] == begin and stretches[-1][-1] == end - 1
-    assert all(len(stretch) <= WHOLE for stretch in stretches)
+    assert all(len(stretch) <= options.rigid_frames for stretch in stretches)
     for a, b in pairwise(stretches):
-        assert len(set(a) & set(b)) == SHARED
+        assert len(set(a) & set(b)) == options.rigid_overlap
 
 
 def test_unrelated_points_are_no_rigid_mover():
     random = np.random.default_rng(4)
     start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
     drift = np.cumsum(random.normal(0, 0.03, (FRAMES, 60, 3)), 0)
-    assert solve_rigid(*seen(start + drift, 0.2, random), still_camera()) is None
+    assert solve_rigid(observe(start + drift, 0.2, random), still_camera()) is None
 
 
 def test_a_mover_that_is_not_rigid_is_given_up_at_its_first_stretch(monkeypatch):
-    monkeypatch.setattr(rigid, "WHOLE", 12)
-    monkeypatch.setattr(rigid, "SHARED", 4)
     mapped = []
     monkeypatch.setattr(
-        rigid, "_map", lambda *given, own=rigid._map: mapped.append(1) or own(*given)
+        rigid,
+        "_map_cameras",
+        lambda *given, own=rigid._map_cameras: mapped.append(1) or own(*given),
     )
     random = np.random.default_rng(4)
     start = random.uniform([-0.5, -0.5, 3.5], [0.5, 0.5, 4.5], (60, 3))
     drift = np.cumsum(random.normal(0, 0.03, (FRAMES, 60, 3)), 0)
-    assert solve_rigid(*seen(start + drift, 0.2, random), still_camera()) is None
+    options = MoverOptions(rigid_frames=12, rigid_overlap=4)
+    tracks = observe(start + drift, 0.2, random)
+    assert solve_rigid(tracks, still_camera(), options=options) is None
     assert len(mapped) == 1
 
 
 def test_too_few_tracks_are_no_rigid_mover(box):
-    _, xy, visible = box
-    assert solve_rigid(xy[:, :10], visible[:, :10], still_camera()) is None
+    _, tracks = box
+    assert solve_rigid(tracks.select(np.arange(10)), still_camera()) is None
 
 
 def test_the_scale_is_that_at_which_the_mover_stands_on_the_floor(box):
     """The floor touches the lowest points; depth known up to a factor of 7 comes back."""
-    xyz, xy, visible = box
-    floor_height = xyz[visible][:, 1].max()
+    xyz, tracks = box
+    floor_height = xyz[tracks.visible][:, 1].max()
     rows = np.arange(HEIGHT)[:, None] + 0.5 - HEIGHT / 2
     floor = np.where(rows > 0, FOCAL * floor_height / np.maximum(rows, 1e-9), np.inf) * np.ones(
         (1, WIDTH)
     )
-    motion = RigidMotion(xyz[..., 2] / 7, visible, np.ones(FRAMES, bool))
-    depth = metric_depth(motion, xy, [floor] * FRAMES)
+    motion = RigidMotion(xyz[..., 2] / 7, tracks.visible, np.ones(FRAMES, bool))
+    depth = metric_depth(motion, tracks, [floor] * FRAMES)
     ratio = depth / xyz[..., 2]
     assert np.ptp(ratio) < 1e-9
     assert 0.97 < ratio.mean() < 1.06
 
 
 def test_no_background_behind_a_mover_gives_no_scale(box):
-    xyz, xy, visible = box
-    motion = RigidMotion(xyz[..., 2], visible, np.ones(FRAMES, bool))
-    assert metric_depth(motion, xy, [np.full((HEIGHT, WIDTH), np.inf)] * FRAMES) is None
+    xyz, tracks = box
+    motion = RigidMotion(xyz[..., 2], tracks.visible, np.ones(FRAMES, bool))
+    assert metric_depth(motion, tracks, [np.full((HEIGHT, WIDTH), np.inf)] * FRAMES) is None

@@ -2,13 +2,13 @@
 for each mover."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
+from models.clip import split_into_stretches
 from models.motion.background_scene import find_background_scene
 from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
@@ -119,12 +119,10 @@ def split_windows(
     """Overlapping stretches of a clip, and the frames of each whose masks it decides."""
     if num_frames <= options.whole_frames:
         return [(range(num_frames), range(num_frames))]
-    count = -(-num_frames // options.window_frames)
-    edges = np.linspace(0, num_frames, count + 1).round().astype(int).tolist()
     margin = options.window_margin
     return [
-        (range(max(0, a - margin), min(num_frames, b + margin)), range(a, b))
-        for a, b in pairwise(edges)
+        (range(max(0, own.start - margin), min(num_frames, own.stop + margin)), own)
+        for own in split_into_stretches(0, num_frames, options.window_frames)
     ]
 
 

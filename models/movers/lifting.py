@@ -144,8 +144,8 @@ def _solve_rigid_depth(
 ) -> Float[np.ndarray, "F n"] | None:
     """z-depths of one mover's tracks by its rigid shape, NaN in frames that were not placed; None if
     the mover is not rigid or has no background behind it."""
-    motion = solve_rigid(tracks.xy, tracks.visible, cameras, seed)
-    return None if motion is None else metric_depth(motion, tracks.xy, surface)
+    motion = solve_rigid(tracks, cameras, seed, options)
+    return None if motion is None else metric_depth(motion, tracks, surface, options)
 
 
 def _fill(

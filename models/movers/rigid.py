@@ -1,9 +1,9 @@
-"""Rigid movers: structure from motion on a mover's own tracks, as if it stood still and the camera
-went round it."""
+"""Rigid movers: structure from motion on a mover's own tracks, as if the mover stood still and the
+camera moved around it."""
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
 from models.clip import split_into_stretches
+from models.movers.options import MoverOptions
 from models.sfm import (
     MIN_SHARED,
     Points,
@@ -23,82 +24,85 @@ from models.sfm import (
     write_database,
 )
 from models.tracking import half_life, thin
+from models.tracks import PointTracks
 
-REGISTERED_SHARE = 0.8
-"""Share of the frames with enough tracks that must be placed for a mover to be taken as rigid."""
-AGREEING_SHARE = 0.75
-"""Share of the sightings that must agree with the rigid shape."""
-MOST_RELIEF = 2.0
-"""Depth range of a believable shape, as a share of its width or height, whichever is larger."""
-SUNK_SHARE = 0.005
-"""Share of a mover's points, and one more, that may lie behind the background by error."""
-WHOLE = 100
-SHARED = 20
-"""Frames that are mapped at once, at most, and those that two stretches of a longer clip share: the
-time that mapping takes grows faster than the frames."""
-NEIGHBOURS = 4
-"""Points of the shape that a track without one takes its depth from."""
+# Frames below which no shape is solved.
+_MIN_FRAMES = 3
+# Tracks for the mapper: their spacing as a share of the longer side and in pixels at least, and
+# their observations at least.
+_SPACING_SHARE = 80
+_MIN_SPACING = 4
+_MIN_LENGTH = 3
+# Points of the shape from which a track without a point takes its depth.
+_NEIGHBOURS = 4
+# Quantiles of depth that hold nearly all points of a frame.
+_DEPTH_QUANTILES = 0.02, 0.98
+# Quantiles between which the extent of a shape is measured.
+_EXTENT_QUANTILES = 0.05, 0.95
 
 
 @dataclass(frozen=True)
 class RigidMotion:
-    """A mover's shape as each frame's camera sees it, up to one scale."""
+    """A mover's shape as each frame's camera sees it, up to a common scale."""
 
     depth: Float[np.ndarray, "F N"]
-    """z-depth of each track, seen or not, in units of the mover's own; NaN in frames that were not
+    """z-depth of each track, visible or not, in units of the mover; NaN in frames that were not
     placed."""
     sure: Bool[np.ndarray, "F N"]
-    """Sightings of long tracks that agree with the shape: a shadow's or a slipping one soon
-    ends."""
+    """Observations of long tracks that agree with the shape: tracks on a shadow, and tracks that
+    slip, end soon."""
     placed: Bool[np.ndarray, "F"]
     """Frames whose camera is known relative to the mover."""
 
 
 def solve_rigid(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
+    tracks: PointTracks,
     cameras: Cameras,
     seed: int = 0,
+    options: MoverOptions = MoverOptions(),
 ) -> RigidMotion | None:
-    """Depths of one mover's tracks, None where no rigid shape explains them.
+    """Depths of one mover's tracks; None where no rigid shape explains them.
 
     Args:
-        xy: 2D tracks of the mover in pixels.
-        visible: which of them were seen.
-        cameras: the clip's; only their intrinsics are used.
+        tracks: of one mover.
+        cameras: the clip's, one for each frame; only their intrinsics are used.
+        seed: of the mapper.
     """
-    if len(xy) > WHOLE:
-        return _solve_long(xy, visible, cameras, seed)
-    if _enough(visible).sum() < 3:
+    if len(tracks) > options.rigid_frames:
+        return _solve_long(tracks, cameras, seed, options)
+    if _find_enough(tracks.visible).sum() < _MIN_FRAMES:
         return None
-    xy = xy.astype(np.float64)
-    own = _map(xy, visible, cameras, seed)
-    if own is None:
+    tracks = replace(tracks, xy=tracks.xy.astype(np.float64))
+    mapped = _map_cameras(tracks, cameras, seed)
+    if mapped is None:
         return None
-    own_cameras, placed = own
-    points = triangulate(xy, visible & placed[:, None], own_cameras)
-    if not _explains(points, visible, placed):
+    own, placed = mapped
+    points = triangulate(tracks.xy, tracks.visible & placed[:, None], own)
+    if not _is_explained(points, tracks.visible, placed, options):
         return None
-    depth = _depths(xy, visible, points, own_cameras, placed)
-    if not _believable(xy, visible, depth, float(cameras.K[0, 0, 0])):
+    depth = _find_depths(tracks, points, own, placed)
+    relief = _measure_relief(tracks, depth, float(cameras.K[0, 0, 0]))
+    if not relief < options.rigid_relief:
         return None
-    long = points.agrees.sum(0) >= half_life(points.agrees)
-    return RigidMotion(depth, points.agrees & long, placed)
+    is_long = points.agrees.sum(0) >= half_life(points.agrees)
+    return RigidMotion(depth, points.agrees & is_long, placed)
 
 
 def metric_depth(
-    motion: RigidMotion, xy: Float[np.ndarray, "F N 2"], surface: Sequence[Float[np.ndarray, "H W"]]
+    motion: RigidMotion,
+    tracks: PointTracks,
+    surface: Sequence[Float[np.ndarray, "H W"]],
+    options: MoverOptions = MoverOptions(),
 ) -> Float[np.ndarray, "F N"] | None:
-    """World z-depths of the tracks: the largest scale at which the mover does not sink into what
-    lies behind it.
+    """World z-depths of the tracks: the largest scale at which the mover does not sink into the
+    background behind it.
 
-    A mover that stands on the ground touches it with its lowest points; one that does not may be
-    nearer than this.
+    A mover that stands on the ground touches it with its lowest points. The depth of a mover in the
+    air is an upper bound.
 
     Args:
-        xy: the tracks in pixels.
-        surface: the background's depth map in each frame, also behind the mover; inf where there is
-            none.
+        motion: of the same tracks.
+        surface: the background's depth map in each frame, also behind the mover; inf at holes.
 
     Returns:
         None where no background lies behind the mover.
@@ -106,140 +110,164 @@ def metric_depth(
     scales = []
     for t in np.flatnonzero(motion.placed):
         sure = np.flatnonzero(motion.sure[t])
-        behind = surface[t]  # drawn when asked for
+        # Read once: a depth map may be drawn when it is read.
+        behind = surface[t]
         height, width = behind.shape
-        x, y = xy[t, sure].astype(np.int64).clip(0, [width - 1, height - 1]).T
+        x, y = tracks.xy[t, sure].astype(np.int64).clip(0, [width - 1, height - 1]).T
         ratio = behind[y, x] / motion.depth[t, sure]
         ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
         if len(ratio) >= MIN_SHARED:
-            scales.append(np.sort(ratio)[int(SUNK_SHARE * len(ratio)) + 1])
+            scales.append(np.sort(ratio)[int(options.sunk_share * len(ratio)) + 1])
     return float(np.median(scales)) * motion.depth if scales else None
 
 
-def _map(
-    xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int
-) -> tuple[Cameras, np.ndarray] | None:
-    """Cameras round the mover, and the frames that have one."""
-    longest = max(cameras.width, cameras.height)
-    subset = thin(xy, visible, max(4, longest // 80), min_length=3)
+def _map_cameras(
+    tracks: PointTracks, cameras: Cameras, seed: int
+) -> tuple[Cameras, Bool[np.ndarray, "F"]] | None:
+    """Cameras around the mover, and the frames that have one; None where the mapper fails."""
+    spacing = max(_MIN_SPACING, max(cameras.width, cameras.height) // _SPACING_SHARE)
+    subset = thin(tracks.xy, tracks.visible, spacing, min_length=_MIN_LENGTH)
+    few = tracks.select(subset)
     focal = float(cameras.K[:, 0, 0].mean())
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        write_database(
-            database, xy[:, subset], visible[:, subset], cameras.width, cameras.height, focal
-        )
+        write_database(database, few.xy, few.visible, cameras.width, cameras.height, focal)
         model = run_mapper("incremental", database, Path(folder), seed, refine_focal_length=False)
-    if model is None or model.num_reg_images() < 3:
+    if model is None or model.num_reg_images() < _MIN_FRAMES:
         return None
-    poses, placed, *_ = poses_of(model, len(xy))
+    poses, placed, *_ = poses_of(model, len(tracks))
     own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
-    points = triangulate(xy, visible & placed[:, None], own)
-    good = points.agrees[:, subset].sum(0) >= 3
-    chosen = subset[good]
+    points = triangulate(tracks.xy, tracks.visible & placed[:, None], own)
+    chosen = subset[points.agrees[:, subset].sum(0) >= _MIN_LENGTH]
     if len(chosen) < MIN_SHARED:
         return own, placed
-    return bundle_adjust(
-        own, points.xyz[chosen], xy[:, chosen], points.agrees[:, chosen], False
-    ), placed
+    agrees = points.agrees[:, chosen]
+    return bundle_adjust(own, points.xyz[chosen], tracks.xy[:, chosen], agrees, False), placed
 
 
-def _enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
+def _find_enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
     """Frames that see enough of a mover to be placed."""
     return visible.sum(1) >= MIN_SHARED
 
 
-def _explains(
-    points: Points, visible: Bool[np.ndarray, "F N"], placed: Bool[np.ndarray, "F"]
+def _is_explained(
+    points: Points,
+    visible: Bool[np.ndarray, "F N"],
+    placed: Bool[np.ndarray, "F"],
+    options: MoverOptions,
 ) -> bool:
-    """Whether a rigid shape places most frames, and most sightings agree with it."""
-    enough = _enough(visible)
+    """Whether a rigid shape places most frames, and most observations agree with it."""
+    enough = _find_enough(visible)
     agreeing = points.agrees.sum() / max((visible & placed[:, None]).sum(), 1)
-    return (placed & enough).sum() >= REGISTERED_SHARE * enough.sum() and agreeing >= AGREEING_SHARE
+    is_placed = (placed & enough).sum() >= options.rigid_registered * enough.sum()
+    return is_placed and agreeing >= options.rigid_agreeing
 
 
 def _solve_long(
-    xy: np.ndarray, visible: np.ndarray, cameras: Cameras, seed: int
+    tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
 ) -> RigidMotion | None:
-    """``solve_rigid`` in stretches, each solved as a short clip is and brought to the unit of those
-    before it.
+    """``solve_rigid`` in stretches of a long clip, each brought to the scale of the stretches before
+    it.
 
-    A mover that is not rigid is thus given up at its first stretch. Depths change over from one
-    stretch to the next in the frames that they share.
+    A mover that is not rigid is given up at its first stretch.
     """
-    enough = np.flatnonzero(_enough(visible))
-    if len(enough) < 3:
+    enough = np.flatnonzero(_find_enough(tracks.visible))
+    if len(enough) < _MIN_FRAMES:
         return None
-    depth = np.full(visible.shape, np.nan)
-    sure = np.zeros(visible.shape, bool)
-    placed = np.zeros(len(xy), bool)
-    for frames in _stretches(int(enough[0]), int(enough[-1]) + 1):
+    depth = np.full(tracks.visible.shape, np.nan)
+    sure = np.zeros(tracks.visible.shape, bool)
+    whole = RigidMotion(depth, sure, np.zeros(len(tracks), bool))
+    for frames in split_stretches(int(enough[0]), int(enough[-1]) + 1, options):
         part = slice(frames[0], frames[-1] + 1)
-        tracks = np.flatnonzero(visible[part].any(0))
-        found = solve_rigid(xy[part, tracks], visible[part, tracks], cameras[part], seed)
-        if found is None:
+        subset = np.flatnonzero(tracks.visible[part].any(0))
+        own = tracks.select_frames(part).select(subset)
+        found = solve_rigid(own, cameras[part], seed, options)
+        if found is None or not _join(whole, found, part, subset, options.rigid_overlap):
             return None
-        before = depth[part, tracks]
-        scale = 1.0
-        if placed.any():
-            both = sure[part, tracks] & found.sure
-            if both.sum() < MIN_SHARED:
-                return None
-            scale = float(np.median(before[both] / found.depth[both]))
-        share = np.clip((np.arange(len(frames)) + 1) / (SHARED + 1), 0, 1)[:, None]
-        after = scale * found.depth
-        joined = np.where(np.isnan(after), before, (1 - share) * before + share * after)
-        depth[part, tracks] = np.where(np.isnan(before), after, joined)
-        sure[part, tracks] |= found.sure
-        placed[part] |= found.placed
-    return RigidMotion(depth, sure, placed)
+    return whole
 
 
-def _stretches(begin: int, end: int) -> list[range]:
-    """Frames [begin, end) in stretches of at most ``WHOLE``, each with ``SHARED`` of the next."""
-    parts = split_into_stretches(begin, end - SHARED, WHOLE - SHARED)
-    return [range(max(begin, part.start), part.stop + SHARED) for part in parts]
+def _join(
+    whole: RigidMotion, found: RigidMotion, part: slice, subset: np.ndarray, overlap: int
+) -> bool:
+    """Adds the motion of a stretch to that of the stretches before it, in place. In shared frames
+    depths change over linearly.
+
+    Args:
+        part: frames of the stretch.
+        subset: tracks of the stretch.
+        overlap: frames that it shares with the stretch before it.
+
+    Returns:
+        False if both share too few observations for a common scale.
+    """
+    before = whole.depth[part, subset]
+    scale = 1.0
+    if whole.placed.any():
+        both = whole.sure[part, subset] & found.sure
+        if both.sum() < MIN_SHARED:
+            return False
+        scale = float(np.median(before[both] / found.depth[both]))
+    share = np.clip((np.arange(len(before)) + 1) / (overlap + 1), 0, 1)[:, None]
+    after = scale * found.depth
+    joined = np.where(np.isnan(after), before, (1 - share) * before + share * after)
+    whole.depth[part, subset] = np.where(np.isnan(before), after, joined)
+    whole.sure[part, subset] |= found.sure
+    whole.placed[part] |= found.placed
+    return True
 
 
-def _depths(
-    xy: np.ndarray, visible: np.ndarray, points: Points, cameras: Cameras, placed: np.ndarray
-) -> np.ndarray:
-    """Depth of each track's point; where a track has none, or slipped off it, that of points seen
-    next to it."""
+def split_stretches(begin: int, end: int, options: MoverOptions = MoverOptions()) -> list[range]:
+    """Frames [begin, end) in stretches of at most ``rigid_frames``, each with ``rigid_overlap``
+    frames of the next."""
+    overlap = options.rigid_overlap
+    parts = split_into_stretches(begin, end - overlap, options.rigid_frames - overlap)
+    return [range(max(begin, part.start), part.stop + overlap) for part in parts]
+
+
+def _find_depths(
+    tracks: PointTracks, points: Points, cameras: Cameras, placed: Bool[np.ndarray, "F"]
+) -> Float[np.ndarray, "F N"]:
+    """Depth of each track's point; for a track without a point, or that slipped off it, the depth of
+    points observed next to it."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
-    out = np.full(visible.shape, np.nan)
+    out = np.full(tracks.visible.shape, np.nan)
     for t in np.flatnonzero(placed):
-        depth = cameras[[t]].project(xyz)[1][0].numpy()
+        depth = cameras[t].project(xyz)[1][0].numpy()
         sure = points.agrees[t].copy()
-        low, high = _range(depth[sure]) if sure.any() else (0.0, 0.0)
+        low, high = _find_range(depth[sure]) if sure.any() else (0.0, 0.0)
         inside = known & (depth > low) & (depth < high)
         out[t, inside] = depth[inside]
         sure &= inside
-        lost = visible[t] & ~sure
+        lost = tracks.visible[t] & ~sure
         if lost.any() and sure.any():
-            _, near = cKDTree(xy[t, sure]).query(xy[t, lost], min(NEIGHBOURS, sure.sum()))
+            count = min(_NEIGHBOURS, sure.sum())
+            _, near = cKDTree(tracks.xy[t, sure]).query(tracks.xy[t, lost], count)
             out[t, lost] = 1 / np.median(1 / depth[sure][near.reshape(lost.sum(), -1)], 1)
     return out
 
 
-def _range(depth: Float[np.ndarray, "n"]) -> tuple[float, float]:
-    """Depths that a mover's points may have: those of nearly all, and half as much beyond."""
-    low, high = np.quantile(depth, [0.02, 0.98])
+def _find_range(depth: Float[np.ndarray, "n"]) -> tuple[float, float]:
+    """Depths that a mover's points may have: the range of nearly all points, and half of it
+    beyond."""
+    low, high = np.quantile(depth, _DEPTH_QUANTILES)
     return max(low - (high - low) / 2, 0.5 * low), high + (high - low) / 2
 
 
-def _believable(xy: np.ndarray, visible: np.ndarray, depth: np.ndarray, focal: float) -> bool:
-    """Whether the shape is about as deep as it is wide: with too little turning, depth is a
-    guess."""
+def _measure_relief(tracks: PointTracks, depth: Float[np.ndarray, "F N"], focal: float) -> float:
+    """Depth range of a shape as a share of its width or height, median over frames; inf if no frame
+    sees enough of it. With too little turning, depth is a guess and the relief large.
+
+    Args:
+        focal: focal length in pixels.
+    """
     reliefs = []
-    for t in range(len(xy)):
-        seen = visible[t] & np.isfinite(depth[t])
+    for t in range(len(tracks)):
+        seen = tracks.visible[t] & np.isfinite(depth[t])
         if seen.sum() >= MIN_SHARED:
             z = depth[t, seen]
-            extent = (
-                np.ptp(np.quantile(xy[t, seen], [0.05, 0.95], axis=0), axis=0).max()
-                * np.median(z)
-                / focal
-            )
-            reliefs.append(np.ptp(np.quantile(z, [0.05, 0.95])) / max(extent, 1e-9))
-    return bool(reliefs) and np.median(reliefs) < MOST_RELIEF
+            span = np.ptp(np.quantile(tracks.xy[t, seen], _EXTENT_QUANTILES, axis=0), axis=0)
+            extent = span.max() * np.median(z) / focal
+            reliefs.append(np.ptp(np.quantile(z, _EXTENT_QUANTILES)) / max(extent, 1e-9))
+    return float(np.median(reliefs)) if reliefs else np.inf
