@@ -22,9 +22,9 @@ from models.surface import (
     FramePoints,
     Surface,
     build_mesh,
-    hidden_points,
+    find_hidden_points,
+    find_used_vertices,
     rasterize_world,
-    used_vertices,
 )
 from models.tracks import Tracks
 
@@ -111,11 +111,11 @@ class TriangleMeshPipeline:
             mask = None if masks is None else masks[t]
             projected = FramePoints(xy, depth, np.arange(len(xy)), tracks.width, tracks.height)
             visible = tracks.visible[t].numpy()
-            unseen = hidden_points(projected, gap.numpy(), visible, mask)
+            unseen = find_hidden_points(projected, gap.numpy(), visible, mask)
             fine = None
             if surface_of is not None:
                 surface = surface_of(t)
-                fine = surface.vertices(tracks.width, tracks.height)
+                fine = surface.place_vertices(tracks.width, tracks.height)
                 seen = seen[surface.confirms(projected[seen])]
             mesh = build_mesh(projected[np.concatenate([seen, unseen])], fine)
             if mesh is None:
@@ -157,7 +157,7 @@ class TriangleMeshPipeline:
         device: torch.device | str = "cpu",
     ) -> Fragments:
         """Any faces over the pool of vertices in the image of one camera."""
-        used, own = used_vertices(faces, len(self.vertices))
+        used, own = find_used_vertices(faces, len(self.vertices))
         vertices = self.vertices[used].to(device)
         return rasterize_world(vertices, own.to(device), view, near=self.near, out=out)
 

@@ -20,7 +20,7 @@ from models.run.files import write_tensors
 from models.run.memory import measure_held_memory, return_freed
 from models.run.reading import load_tensors
 from models.sfm.triangulation import anchors
-from models.surface.fragments import used_vertices
+from models.surface.fragments import find_used_vertices
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking import growing
 from models.tracking.dis_flow import dis_flow, follow_by_flow
@@ -342,7 +342,7 @@ def test_faces_joined_are_those_of_the_frames_and_are_held_once():
 @pytest.mark.parametrize("pool", [300, 100_000])
 def test_the_vertices_of_a_mesh_are_found_whatever_the_size_of_the_pool(pool):
     faces = torch.from_numpy(np.random.default_rng(0).integers(0, 300, (60, 3), np.int32))
-    used, own = used_vertices(faces, pool)
+    used, own = find_used_vertices(faces, pool)
     assert torch.equal(used, torch.unique(faces).long()) and used.dtype == own.dtype == torch.int64
     assert torch.equal(used[own], faces.long())
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.pipeline import TriangleMeshPipeline
-from models.surface import stereo, stereo_kernels
+from models.surface import confirm_kernels, stereo, stereo_kernels
 from models.surface.meshing import FINE, JUMP_TRUST, FramePoints, build_mesh
 from models.surface.options import StereoOptions
 from models.synthetic.sample import RoomOptions, render_room
@@ -68,7 +68,7 @@ def test_a_camera_that_only_turns_changes_nothing():
     scene = scene_of("turn")
     surface = scene.surface_of(5)
     assert not surface.doubt.any()
-    assert len(surface.vertices(WIDTH, HEIGHT)) == 0
+    assert len(surface.place_vertices(WIDTH, HEIGHT)) == 0
     xy = np.random.default_rng(0).uniform(0, HEIGHT, (50, 2))
     assert surface.confirms(FramePoints(xy, np.ones(50), np.arange(50), WIDTH, HEIGHT)).all()
 
@@ -112,11 +112,11 @@ def test_fine_vertices_tell_outlines_that_coarse_ones_do_not():
 
 
 def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray, float]:
-    radius = stereo_kernels.RADIUS
+    radius = stereo_kernels._RADIUS
     patch = np.pad(image, radius, "edge")[y : y + 2 * radius + 1, x : x + 2 * radius + 1].astype(
         np.float64
     )
-    weights = np.exp(-(((patch - patch[radius, radius]) / stereo_kernels.COLOR_SIGMA) ** 2))
+    weights = np.exp(-(((patch - patch[radius, radius]) / stereo_kernels._COLOR_SIGMA) ** 2))
     weights /= weights.sum()
     centred = patch - (weights * patch).sum()
     return weights, weights * centred, float((weights * centred**2).sum())
@@ -125,7 +125,7 @@ def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.nda
 def unlikeness_plain(source, A, T, weights, values, variance, x, y, rho, slope) -> float:
     """The formula in numpy: each pixel of the patch through the exact map, read at the nearest
     enlarged pixel."""
-    zoom, radius = stereo_kernels.ZOOM, stereo_kernels.RADIUS
+    zoom, radius = stereo_kernels.ZOOM, stereo_kernels._RADIUS
     j, i = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     r = rho + slope[0] * i + slope[1] * j
     X, Y, Z = (
@@ -137,8 +137,8 @@ def unlikeness_plain(source, A, T, weights, values, variance, x, y, rho, slope) 
         np.float64
     )
     mean = (weights * grey).sum()
-    spread = (weights * grey**2).sum() - mean**2 + stereo_kernels.NOISE
-    return 1 - (values * grey).sum() / np.sqrt(spread * (variance + stereo_kernels.NOISE))
+    spread = (weights * grey**2).sum() - mean**2 + stereo_kernels._NOISE
+    return 1 - (values * grey).sum() / np.sqrt(spread * (variance + stereo_kernels._NOISE))
 
 
 @settings(max_examples=30, deadline=None)
@@ -158,21 +158,21 @@ def test_unlikeness_equals_its_formula(seed):
     )
     plain = weights_plain(image, y, x)
     weights, values = (
-        np.empty(stereo_kernels.SIDE**2, np.float32),
-        np.empty(stereo_kernels.SIDE**2, np.float32),
+        np.empty(stereo_kernels._SIDE**2, np.float32),
+        np.empty(stereo_kernels._SIDE**2, np.float32),
     )
-    variance = stereo_kernels.patch_weights(image, y, x, weights, values)
+    variance = stereo_kernels.weigh_patch(image, y, x, weights, values)
     np.testing.assert_allclose(weights, plain[0].ravel(), atol=1e-5)
     np.testing.assert_allclose(values, plain[1].ravel(), atol=1e-3)
     given = np.float32(x + 0.5), np.float32(y + 0.5), np.float32(rho), *slope.astype(np.float32)
-    fast = stereo_kernels.unlikeness(
+    fast = stereo_kernels.measure_unlikeness(
         source.ravel(), 80, 60, A, T, weights, values, variance, *given
     )
     exact = unlikeness_plain(
         source, A.astype(float), T.astype(float), *plain, x + 0.5, y + 0.5, rho, slope
     )
     assert (
-        abs(fast - min(exact, stereo_kernels.UNSEEN)) < 0.05
+        abs(fast - min(exact, stereo_kernels._UNSEEN)) < 0.05
     )  # a pixel on an edge may round either way
 
 
@@ -183,7 +183,7 @@ def test_weighted_median_equals_the_plain_one(seed, radius):
     rho, sure = random.uniform(1, 2, (9, 11)).astype(np.float32), random.random((9, 11)) < 0.6
     rgb, region = random.uniform(0, 60, (9, 11, 3)).astype(np.float32), random.random((9, 11)) < 0.7
     out = np.empty_like(rho)
-    stereo_kernels.weighted_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
+    confirm_kernels.filter_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
     for y, x in np.ndindex(9, 11):
         j, i = np.mgrid[
             max(0, y - radius) : min(9, y + radius + 1),
@@ -208,5 +208,5 @@ def test_agreement_counts_views_that_see_the_same_surface():
     others = np.stack([rho, 1.01 * rho, 1.5 * rho])
     region, out = np.ones((6, 8), bool), np.empty((6, 8), np.int32)
     region[0] = False
-    stereo_kernels.agreement(rho, others, A, T, region, 0.02, 0, 6, out)
+    confirm_kernels.count_agreement(rho, others, A, T, region, 0.02, 0, 6, out)
     assert (out[0] == 0).all() and (out[1:] == 2).all()

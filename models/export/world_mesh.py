@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from models.cameras import Cameras
 from models.export.footage import spread
 from models.pipeline import TriangleMeshPipeline
-from models.surface import BORDER_TRUST, Fragments, used_vertices
+from models.surface import BORDER_TRUST, Fragments, find_used_vertices
 
 MARGIN = 0.2
 """How far past the image the test of coverage looks, as a share of the longer side: as far as
@@ -88,7 +88,7 @@ def build_world_mesh(meshes: TriangleMeshPipeline) -> WorldMesh:
         }
         chosen = _close(meshes, views, own, spare, chosen)
     faces = _faces(meshes, chosen)
-    used, faces = used_vertices(faces, len(meshes.vertices))
+    used, faces = find_used_vertices(faces, len(meshes.vertices))
     keyframe = np.concatenate([np.full(len(index), t) for t, index in chosen.items()])
     return WorldMesh(
         meshes.vertices[used].numpy(), faces.numpy(), keyframe, np.zeros(len(faces), bool)

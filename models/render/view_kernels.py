@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import njit
 
-from models.surface import depth_of, draw_band
+from models.surface import draw_band, evaluate_depth
 
 
 @njit(nogil=True, cache=True)
@@ -83,7 +83,7 @@ def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
         for column in range(depth.shape[1]):
             t = face[row, column]
             depth[row, column] = (
-                depth_of(planes[t], column + 0.5, top + row + 0.5) if t >= 0 else np.inf
+                evaluate_depth(planes[t], column + 0.5, top + row + 0.5) if t >= 0 else np.inf
             )
             weight[row, column] = importance * trust[t] if t >= 0 else 0
 

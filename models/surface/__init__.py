@@ -6,7 +6,8 @@ Files, in reading order:
 - ``meshing`` - projected points -> mesh of one frame
 - ``frame_surface`` - dense depth of one frame -> vertices along its outlines
 - ``stereo`` - frames + meshes -> dense depth of each frame
-- ``stereo_kernels`` - PatchMatch, agreement of views, weighted median
+- ``stereo_kernels`` - PatchMatch
+- ``confirm_kernels`` - agreement of views, weighted median
 - ``fragments`` - face, barycentrics and depth at each pixel; attributes read there
 - ``rasterizer`` - mesh + camera -> fragments
 - ``raster_kernels`` - the rasteriser's scanlines on the CPU
@@ -14,26 +15,26 @@ Files, in reading order:
 - ``ray_kernels`` - rays of training pixels and the planes that they meet
 """
 
-from models.surface.fragments import Fragments, interpolate, used_vertices
+from models.surface.fragments import Fragments, find_used_vertices, interpolate
 from models.surface.frame_surface import Surface
 from models.surface.meshing import (
     BORDER_TRUST,
     JUMP_TRUST,
     FramePoints,
     build_mesh,
-    hidden_points,
+    find_hidden_points,
 )
 from models.surface.options import MeshOptions, StereoOptions
-from models.surface.raster_kernels import depth_of, draw_band, setup_mesh
+from models.surface.raster_kernels import draw_band, evaluate_depth, setup_mesh
 from models.surface.rasterizer import rasterize, rasterize_world
 from models.surface.ray_kernels import (
     GATHERED,
+    compute_normal,
+    compute_ray,
     draw_samples,
     gather_corners,
-    pixel_ray,
-    plane_normal,
 )
-from models.surface.stereo import StereoFrames, Surfaces, matched_size
+from models.surface.stereo import StereoFrames, Surfaces, choose_matched_size
 
 __all__ = [
     "BORDER_TRUST",
@@ -47,17 +48,17 @@ __all__ = [
     "Surface",
     "Surfaces",
     "build_mesh",
-    "depth_of",
+    "choose_matched_size",
+    "compute_normal",
+    "compute_ray",
     "draw_band",
     "draw_samples",
+    "evaluate_depth",
+    "find_hidden_points",
+    "find_used_vertices",
     "gather_corners",
-    "hidden_points",
     "interpolate",
-    "matched_size",
-    "pixel_ray",
-    "plane_normal",
     "rasterize",
     "rasterize_world",
     "setup_mesh",
-    "used_vertices",
 ]

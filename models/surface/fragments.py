@@ -73,7 +73,7 @@ def interpolate_torch(
     return result
 
 
-def used_vertices(
+def find_used_vertices(
     faces: Int[Tensor, "T 3"], num_vertices: int
 ) -> tuple[Int[Tensor, "U"], Int[Tensor, "T 3"]]:
     """Vertices that faces name, in ascending order, and the faces as indices into them.

@@ -22,7 +22,7 @@ class Surface:
     """Pixels that stereo has measured, because the points' mesh bends there."""
     options: StereoOptions = StereoOptions()
 
-    def vertices(self, width: int, height: int) -> FramePoints:
+    def place_vertices(self, width: int, height: int) -> FramePoints:
         """Vertices of the surface in doubt, denser along outlines.
 
         Args:

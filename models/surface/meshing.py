@@ -97,7 +97,7 @@ def build_mesh(
     return FrameMesh(points.xy, points.depth, faces, trust, points.point)
 
 
-def hidden_points(
+def find_hidden_points(
     points: FramePoints,
     gap: Int[np.ndarray, "N"],
     visible: Bool[np.ndarray, "N"],

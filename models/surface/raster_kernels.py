@@ -1,11 +1,14 @@
 """CPU kernels of the rasteriser: triangle setup, scanline fill with depth test, interpolation of
 attributes.
 
-Each does a range of its work, so that callers can share it out among threads
+Each does a range of the work, so that callers can share it out among threads
 (models/run/threads.py).
 
-No fast-math here: only while no compiler contracts or reorders sums do the two sides of a shared
-edge see opposite values, and does the plain path in torch give the same bits.
+No fast-math here. Only while no compiler contracts or reorders sums do the two sides of a shared
+edge get opposite values, and does the rasteriser in plain torch give the same bits.
+
+Planes (T, 4, 3) are affine in the pixel: three edge functions, positive inside, and the inverse depth.
+Boxes (T, 4) hold the first and last column, and the first and last row, of a triangle's pixels.
 """
 
 import math
@@ -13,25 +16,28 @@ import math
 import numpy as np
 from numba import njit
 
+# pixels from a pixel centre within which a solved end of a span is tested again
 _NEARLY_INTEGER = 1e-6
+# determinant, relative to the extents of the vertices, below which a triangle is seen edge-on
 _DEGENERATE = 1e-12
-# bound on the rounding of an edge function, relative to image size and the extents of its two vertices; edges are moved
-# out by as much (about 1e-9 pixel), or a pixel centre right on a vertex could fall between all the faces around it
+# Bound on the rounding of an edge function, relative to image size and the extents of its two
+# vertices. Edges are moved out by as much (about 1e-9 pixel): otherwise a pixel centre right on a
+# vertex could fall between all the faces around it.
 _EDGE_ROUNDING = 6e-15
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _edge(ax, ay, az, bx, by, bz):
+def _cross(ax, ay, az, bx, by, bz):
     """Cross product a x b: the coefficients of the line through two homogeneous image points."""
     return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _clipped_range(a, z, near, size):
-    """First and last pixel whose centre may lie in a triangle along one image axis; a, z:
-    homogeneous coordinates.
+def _clip_range(a, z, near, size):
+    """First and last pixel, along one image axis, whose centre may lie in a triangle.
 
-    The range is that of the part with depth >= near; it is padded for rounding, the edges decide.
+    a, z: homogeneous coordinates of the corners. The range covers the part with depth >= near and is
+    padded for rounding; the edge functions decide.
     """
     low, high = np.inf, -np.inf
     for k in range(3):
@@ -51,15 +57,14 @@ def _clipped_range(a, z, near, size):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _extent(x, y, z, width, height):
-    """Size of a homogeneous vertex relative to the image, for the test of degeneracy."""
+def _measure_extent(x, y, z, width, height):
+    """Extent of a homogeneous vertex relative to the image, for the test of degeneracy."""
     return max(abs(x) / width, abs(y) / height, abs(z))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _setup(points, face, width, height, near, planes, box):
-    """One triangle: three edge functions (positive inside), inverse depth, pixel box; see
-    setup_triangles."""
+def _setup_triangle(points, face, width, height, near, planes, box):
+    """Fills in planes (4, 3) and box (4,) of one triangle; see setup_triangles."""
     a = face[0]
     b = face[1]
     c = face[2]
@@ -72,13 +77,13 @@ def _setup(points, face, width, height, near, planes, box):
     box[3] = -1
     if not (z[0] >= near or z[1] >= near or z[2] >= near):
         return
-    e0 = _edge(x[1], y[1], z[1], x[2], y[2], z[2])
-    e1 = _edge(x[2], y[2], z[2], x[0], y[0], z[0])
-    e2 = _edge(x[0], y[0], z[0], x[1], y[1], z[1])
+    e0 = _cross(x[1], y[1], z[1], x[2], y[2], z[2])
+    e1 = _cross(x[2], y[2], z[2], x[0], y[0], z[0])
+    e2 = _cross(x[0], y[0], z[0], x[1], y[1], z[1])
     det = x[0] * e0[0] + y[0] * e0[1] + z[0] * e0[2]
-    s0 = _extent(x[0], y[0], z[0], width, height)
-    s1 = _extent(x[1], y[1], z[1], width, height)
-    s2 = _extent(x[2], y[2], z[2], width, height)
+    s0 = _measure_extent(x[0], y[0], z[0], width, height)
+    s1 = _measure_extent(x[1], y[1], z[1], width, height)
+    s2 = _measure_extent(x[2], y[2], z[2], width, height)
     if not (abs(det) > _DEGENERATE * (width * height) * (s0 * s1 * s2) and math.isfinite(det)):
         return
     sign = 1.0 if det > 0 else -1.0
@@ -91,29 +96,27 @@ def _setup(points, face, width, height, near, planes, box):
     planes[0, 2] += rounding * (s1 * s2)
     planes[1, 2] += rounding * (s2 * s0)
     planes[2, 2] += rounding * (s0 * s1)
-    box[0], box[1] = _clipped_range(x, z, near, width)
-    box[2], box[3] = _clipped_range(y, z, near, height)
+    box[0], box[1] = _clip_range(x, z, near, width)
+    box[2], box[3] = _clip_range(y, z, near, height)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def setup_triangles(points, faces, begin, end, width, height, near, planes, boxes):
-    """Fills planes (T, 4, 3), affine in the pixel: three edges, inverse depth; boxes (T, 4): x0,
-    x1, y0, y1 inclusive.
+    """Fills in planes and boxes of the triangles [begin, end).
 
-    Triangles [begin, end); points (V, 3) float64 are homogeneous image points K v. An undrawn
-    triangle has an empty box.
+    points (V, 3) float64: homogeneous image points K v. A triangle that is not drawn gets an empty
+    box.
     """
     for t in range(begin, end):
-        _setup(points, faces[t], width, height, near, planes[t], boxes[t])
+        _setup_triangle(points, faces[t], width, height, near, planes[t], boxes[t])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, boxes):
-    """setup_triangles for all faces of a mesh in world space, of whose shared vertices only those
-    used are projected.
+    """setup_triangles for all faces of a mesh in world space; only vertices of faces are projected.
 
-    image_from_world (3, 4) is K [R | t]. Returns False, with planes unfilled, where a face names no
-    vertex.
+    image_from_world (3, 4): K [R | t]. Returns False, with planes unfinished, if a face names a
+    vertex that does not exist.
     """
     points = np.empty((len(vertices), 3))
     known = np.zeros(len(vertices), np.bool_)
@@ -130,14 +133,13 @@ def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, b
                 for i in range(3):
                     row = image_from_world[i]
                     points[v, i] = row[0] * x + row[1] * y + row[2] * z + row[3]
-        _setup(points, faces[t], width, height, near, planes[t], boxes[t])
+        _setup_triangle(points, faces[t], width, height, near, planes[t], boxes[t])
     return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _inside(planes, rest0, rest1, rest2, column):
-    """Whether a pixel centre passes all edges: the same sums in the same order as every other
-    evaluation."""
+def _is_inside(planes, rest0, rest1, rest2, column):
+    """True if a pixel centre is inside all edges; sums in the same order as everywhere else."""
     px = column + 0.5
     return (
         planes[0, 0] * px + rest0 >= 0
@@ -159,12 +161,11 @@ def _narrow(slope, rest, low, high):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _span(planes, py, x0, x1):
-    """First and last column of a triangle in the row with centre py; solved, and tested only where
-    it is a close call.
+def _find_span(planes, py, x0, x1):
+    """First and last column of a triangle in the row with centre py.
 
-    The tested value is monotone in the column even after rounding, so the two ends decide the whole
-    span.
+    The ends are solved for; ends close to a pixel centre are tested. An edge function is monotone in
+    the column even after rounding, so the two ends decide the whole span.
     """
     rest0 = planes[0, 1] * py + planes[0, 2]
     rest1 = planes[1, 1] * py + planes[1, 2]
@@ -178,21 +179,19 @@ def _span(planes, py, x0, x1):
     first, last = math.ceil(low), math.floor(high)
     if abs(low - round(low)) < _NEARLY_INTEGER or abs(high - round(high)) < _NEARLY_INTEGER:
         first, last = max(first - 1, x0), min(last + 1, x1)
-        while first <= last and not _inside(planes, rest0, rest1, rest2, first):
+        while first <= last and not _is_inside(planes, rest0, rest1, rest2, first):
             first += 1
-        while first <= last and not _inside(planes, rest0, rest1, rest2, last):
+        while first <= last and not _is_inside(planes, rest0, rest1, rest2, last):
             last -= 1
     return first, last
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def draw_band(planes, boxes, near, top, nearest, face):
-    """Depth test of all triangles in the rows from ``top`` on that ``face`` (rows, W) holds.
+    """Draws all triangles with depth test into face (rows, W), whose first row is image row ``top``.
 
-    nearest (rows, W) takes the inverse depth, strictly nearer wins; nothing nearer than ``near`` is
-    drawn.
-
-    Faces come in order of index, so that at equal depth the lowest stays.
+    nearest (rows, W) takes the inverse depth. Nothing nearer than ``near`` is drawn. Only strictly
+    nearer faces win and faces come in order of index, so at equal depth the lowest index stays.
     """
     bottom = top + len(face)
     limit = np.float32(1 / near)
@@ -208,7 +207,7 @@ def draw_band(planes, boxes, near, top, nearest, face):
         x1 = boxes[t, 1]
         for row in range(max(boxes[t, 2], top), min(boxes[t, 3] + 1, bottom)):
             py = row + 0.5
-            first, last = _span(plane, py, x0, x1)
+            first, last = _find_span(plane, py, x0, x1)
             slope = plane[3, 0]
             rest = plane[3, 1] * py + plane[3, 2]
             for column in range(first, last + 1):
@@ -219,23 +218,21 @@ def draw_band(planes, boxes, near, top, nearest, face):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def depth_of(plane, px, py):
-    """z-depth of a pixel centre on a face."""
+def evaluate_depth(plane, px, py):
+    """z-depth of a face at a pixel centre."""
     return np.float32(1 / (plane[3, 0] * px + (plane[3, 1] * py + plane[3, 2])))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _resolve(planes, face, top, barycentric, depth):
-    """Barycentrics and depth of the winners in a band."""
+    """Fills in barycentrics and depth of the faces in a band that starts at row ``top``."""
     for row in range(len(face)):
         py = top + row + 0.5
         for column in range(face.shape[1]):
             px = column + 0.5
             t = face[row, column]
             if t < 0:
-                barycentric[row, column, 0] = barycentric[row, column, 1] = barycentric[
-                    row, column, 2
-                ] = 0
+                barycentric[row, column] = 0
                 depth[row, column] = np.inf
                 continue
             plane = planes[t]
@@ -247,12 +244,12 @@ def _resolve(planes, face, top, barycentric, depth):
             barycentric[row, column, 0] = b0 * scale
             barycentric[row, column, 1] = b1 * scale
             barycentric[row, column, 2] = b2 * scale
-            depth[row, column] = depth_of(plane, px, py)
+            depth[row, column] = evaluate_depth(plane, px, py)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def fill(planes, boxes, near, top, bottom, face, barycentric, depth):
-    """Draws prepared triangles into rows [top, bottom) of the buffers of a Fragments."""
+    """Draws triangles that are set up into rows [top, bottom) of the buffers of a Fragments."""
     nearest = np.empty((bottom - top, face.shape[1]), np.float32)
     draw_band(planes, boxes, near, top, nearest, face[top:bottom])
     _resolve(planes, face[top:bottom], top, barycentric[top:bottom], depth[top:bottom])
@@ -260,8 +257,8 @@ def fill(planes, boxes, near, top, bottom, face, barycentric, depth):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def interpolate(face, barycentric, faces, attributes, top, bottom, out):
-    """out (H, W, C) = sum of a face's barycentric * attribute, in rows [top, bottom); zero where
-    empty."""
+    """out (H, W, C) = sum over a face's corners of barycentric * attribute, in rows [top, bottom); 0
+    in empty pixels."""
     for row in range(top, bottom):
         for column in range(face.shape[1]):
             t = face[row, column]

@@ -8,7 +8,7 @@ GATHERED = 256
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def pixel_ray(frame, pixel, inverse_K, pose, width):
+def compute_ray(frame, pixel, inverse_K, pose, width):
     """Origin and direction (z-depth 1) of a pixel's ray in the world.
 
     inverse_K (F, 3, 3); pose (F, 4, 4), camera to world; pixel: row-major index in the image.
@@ -24,7 +24,7 @@ def pixel_ray(frame, pixel, inverse_K, pose, width):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def plane_normal(a, b, c):
+def compute_normal(a, b, c):
     """(b - a) x (c - a), in double precision."""
     ax = np.float64(a[0])
     ay = np.float64(a[1])
@@ -91,8 +91,8 @@ def draw_samples(
             a = positions[corner[0]]
             b = positions[corner[1]]
             c = positions[corner[2]]
-            nx, ny, nz = plane_normal(a, b, c)
-            ox, oy, oz, dx, dy, dz = pixel_ray(
+            nx, ny, nz = compute_normal(a, b, c)
+            ox, oy, oz, dx, dy, dz = compute_ray(
                 places[i - start, 0], places[i - start, 1], inverse_K, pose, width
             )
             ax = np.float64(a[0])

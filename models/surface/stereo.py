@@ -6,7 +6,7 @@ views by slanted-plane PatchMatch, started from that mesh. Depths that other fra
 and carried to the remaining pixels along colours.
 
 Sources: Bleyer, Rhemann, Rother, "PatchMatch stereo", 2011; Galliani et al. and Ma et al., see
-``stereo_kernels``.
+``stereo_kernels`` and ``confirm_kernels``.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
 from models.run import run_tasks, split_range
-from models.surface import stereo_kernels
+from models.surface import confirm_kernels, stereo_kernels
 from models.surface.frame_surface import Surface
 from models.surface.options import StereoOptions
 
@@ -66,10 +66,10 @@ class Surfaces:
         """See the class.
 
         Args:
-            starts: inverse depth of a frame's points' mesh at ``matched_size``; 0 off the mesh.
+            starts: inverse depth of a frame's points' mesh at ``choose_matched_size``; 0 off the mesh.
             chosen: frames that have a points' mesh.
         """
-        size = matched_size(clip.cameras, options)
+        size = choose_matched_size(clip.cameras, options)
         self._small = _SmallImages(clip.frames, clip.masks, size)
         self._cameras = clip.cameras.resized(*size)
         self._visible = clip.visible
@@ -139,7 +139,7 @@ class Surfaces:
         cost = np.zeros_like(rho)
         parts = split_range(len(rho), _PARTS)
         state = self._small.grey(t), images, A, T, rho, slope, cost, start, doubt
-        run_tasks(lambda i: stereo_kernels.begin(*state, *parts[i]), len(parts))
+        run_tasks(lambda i: stereo_kernels.start_costs(*state, *parts[i]), len(parts))
         for n, (reach, spread) in enumerate(_SWEEPS):
             for colour in (0, 1):
                 seed = (t * len(_SWEEPS) + n) * 2 + colour
@@ -149,7 +149,9 @@ class Surfaces:
         return rho
 
 
-def matched_size(cameras: Cameras, options: StereoOptions = StereoOptions()) -> tuple[int, int]:
+def choose_matched_size(
+    cameras: Cameras, options: StereoOptions = StereoOptions()
+) -> tuple[int, int]:
     """Width and height in pixels of the images that stereo matches."""
     scale = min(1.0, options.longest_side / max(cameras.width, cameras.height))
     return max(1, round(scale * cameras.width)), max(1, round(scale * cameras.height))
@@ -243,11 +245,11 @@ def _clean(
     median = np.empty(own.doubt.shape, np.float32)
     parts = split_range(len(count), _PARTS)
     given = own.inverse_depth, maps, *relative, own.doubt, options.tolerance
-    run_tasks(lambda i: stereo_kernels.agreement(*given, *parts[i], count), len(parts))
+    run_tasks(lambda i: confirm_kernels.count_agreement(*given, *parts[i], count), len(parts))
     sure = ~own.doubt | (count >= options.confirmed)
     window = options.median_radius, np.float32(options.median_sigma)
     fixed = own.inverse_depth, sure, rgb, own.doubt, *window
-    run_tasks(lambda i: stereo_kernels.weighted_median(*fixed, *parts[i], median), len(parts))
+    run_tasks(lambda i: confirm_kernels.filter_median(*fixed, *parts[i], median), len(parts))
     return Surface(median, own.doubt, options)
 
 

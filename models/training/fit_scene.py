@@ -23,7 +23,7 @@ from models.pipeline import (
 )
 from models.render import Layer, MovingLayer, Scene, score_heldout
 from models.run import Checkpoint, ProgressBars, return_freed, stage_bars
-from models.surface import StereoFrames, Surfaces, matched_size
+from models.surface import StereoFrames, Surfaces, choose_matched_size
 from models.tools import TrainingPixels, sample_points
 from models.tracks import Tracks
 from models.training.grid_size import measure_finest_resolution
@@ -169,7 +169,7 @@ def _meshes(
         tracks, tqdm(training, desc="coarse meshes", unit="frame"), masks
     )
     framed = tqdm(coarse.faces, desc="meshes", unit="frame")
-    width, height = matched_size(tracks.cameras)
+    width, height = choose_matched_size(tracks.cameras)
     starts = partial(coarse.inverse_depth, width=width, height=height)
     clip = StereoFrames(frames, tracks.cameras, tracks.visible.numpy(), grown)
     surface_of = Surfaces(clip, starts, list(coarse.faces))

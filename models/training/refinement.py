@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.field import transform_points
 from models.run import run_tasks, split_range
-from models.surface import GATHERED, gather_corners, pixel_ray, plane_normal
+from models.surface import GATHERED, compute_normal, compute_ray, gather_corners
 from models.tools import DevicePixels, TrainingPixels, ray_meets_plane
 
 REFINED_FROM = 0.15
@@ -240,8 +240,8 @@ def _slopes(
         for i in range(start, stop):
             place, (a, b, c) = places[i - start], spots[i - start]
             push[i] = 0
-            nx, ny, nz = plane_normal(a, b, c)
-            ox, oy, oz, dx, dy, dz = pixel_ray(place[0], place[1], inverse_K, pose, width)
+            nx, ny, nz = compute_normal(a, b, c)
+            ox, oy, oz, dx, dy, dz = compute_ray(place[0], place[1], inverse_K, pose, width)
             facing = nx * dx + ny * dy + nz * dz
             squared = nx * nx + ny * ny + nz * nz
             if not abs(facing) > GRAZING * math.sqrt(squared * (dx * dx + dy * dy + dz * dz)):
