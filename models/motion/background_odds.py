@@ -1,5 +1,7 @@
 """Comparison of each pixel with the background behind it, which other frames see."""
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,37 +39,46 @@ _EXPOSURE_PIXELS = 4000
 def compare_with_background(
     evidence: Evidence, cameras: Cameras, suspect: Bool[np.ndarray, "F h w"]
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
-    """Log-odds that a pixel is not the background behind it, and its likeness to that background in
-    shadow.
+    """Log-odds that a pixel is not the background behind it (0 where no other frame shows the
+    background), and its likeness (0 to 1) to that background in shadow.
 
     Args:
         cameras: for images of any size.
         suspect: pixels that may show a mover; the others show background, at their own depth.
-
-    Returns:
-        Log-odds, 0 where no other frame shows the background; likeness from 0 to 1.
     """
-    num_frames, height, width = suspect.shape
-    cameras = cameras.resized(width, height)
+    cameras = cameras.resized(*suspect.shape[:0:-1])
     images = [
         cv2.GaussianBlur(image, (0, 0), _BLUR).astype(np.float32) for image in evidence.images
     ]
     odds, shadow = np.zeros((2, *suspect.shape), np.float32)
-    for t in range(num_frames):
+    for t in range(len(suspect)):
         box = find_box(suspect[t])
-        if box is None:
-            continue
-        inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])
-        others = [t + offset for offset in _OFFSETS if 0 <= t + offset < num_frames]
-        views = []
-        for s in sorted(others, key=lambda s: abs(s - t)):
-            place = _project(cameras, t, s, inverse_depth, box)
-            static = (~suspect[s]).astype(np.float32)
-            border = {"borderMode": cv2.BORDER_CONSTANT}
-            known = cv2.remap(static, place, None, cv2.INTER_LINEAR, **border) > 0.99
-            views.append((cv2.remap(images[s], place, None, cv2.INTER_LINEAR), known))
-        odds[t][box], shadow[t][box] = _compare(images[t][box], ~suspect[t][box], views)
+        if box is not None:
+            inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])
+            places = _project_to_others(cameras, t, inverse_depth, box)
+            views = [_read_view(images[s], ~suspect[s], place) for s, place in places]
+            odds[t][box], shadow[t][box] = _compare(images[t][box], ~suspect[t][box], views)
     return odds, shadow
+
+
+def _read_view(
+    image: Float[np.ndarray, "H W 3"],
+    static: Bool[np.ndarray, "H W"],
+    place: Float[np.ndarray, "h w 2"],
+) -> tuple[Float[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+    """An image read at places, and the places at which it shows background."""
+    border = {"borderMode": cv2.BORDER_CONSTANT}
+    share = cv2.remap(static.astype(np.float32), place, None, cv2.INTER_LINEAR, **border)
+    return cv2.remap(image, place, None, cv2.INTER_LINEAR), share > 0.99
+
+
+def _project_to_others(
+    cameras: Cameras, t: int, inverse_depth: Float[np.ndarray, "H W"], box: tuple[slice, slice]
+) -> Iterator[tuple[int, Float[np.ndarray, "h w 2"]]]:
+    """Frames around frame t, the nearest in time first, and places of the box's pixels in each."""
+    others = [t + offset for offset in _OFFSETS if 0 <= t + offset < len(cameras)]
+    for other in sorted(others, key=lambda s: abs(s - t)):
+        yield other, _project(cameras, t, other, inverse_depth, box)
 
 
 def _project(
@@ -130,7 +141,23 @@ def _compare(
         used += fresh
     distance = _average_best_half(plain, used)
     miss = _average_best_half(dark, used)
-    seen = used > 0
+    return _score(distance, miss, used > 0, static)
+
+
+def _score(
+    distance: Float[np.ndarray, "h w"],
+    miss: Float[np.ndarray, "h w"],
+    seen: Bool[np.ndarray, "h w"],
+    static: Bool[np.ndarray, "h w"],
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Log-odds of foreground and likeness to shadow from misfits, which static pixels calibrate.
+
+    Args:
+        distance: misfit of the plain background.
+        miss: misfit of the background in shadow.
+        seen: pixels whose background another frame shows.
+        static: pixels that show background.
+    """
     usual = np.median(distance[seen & static]) if (seen & static).any() else _USUAL_MISFIT
     spread = max(1.0, usual / _USUAL_MISFIT)
     trust = 1 / np.sqrt(spread)

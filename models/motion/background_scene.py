@@ -76,34 +76,43 @@ def measure_agreement(
         agrees: observations that agree with a scene.
     """
     visible = tracks.visible
-    longest = max(tracks.width, tracks.height)
-    cell = max(_MIN_CELL, _CELL * longest / _REFERENCE_WIDTH)
-    shape = len(tracks), int(tracks.height / cell) + 1, int(tracks.width / cell) + 1
-    seen = np.zeros(shape)
-    good = np.zeros(shape)
-    size = shape[1] * shape[2]
+    rows, columns = _count_cells(tracks)
+    seen = np.zeros((len(tracks), rows * columns))
+    good = np.zeros(seen.shape)
     for t in range(len(tracks)):
-        place = _number_cells(tracks.xy[t, visible[t]], cell, shape[1:])
-        seen[t] = np.bincount(place, minlength=size).reshape(shape[1:])
-        good[t] = np.bincount(place, agrees[t, visible[t]], size).reshape(shape[1:])
+        cells = _number_cells(tracks, t)
+        seen[t] = np.bincount(cells, minlength=rows * columns)
+        good[t] = np.bincount(cells, agrees[t, visible[t]], rows * columns)
+    seen = seen.reshape(-1, rows, columns)
     around = np.maximum(ndimage.gaussian_filter(seen, _BLUR), 1e-3)
-    share = ndimage.gaussian_filter(good, _BLUR) / around
+    share = ndimage.gaussian_filter(good.reshape(seen.shape), _BLUR) / around
     coverage = float((share[seen > 0] > 0.5).mean()) if (seen > 0).any() else 0.0
     mean = np.zeros(tracks.num_tracks)
     for t in range(len(tracks)):
-        place = _number_cells(tracks.xy[t, visible[t]], cell, shape[1:])
-        mean[visible[t]] += share[t].ravel()[place]
+        mean[visible[t]] += share[t].ravel()[_number_cells(tracks, t)]
     return mean / np.maximum(visible.sum(0), 1), coverage
 
 
-def _number_cells(
-    xy: Float[np.ndarray, "n 2"], cell: float, shape: tuple[int, int]
-) -> Int[np.ndarray, "n"]:
-    """Number of the cell of each point of an image, row by row; points beyond the border are in the
-    cells at the border."""
-    column = np.clip(xy[:, 0] / cell, 0, shape[1] - 1).astype(int)
-    row = np.clip(xy[:, 1] / cell, 0, shape[0] - 1).astype(int)
-    return np.ravel_multi_index((row, column), shape)
+def _measure_cell(tracks: PointTracks) -> float:
+    """Side of a cell in pixels."""
+    return max(_MIN_CELL, _CELL * max(tracks.width, tracks.height) / _REFERENCE_WIDTH)
+
+
+def _count_cells(tracks: PointTracks) -> tuple[int, int]:
+    """Rows and columns of cells in an image."""
+    cell = _measure_cell(tracks)
+    return int(tracks.height / cell) + 1, int(tracks.width / cell) + 1
+
+
+def _number_cells(tracks: PointTracks, t: int) -> Int[np.ndarray, "n"]:
+    """Number of the cell of each track visible in frame t, row by row; tracks beyond the border of
+    the image are in the cells at its border."""
+    cell = _measure_cell(tracks)
+    rows, columns = _count_cells(tracks)
+    xy = tracks.xy[t, tracks.visible[t]]
+    column = np.clip(xy[:, 0] / cell, 0, columns - 1).astype(int)
+    row = np.clip(xy[:, 1] / cell, 0, rows - 1).astype(int)
+    return np.ravel_multi_index((row, column), (rows, columns))
 
 
 def _solve_candidate(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> StaticScene | None:

@@ -20,8 +20,8 @@ class Blobs:
     def __init__(self, masks: Bool[np.ndarray, "F h w"]):
         """Labels the patches (connected parts of a frame), and connects them through time."""
         self.masks = masks
-        areas = []
-        pairs = []
+        areas: list[np.ndarray] = []
+        pairs: list[np.ndarray] = []
         count = 0
         before = None
         for patches in self._label_patches():
@@ -33,9 +33,8 @@ class Blobs:
             before = patches
         self.area: Int[np.ndarray, "P"] = np.concatenate([np.zeros(0, np.int64), *areas])
         """Pixels of each patch, frame after frame."""
-        self.frame: Int[np.ndarray, "P"] = np.repeat(
-            np.arange(len(masks)), [len(area) for area in areas]
-        )
+        counts = [len(area) for area in areas]
+        self.frame: Int[np.ndarray, "P"] = np.repeat(np.arange(len(masks)), counts)
         """Frame of each patch."""
         a, b = np.concatenate([np.zeros((0, 2), np.int64), *pairs]).T
         graph = coo_array((np.ones(len(a), bool), (a, b)), (count, count))

@@ -54,15 +54,12 @@ def find_movers(
         scene: cameras, and points of these tracks. If most of the image disagrees with it
             (reconstruction has followed a mover), or with None, the background's cameras are solved
             here from the tracks that the scene leaves out.
-        progress: hears the stage "motion".
     """
-    labels = np.zeros(frames.shape[:3], np.uint8)
-    if len(frames) < 2:
+    if len(frames) > 1:
+        scene = find_background_scene(tracks, scene, options)
+    if len(frames) < 2 or scene is None:
+        labels = np.zeros(frames.shape[:3], np.uint8)
         return MotionMasks(labels > 0, labels, scene)
-    scene = find_background_scene(tracks, scene, options)
-    if scene is None:
-        return MotionMasks(labels > 0, labels, None)
-    del labels  # as large as the result
     patches = _estimate_probabilities(frames, tracks, scene, progress, options)
     small = label_movers(_threshold(patches), options)
     masks, labels = _enlarge(patches, small, tracks.width, tracks.height)
@@ -92,25 +89,37 @@ def _estimate_probabilities(
 ) -> list[Patch]:
     """Probability of motion of each pixel, at the size of the evidence, which is held for one window
     of frames at a time."""
-    nearest = _find_nearest(scene)
     patches = []
     before = 0
     windows = split_windows(len(frames), options)
     total = sum(len(around) + _SEGMENTATION_STEPS for around, _ in windows)
     for around, own in windows:
-        part = slice(around[0], around[-1] + 1)
-        cameras = scene.cameras[part]
         hear = _Part(progress, before, total)
-        evidence = gather_evidence(frames[part], cameras, nearest[part], hear, options)
-        votes = draw_track_votes(tracks, scene, evidence.misfit.shape[1:], around, options)
-        hear = _Part(progress, before + len(around), total)
-        probability = segment_motion(evidence, votes, cameras, hear, options)
+        probability = _estimate_window(frames, tracks, scene, around, hear, options)
         patches += [Patch.of(probability[t - around[0]]) for t in own]
         before += len(around) + _SEGMENTATION_STEPS
+        del probability
         # The evidence goes, much of it arrays of one frame, before that of the next window comes.
-        del evidence, votes, probability
         return_freed()
     return patches
+
+
+def _estimate_window(
+    frames: UInt8[np.ndarray, "F H W 3"],
+    tracks: PointTracks,
+    scene: StaticScene,
+    around: range,
+    progress: "_Part",
+    options: MotionOptions,
+) -> Float[np.ndarray, "T h w"]:
+    """Probability of motion of each pixel of the frames ``around``; the evidence is not kept."""
+    part = slice(around[0], around[-1] + 1)
+    cameras = scene.cameras[part]
+    nearest = _find_nearest(scene, around)
+    evidence = gather_evidence(frames[part], cameras, nearest, progress, options)
+    votes = draw_track_votes(tracks, scene, evidence.misfit.shape[1:], around, options)
+    progress.before += len(around)
+    return segment_motion(evidence, votes, cameras, progress, options)
 
 
 def split_windows(
@@ -126,17 +135,17 @@ def split_windows(
     ]
 
 
-def _find_nearest(scene: StaticScene) -> Float[np.ndarray, "F"]:
-    """Largest inverse depth of static points in each frame: twice that of the nearest agreeing
+def _find_nearest(scene: StaticScene, times: range) -> Float[np.ndarray, "T"]:
+    """Largest inverse depth of static points in some frames: twice that of the nearest agreeing
     tracks."""
     pose = scene.cameras.cam_from_world.double().numpy()
-    nearest = np.ones(len(pose))
-    for t in range(len(pose)):
+    nearest = np.ones(len(times))
+    for i, t in enumerate(times):
         good = scene.points.agrees[t]
         depth = scene.points.xyz[good] @ pose[t, 2, :3] + pose[t, 2, 3]
         depth = depth[depth > 1e-6]
         if len(depth):
-            nearest[t] = _NEAREST_FACTOR / np.quantile(depth, _NEAREST_QUANTILE)
+            nearest[i] = _NEAREST_FACTOR / np.quantile(depth, _NEAREST_QUANTILE)
     return nearest
 
 

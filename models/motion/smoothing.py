@@ -29,8 +29,7 @@ def smooth_probability(
     Args:
         odds: log-odds of each pixel by itself.
         probability: to start from.
-        near: pixels that may move; beyond the box around them no pixel moves, and only the box is
-            worked on.
+        near: pixels that may move. Only the box around them is worked on.
     """
     sharpness = 1.0 / (2 * _measure_contrast(evidence.images))
     boxes = [find_box(mask) for mask in near]
@@ -39,20 +38,31 @@ def smooth_probability(
         for t, box in enumerate(boxes):
             if box is None:
                 continue
-            total = odds[t][box].copy()
-            for other in (t - 1, t + 1):
-                if (t, other) in evidence.flows:
-                    flow = evidence.flows[t, other]
-                    known = np.isfinite(flow[box][..., 0])
-                    carried = warp(2 * probability[other] - 1, flow)[box]
-                    total += np.where(known, _TIME_PULL * carried, 0)
-            image = np.ascontiguousarray(
-                evidence.images[t][box].astype(np.float32).transpose(2, 0, 1)
-            )
-            pull = _weigh_neighbours(image, sharpness)
+            total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
+            image = evidence.images[t][box].astype(np.float32)
+            planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+            pull = _weigh_neighbours(planes, sharpness)
             new[t][box] = _solve_mean_field(pull, total, probability[t][box])
         probability = new
     return probability
+
+
+def _add_pull_of_time(
+    evidence: Evidence,
+    odds: Float[np.ndarray, "h2 w2"],
+    probability: Float[np.ndarray, "F h w"],
+    t: int,
+    box: tuple[slice, slice],
+) -> Float[np.ndarray, "h2 w2"]:
+    """Log-odds in a box of frame t, to which the frames before and after it add their pull along the
+    flow, in place."""
+    for other in (t - 1, t + 1):
+        if (t, other) in evidence.flows:
+            flow = evidence.flows[t, other]
+            known = np.isfinite(flow[box][..., 0])
+            carried = warp(2 * probability[other] - 1, flow)[box]
+            odds += np.where(known, _TIME_PULL * carried, 0)
+    return odds
 
 
 def _measure_contrast(images: UInt8[np.ndarray, "F h w 3"]) -> float:
@@ -84,8 +94,11 @@ def _weigh_neighbours(
 
 
 @numba.njit(cache=True, fastmath=True, forceinline=True)
-def _solve_mean_field(weight, odds, start, num_rounds=6):
-    """Rounds of mean field in an image; neighbours of unlike colour hardly pull."""
+def _solve_mean_field(w, odds, start, num_rounds=6):
+    """Rounds of mean field in an image; neighbours of unlike colour hardly pull.
+
+    w holds the pull between neighbours, see _weigh_neighbours.
+    """
     height, width = odds.shape
     now = np.zeros((height + 2, width + 2), np.float32)
     now[1:-1, 1:-1] = np.float32(2.0) * start - np.float32(1.0)
@@ -95,16 +108,10 @@ def _solve_mean_field(weight, odds, start, num_rounds=6):
     for _ in range(num_rounds):
         for y in range(1, height + 1):
             for x in range(1, width + 1):
-                pull = weight[0, y, x] * now[y, x + 1] + weight[0, y, x - 1] * now[y, x - 1]
-                pull += weight[1, y, x] * now[y + 1, x] + weight[1, y - 1, x] * now[y - 1, x]
-                pull += (
-                    weight[2, y, x] * now[y + 1, x + 1]
-                    + weight[2, y - 1, x - 1] * now[y - 1, x - 1]
-                )
-                pull += (
-                    weight[3, y, x] * now[y + 1, x - 1]
-                    + weight[3, y - 1, x + 1] * now[y - 1, x + 1]
-                )
+                pull = w[0, y, x] * now[y, x + 1] + w[0, y, x - 1] * now[y, x - 1]
+                pull += w[1, y, x] * now[y + 1, x] + w[1, y - 1, x] * now[y - 1, x]
+                pull += w[2, y, x] * now[y + 1, x + 1] + w[2, y - 1, x - 1] * now[y - 1, x - 1]
+                pull += w[3, y, x] * now[y + 1, x - 1] + w[3, y - 1, x + 1] * now[y - 1, x + 1]
                 z = half * (odds[y - 1, x - 1] + pull)
                 # As steep as tanh(z) at 0, and cheaper.
                 new[y, x] = z / np.sqrt(one + z * z)

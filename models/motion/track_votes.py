@@ -57,13 +57,18 @@ def draw_track_votes(
     crowd = _CROWD_REACH * max(height, width) / _REFERENCE_SIZE
     votes = np.zeros((len(times), height, width), np.float32)
     for vote, t in zip(votes, times, strict=True):
-        counts = np.zeros((2, height, width), np.float32)
-        for kind, count in zip(kinds, counts, strict=True):
-            pixels = (tracks.xy[t, tracks.visible[t] & kind] * scale).astype(int)
-            x, y = np.clip(pixels, 0, [width - 1, height - 1]).T
-            np.add.at(count, (y, x), 1.0)
-        vote[:] = _vote(counts, crowd)
+        points = (tracks.xy[t, tracks.visible[t] & kind] * scale for kind in kinds)
+        vote[:] = _vote(np.stack([_count_points(xy, size) for xy in points]), crowd)
     return votes
+
+
+def _count_points(xy: Float[np.ndarray, "n 2"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+    """Number of points in each pixel of an image of some height and width."""
+    height, width = size
+    count = np.zeros(size, np.float32)
+    x, y = np.clip(xy.astype(int), 0, [width - 1, height - 1]).T
+    np.add.at(count, (y, x), 1.0)
+    return count
 
 
 def _vote(counts: Float[np.ndarray, "2 h w"], crowd: float) -> Float[np.ndarray, "h w"]:

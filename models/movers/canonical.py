@@ -150,8 +150,7 @@ def _solve_poisson(
     difference = sparse.csr_matrix(entries, (len(weight), len(before)))
     laplacian = (difference.T @ sparse.diags(weight.astype(float)) @ difference).tocsr()
     normal = laplacian + _HOLD * sparse.identity(len(before))
-    left = difference.T @ (weight * offset)
-    left = left - laplacian @ before
+    left = difference.T @ (weight * offset) - laplacian @ before
     limit = {"rtol": 1e-9, "atol": _PRECISION * np.sqrt(len(before)), "maxiter": _MAX_STEPS}
     x, y = (
         cg(normal, part.copy(), M=sparse.diags(1 / normal.diagonal()), **limit)[0]

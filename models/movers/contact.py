@@ -20,16 +20,13 @@ def lift_mover(
     background_depth: Sequence[Float[np.ndarray, "H W"]],
     options: MoverOptions = MoverOptions(),
 ) -> Float[np.ndarray, "F"]:
-    """z-depth of one mover in each frame, in world units: where it touches the background; without
-    contact in any frame, a little nearer than the background that it hides.
+    """z-depth of a mover in each frame, in world units: that of the background at its feet. A mover
+    without contact in any frame is a little nearer than the background that it hides; without any
+    background, its depth is 1.
 
     Args:
-        masks: of the mover.
         background_depth: the background's depth map in each frame, also behind the mover; inf at
             holes.
-
-    Returns:
-        Depths; 1 in all frames where no background is near the mover.
     """
     contact, behind = np.full((2, len(masks)), np.nan)
     # Frames without the mover are left out: to draw a depth map takes long.
@@ -40,9 +37,7 @@ def lift_mover(
     depth = smooth_depth(contact, options)
     if np.isnan(depth).all():
         depth = smooth_depth(_BEFORE_BACKGROUND * behind, options)
-    if np.isnan(depth).all():
-        depth = np.ones(len(masks))
-    return depth
+    return np.ones(len(masks)) if np.isnan(depth).all() else depth
 
 
 def find_contact_depth(

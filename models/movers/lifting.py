@@ -59,14 +59,14 @@ def solve_mover_shapes(
     """Canonical coordinates and z-depths of the tracks of all movers.
 
     Args:
-        background: the static layer, which scales the movers; its meshes are built here and not
-            kept.
-        tracks: inside the masks of the movers; at least one.
+        background: the static layer, which scales the movers.
+        tracks: inside the masks of the movers; one or more.
         labels: number of the mover of each pixel, 0 on the background.
         seed: of the mapper.
         progress: hears how each mover got its depth.
     """
     label = label_tracks(tracks, labels)
+    # The meshes behind the depth maps end with this call.
     surface = _BackgroundDepth(background, labels > 0, progress)
     canonical = np.zeros((tracks.num_tracks, 3))
     depth = np.ones(tracks.visible.shape)
