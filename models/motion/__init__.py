@@ -1,10 +1,10 @@
 """Tracks and static scene -> masks of moving objects, and the scene without them.
 
-options - what a person may tune
+options - sizes, thresholds and weights that a person may tune
 patches - parts of images, and values filled in
-background_scene - the scene of the background, if the given scene follows a mover
+background_scene - the scene of the background, also if the given scene follows a mover
 evidence - optical flow that no static point explains
-track_votes - votes of long tracks on what moves
+track_votes - votes of long tracks for static or moving pixels
 background_odds - comparison of pixels with the background that other frames see
 smoothing - probabilities smoothed over neighbours in space and time
 blobs - connected parts of masks in space and time

@@ -1,4 +1,4 @@
-"""Comparison of each pixel with the background behind it, which other frames see."""
+"""Comparison of pixels with the background behind them, which other frames see."""
 
 from collections.abc import Iterator
 
@@ -39,8 +39,8 @@ _EXPOSURE_PIXELS = 4000
 def compare_with_background(
     evidence: Evidence, cameras: Cameras, suspect: Bool[np.ndarray, "F h w"]
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
-    """Log-odds that a pixel is not the background behind it (0 where no other frame shows the
-    background), and its likeness (0 to 1) to that background in shadow.
+    """Log-odds that a pixel is not its background (0 if no other frame shows the background), and
+    likeness (0 to 1) of the pixel to its background in shadow.
 
     Args:
         cameras: for images of any size.

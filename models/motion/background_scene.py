@@ -1,4 +1,4 @@
-"""The rigid scene of the background: the given scene, or another one if that follows a mover."""
+"""The rigid scene of the background: the given scene, or another if that follows a mover."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -9,8 +9,8 @@ from models.sfm import StaticScene, adjust_rotation, solve_rotation, triangulate
 from models.tracking import thin
 from models.tracks import PointTracks
 
-# Share of agreeing neighbours above which a track belongs to the object that a wrong scene was built
-# on.
+# Share of agreeing neighbours above which a track belongs to the object that a wrong scene was
+# built on.
 _SUSPECT_SHARE = 0.25
 # Share of a track's observations that must agree with a new scene for the track to refine it.
 _AGREEING_SHARE = 0.8
@@ -43,7 +43,7 @@ def find_background_scene(
     the scene that covers most of the image.
 
     Returns:
-        None where there are too few tracks for any camera.
+        None for too few tracks.
     """
     share = np.zeros(tracks.num_tracks)
     most = 0.0
@@ -69,8 +69,8 @@ def find_background_scene(
 def measure_agreement(
     tracks: PointTracks, agrees: Bool[np.ndarray, "F N"]
 ) -> tuple[Float[np.ndarray, "N"], float]:
-    """Share of agreeing observations around each track, and share of the tracked image in which most
-    observations agree.
+    """Share of agreeing observations around each track, and share of the tracked image in which
+    most observations agree.
 
     Args:
         agrees: observations that agree with a scene.
@@ -116,8 +116,8 @@ def _number_cells(tracks: PointTracks, t: int) -> Int[np.ndarray, "n"]:
 
 
 def _solve_candidate(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> StaticScene | None:
-    """A scene from some of the tracks, solved again from the tracks that agree with it; None where
-    there are too few."""
+    """A scene from some of the tracks, solved again from the tracks that agree; None for too few
+    tracks."""
     candidate = _solve_from_rotation(tracks, keep)
     if candidate is None:
         return None

@@ -1,5 +1,5 @@
-"""Connected parts of a clip's masks in space and time, found frame by frame: labels of all frames at
-once would fill the memory."""
+"""Connected parts of a clip's masks in space and time, found frame by frame: labels of all frames
+at once would fill the memory."""
 
 from collections.abc import Iterator
 

@@ -42,14 +42,14 @@ class Evidence:
     """Root mean square distance of the flow from the best static point's path, in standard
     deviations of the flow."""
     support: Float[np.ndarray, "F h w"]
-    """Number of flow vectors behind the misfit; 0 where no other frame sees the pixel."""
+    """Number of flow vectors behind the misfit; 0 if no other frame sees the pixel."""
     texture: Float[np.ndarray, "F h w"]
-    """0 to 1: how well the pixel's surroundings determine a flow vector; low where flow may slide
-    unseen."""
+    """0 to 1: how well the pixel's surroundings determine a flow vector; low on edges and on plain
+    surfaces, along which flow slides."""
     inverse_depth: Float[np.ndarray, "F h w"]
     """Inverse depth of the static point that explains each pixel best, in 1 / world units."""
     flows: dict[tuple[int, int], Float[np.ndarray, "h w 2"]]
-    """Flow from frame a to frame b in pixels (float16); NaN where the round trip fails."""
+    """Flow from frame a to frame b in pixels (float16); NaN if the round trip fails."""
 
 
 def gather_evidence(
@@ -63,7 +63,7 @@ def gather_evidence(
 
     Args:
         frames: RGB.
-        cameras: one for each frame.
+        cameras: of the frames.
         nearest: largest inverse depth that a static point may have in each frame.
     """
     images = _shrink_frames(frames, options.work_size)
@@ -90,7 +90,7 @@ def gather_evidence(
 
 
 def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
-    """The image read at the ends of the flow; 0 beyond its border and where the flow is NaN."""
+    """The image read at the ends of the flow; 0 beyond the border and for flow that is NaN."""
     height, width = flow.shape[:2]
     dx = np.nan_to_num(flow[..., 0], nan=-1e4).astype(np.float32)
     x = np.arange(width, dtype=np.float32) + dx
@@ -159,7 +159,8 @@ class _Flows:
 def _carry(
     field: Float[np.ndarray, "h w 2"], flow: Float[np.ndarray, "h w 2"]
 ) -> Float[np.ndarray, "h w 2"]:
-    """A flow field read at the ends of another; at the border beyond it."""
+    """A flow field read at the ends of another field; beyond the border, its values at the
+    border."""
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32) + flow[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
@@ -204,7 +205,8 @@ def _is_lost(e, u, v, x, y, width, height):
 
 @numba.njit(cache=True)
 def _invert_covariance(covariance, e):
-    """Inverse (xx, xy, yy) of the covariance of a flow vector whose round trip misses by e pixels."""
+    """Inverse (xx, xy, yy) of the covariance of a flow vector whose round trip misses by e
+    pixels."""
     own = _FLOW_NOISE**2 + 0.25 * e * e
     cxx = covariance[0] + own
     cxy = covariance[1]

@@ -17,8 +17,8 @@ _FRAMES_PER_TRACK = 75
 
 
 def estimate_num_tracks(video: Video, spacing: int) -> int:
-    """Number of tracks of a clip whose points stay in view for long; a fast clip has up to ten times
-    as many.
+    """Number of tracks of a clip whose points stay in view for long; a fast clip has up to ten
+    times as many.
 
     Args:
         spacing: side in pixels of the grid cells in which tracks begin.

@@ -46,14 +46,14 @@ def find_movers(
     progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
 ) -> MotionMasks:
-    """Masks and labels of movers; all False and 0 where nothing moves.
+    """Masks and labels of movers; all False and 0 if nothing moves.
 
     Args:
         frames: RGB.
         tracks: of the whole image, movers included.
-        scene: cameras, and points of these tracks. If most of the image disagrees with it
-            (reconstruction has followed a mover), or with None, the background's cameras are solved
-            here from the tracks that the scene leaves out.
+        scene: cameras, and points of these tracks. Without a scene, and if most of the image
+            disagrees with the scene (reconstruction has followed a mover), the background's cameras
+            are solved here from the tracks that the scene leaves out.
     """
     if len(frames) > 1:
         scene = find_background_scene(tracks, scene, options)
@@ -87,8 +87,8 @@ def _estimate_probabilities(
     progress: Progress,
     options: MotionOptions,
 ) -> list[Patch]:
-    """Probability of motion of each pixel, at the size of the evidence, which is held for one window
-    of frames at a time."""
+    """Probability of motion of each pixel, at the size of the evidence. Evidence is held for a
+    window of frames at a time."""
     patches = []
     before = 0
     windows = split_windows(len(frames), options)
@@ -125,7 +125,8 @@ def _estimate_window(
 def split_windows(
     num_frames: int, options: MotionOptions = MotionOptions()
 ) -> list[tuple[range, range]]:
-    """Overlapping stretches of a clip, and the frames of each whose masks it decides."""
+    """Overlapping stretches of a clip, each with the frames whose masks are made from the
+    stretch."""
     if num_frames <= options.whole_frames:
         return [(range(num_frames), range(num_frames))]
     margin = options.window_margin
@@ -160,8 +161,8 @@ def _threshold(patches: list[Patch]) -> Bool[np.ndarray, "F h w"]:
 def _enlarge(
     patches: list[Patch], labels: UInt8[np.ndarray, "F h w"], width: int, height: int
 ) -> tuple[Bool[np.ndarray, "F H W"], UInt8[np.ndarray, "F H W"]]:
-    """Masks and labels at the frames' own size; their edge is where the interpolated probability is
-    one half."""
+    """Masks and labels at the frames' own size; along their edges the interpolated probability
+    is 0.5."""
     out = np.zeros((len(labels), height, width), np.uint8)
     for t, (patch, small) in enumerate(zip(patches, labels, strict=True)):
         if not small.any():

@@ -5,34 +5,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MotionOptions:
-    """What counts as a mover, and how large a part of the clip is worked on at once."""
+    """Thresholds for movers, and sizes of the parts of a clip that are worked on at once."""
 
     work_size: int = 480
-    """Longer side in pixels of the images on which flow is computed. Larger ones give finer masks;
-    time and memory grow with their area."""
+    """Longer side in pixels of the images on which flow is computed. Larger images give finer
+    masks; time and memory grow with their area."""
     whole_frames: int = 100
-    """Frames of the longest clip that is worked on whole; each takes some 14 MB of evidence."""
+    """Frames of the longest clip that is worked on whole. Memory grows by some 14 MB a frame."""
     window_frames: int = 52
-    """Frames of a longer clip whose masks are made at once. Memory grows with it."""
+    """Frames of a longer clip whose masks are made at once. Memory grows with their number."""
     window_margin: int = 12
     """Frames to either side of a window whose evidence counts too."""
     coverage: float = 0.7
-    """Share of the image over which tracks must agree with a scene for it to be taken as the
-    background without a search for another."""
+    """Share of the image over which tracks must agree with a scene. Below this share another scene
+    is looked for: the given scene may follow a mover."""
     track_length: int = 6
     """Frames that a track must last for its vote on motion to count."""
     threshold: float = 3.0
     """Misfit of flow, in standard deviations of the frame's noise, at which motion is as likely as
-    not. A larger one misses slow movers, a smaller one masks static pixels."""
+    not. A larger threshold misses slow movers, a smaller threshold masks static pixels."""
     colour_weight: float = 0.6
     """Weight of the log-odds that colour gives, once something moves."""
     background_weight: float = 1.0
     """Weight of the log-odds from comparison with the background seen in other frames."""
     shadow_weight: float = 2.0
-    """Log-odds against motion where a pixel looks like its background in a cast shadow."""
+    """Log-odds against motion of a pixel that looks like its background in a cast shadow."""
     smallest: float = 0.0012
-    """Smallest area of a mover, averaged over its frames, as a share of the image; below it is
-    noise."""
+    """Smallest area of a mover, averaged over its frames, as a share of the image; smaller movers
+    are noise."""
     smallest_seed: float = 0.0004
     """The same for evidence of flow and tracks, before colour and background count."""
     shortest: int = 4

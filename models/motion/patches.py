@@ -1,4 +1,4 @@
-"""Parts of images: the part that is not 0, the box of a mask, and values filled in from around."""
+"""Parts of images: the nonzero part, the box of a mask, and values filled in from around."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _MIN_KNOWN = 0.05
 
 @dataclass(frozen=True)
 class Patch:
-    """The part of an image that is not 0."""
+    """The nonzero part of an image."""
 
     values: Float[np.ndarray, "h2 w2"]
     """The part, empty for an image of zeros."""
@@ -29,7 +29,7 @@ class Patch:
 
     @staticmethod
     def of(image: Float[np.ndarray, "h w"]) -> "Patch":
-        """The part of an image that is not 0, copied."""
+        """A copy of the nonzero part of an image."""
         rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
         if not len(rows):
             return Patch(image[:0, :0], 0, 0, image.shape)

@@ -56,7 +56,7 @@ def segment_motion(
 
     Args:
         votes: of the tracks, from -1 (static) to 1 (moving).
-        cameras: one for each frame, for images of any size.
+        cameras: of the frames, for images of any size.
     """
     static_tracks = _STATIC_TRACK_WEIGHT * np.minimum(votes, 0)
     motion = estimate_motion_odds(evidence, options) + static_tracks
@@ -97,8 +97,8 @@ def label_movers(
 def estimate_motion_odds(
     evidence: Evidence, options: MotionOptions = MotionOptions()
 ) -> Float[np.ndarray, "F h w"]:
-    """Log-odds of motion from each frame's misfit, averaged along the flow over the frames
-    around it."""
+    """Log-odds of motion from each frame's misfit, averaged along the flow over the nearby
+    frames."""
     single = np.zeros(evidence.misfit.shape, np.float32)
     for t, (misfit, support) in enumerate(zip(evidence.misfit, evidence.support, strict=True)):
         seen = support > 0
@@ -121,8 +121,8 @@ def _weigh_moving_tracks(
     moving: Bool[np.ndarray, "F h w"],
     static: Bool[np.ndarray, "F h w"],
 ) -> Float[np.ndarray, "F h w"]:
-    """Log-odds that votes for moving add; their weight is how well they separate the pixels of which
-    flow is certain in this clip.
+    """Log-odds that votes for moving add; their weight is how well they separate the pixels of
+    which flow is certain in this clip.
 
     Votes alone find no mover: tracks slip at edges, and all tracks slip under poor cameras.
     """

@@ -54,8 +54,8 @@ def _add_pull_of_time(
     t: int,
     box: tuple[slice, slice],
 ) -> Float[np.ndarray, "h2 w2"]:
-    """Log-odds in a box of frame t, to which the frames before and after it add their pull along the
-    flow, in place."""
+    """Log-odds in a box of frame t, to which the frames before and after it add their pull along
+    the flow, in place."""
     for other in (t - 1, t + 1):
         if (t, other) in evidence.flows:
             flow = evidence.flows[t, other]
@@ -78,7 +78,7 @@ def _weigh_neighbours(
     border of 0.
 
     Args:
-        sharpness: in 1 / squared grey levels; a larger one lets edges separate pixels more.
+        sharpness: in 1 / squared grey levels. The larger, the more edges separate pixels.
     """
     height, width = image.shape[1:]
     weight = np.zeros((4, height + 2, width + 2), np.float32)

@@ -15,7 +15,8 @@ from models.sfm import StaticScene, solve_points, solve_scene
 from models.tracks import PointTracks
 
 SceneSolver = Callable[[PointTracks], StaticScene]
-"""Solves cameras and points from tracks, such as ``solve_scene`` with its seed and options bound."""
+"""Solves cameras and points from tracks, such as ``solve_scene`` with its seed and options
+bound."""
 
 # A scene found from a rotation replaces the mapped scene if this many times as many observations
 # agree with it.
@@ -55,8 +56,8 @@ def mask_movers(
     Args:
         frames: RGB.
         tracks: of the whole image, movers included.
-        scene: cameras, and points of these tracks. The scene returned is another one if this one
-            follows a mover.
+        scene: cameras, and points of these tracks. Another scene is returned if this scene follows
+            a mover.
         mask_model: redraws the masks that motion gives.
         progress: hears which share of the pixels moves.
     """
@@ -82,7 +83,7 @@ def solve_without_movers(
     solve: SceneSolver = solve_scene,
     options: MotionOptions = MotionOptions(),
 ) -> StaticScene:
-    """The scene from the observations outside the masks. Cameras are solved again where movers hold
+    """The scene from the observations outside the masks. Cameras are solved again if movers hold
     many of the observations, unless cameras were given.
 
     Args:

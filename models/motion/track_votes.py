@@ -18,8 +18,8 @@ _MOVING_SHARE = 0.5
 # vote nearly certain within 2 pixels.
 _STATIC_REACH = 2.0
 _STATIC_GAIN = 12.0
-# Standard deviation of the reach over which tracks must mostly move: pixels in an image whose longer
-# side is the reference size.
+# Standard deviation of the reach over which tracks must mostly move: pixels in an image whose
+# longer side is the reference size.
 _CROWD_REACH = 5.0
 _REFERENCE_SIZE = 480
 # Share of moving tracks from which a crowd votes for moving, and the range up to a full vote.
@@ -39,9 +39,9 @@ def draw_track_votes(
     """Votes of long tracks around them: -1 static, 1 moving, 0 unknown.
 
     A track is judged over its whole life, in many more frames than flow spans, and at full
-    resolution: it detects a mover that for a while moves like a nearer static point. A single track
-    that agrees with no point may have slipped at an edge; where most tracks around it agree with
-    none, they move.
+    resolution: tracks detect a mover that for a while moves like a nearer static point. A single
+    track that agrees with no point may have slipped at an edge; if most tracks around agree with no
+    point, they move.
 
     Args:
         scene: with agreement of the same tracks.

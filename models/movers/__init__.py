@@ -1,11 +1,11 @@
 """Masks and tracks of movers -> canonical coordinates, depth, and a mesh at any time.
 
-options - what a person may tune
+options - limits, sizes and margins that a person may tune
 canonical - place of each track on its mover, constant in time
 contact - depth of a mover by its contact with the background
 rigid - depth of a rigid mover by structure from motion
 lifting - labels, canonical coordinates, depths and world positions of the tracks of all movers
-local_maps - values at points from those of known points near them
+local_maps - values at points from nearby known points
 mesh - the mesh of a frame, and its vertices between frames
 mesh_building - tracks and mask of a frame to its mesh
 soft_mask - a mask with a soft outline

@@ -49,12 +49,12 @@ _SIMILARITY_TOLERANCE = 0.5
 def canonical_coordinates(
     tracks: PointTracks, masks: Bool[np.ndarray, "F H W"]
 ) -> Float[np.ndarray, "N 2"]:
-    """Place of each track of one mover in pixels of the reference frame, whether or not that frame
+    """Place of each track of a mover in pixels of the reference frame, whether or not that frame
     sees the track.
 
     Args:
-        tracks: of one mover.
-        masks: of the mover; its box replaces the tracks between two frames that share too few.
+        tracks: of the mover.
+        masks: of the mover. Its box replaces the tracks between two frames that share too few.
 
     Returns:
         Places; NaN for tracks that no frame sees.
@@ -160,8 +160,8 @@ def _solve_poisson(
 
 
 def _find_neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
-    """Pairs of points, in order, that a Delaunay triangulation joins, without pairs much longer than
-    most."""
+    """Pairs of points, in order, that a Delaunay triangulation joins, without pairs much longer
+    than most."""
     try:
         faces = Delaunay(points).simplices
     except (QhullError, ValueError):  # fewer than three points, or all on a line
@@ -175,8 +175,8 @@ def _find_neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]
 def _find_maps_to_reference(
     tracks: PointTracks, masks: Bool[np.ndarray, "F H W"]
 ) -> dict[int, tuple[complex, complex]]:
-    """By frame that sees the mover, nearest to the reference first: a and b of the similarity z -> a
-    z + b from its pixels to the reference frame's."""
+    """By frame that sees the mover, nearest to the reference first: a and b of the similarity z ->
+    a z + b from its pixels to the reference frame's."""
     xy = tracks.xy
     visible = tracks.visible
     frames = np.flatnonzero(visible.any(1)).tolist()

@@ -47,8 +47,8 @@ def find_contact_depth(
 ) -> float:
     """Depth of the background just below a mover's feet, its lowest pixels.
 
-    NaN for a mover that is small or cut by the lower image border, and where the background has
-    holes below the feet.
+    NaN for a mover that is small or cut by the lower image border, and for a background with holes
+    below the feet.
     """
     rows, columns = np.nonzero(mask)
     height = len(mask)

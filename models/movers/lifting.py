@@ -90,8 +90,8 @@ def lift_tracks(
     in the nearest frame that does.
 
     Args:
-        cameras: one for each frame.
-        tracks: each visible in one frame at least.
+        cameras: of the frames.
+        tracks: each visible in some frame.
         depth: z-depth in world units.
     """
     xyz = np.empty((*tracks.visible.shape, 3))
@@ -110,7 +110,7 @@ def lift_tracks(
 class _BackgroundDepth(Sequence):
     """The background's depth map (H, W) in each frame, also behind the movers; inf at holes.
 
-    A map is drawn when it is read: the maps of all frames would fill the memory.
+    Maps are drawn when they are read: the maps of all frames would fill the memory.
     """
 
     def __init__(
@@ -142,8 +142,8 @@ def _solve_rigid_depth(
     seed: int,
     options: MoverOptions,
 ) -> Float[np.ndarray, "F n"] | None:
-    """z-depths of one mover's tracks by its rigid shape, NaN in frames that were not placed; None if
-    the mover is not rigid or has no background behind it."""
+    """z-depths of a mover's tracks by its rigid shape, NaN in frames that were not placed; None for
+    a mover that is not rigid or without background behind."""
     motion = solve_rigid(tracks, cameras, seed, options)
     return None if motion is None else metric_depth(motion, tracks, surface, options)
 
@@ -151,5 +151,5 @@ def _solve_rigid_depth(
 def _fill(
     depth: Float[np.ndarray, "F n"], contact: Float[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F n"]:
-    """The depths, and the mover's contact depth where a depth is not finite."""
+    """The depths, with the mover's contact depth in place of depths that are not finite."""
     return np.where(np.isfinite(depth), depth, contact[:, None])

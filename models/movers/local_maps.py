@@ -14,8 +14,8 @@ _NEIGHBOURS = 12
 _LOCAL_RIDGE = np.diag([1e-3, 0.3, 0.3])
 # Ridge that holds the map of the whole mover to the map of the boxes, in points.
 _WHOLE_RIDGE = np.diag([1e-6, 3.0, 3.0])
-# Weight of a neighbour at distance d is 1 / ((d / reach)^2 + this), with a reach of this many pixels
-# at least.
+# Weight of a neighbour at distance d is 1 / ((d / reach)^2 + this), with a reach of this many
+# pixels at least.
 _NEAREST = 0.05
 _MIN_REACH = 2.0
 
@@ -30,8 +30,8 @@ def map_locally(
     """Values at query points by an affine map fitted to the nearest known points (moving least
     squares).
 
-    The local map is held to the affine map of all known points. Where known points are few, the map
-    of all points is held to the map that carries ``box`` to ``home`` in the first two values.
+    The local map is held to the affine map of all known points. If known points are few, the map of
+    all points is held to the map that carries ``box`` to ``home`` in the first two values.
 
     Args:
         source: known points in pixels.

@@ -1,4 +1,4 @@
-"""The mesh of the movers of one frame, and its vertices at times between frames."""
+"""The mesh of the movers of a frame, and its vertices at times between frames."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ _BEND_REACH = 4
 
 @dataclass(frozen=True)
 class MovingMesh:
-    """Movers of one frame: triangles whose vertices have world positions in that frame and in
-    frames around it."""
+    """Movers of a frame: triangles whose vertices have world positions in that frame and in nearby
+    frames."""
 
     frame: int
     """Number of the frame."""
@@ -52,15 +52,15 @@ class MovingMesh:
         """Rasterises the mesh.
 
         Args:
-            view: one camera.
-            xyz: world positions of the vertices; those in the mesh's own frame if not given.
+            view: a single camera.
+            xyz: world positions of the vertices; by default in the mesh's own frame.
         """
         vertices = self.xyz if xyz is None else xyz
         return rasterize_world(vertices, self.faces, view, near_share=_NEAR)
 
     def place(self, time: float, centers: Float[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
         """World positions at a time between two known places; before the first and after the last
-        known place, those in the mesh's own frame.
+        known place, the positions in the mesh's own frame.
 
         A clip's camera observes the direction of a mover, while its distance may be a guess with
         another error in each frame. Therefore the directions from the camera follow a cubic through

@@ -23,8 +23,8 @@ def build_mover_mesh(
     near: list[int],
     options: MoverOptions = MoverOptions(),
 ) -> MovingMesh | None:
-    """The mesh of the movers of frame t: vertices are its tracks and points along its outline, whose
-    values follow from the tracks near them.
+    """The mesh of the movers of frame t: vertices are its tracks and points along its outline,
+    whose values follow from the tracks near them.
 
     Args:
         tracks: of the moving layer.
@@ -33,7 +33,7 @@ def build_mover_mesh(
             tracks in common with t are left out.
 
     Returns:
-        None where frame t sees no track or no triangle lies on the mask.
+        None if frame t sees no track or no triangle lies on the mask.
     """
     if not tracks.visible[t].any():
         return None
@@ -112,8 +112,8 @@ def _find_faces(
     mover: Float[np.ndarray, "V"],
     options: MoverOptions,
 ) -> Int[np.ndarray, "T 3"] | None:
-    """Delaunay triangles with their middle on the slightly grown mask and all corners on one mover;
-    None if there are none."""
+    """Delaunay triangles with their middle on the slightly grown mask and all corners on the same
+    mover; None without any."""
     try:
         faces = Delaunay(xy).simplices.astype(np.int64)
     except (QhullError, ValueError):

@@ -46,7 +46,7 @@ class MoverPicture:
     alpha: Float[np.ndarray, "H W"]
     """Opacity, 0 to 1."""
     depth: Float[np.ndarray, "H W"]
-    """z-depth in world units; inf where no mover is."""
+    """z-depth in world units; inf beside the movers."""
 
 
 class MovingMeshPipeline:
@@ -99,8 +99,7 @@ class MovingMeshPipeline:
         return MovingMeshPipeline(meshes, alpha, tracks.cameras, options)
 
     def find_frames(self, time: float) -> list[tuple[int, float]]:
-        """The frames whose meshes show a time, with shares that sum to 1; empty where no mover
-        is."""
+        """The frames whose meshes show a time, with shares that sum to 1; empty without movers."""
         before = max((t for t in self.meshes if t <= time), default=None)
         after = min((t for t in self.meshes if t > time), default=None)
         if before is not None and after is not None and before != time:
@@ -114,14 +113,14 @@ class MovingMeshPipeline:
     def draw(
         self, renderer: WorldSpaceTrianglePipeline, view: Cameras, time: float
     ) -> MoverPicture | None:
-        """The movers at a time as a camera sees them; None where it sees none.
+        """The movers at a time as a camera sees them; None if no mover is in view.
 
         Between two frames the movers of both are carried to the time, each with its own colours,
         and averaged.
 
         Args:
             renderer: the colour field over canonical coordinates.
-            view: one camera.
+            view: a single camera.
             time: in frames of the clip.
         """
         drawn = []
@@ -195,8 +194,8 @@ def _reduce_samples(
 def fit_canonical_box(
     meshes: MovingMeshPipeline, options: MoverOptions = MoverOptions()
 ) -> tuple[Float[Tensor, "4 4"], int]:
-    """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of the hash grid
-    that fits it.
+    """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of a hash grid
+    in that box.
 
     u and v share a scale, which fits nearly all vertices into the box; movers are spread evenly
     along w.

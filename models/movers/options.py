@@ -1,4 +1,5 @@
-"""Options of the moving layer: rigid shapes, contact with the ground, meshes and training pixels."""
+"""Options of the moving layer: rigid shapes, contact with the ground, meshes and training
+pixels."""
 
 from dataclasses import dataclass
 
@@ -21,8 +22,8 @@ class MoverOptions:
     """Largest depth range of a believable rigid shape, as a share of its width or height, whichever
     is larger."""
     sunk_share: float = 0.005
-    """Share of a mover's points (and one point more) that may lie behind the background by
-    error. A larger share brings the mover farther from the camera."""
+    """Share of a mover's points that may lie behind the background by error, rounded up by a point.
+    A larger share puts the mover farther from the camera."""
     contact_share: float = 0.12
     """Share of a mover's height, from its lowest pixel up, that may touch the ground."""
     depth_smoothing: float = 2.0
@@ -34,10 +35,12 @@ class MoverOptions:
     edge_softness: float = 0.7
     """Standard deviation in pixels of the blur of a mask's outline."""
     longest_gap: int = 16
-    """Largest distance in frames of two meshes of a mover for it to be drawn between them."""
+    """Largest distance in frames of two meshes between which movers are drawn."""
     subpixels: int = 3
-    """Samples along each side of a pixel where a view is not a frame's own camera."""
+    """Samples along each side of a pixel, in views by other cameras than a frame's own. Time grows
+    with the square."""
     cells_per_pixel: float = 1.0
-    """Cells of the hash grid's finest level along one pixel of the reference frame."""
+    """Cells of the hash grid's finest level along a pixel of the reference frame."""
     max_samples: int = 10_000_000
-    """Training pixels that are kept at most. Memory grows with it; each is learned many times."""
+    """Training pixels that are kept at most. Memory grows with their number; each is
+    learned many times."""

@@ -166,8 +166,8 @@ def _is_explained(
 def _solve_long(
     tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
 ) -> RigidMotion | None:
-    """``solve_rigid`` in stretches of a long clip, each brought to the scale of the stretches before
-    it.
+    """``solve_rigid`` in stretches of a long clip, each brought to the scale of the stretches
+    before it.
 
     A mover that is not rigid is given up at its first stretch.
     """
@@ -228,8 +228,8 @@ def split_stretches(begin: int, end: int, options: MoverOptions = MoverOptions()
 def _find_depths(
     tracks: PointTracks, points: Points, cameras: Cameras, placed: Bool[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F N"]:
-    """Depth of each track's point; for a track without a point, or that slipped off it, the depth of
-    points observed next to it."""
+    """Depth of each track's point; for a track without a point, or that slipped off it, the depth
+    of points observed next to it."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
     out = np.full(tracks.visible.shape, np.nan)

@@ -13,8 +13,8 @@ _MAX_ROWS = 32000
 
 @dataclass(frozen=True)
 class SoftMask:
-    """The part of an image that holds a mask, its outline blurred; whole images of a clip would fill
-    the memory."""
+    """The part of an image that holds a mask, its outline blurred; whole images of a clip would
+    fill the memory."""
 
     values: UInt8[Tensor, "h w"]
     """255 = inside."""
