@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from models.clip import save_transforms
-from models.export import export_and_score, footage_of, parse_formats
+from models.export import ExportSource, export_and_score, gather_footage, parse_formats
 from models.paths import CameraPath, Clip, PathScript, parse_path, read_path
 from models.render import Scene, load_scene, save_scene
 from models.report import (
@@ -246,8 +246,6 @@ def shown(
     """Writes videos and exports of a scene, each a stage; returns the figures."""
     out = settings.output_dir
     model = settings.checkpoint or settings.output_dir / "model.pt"
-    frames = inputs.frames
-    masks = inputs.masks
     metrics = {}
     progress = stages.progress
 
@@ -258,10 +256,10 @@ def shown(
         metrics.update(stages.make(name, outputs, work, uses, {"model": model, **files}))
 
     def exported() -> dict:
-        footage = footage_of(scene, frames, masks, MASK_MARGIN)
-        return export_and_score(
-            scene, out, parse_formats(settings.export), footage, inputs.tracks, inputs.held_out
-        )
+        footage = gather_footage(scene, inputs.frames, inputs.masks, MASK_MARGIN)
+        source = ExportSource(scene, footage, inputs.tracks)
+        formats = parse_formats(settings.export)
+        return export_and_score(source, out, formats, inputs.held_out, progress)
 
     if settings.checkpoint is None or path is None:
         work = partial(reconstruct, out, scene, inputs, settings.save_frames, progress)
@@ -274,7 +272,7 @@ def shown(
         stage("camera_path", work, **{"camera path": settings.camera_path})
     if settings.checkpoint is None or path is None:
         stage("export", exported, "holdout_every", "export")
-    work = partial(write_track_overlay, out, frames, inputs.tracks, inputs.movers, progress)
+    work = partial(write_track_overlay, out, inputs.frames, inputs.tracks, inputs.movers, progress)
     stage("tracks", work)
     return metrics
 

@@ -10,7 +10,7 @@ from benchmarks.quality_runs import Run, numbered
 from benchmarks.quality_scenes import HELD_OUT, Scene
 from models.clip import write_masks
 from models.clip.transforms import save_transforms
-from models.export import footage_of, write_colmap
+from models.export import gather_footage, write_colmap
 from models.render import load_scene
 from models.run import InputError, check_output_dir, make_subfolder, write_bytes
 from models.training import held_out_frames, load_inputs
@@ -99,7 +99,7 @@ def export_split(run: Run, folder: Path) -> None:
     inputs = load_inputs(
         run.background_path, video_path=run.scene.folder / "frames", holdout_every=run.held_out
     )
-    footage = footage_of(
+    footage = gather_footage(
         load_scene(run.demo / "model.pt", torch.device("cpu")), inputs.frames, None
     )
     write_colmap(folder, footage, inputs.tracks)

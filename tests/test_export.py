@@ -3,6 +3,7 @@ and drawn."""
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from models.clip.exposure import Exposure
 from models.clip.masks import dilate
 from models.clip.transforms import load_transforms
 from models.export.atlas import Atlas
-from models.export.footage import Footage
+from models.export.footage import Footage, gather_footage
 from models.export.formats import (
     FORMATS,
+    ExportSource,
+    build_static_mesh,
     export_scene,
-    footage_of,
     parse_formats,
     score_mesh,
-    static_mesh,
 )
 from models.export.texture import TexturedMesh
 from models.field.color_field import ColorField
@@ -82,18 +83,23 @@ def scene(room) -> Scene:
 
 @pytest.fixture(scope="module")
 def footage(room, scene) -> Footage:
-    return footage_of(scene, room.frames, dilate(room.masks, 1))
+    return gather_footage(scene, room.frames, dilate(room.masks, 1))
 
 
 @pytest.fixture(scope="module")
-def world(scene, footage) -> TexturedMesh:
-    return static_mesh(scene, footage)
+def source(scene, footage, room) -> ExportSource:
+    return ExportSource(scene, footage, true_tracks(room, False))
 
 
 @pytest.fixture(scope="module")
-def folder(scene, footage, world, room, tmp_path_factory) -> Path:
+def world(source) -> TexturedMesh:
+    return build_static_mesh(source)
+
+
+@pytest.fixture(scope="module")
+def folder(source, world, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    paths = export_scene(scene, folder, FORMATS, footage, true_tracks(room, False), world)
+    paths = export_scene(source, folder, FORMATS, world)
     assert all(path.exists() for path in paths)
     assert {path.name for path in folder.iterdir()} == {path.name for path in paths}
     return folder
@@ -120,7 +126,7 @@ def test_charts_lie_apart_in_the_texture(world):
     """Each texel's centre is on at most one face: what one face shows, no other one does."""
     atlas = world.atlas
     area = np.abs(np.linalg.det(np.diff(atlas.uv[atlas.faces], axis=1))).sum() / 2
-    assert area < 1.02 * atlas.texels(atlas.vertices)[2].sum() + 100
+    assert area < 1.02 * atlas.locate_texels(atlas.vertices)[2].sum() + 100
     assert atlas.uv.min() >= 0
     assert (atlas.uv <= [atlas.width, atlas.height]).all()
 
@@ -246,10 +252,10 @@ def test_the_nerfstudio_folder_holds_what_its_transforms_name(folder, scene):
     assert all((root / frame["mask_path"]).is_file() for frame in meta["frames"])
 
 
-def test_a_scene_without_movers_has_no_animated_file(scene, footage, world, room, tmp_path):
+def test_a_scene_without_movers_has_no_animated_file(source, scene, world, tmp_path):
     still = Scene(scene.cameras, scene.fps, scene.exposure, scene.background)
     (tmp_path / "scene_animated.glb").write_bytes(b"of an earlier run")
-    paths = export_scene(still, tmp_path, ["glb"], footage, true_tracks(room, False), world)
+    paths = export_scene(replace(source, scene=still), tmp_path, ["glb"], world)
     assert paths == [tmp_path / "scene.glb"]
     assert [path.name for path in tmp_path.iterdir()] == ["scene.glb"]
 

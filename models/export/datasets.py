@@ -1,4 +1,4 @@
-"""Cameras, images and points as other tools read them: a COLMAP model, a nerfstudio data set."""
+"""Cameras, images and points for other programs: a COLMAP model, a nerfstudio data set."""
 
 import json
 from pathlib import Path
@@ -14,60 +14,61 @@ from models.run import make_subfolder, take_place, write_json
 from models.sfm import write_model
 from models.tracks import Tracks
 
+# Grey level of a point without observations.
+_UNSEEN = 128
+# Training frames that must show a point of a nerfstudio data set.
+_MIN_OBSERVATIONS = 2
+
 
 def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
-    """``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's
+    """Writes ``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's
     frames."""
-    write_images(
-        make_subfolder(folder, "images"), (footage.frames[t] for t in footage.times), footage.times
-    )
-    xyz, rgb = track_points(footage, tracks)
+    times = footage.times
+    write_images(make_subfolder(folder, "images"), (footage.frames[t] for t in times), times)
+    xyz, rgb = color_points(footage, tracks)
     model = make_subfolder(folder, "sparse", "0")
     unfinished = make_subfolder(model, "model.part")
     xy = tracks.xy.numpy()
     visible = tracks.visible.numpy() & np.isfinite(xyz).all(1)
-    write_model(unfinished, footage.cameras, footage.times, xyz, rgb, xy, visible)
+    write_model(unfinished, footage.cameras, times, xyz, rgb, xy, visible)
     for path in sorted(unfinished.iterdir()):
         take_place(path, model / path.name)
     unfinished.rmdir()
 
 
 def write_nerfstudio(folder: Path, footage: Footage, tracks: Tracks) -> None:
-    """``transforms.json``, ``images``, ``points.ply``, and ``masks`` (white = still) where
+    """Writes ``transforms.json``, ``images``, ``points.ply``, and ``masks`` (white = still) if
     something moves."""
     times = footage.times
     write_images(make_subfolder(folder, "images"), (footage.frames[t] for t in times), times)
     names = [f"images/{t:05d}.png" for t in times]
     save_transforms(folder / "transforms.json", footage.cameras[times], times, names)
-    xyz, rgb = track_points(footage, tracks)
-    used = np.isfinite(xyz).all(1) & (tracks.visible.numpy()[times].sum(0) >= 2)
+    xyz, rgb = color_points(footage, tracks)
+    used = np.isfinite(xyz).all(1) & (tracks.visible.numpy()[times].sum(0) >= _MIN_OBSERVATIONS)
     write_ply(folder / "points.ply", xyz[used], rgb[used])
     meta = json.loads((folder / "transforms.json").read_text())
     meta |= {"camera_model": "PINHOLE", "ply_file_path": "points.ply"}
     if footage.masks is not None:
-        write_images(
-            make_subfolder(folder, "masks"),
-            (footage.still(t).astype(np.uint8) * 255 for t in times),
-            times,
-        )
+        masks = (footage.still(t).astype(np.uint8) * 255 for t in times)
+        write_images(make_subfolder(folder, "masks"), masks, times)
         for frame in meta["frames"]:
             frame["mask_path"] = frame["file_path"].replace("images/", "masks/")
     write_json(folder / "transforms.json", meta)
 
 
-def track_points(
+def color_points(
     footage: Footage, tracks: Tracks
 ) -> tuple[Float[np.ndarray, "N 3"], UInt8[np.ndarray, "N 3"]]:
-    """World point of each background track, and its mean colour in the frames that see it; grey
-    where none does."""
+    """World point of each background track, and its mean colour over its observations; grey
+    without observations."""
     total = np.zeros((tracks.num_tracks, 3))
     count = np.zeros(tracks.num_tracks)
+    height = footage.cameras.height
+    width = footage.cameras.width
     for t in footage.times:
-        seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
-        column, row = np.floor(tracks.xy[t, seen].numpy()).astype(np.int64).T
-        total[seen] += footage.frames[t][
-            row.clip(0, footage.cameras.height - 1), column.clip(0, footage.cameras.width - 1)
-        ]
-        count[seen] += 1
-    mean = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], 128)
+        visible = torch.nonzero(tracks.visible[t])[:, 0].numpy()
+        column, row = np.floor(tracks.xy[t, visible].numpy()).astype(np.int64).T
+        total[visible] += footage.frames[t][row.clip(0, height - 1), column.clip(0, width - 1)]
+        count[visible] += 1
+    mean = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], _UNSEEN)
     return tracks.xyz[0].double().numpy(), (mean + 0.5).astype(np.uint8)

@@ -1,50 +1,60 @@
-"""A trained scene as files to take along: GLB, PLY, OBJ, a COLMAP model, a nerfstudio data set."""
+"""A trained scene in the formats of other programs: GLB, PLY, OBJ, a COLMAP model, a nerfstudio
+data set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 
 from models.export.datasets import write_colmap, write_nerfstudio
 from models.export.footage import Footage
-from models.export.gltf import decode_image, encode_image, to_bytes
+from models.export.gltf import bytes_from_colors, decode_image, encode_image
 from models.export.mesh_files import write_animated_glb, write_glb, write_obj, write_point_cloud
-from models.export.mover_atlas import mover_meshes
-from models.export.texture import TexturedMesh, textured_world
+from models.export.mover_atlas import build_mover_meshes
+from models.export.options import ExportOptions
+from models.export.texture import TexturedMesh, build_textured_world
 from models.render import Scene, finite_psnr, ssim
-from models.run import OUTPUTS, InputError, check_output_dir, clear_outputs, make_subfolder
+from models.run import (
+    OUTPUTS,
+    SILENT,
+    InputError,
+    Progress,
+    check_output_dir,
+    clear_outputs,
+    make_subfolder,
+)
 from models.tracks import Tracks
 
 
 @dataclass(frozen=True)
-class Export:
-    """A scene on its way into the files of a folder."""
+class ExportSource:
+    """The data that exported files are made from."""
 
-    folder: Path
     scene: Scene
     footage: Footage
     tracks: Tracks
     """Tracks of the background."""
-    world: TexturedMesh | None
-    """The static mesh; None if no format needs a mesh."""
+    options: ExportOptions = ExportOptions()
+
+
+Writer = Callable[[ExportSource, Path, TexturedMesh | None], None]
+"""Writes the files of a format into a folder; the mesh is None if no format needs one."""
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A format that a scene can be exported in; its files stand in ``run.OUTPUTS``."""
+    """A format that a scene can be exported in.
+
+    The rows of ``run.OUTPUTS`` with the format's name tell its files; a new format takes these rows
+    and an entry of ``FORMATS``.
+    """
 
     help: str
     """The programs that read the format."""
-    write: Callable[[Export], None]
-    """Writes the files of the format."""
+    write: Writer
     needs_mesh: bool = False
     """Whether the format holds the static mesh of the world."""
-
-    def describe(self, name: str) -> str:
-        """One line for the help of a command: the name, its files and the readers."""
-        return f"{name} ({', '.join(format_files(name))}): {self.help}"
 
 
 def format_files(name: str) -> tuple[str, ...]:
@@ -52,11 +62,18 @@ def format_files(name: str) -> tuple[str, ...]:
     return tuple(output.name for output in OUTPUTS if output.format == name)
 
 
+def describe_formats() -> str:
+    """Names, files and readers of all formats, for the help of a command."""
+    return "; ".join(
+        f"{name} ({', '.join(format_files(name))}; {entry.help})" for name, entry in FORMATS.items()
+    )
+
+
 def parse_formats(text: str) -> list[str]:
     """The formats named in a text like "glb,ply".
 
     Raises:
-        InputError: one of them is unknown.
+        InputError: a format is unknown.
     """
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in names:
@@ -67,51 +84,31 @@ def parse_formats(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def footage_of(
-    scene: Scene,
-    frames: UInt8[np.ndarray, "F H W 3"],
-    masks: Bool[np.ndarray, "F H W"] | None,
-    margin: int = 0,
-) -> Footage:
-    """The frames that a scene was trained on: those with a mesh.
-
-    Args:
-        masks: where something moves.
-        margin: pixels by which they are grown.
-    """
-    return Footage(
-        scene.cameras, frames, masks, scene.exposure, sorted(scene.background.meshes.faces), margin
-    )
-
-
-def static_mesh(scene: Scene, footage: Footage) -> TexturedMesh:
-    """One textured mesh of all that stands still."""
-    return textured_world(scene.background.meshes, scene.background.renderer, footage)
+def build_static_mesh(source: ExportSource, progress: Progress = SILENT) -> TexturedMesh:
+    """One textured mesh of the static background."""
+    return build_textured_world(source.scene.background, source.footage, progress, source.options)
 
 
 def export_scene(
-    scene: Scene,
+    source: ExportSource,
     output_dir: Path,
     formats: Sequence[str],
-    footage: Footage,
-    tracks: Tracks,
     world: TexturedMesh | None = None,
+    progress: Progress = SILENT,
 ) -> list[Path]:
     """Writes the scene in each of the formats into a folder; returns the files and folders made.
 
     Args:
-        tracks: those of the background.
-        world: what ``static_mesh`` made, where that is at hand.
+        world: the result of ``build_static_mesh``, if it exists already.
 
     Raises:
-        InputError: something cannot be written.
+        InputError: a file cannot be written.
     """
     output_dir = check_output_dir(output_dir)
     if world is None and _need_mesh(formats):
-        world = static_mesh(scene, footage)
-    export = Export(output_dir, scene, footage, tracks, world)
+        world = build_static_mesh(source, progress)
     for name in formats:
-        FORMATS[name].write(export)
+        FORMATS[name].write(source, output_dir, world)
     paths = [output_dir / file for name in formats for file in format_files(name)]
     return [path for path in paths if path.exists()]
 
@@ -121,32 +118,43 @@ def _need_mesh(formats: Sequence[str]) -> bool:
 
 
 def export_and_score(
-    scene: Scene,
+    source: ExportSource,
     output_dir: Path,
     formats: Sequence[str],
-    footage: Footage,
-    tracks: Tracks,
     held_out: Sequence[int] = (),
+    progress: Progress = SILENT,
 ) -> dict:
-    """Like ``export_scene``; returns how well the mesh alone shows the held-out frames, or all if
-    none are."""
-    world = static_mesh(scene, footage) if _need_mesh(formats) else None
-    export_scene(scene, output_dir, formats, footage, tracks, world)
+    """``export_scene``, and the scores of the exported mesh.
+
+    Args:
+        held_out: frames to score; all frames of the footage if there are none.
+
+    Returns:
+        Scores under "exported_mesh" for metrics.json; empty if no format has a mesh.
+    """
+    world = build_static_mesh(source, progress) if _need_mesh(formats) else None
+    export_scene(source, output_dir, formats, world)
     if world is None:
         return {}
     name = "heldout_frames" if held_out else "training_frames"
-    return {"exported_mesh": {name: score_mesh(world, footage, held_out or footage.times)}}
+    scores = score_mesh(world, source.footage, held_out or source.footage.times, source.options)
+    return {"exported_mesh": {name: scores}}
 
 
-def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> dict[str, float]:
-    """Mean PSNR (outside the masks) and SSIM of the mesh's pictures of frames, with its texture as
-    it is in the files.
+def score_mesh(
+    world: TexturedMesh,
+    footage: Footage,
+    frames: Sequence[int],
+    options: ExportOptions = ExportOptions(),
+) -> dict[str, float]:
+    """Mean PSNR (outside the masks) and SSIM of the mesh's pictures of frames, with the compressed
+    texture of the files.
 
-    Each frame's exposure is applied. ``coverage`` is the mean share of the image where the mesh is;
-    elsewhere the pictures are black.
+    Each frame's exposure is applied. ``coverage`` is the mean share of the image that the mesh
+    covers; other pixels are black.
     """
-    encoded = decode_image(encode_image(to_bytes(world.texture)))
-    world = TexturedMesh(world.atlas, encoded.astype(np.float32) / 255)
+    encoded = encode_image(bytes_from_colors(world.texture), options.jpeg_quality)
+    world = TexturedMesh(world.atlas, decode_image(encoded).astype(np.float32) / 255)
     scores = []
     for t in frames:
         rgb, depth = world.render(footage.cameras[t])
@@ -158,30 +166,31 @@ def score_mesh(world: TexturedMesh, footage: Footage, frames: Sequence[int]) -> 
     return dict(zip(("psnr", "ssim", "coverage"), np.mean(scores, 0).tolist(), strict=True))
 
 
-def _write_glbs(export: Export) -> None:
-    scene = export.scene
-    write_glb(export.folder / "scene.glb", export.world, scene.cameras)
-    movers = mover_meshes(scene, export.world)
-    clear_outputs(export.folder, "export", has_movers=movers is not None)
+def _write_glbs(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+    scene = source.scene
+    options = source.options
+    write_glb(folder / "scene.glb", world, scene.cameras, options)
+    movers = build_mover_meshes(scene, world, options)
+    clear_outputs(folder, "export", has_movers=movers is not None)
     if movers is not None:
-        path = export.folder / "scene_animated.glb"
-        write_animated_glb(path, export.world, movers, scene.cameras, scene.fps)
+        path = folder / "scene_animated.glb"
+        write_animated_glb(path, world, movers, scene.cameras, scene.fps, options)
 
 
-def _write_points(export: Export) -> None:
-    write_point_cloud(export.folder / "points.ply", export.world)
+def _write_points(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+    write_point_cloud(folder / "points.ply", world, source.options)
 
 
-def _write_obj(export: Export) -> None:
-    write_obj(export.folder / "scene.obj", export.world)
+def _write_obj(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+    write_obj(folder / "scene.obj", world, source.options)
 
 
-def _write_colmap(export: Export) -> None:
-    write_colmap(make_subfolder(export.folder, "colmap"), export.footage, export.tracks)
+def _write_colmap(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+    write_colmap(make_subfolder(folder, "colmap"), source.footage, source.tracks)
 
 
-def _write_nerfstudio(export: Export) -> None:
-    write_nerfstudio(make_subfolder(export.folder, "nerfstudio"), export.footage, export.tracks)
+def _write_nerfstudio(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+    write_nerfstudio(make_subfolder(folder, "nerfstudio"), source.footage, source.tracks)
 
 
 FORMATS: dict[str, ExportFormat] = {

@@ -1,4 +1,8 @@
-"""The scene's meshes as files: GLB (still, and with movers), OBJ and PLY."""
+"""The scene's meshes as files: GLB (still, and with movers), OBJ and PLY.
+
+trimesh is no replacement for the writers of OBJ and PLY: it would compress the texture again by
+Pillow's defaults, with subsampled colour, and its materials are lit.
+"""
 
 from pathlib import Path
 
@@ -6,68 +10,90 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras, find_middle_frame
-from models.export.gltf import GltfWriter, camera_motion, encode_image, to_bytes
+from models.export.gltf import (
+    AnimationWriter,
+    GltfWriter,
+    bytes_from_colors,
+    camera_motion,
+    encode_image,
+)
 from models.export.mover_atlas import MoverMeshes
+from models.export.options import ExportOptions
 from models.export.texture import TexturedMesh
 from models.run import write_bytes
 
-MAX_POINTS = 500_000
 
-
-def write_glb(path: Path, world: TexturedMesh, cameras: Cameras) -> None:
-    """The static mesh, unlit, and the clip's middle camera."""
-    gltf = GltfWriter()
+def write_glb(
+    path: Path, world: TexturedMesh, cameras: Cameras, options: ExportOptions = ExportOptions()
+) -> None:
+    """Writes the static mesh, unlit, and the clip's middle camera."""
+    gltf = GltfWriter(options)
     _add_world(gltf, world)
     gltf.add_camera("camera", cameras, find_middle_frame(cameras))
     gltf.write(path)
 
 
 def write_animated_glb(
-    path: Path, world: TexturedMesh, movers: MoverMeshes, cameras: Cameras, fps: float
+    path: Path,
+    world: TexturedMesh,
+    movers: MoverMeshes,
+    cameras: Cameras,
+    fps: float,
+    options: ExportOptions = ExportOptions(),
 ) -> None:
-    """The static mesh, a mesh for each frame's movers that has its full size at that time only, and
-    the clip's camera.
+    """Writes the static mesh, a mesh for each frame's movers, and the clip's camera.
 
-    The one animation plays the clip once in its own time.
+    The one animation plays the clip at its own speed: it gives the mesh of each frame its full size
+    at the time of the frame, and size 0 at other times.
     """
-    gltf = GltfWriter()
+    gltf = GltfWriter(options)
     _add_world(gltf, world)
-    material = gltf.add_material("movers", to_bytes(movers.texture))
-    channels = []
-    samplers = []
-
-    def animate(
-        node: int, target: str, times: list[float], values: np.ndarray, interpolation: str
-    ) -> None:
-        channels.append({"sampler": len(samplers), "target": {"node": node, "path": target}})
-        arrays = gltf.add_array(np.array(times)), gltf.add_array(values)
-        samplers.append({"input": arrays[0], "output": arrays[1], "interpolation": interpolation})
-
-    for i, (t, mesh) in enumerate(zip(movers.times, movers.meshes, strict=True)):
-        start, stop = _shown(movers.times, i)
-        keys = {0.0: 0.0, start / fps: 1.0, stop / fps: 0.0}
-        if stop >= len(cameras):
-            keys[len(cameras) / fps] = 1.0  # the last picture stays
-        node = {"name": f"mover_{t:05d}", "mesh": gltf.add_mesh(f"mover_{t:05d}", mesh, material)}
-        index = gltf.add_node({**node, "scale": [float(i == 0)] * 3})
-        animate(
-            index,
-            "scale",
-            list(keys),
-            np.repeat(np.array(list(keys.values()))[:, None], 3, 1),
-            "STEP",
-        )
+    animation = AnimationWriter(gltf)
+    _add_movers(gltf, animation, movers, len(cameras), fps)
     camera = gltf.add_camera("camera", cameras, 0)
     shift, turn = camera_motion(cameras)
-    moments = [t / fps for t in range(len(cameras))]
-    animate(camera, "translation", moments, shift, "LINEAR")
-    animate(camera, "rotation", moments, turn, "LINEAR")
-    gltf.add("animations", {"name": "clip", "channels": channels, "samplers": samplers})
+    seconds = [t / fps for t in range(len(cameras))]
+    animation.animate(camera, "translation", seconds, shift, "LINEAR")
+    animation.animate(camera, "rotation", seconds, turn, "LINEAR")
+    animation.finish("clip")
     gltf.write(path)
 
 
-def write_obj(path: Path, world: TexturedMesh) -> list[Path]:
-    """OBJ with its .mtl and .jpg beside it; y up. Returns all three."""
+def _add_world(gltf: GltfWriter, world: TexturedMesh) -> None:
+    material = gltf.add_material("world", bytes_from_colors(world.texture))
+    mesh = gltf.add_mesh("background", world.atlas, material)
+    gltf.add_node({"name": "background", "mesh": mesh})
+
+
+def _add_movers(
+    gltf: GltfWriter, animation: AnimationWriter, movers: MoverMeshes, num_frames: int, fps: float
+) -> None:
+    """Adds the movers' meshes and switches their sizes frame by frame."""
+    material = gltf.add_material("movers", bytes_from_colors(movers.texture))
+    for i, (t, mesh) in enumerate(zip(movers.times, movers.meshes, strict=True)):
+        start, stop = _find_span(movers.times, i)
+        keys = {0.0: 0.0, start / fps: 1.0, stop / fps: 0.0}
+        if stop >= num_frames:
+            # the last picture stays
+            keys[num_frames / fps] = 1.0
+        name = f"mover_{t:05d}"
+        node = {"name": name, "mesh": gltf.add_mesh(name, mesh, material)}
+        index = gltf.add_node({**node, "scale": [float(i == 0)] * 3})
+        sizes = np.repeat(np.array(list(keys.values()))[:, None], 3, 1)
+        animation.animate(index, "scale", list(keys), sizes, "STEP")
+
+
+def _find_span(times: list[int], i: int) -> tuple[int, int]:
+    """First frame that shows the i-th mesh, and the frame after its last.
+
+    A mesh also stands in for one missing frame after its own, but not for a longer gap.
+    """
+    following = times[i + 1] if i + 1 < len(times) else times[i] + 1
+    return times[i], following if following - times[i] <= 2 else times[i] + 1
+
+
+def write_obj(path: Path, world: TexturedMesh, options: ExportOptions = ExportOptions()) -> None:
+    """Writes OBJ with its .mtl and .jpg beside it; y up."""
     atlas = world.atlas
     material = path.with_suffix(".mtl")
     image = path.with_suffix(".jpg")
@@ -81,45 +107,33 @@ def write_obj(path: Path, world: TexturedMesh) -> list[Path]:
     lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in xyz.tolist()]
     lines += [f"vt {u:.7g} {1 - v:.7g}" for u, v in uv.tolist()]
     lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in (atlas.faces + 1).tolist()]
+    # illum 0 shows the texture without lighting
+    unlit = f"newmtl world\nKa 1 1 1\nKd 1 1 1\nillum 0\nmap_Kd {image.name}\n"
     write_bytes(path, ("\n".join(lines) + "\n").encode())
-    write_bytes(
-        material, f"newmtl world\nKa 1 1 1\nKd 1 1 1\nillum 0\nmap_Kd {image.name}\n".encode()
-    )
-    write_bytes(image, encode_image(to_bytes(world.texture)))
-    return [path, material, image]
+    write_bytes(material, unlit.encode())
+    write_bytes(image, encode_image(bytes_from_colors(world.texture), options.jpeg_quality))
 
 
-def write_point_cloud(path: Path, world: TexturedMesh) -> None:
-    """PLY of points spread over the static mesh, one a texel or fewer, in the scene's own world."""
-    points, _, covered = world.atlas.texels(world.atlas.vertices)
+def write_point_cloud(
+    path: Path, world: TexturedMesh, options: ExportOptions = ExportOptions()
+) -> None:
+    """Writes PLY of points on the static mesh, in the scene's own world: a point for each texel, or
+    for a random choice of texels."""
+    points, _, covered = world.atlas.locate_texels(world.atlas.vertices)
     index = np.arange(len(points))
-    if len(index) > MAX_POINTS:
-        index = np.sort(np.random.default_rng(0).choice(index, MAX_POINTS, replace=False))
-    write_ply(path, points.numpy()[index], to_bytes(world.texture[covered][None, index])[0])
+    if len(index) > options.points:
+        generator = np.random.default_rng(0)
+        index = np.sort(generator.choice(index, options.points, replace=False))
+    rgb = bytes_from_colors(world.texture[covered][None, index])[0]
+    write_ply(path, points.numpy()[index], rgb)
 
 
 def write_ply(path: Path, xyz: Float[np.ndarray, "N 3"], rgb: UInt8[np.ndarray, "N 3"]) -> None:
-    """A binary PLY of coloured points."""
-    names = ["x", "y", "z"], ["red", "green", "blue"]
+    """Writes a binary PLY of coloured points."""
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
-    head += [f"property float {name}" for name in names[0]] + [
-        f"property uchar {name}" for name in names[1]
-    ]
+    head += [f"property float {name}" for name in ("x", "y", "z")]
+    head += [f"property uchar {name}" for name in ("red", "green", "blue")]
     table = np.empty(len(xyz), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     table["xyz"] = xyz
     table["rgb"] = rgb
     write_bytes(path, "\n".join([*head, "end_header\n"]).encode() + table.tobytes())
-
-
-def _add_world(gltf: GltfWriter, world: TexturedMesh) -> None:
-    material = gltf.add_material("world", to_bytes(world.texture))
-    gltf.add_node(
-        {"name": "background", "mesh": gltf.add_mesh("background", world.atlas, material)}
-    )
-
-
-def _shown(times: list[int], i: int) -> tuple[int, int]:
-    """First frame of the i-th mesh, and the one after its last: it stands in for a frame left out,
-    not for a gap."""
-    following = times[i + 1] if i + 1 < len(times) else times[i] + 1
-    return times[i], following if following - times[i] <= 2 else times[i] + 1

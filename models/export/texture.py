@@ -8,36 +8,29 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numba import njit
-from tqdm import tqdm
 
 from models.cameras import Cameras
-from models.export.atlas import PADDING, Atlas, world_atlas
-from models.export.footage import Footage, spread
-from models.export.silhouettes import find_rims, pixels_of
-from models.export.world_mesh import WorldMesh, build_world_mesh, keyframes
-from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
-from models.render import fill_holes
+from models.export.atlas import PADDING, Atlas, build_world_atlas
+from models.export.footage import Footage, read_pixels, spread
+from models.export.options import ExportOptions
+from models.export.silhouettes import find_rims
+from models.export.world_mesh import WorldMesh, build_world_mesh, choose_keyframes
+from models.pipeline import WorldSpaceTrianglePipeline
+from models.render import Layer, fill_holes
+from models.run import SILENT, Progress
 from models.surface import interpolate, rasterize_world
 
 # Smallest depth that is drawn, as a share of the median depth of the mesh.
 _NEAR = 1e-4
-ROUNDS = 2
-MAX_FITTED = 48
-"""Frames, evenly spread, that a texture is fitted to."""
-MAX_WITNESSES = 24
-"""Frames that vote on the rims of near surfaces."""
-BAND = 512
-"""Rows of texels handled at a time."""
-OUTLIER = 0.2
-"""Error in colour (0 to 1) at which a pixel counts half: another surface may have been seen
-there."""
-PRIOR = 0.3
-"""Sightings' worth of belief in what a texel was before."""
+# Rows of texels handled at a time, to bound memory.
+_BAND = 512
+# Observations that the former colour of a texel counts as.
+_PRIOR = 0.3
 
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """What viewers and other tools take."""
+    """A mesh and its texture, as viewers and other programs take them."""
 
     atlas: Atlas
     texture: Float[np.ndarray, "h w 3"]
@@ -46,58 +39,68 @@ class TexturedMesh:
     def coordinates(
         self, view: Cameras
     ) -> tuple[Float[np.ndarray, "H W 2"], Float[np.ndarray, "H W"]]:
-        """Texture coordinates, in texels, and depth (inf where nothing is) at each pixel of one
+        """Texture coordinates, in texels, and depth (inf without a surface) at each pixel of one
         camera."""
         faces = torch.from_numpy(self.atlas.faces)
-        seen = rasterize_world(torch.from_numpy(self.atlas.vertices), faces, view, near_share=_NEAR)
-        return interpolate(seen, faces, torch.from_numpy(self.atlas.uv)).numpy(), seen.depth.numpy()
+        vertices = torch.from_numpy(self.atlas.vertices)
+        drawn = rasterize_world(vertices, faces, view, near_share=_NEAR)
+        uv = interpolate(drawn, faces, torch.from_numpy(self.atlas.uv))
+        return uv.numpy(), drawn.depth.numpy()
 
     def render(self, view: Cameras) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-        """Colours 0 to 1, black where nothing is, and depth, as a viewer with bilinear filtering
-        would draw them."""
+        """Colours 0 to 1, black without a surface, and depth, as a viewer with bilinear filtering
+        draws them."""
         uv, depth = self.coordinates(view)
         return _sample(self.texture, uv) * np.isfinite(depth)[..., None], depth
 
 
-def textured_world(
-    meshes: TriangleMeshPipeline, renderer: WorldSpaceTrianglePipeline, footage: Footage
+def build_textured_world(
+    layer: Layer,
+    footage: Footage,
+    progress: Progress = SILENT,
+    options: ExportOptions = ExportOptions(),
 ) -> TexturedMesh:
     """The static mesh of the world, its colours baked from the field and fitted to the frames."""
-    with tqdm(total=2 + ROUNDS, desc="world mesh", unit="step") as bar:
-        mesh = build_world_mesh(meshes)
-        world = _baked(mesh, renderer, footage)
-        bar.update()
-        witnesses = spread(footage.times, MAX_WITNESSES)
-        rims = find_rims(
-            meshes,
-            footage,
-            keyframes(meshes),
-            witnesses,
-            lambda t: world.render(footage.cameras[t]),
-        )
-        world = _baked(mesh.with_painted(rims), renderer, footage)
-        bar.update()
-        for _ in range(ROUNDS):
-            world = refine(world, footage)
-            bar.update()
-    return world
+    stage = "world mesh", 2 + options.fit_rounds
+    progress.step(stage[0], 0, stage[1])
+    mesh = build_world_mesh(layer.meshes, options)
+    world = _bake_world(mesh, layer.renderer, footage, options)
+    progress.step(stage[0], 1, stage[1])
+    keyframes = choose_keyframes(layer.meshes, options)
+
+    def draw(t: int) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
+        return world.render(footage.cameras[t])
+
+    rims = find_rims(layer.meshes, footage, keyframes, draw, options)
+    textured = _bake_world(mesh.add_painted(rims), layer.renderer, footage, options)
+    progress.step(stage[0], 2, stage[1])
+    for done in range(options.fit_rounds):
+        textured = fit_texture(textured, footage, options)
+        progress.step(stage[0], 3 + done, stage[1])
+    return textured
 
 
-def _baked(mesh: WorldMesh, renderer: WorldSpaceTrianglePipeline, footage: Footage) -> TexturedMesh:
-    atlas = world_atlas(mesh, footage.cameras)
+def _bake_world(
+    mesh: WorldMesh,
+    renderer: WorldSpaceTrianglePipeline,
+    footage: Footage,
+    options: ExportOptions,
+) -> TexturedMesh:
+    atlas = build_world_atlas(mesh, footage.cameras, options)
     return TexturedMesh(atlas, bake(atlas, mesh, renderer, footage))
 
 
 def bake(
     atlas: Atlas, mesh: WorldMesh, renderer: WorldSpaceTrianglePipeline, footage: Footage
 ) -> Float[np.ndarray, "h w 3"]:
-    """The field's colour at each texel's world point, 0 to 1, or its key frame's; carried on past
-    charts' borders."""
-    points, face, covered = atlas.texels(atlas.vertices)
+    """The field's colour at each texel's world point, 0 to 1, or the key frame's colour on painted
+    faces; carried on past the borders of charts."""
+    points, face, covered = atlas.locate_texels(atlas.vertices)
     colors = renderer.colors(points).numpy()
     for k in np.unique(mesh.keyframe[mesh.painted]).tolist():
-        own = mesh.painted[face] & (mesh.keyframe[face] == k)
-        colors[own] = pixels_of(footage.colors(k), footage.cameras, k, points.numpy()[own])
+        painted = mesh.painted[face] & (mesh.keyframe[face] == k)
+        image = footage.colors(k)
+        colors[painted] = read_pixels(image, footage.cameras[k], points.numpy()[painted])
     texture = np.zeros((atlas.height, atlas.width, 3), np.float32)
     texture[covered] = colors
     return fill_borders(texture, covered)
@@ -106,33 +109,35 @@ def bake(
 def fill_borders(
     texture: Float[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w 3"]:
-    """Colours carried on past the charts' borders, a band of rows at a time to spare memory."""
+    """Colours carried on past the borders of charts, a band of rows at a time to spare memory."""
     filled = np.empty_like(texture)
     reach = 4 * PADDING
-    for top in range(0, len(texture), BAND):
+    for top in range(0, len(texture), _BAND):
         begin = max(0, top - reach)
-        end = min(len(texture), top + BAND + reach)
+        end = min(len(texture), top + _BAND + reach)
         rows = fill_holes(texture[begin:end], covered[begin:end])
-        filled[top : top + BAND] = rows[top - begin : top - begin + BAND]
+        filled[top : top + _BAND] = rows[top - begin : top - begin + _BAND]
     return filled
 
 
-def refine(world: TexturedMesh, footage: Footage) -> TexturedMesh:
-    """One step towards the texture whose pictures are nearest the frames: a texel moves by what its
-    pixels lack.
+def fit_texture(
+    world: TexturedMesh, footage: Footage, options: ExportOptions = ExportOptions()
+) -> TexturedMesh:
+    """One step towards the texture whose pictures are nearest the frames: each texel moves by the
+    mean error of its pixels.
 
-    Simultaneous iterative reconstruction, robust against pixels that see another surface in truth.
+    Simultaneous iterative reconstruction, robust against pixels that show another surface.
     Source: Gilbert, "Iterative methods for the three-dimensional reconstruction of an object from
     projections", 1972.
     """
     texture = world.texture
     total = np.zeros_like(texture)
-    count = np.full(texture.shape[:2], PRIOR, np.float32)
-    for t in spread(footage.times, MAX_FITTED):
+    count = np.full(texture.shape[:2], _PRIOR, np.float32)
+    for t in spread(footage.times, options.fitted):
         uv, depth = world.coordinates(footage.cameras[t])
         error = footage.colors(t) - _sample(texture, uv)
-        seen: Bool[np.ndarray, "H W"] = np.isfinite(depth) & footage.still(t)
-        weight = seen / (1 + (np.abs(error).max(2) / OUTLIER) ** 2)
+        used: Bool[np.ndarray, "H W"] = np.isfinite(depth) & footage.still(t)
+        weight = used / (1 + (np.abs(error).max(2) / options.outlier) ** 2)
         _splat(uv, error, weight.astype(np.float32), total, count)
     return TexturedMesh(world.atlas, np.clip(texture + total / count[..., None], 0, 1))
 
@@ -141,15 +146,14 @@ def _sample(
     texture: Float[np.ndarray, "h w 3"], uv: Float[np.ndarray, "H W 2"]
 ) -> Float[np.ndarray, "H W 3"]:
     """Bilinear colours at texture coordinates."""
-    x, y = (
-        np.ascontiguousarray(uv[..., i] - np.float32(0.5)) for i in (0, 1)
-    )  # OpenCV's (0, 0) is a texel's centre
+    # OpenCV's (0, 0) is the centre of a texel
+    x, y = (np.ascontiguousarray(uv[..., i] - np.float32(0.5)) for i in (0, 1))
     return cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _splat(uv, error, weight, total, count):
-    """Adds each pixel's error to the four texels that it reads, by their shares in it."""
+    """Adds each pixel's error to the four texels that the pixel reads, by their bilinear shares."""
     height, width = count.shape
     half = np.float32(0.5)
     for row in range(uv.shape[0]):
