@@ -24,8 +24,8 @@ from models.clip.transforms import load_transforms, save_transforms
 from models.clip.video import read_video, write_images
 from models.paths.key_frames import KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render.model_file import load_scene
+from models.report.live import check_address
 from models.report.pictures import make_render_function
-from models.report.viewer import check_address
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import save_tracks

@@ -4,11 +4,11 @@ Files in reading order:
 
 - ``options`` - options of the exported mesh
 - ``footage`` - frames in the scene's own colours
-- ``world_mesh`` - the frames' meshes joined to one mesh of the world
+- ``world_mesh`` - the frames' meshes joined to a mesh of the world
 - ``silhouettes`` - faces added at the rims of near surfaces
-- ``atlas`` - charts packed into one texture
+- ``atlas`` - charts packed into a texture
 - ``texture`` - the texture, baked and fitted to the frames
-- ``mover_atlas`` - the movers' meshes in one texture
+- ``mover_atlas`` - the movers' meshes in a texture
 - ``gltf`` - the GLB container
 - ``mesh_files`` - GLB, OBJ and PLY
 - ``datasets`` - a COLMAP model, a nerfstudio data set

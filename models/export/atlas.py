@@ -1,5 +1,5 @@
 """Texture atlas: parts of meshes, each laid out in the image plane of a frame, packed side by side
-in one texture.
+in a texture.
 
 A frame's mesh covers its own image without folds. The projection is therefore an unwrapping, and
 texels are about as large as the pixels that recorded the surface. Between corners, texture
@@ -28,7 +28,7 @@ _TRIALS = 50
 
 @dataclass(frozen=True)
 class Atlas:
-    """A mesh whose faces have places in one texture."""
+    """A mesh whose faces have places in a texture."""
 
     vertices: Float[np.ndarray, "V 3"]
     """World positions; a vertex on a seam occurs for each chart."""
@@ -63,6 +63,7 @@ def build_world_atlas(
     """An atlas of the mesh with the faces in the same order; each connected part of a key frame is
     a chart."""
     corners = np.stack([np.repeat(mesh.keyframe, 3), mesh.faces.ravel()], 1)
+    # a vertex of several key frames occurs once for each
     pairs, faces = np.unique(corners, axis=0, return_inverse=True)
     faces = faces.reshape(-1, 3)
     xyz = mesh.vertices[pairs[:, 1]]
@@ -83,7 +84,7 @@ def build_atlas(
     max_side: int,
     max_texels: int,
 ) -> Atlas:
-    """Packs charts into a texture at one texel a pixel, or fewer if the texture would be too large.
+    """Packs charts into a texture at a texel a pixel, or fewer if the texture would be too large.
 
     Args:
         xy: place of each vertex in the plane of its chart, in pixels.
@@ -91,9 +92,11 @@ def build_atlas(
         max_side: texels along a side of the texture.
         max_texels: of the whole texture.
     """
+    # corners of each chart in its plane
     low, high = (np.full((chart.max() + 1, 2), value) for value in (np.inf, -np.inf))
     np.minimum.at(low, chart, xy)
     np.maximum.at(high, chart, xy)
+    # the largest scale at which all charts fit
     for scale in 0.9 ** np.arange(_TRIALS):
         size = np.ceil(scale * (high - low)).astype(np.int64) + 2 * PADDING + 1
         place, width, height = _pack(size)
@@ -105,6 +108,7 @@ def build_atlas(
 
 def _find_components(faces: Int[np.ndarray, "T 3"], num_vertices: int) -> Int[np.ndarray, "V"]:
     """The number of the connected part that each vertex belongs to."""
+    # two edges connect a triangle
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
     graph = coo_matrix((np.ones(len(edges), bool), edges.T), (num_vertices, num_vertices))
     return connected_components(graph, directed=False)[1]

@@ -58,12 +58,13 @@ def gather_footage(
 def spread(frames: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the frames, in order, evenly spread."""
     count = min(count, len(frames))
+    # the frames nearest to even steps
     return [frames[round(i)] for i in np.linspace(0, len(frames) - 1, count)]
 
 
 def find_pixels(camera: Cameras, points: Float[np.ndarray, "S 3"]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels of one camera that world points fall on; they may lie outside
-    the image."""
+    """Rows and columns of the pixels that world points fall on; pixels may lie outside the
+    image."""
     xy = camera.project(torch.from_numpy(points).double())[0][0].numpy()
     column, row = np.floor(xy).astype(np.int64).T
     return row, column
@@ -72,7 +73,11 @@ def find_pixels(camera: Cameras, points: Float[np.ndarray, "S 3"]) -> tuple[np.n
 def read_pixels(
     image: Float[np.ndarray, "H W 3"], camera: Cameras, points: Float[np.ndarray, "S 3"]
 ) -> Float[np.ndarray, "S 3"]:
-    """Colours of the pixels of one camera's image that world points fall on; the nearest pixel for
-    points outside the image."""
+    """Colours of the pixels that world points fall on; the nearest pixel for points outside the
+    image.
+
+    Args:
+        image: of the camera.
+    """
     row, column = find_pixels(camera, points)
     return image[row.clip(0, len(image) - 1), column.clip(0, image.shape[1] - 1)]

@@ -29,7 +29,7 @@ from models.tracks import Tracks
 
 @dataclass(frozen=True)
 class ExportSource:
-    """The data that exported files are made from."""
+    """The data behind exported files."""
 
     scene: Scene
     footage: Footage
@@ -81,11 +81,12 @@ def parse_formats(text: str) -> list[str]:
             raise InputError(
                 f"--export: there is no format '{name}'; choose from {', '.join(FORMATS)}"
             )
+    # each format once, in the order given
     return list(dict.fromkeys(names))
 
 
 def build_static_mesh(source: ExportSource, progress: Progress = SILENT) -> TexturedMesh:
-    """One textured mesh of the static background."""
+    """A textured mesh of the static background."""
     return build_textured_world(source.scene.background, source.footage, progress, source.options)
 
 
@@ -99,7 +100,7 @@ def export_scene(
     """Writes the scene in each of the formats into a folder; returns the files and folders made.
 
     Args:
-        world: the result of ``build_static_mesh``, if it exists already.
+        world: the result of ``build_static_mesh``, if at hand.
 
     Raises:
         InputError: a file cannot be written.
@@ -153,6 +154,7 @@ def score_mesh(
     Each frame's exposure is applied. ``coverage`` is the mean share of the image that the mesh
     covers; other pixels are black.
     """
+    # viewers see the texture after compression
     encoded = encode_image(bytes_from_colors(world.texture), options.jpeg_quality)
     world = TexturedMesh(world.atlas, decode_image(encoded).astype(np.float32) / 255)
     scores = []
@@ -171,6 +173,7 @@ def _write_glbs(source: ExportSource, folder: Path, world: TexturedMesh | None) 
     options = source.options
     write_glb(folder / "scene.glb", world, scene.cameras, options)
     movers = build_mover_meshes(scene, world, options)
+    # an earlier run may have had movers
     clear_outputs(folder, "export", has_movers=movers is not None)
     if movers is not None:
         path = folder / "scene_animated.glb"

@@ -1,8 +1,8 @@
-"""Textured meshes, movers switched frame by frame, and cameras -> one binary glTF file (GLB).
+"""Textured meshes, movers switched frame by frame, and cameras -> a binary glTF file (GLB).
 
 Source: Khronos Group, "glTF 2.0 specification", 2021, and KHR_materials_unlit, which shows colours
-without lighting. The vertices keep the scene's own world; the root node turns that (y down) to
-glTF's (y up).
+without lighting. The vertices keep the scene's own world; the root node turns from y down
+to glTF's y up.
 """
 
 import json
@@ -33,11 +33,12 @@ _ALIGNMENT = 4
 
 
 class GltfWriter:
-    """Collects a scene piece by piece and writes it."""
+    """Collects a scene piece by piece and writes the file."""
 
     def __init__(self, options: ExportOptions = ExportOptions()):
         self.binary = bytearray()
         self.options = options
+        # half a turn about x
         turn = {"name": "world", "rotation": [1.0, 0.0, 0.0, 0.0], "children": []}
         self.root: dict = {
             "asset": {"version": "2.0", "generator": "spacelayer"},
@@ -48,7 +49,7 @@ class GltfWriter:
         }
 
     def add(self, kind: str, item: dict) -> int:
-        """Appends to one of the file's lists; returns the index in the list."""
+        """Appends to a list of the file; returns the index in the list."""
         self.root.setdefault(kind, []).append(item)
         return len(self.root[kind]) - 1
 
@@ -67,7 +68,9 @@ class GltfWriter:
             "metallicFactor": 0.0,
             "roughnessFactor": 1.0,
         }
+        # a cut-out, not blending: viewers sort blended faces wrongly
         cut = {"alphaMode": "MASK", "alphaCutoff": 0.5} if has_alpha else {}
+        # colours hold the light of the video already
         unlit = {"extensions": {"KHR_materials_unlit": {}}, "doubleSided": True}
         material = {"name": name, "pbrMetallicRoughness": surface, **unlit, **cut}
         return self.add("materials", material)
@@ -114,6 +117,7 @@ class GltfWriter:
         view = self._add_view(array.tobytes(), target)
         kind = _ACCESSOR_TYPES[1 if array.ndim == 1 else array.shape[1]]
         component = _UINT32 if is_index else _FLOAT
+        # the specification demands the range of positions and times
         low, high = (np.atleast_1d(f(array, 0)).tolist() for f in (np.min, np.max))
         item = {"bufferView": view, "componentType": component, "count": len(array), "type": kind}
         return self.add("accessors", {**item, "min": low, "max": high})
@@ -148,7 +152,7 @@ class GltfWriter:
 
 
 class AnimationWriter:
-    """Collects the channels of one animation."""
+    """Collects the channels of an animation."""
 
     def __init__(self, gltf: GltfWriter):
         self._gltf = gltf

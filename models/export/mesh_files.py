@@ -1,7 +1,7 @@
 """The scene's meshes as files: GLB (still, and with movers), OBJ and PLY.
 
-trimesh is no replacement for the writers of OBJ and PLY: it would compress the texture again by
-Pillow's defaults, with subsampled colour, and its materials are lit.
+OBJ and PLY have writers of their own instead of those of trimesh, which would compress the texture
+by Pillow's defaults, with subsampled colour, and write lit materials.
 """
 
 from pathlib import Path
@@ -43,8 +43,8 @@ def write_animated_glb(
 ) -> None:
     """Writes the static mesh, a mesh for each frame's movers, and the clip's camera.
 
-    The one animation plays the clip at its own speed: it gives the mesh of each frame its full size
-    at the time of the frame, and size 0 at other times.
+    The animation plays the clip at its own speed: the mesh of each frame has full size at the time
+    of the frame, and size 0 at other times.
     """
     gltf = GltfWriter(options)
     _add_world(gltf, world)
@@ -72,6 +72,7 @@ def _add_movers(
     material = gltf.add_material("movers", bytes_from_colors(movers.texture))
     for i, (t, mesh) in enumerate(zip(movers.times, movers.meshes, strict=True)):
         start, stop = _find_span(movers.times, i)
+        # glTF has no visibility: size 0 hides a mesh
         keys = {0.0: 0.0, start / fps: 1.0, stop / fps: 0.0}
         if stop >= num_frames:
             # the last picture stays
@@ -86,7 +87,7 @@ def _add_movers(
 def _find_span(times: list[int], i: int) -> tuple[int, int]:
     """First frame that shows the i-th mesh, and the frame after its last.
 
-    A mesh also stands in for one missing frame after its own, but not for a longer gap.
+    A mesh also stands in for a single missing frame after its own, but not for a longer gap.
     """
     following = times[i + 1] if i + 1 < len(times) else times[i] + 1
     return times[i], following if following - times[i] <= 2 else times[i] + 1
@@ -97,6 +98,7 @@ def write_obj(path: Path, world: TexturedMesh, options: ExportOptions = ExportOp
     atlas = world.atlas
     material = path.with_suffix(".mtl")
     image = path.with_suffix(".jpg")
+    # OBJ viewers have y up
     xyz = atlas.vertices * np.array([1, -1, -1], np.float32)
     uv = atlas.uv / [atlas.width, atlas.height]
     lines = [
@@ -120,6 +122,7 @@ def write_point_cloud(
     """Writes PLY of points on the static mesh, in the scene's own world: a point for each texel, or
     for a random choice of texels."""
     points, _, covered = world.atlas.locate_texels(world.atlas.vertices)
+    # seed 0: the same points in every run
     index = np.arange(len(points))
     if len(index) > options.points:
         generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Movers for export: the mesh of each frame with its cut-out, all in one texture with alpha."""
+"""Movers for export: the mesh of each frame with its cut-out, in a common texture with alpha."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ _OPAQUE = 0.5
 
 @dataclass(frozen=True)
 class MoverMeshes:
-    """Meshes of the frames with movers, in one texture."""
+    """Meshes of the frames with movers, in a common texture."""
 
     times: list[int]
     meshes: list[Atlas]
@@ -49,6 +49,7 @@ def build_mover_meshes(
     times = sorted(layer.meshes.meshes)
     parts = [layer.meshes.meshes[t] for t in times]
     pulls = _measure_pulls(scene, world, times)
+    # towards the camera of its own frame, where the picture stays the same
     eyes = scene.cameras.centers[times].float()
     pulled = [m.xyz + p * (eye - m.xyz) for m, eye, p in zip(parts, eyes, pulls, strict=True)]
     xyz = torch.cat(pulled).numpy()
@@ -118,5 +119,6 @@ def _bake(
     texture = np.zeros((atlas.height, atlas.width, 4), np.float32)
     texture[covered, :3] = colors
     texture[covered, 3] = alpha
+    # filtering at the outline must not read black
     texture[..., :3] = fill_borders(np.ascontiguousarray(texture[..., :3]), covered)
     return texture

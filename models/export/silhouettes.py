@@ -1,11 +1,10 @@
 """Rims of near surfaces, where tracks end before the surface does: small faces, kept if the clip's
 frames agree with them.
 
-Between the last point of a near surface and the first point of the surface behind it, a frame's
-mesh has faces that are no surface. Two sets of small faces replace them: the depth of their near
+A frame's mesh spans the gap between the last point of a near surface and the first point behind,
+with faces off any surface. Two sets of small faces replace them: the depth of their near
 corners is carried outwards, and the depth of their far corners inwards. The key frame's pixels
-paint the small faces. A face stays if the frames that see it look more like the scene with the face
-than without.
+paint the small faces. A face stays if the frames look more like the scene with the face than without.
 """
 
 from collections.abc import Callable, Iterable
@@ -53,6 +52,7 @@ def find_rims(
             shown = (face >= 0) & (z < (1 - _BEFORE) * depth) & still
             error = np.abs(rgb[shown] - truth[shown]).mean(1)
             better = np.abs(world[shown] - truth[shown]).mean(1) - error
+            # a face must beat the scene by rim_gain in the mean
             votes = np.bincount(face[shown], better - options.rim_gain, len(rim.corners))
             gain[rim.keyframe] += votes
     return {rim.keyframe: rim.corners[gain[rim.keyframe] > 0] for rim in rims}
@@ -89,8 +89,8 @@ class _Rims:
 
 
 def _extend_sides(meshes: TriangleMeshPipeline, k: int) -> Float[np.ndarray, "T 3 3"]:
-    """Corners of frame k's faces over depth jumps: first all at the depth of the nearest corner,
-    then all at the depth of the farthest corner."""
+    """Corners of frame k's faces over depth jumps: once at the depth of the nearest corner, once
+    at the depth of the farthest corner."""
     faces = meshes.faces[k][meshes.trust[k] == np.float32(JUMP_TRUST)].numpy()
     if not len(faces):
         return np.zeros((0, 3, 3))
@@ -100,6 +100,7 @@ def _extend_sides(meshes: TriangleMeshPipeline, k: int) -> Float[np.ndarray, "T 
     xy, depth = camera.project(meshes.vertices[torch.from_numpy(used)].double())
     sides = []
     for extreme in (np.minimum, np.maximum):
+        # a corner of several faces takes the most extreme depth
         side = depth[0].numpy().copy()
         extreme.at(side, local, extreme.reduce(side[local], 1, keepdims=True).repeat(3, 1))
         sides.append(camera.unproject(xy, torch.from_numpy(side)[None])[0].numpy()[local])
@@ -114,6 +115,7 @@ def _split(corners: Float[np.ndarray, "T 3 3"]) -> Float[np.ndarray, "S 3 3"]:
             parts.append([(i, j), (i + 1, j), (i, j + 1)])
             if i + j < _SPLIT - 1:
                 parts.append([(i + 1, j), (i + 1, j + 1), (i, j + 1)])
+    # barycentric coordinates of the parts' corners
     at = np.array(parts, float) / _SPLIT
     weight = np.concatenate([1 - at.sum(2, keepdims=True), at], 2)
     return np.einsum("pck,tkx->tpcx", weight, corners).reshape(-1, 3, 3)

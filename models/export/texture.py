@@ -39,7 +39,7 @@ class TexturedMesh:
     def coordinates(
         self, view: Cameras
     ) -> tuple[Float[np.ndarray, "H W 2"], Float[np.ndarray, "H W"]]:
-        """Texture coordinates, in texels, and depth (inf without a surface) at each pixel of one
+        """Texture coordinates, in texels, and depth (inf without a surface) at each pixel of a
         camera."""
         faces = torch.from_numpy(self.atlas.faces)
         vertices = torch.from_numpy(self.atlas.vertices)
@@ -71,6 +71,7 @@ def build_textured_world(
     def draw(t: int) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
         return world.render(footage.cameras[t])
 
+    # rims are tested against the textured scene, and baked with it again
     rims = find_rims(layer.meshes, footage, keyframes, draw, options)
     textured = _bake_world(mesh.add_painted(rims), layer.renderer, footage, options)
     progress.step(stage[0], 2, stage[1])
@@ -137,6 +138,7 @@ def fit_texture(
         uv, depth = world.coordinates(footage.cameras[t])
         error = footage.colors(t) - _sample(texture, uv)
         used: Bool[np.ndarray, "H W"] = np.isfinite(depth) & footage.still(t)
+        # a pixel of another surface has a large error
         weight = used / (1 + (np.abs(error).max(2) / options.outlier) ** 2)
         _splat(uv, error, weight.astype(np.float32), total, count)
     return TexturedMesh(world.atlas, np.clip(texture + total / count[..., None], 0, 1))

@@ -1,4 +1,4 @@
-"""The meshes of a clip's frames -> one static mesh of the world: a few key frames, each adding the
+"""The meshes of a clip's frames -> a static mesh of the world: a few key frames, each adding the
 surfaces that the others lack.
 
 The middle frame's mesh comes first. Every further key frame adds its faces in places without a
@@ -25,7 +25,7 @@ FaceFlags = dict[int, Bool[np.ndarray, "T"]]
 
 @dataclass(frozen=True)
 class WorldMesh:
-    """One mesh of the static background."""
+    """A mesh of the static background."""
 
     vertices: Float[np.ndarray, "V 3"]
     """World positions."""
@@ -67,8 +67,9 @@ def choose_keyframes(
 def build_world_mesh(
     meshes: TriangleMeshPipeline, options: ExportOptions = ExportOptions()
 ) -> WorldMesh:
-    """One static mesh from the meshes of evenly spread frames."""
+    """A static mesh from the meshes of evenly spread frames."""
     frames = choose_keyframes(meshes, options)
+    # the middle frame shares most with the others
     frames.insert(0, frames.pop(len(frames) // 2))
     cameras = _widen(meshes.cameras, options.margin)
     views = _Views.draw(meshes, cameras, frames, options)

@@ -1,4 +1,4 @@
-"""Several meshes' pictures of one view become one picture: agreement in depth, and holes filled."""
+"""Several meshes' pictures of a view become one picture: agreement in depth, and holes filled."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ def blend_surfaces(
 ) -> tuple[Float[Tensor, "M H W"], Float[Tensor, "H W"]]:
     """Share of each mesh in each pixel, and the depth of the visible surface.
 
-    The visible surface has the largest sum of weights among the meshes that agree in depth. This
+    Meshes that agree in depth vote with their weights, and the surface with most votes is visible. This
     is the plain form of ``view_kernels.tile_points``, on any device.
 
     Args:
@@ -37,6 +37,7 @@ def blend_surfaces(
     near = (depth[:, None] - depth).abs() < agreement * depth
     near &= depth.isfinite()
     vote = (near * weight[:, None]).sum(0)
+    # a loop over meshes, as in the kernel: ties depend on the order
     best = torch.full_like(depth[0], torch.inf)
     best_vote = torch.zeros_like(depth[0])
     for d, v in zip(depth, vote, strict=True):
@@ -75,6 +76,7 @@ def _push_pull(
         color: premultiplied by the weight.
     """
     height, width = weight.shape
+    # 1 avoids a division by 0; these pixels have weight 0 below
     own = color / np.where(weight > 0, weight, 1)[..., None]
     if weight.min() > 0:
         return own

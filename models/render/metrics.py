@@ -25,6 +25,7 @@ def psnr(
     Raises:
         ValueError: the mask is empty.
     """
+    # uint8 differences would wrap
     error = np.square(estimate.astype(np.float64) - truth)
     mean = (error if mask is None else error[_check_mask(mask)]).mean()
     return float("inf") if mean == 0 else float(10 * np.log10(255**2 / mean))
@@ -95,6 +96,7 @@ def score_heldout(
     Training shows this figure while it runs; more frames would take too long.
     """
     values = []
+    # a quarter and three quarters through the held-out frames
     for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
         outside = None if masks is None or masks[t].all() else ~masks[t]
         values.append(finite_psnr(scene.rebuild(t).merged.rgb, frames[t], outside))

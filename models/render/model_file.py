@@ -111,7 +111,7 @@ def _check(tensor: Tensor, *shape: int | None) -> Tensor:
     """The tensor, if it is finite and of this shape (None: any size).
 
     Raises:
-        ValueError: it is not.
+        ValueError: the tensor has another shape or is not finite.
     """
     fits = len(shape) == tensor.ndim and all(
         want in (None, n) for want, n in zip(shape, tensor.shape, strict=True)
@@ -135,6 +135,7 @@ def _cameras_from(state: dict) -> Cameras:
     height = int(state["height"])
     if problem := find_camera_problem(K, poses):
         raise ValueError(problem)
+    # a damaged size must not ask for more memory
     in_range = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS
     if not (len(K) and in_range):
         raise ValueError(f"{len(K)} images of {width}x{height} are out of range")
@@ -160,8 +161,10 @@ def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
         if not 0 <= t < len(cameras):
             raise ValueError(f"there is a mesh for frame {t} of {len(cameras)}")
         _check(state["trust"][t], len(_check(faces, None, 3)))
+        # the kernels do not check indices
         if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
             raise ValueError("a face names a vertex that does not exist")
+        # other vertices may be infinite: no face uses them
         _check(vertices[faces.flatten().long()], 3 * len(faces), 3)
     faces = {t: of_frame.int() for t, of_frame in state["faces"].items()}
     canvas = Canvas(**state["canvas"])
@@ -194,6 +197,7 @@ def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipel
         tensors = state["viewpoints"]
         shapes = {"code_from_world": (3, 4), "high": (3,), "clock": (2,)}
         viewpoints = Viewpoints(*(_check(tensors[name], *shape) for name, shape in shapes.items()))
+    # only fields with viewpoints take a code
     width = 0 if viewpoints is None else Viewpoints.WIDTH
     field = ColorField(grids[0], code_width=width, changes=grids[1] if len(grids) > 1 else None)
     tensors = {key: _check(value, *value.shape) for key, value in state["field"].items()}

@@ -33,16 +33,17 @@ def render_view(
     view: Cameras,
     options: RenderOptions = RenderOptions(),
 ) -> Rendering:
-    """One camera's picture from the meshes of the frames nearest to it.
+    """The picture of a camera (``view`` of length 1) from the meshes of the frames nearest to it.
 
-    The visible surface of a pixel has the largest sum of weights among the meshes that agree in
-    depth; their colours are averaged by weight. Faces of little trust show only if no other face
+    Meshes that agree in depth at a pixel vote with their weights for their surface; the colours of
+    the winners are averaged by weight. Faces of little trust show only if no other face
     covers the pixel. Uncovered pixels are filled.
     """
     drawn = choose_drawn(meshes, view, options)
     moment = mean_time(drawn.frames, drawn.weights, options)
     changes = weigh_changes(meshes, view, options)
     renderer = renderer.seen_from(view.world_from_cam[0, :3, 3], moment, changes)
+    # tensors on a GPU have no numba kernels
     on_cpu = renderer.field.grid.choose_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
     rgb, depth = draw(meshes, renderer, view, drawn, options)
@@ -62,6 +63,7 @@ def _render_fast(
     K = view.K[0].double()
     pose = view.world_from_cam[0].double()
     image_from_world = K @ view.cam_from_world[0, :3].double()
+    # (x d, y d, d, 1) -> camera axes
     unproject = torch.eye(4, dtype=torch.float64)
     unproject[:3, :3] = torch.linalg.inv(K)
     box_from_pixel = renderer.normalized_from_world @ pose @ unproject
@@ -93,6 +95,7 @@ def _render_plain(
         for layer, t, importance in zip(layers, drawn.frames, drawn.weights, strict=True)
     ]
     share, surface = blend_surfaces(depth, torch.stack(weight), options)
+    # a mesh at a time: the field is read only for pixels that the mesh has a share of
     rgb = torch.zeros((view.height, view.width, 3), device=device)
     for k in range(len(layers)):
         rows, columns = torch.nonzero(share[k], as_tuple=True)

@@ -59,14 +59,14 @@ class Scene:
     """How views are drawn; a model file does not hold them."""
 
     def render(self, view: Cameras, time: float) -> Rendering:
-        """One camera's picture at ``time`` (in frames of the clip, may be fractional)."""
+        """The picture of a camera (``view`` of length 1) at ``time`` (in frames of the clip, may be fractional)."""
         return self.views(view, time).merged
 
     def views(self, view: Cameras, time: float, in_front: bool = False) -> LayerViews:
         """The layers apart and merged by depth.
 
         Args:
-            view: one camera.
+            view: a camera, of length 1.
             time: in frames of the clip, may be fractional.
             in_front: movers hide the background at any depth.
         """
@@ -77,9 +77,11 @@ class Scene:
             mover = self.moving.meshes.draw(self.moving.renderer, view, time)
         if mover is None:
             return LayerViews(background, background, np.zeros_like(background.rgb))
+        # tolerance: the ground under a mover is at its depth
         hidden_from = (1 + self.options.mover_tolerance) * background.depth
         shown = mover.depth < (np.inf if in_front else hidden_from)
         alpha = (mover.alpha * shown)[..., None]
+        # depth cannot be mixed
         opaque = alpha[..., 0] > _OPAQUE
         rgb = alpha * mover.rgb * 255 + (1 - alpha) * background.rgb
         depth = np.where(opaque, mover.depth, background.depth)

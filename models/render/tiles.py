@@ -1,5 +1,5 @@
-"""A view of several meshes in tiles of rows, on the CPU: one thread draws, blends and colours a
-tile.
+"""A view of several meshes in tiles of rows, on the CPU: each tile is drawn, blended and
+coloured by a single thread.
 
 Tiles bound the memory: only the final picture is ever whole. The result equals the plain path of
 ``rendering`` up to rounding.
@@ -47,7 +47,7 @@ class View:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A view that is being drawn."""
+    """A view in the making."""
 
     view: View
     meshes: list[WorldMesh]
@@ -65,6 +65,7 @@ class _Picture:
         count = len(self.meshes)
         size = (bottom - top) * width
         depth, weight = self._draw_meshes(top, bottom)
+        # each mesh may have a point of its own in every pixel
         padded = -(-count * size // BLOCK) * BLOCK
         planes = take_scratch("planes", 3 * padded)
         part = take_scratch("part", padded)
@@ -106,11 +107,13 @@ def render_tiles(
     run_tasks(prepare, len(meshes))
     reader = FieldReader(field)
     distance = options.merged_cells * reader.cell
+    # float32, as the kernels compute
     limits = np.array([options.agreement, options.least_share, distance], np.float32)
     rgb = np.zeros((view.height, view.width, 3), np.float32)
     depth = np.empty((view.height, view.width), np.float32)
     picture = _Picture(view, meshes, triangles, reader, limits, rgb, depth)
     tiles = split_range(view.height, -(-view.height * view.width // options.tile_pixels))
+    # tiles share no pixels: threads write without locks
     run_tasks(lambda i: picture.draw_tile(*tiles[i]), len(tiles))
     return rgb, depth
 

@@ -23,7 +23,7 @@ class DrawnFrames:
 
 
 def choose_nearest(meshes: TriangleMeshPipeline, view: Cameras, count: int) -> DrawnFrames:
-    """Frames with a mesh whose cameras are nearest to one camera in position and direction."""
+    """Frames with a mesh whose cameras are nearest to a camera in position and direction."""
     frames = list(meshes.faces)
     cost = meshes.view_costs(view)
     order = torch.argsort(cost, stable=True)[:count]
@@ -45,10 +45,12 @@ def choose_drawn(
     if away[first] < options.off_path:
         return nearest
     least, most = options.aside_least, options.aside_most
+    # near enough to have a fine mesh here, far enough to see behind near surfaces
     seeing = [t for t in away if t not in nearest.frames and least < away[t] < most]
     sides = [t for t in seeing if t < first], [t for t in seeing if t > first]
 
     def misfit(t: int) -> float:
+        # twice and half the best distance are equally bad
         return abs(math.log(away[t] / options.aside_best))
 
     aside = [min(side, key=misfit) for side in sides if side]
@@ -57,12 +59,13 @@ def choose_drawn(
 
 
 def distance_from_path(meshes: TriangleMeshPipeline, view: Cameras) -> float:
-    """Distance of one camera from the line segments between successive frames with a mesh, as a
+    """Distance of a camera from the line segments between successive frames with a mesh, as a
     share of the scene's depth."""
     centers = meshes.cameras[list(meshes.faces)].centers.double()
     point = view.world_from_cam[0, :3, 3].double()
     start = centers[:-1]
     along = centers.diff(dim=0)
+    # a camera that stands still has segments of length 0
     squared = (along * along).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
     share = ((point - start) * along).sum(1) / squared
     nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
@@ -84,8 +87,8 @@ def mean_time(
 ) -> float:
     """Time, in frames, of a view drawn from these frames: their weighted mean near the heaviest.
 
-    The requested time of the view would not do: the field has no colours of that time for surfaces
-    outside the image of that frame.
+    The requested time of the view would not do: for surfaces outside the image of the frame at that
+    time, the field has no colours.
     """
     frames = np.array(frames)
     weights = np.array(weights)

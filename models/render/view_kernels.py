@@ -1,7 +1,7 @@
-"""numba kernels of one view: which mesh a pixel sees, at which points of the colour field, and
-their colours added up.
+"""numba kernels of a view: the visible meshes of a pixel, the points of the colour field to read,
+and the sums of their colours.
 
-Each does a range of pixels with one thread, for callers that share out the work.
+Each kernel handles a range of pixels on the calling thread; callers divide the work.
 """
 
 import math
@@ -13,9 +13,10 @@ from models.surface import draw_band, evaluate_depth
 
 
 @njit(nogil=True, cache=True)
-def _votes_most(depth, weight, pixel, agreement):
-    """The mesh whose surface most weight agrees on, the nearest of those level with it; -1 where no
-    mesh is."""
+def _find_majority(depth, weight, pixel, agreement):
+    """Index of the mesh whose surface has the largest sum of weights, the nearest mesh at equal
+    sums; -1 if no mesh covers the pixel."""
+    # fast path: nearly all pixels see meshes that agree with the nearest mesh
     nearest = 0
     for k in range(1, len(depth)):
         if depth[k, pixel] < depth[nearest, pixel]:
@@ -36,6 +37,7 @@ def _votes_most(depth, weight, pixel, agreement):
         for m in range(len(depth)):
             if abs(depth[m, pixel] - d) < agreement * d:
                 vote += weight[m, pixel]
+        # 1e-4: sums of weights differ by rounding; blending has the same number
         level = vote > best_vote * np.float32(0.9999) and d < depth[best, pixel]
         if vote > best_vote * np.float32(1.0001) or level:
             best = k
@@ -45,10 +47,10 @@ def _votes_most(depth, weight, pixel, agreement):
 
 @njit(nogil=True, cache=True)
 def _blend_pixel(depth, weight, pixel, agreement, least, share):
-    """Fills ``share`` (M,); returns the depth of the surface chosen, inf where there is none."""
+    """Fills ``share`` (M,); returns the depth of the visible surface, inf without a surface."""
     for k in range(len(share)):
         share[k] = 0
-    best = _votes_most(depth, weight, pixel, agreement)
+    best = _find_majority(depth, weight, pixel, agreement)
     if best < 0:
         return np.float32(np.inf)
     d = depth[best, pixel]
@@ -59,6 +61,7 @@ def _blend_pixel(depth, weight, pixel, agreement, least, share):
             total += weight[k, pixel]
     if not total > 0:
         return np.float32(np.inf)
+    # small shares are dropped: each would cost a reading of the field
     kept = np.float32(0)
     mean = np.float32(0)
     for k in range(len(depth)):
@@ -74,8 +77,8 @@ def _blend_pixel(depth, weight, pixel, agreement, least, share):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
-    """Depth (rows, W) of a mesh in the rows from ``top`` on, inf where empty, and trust of the
-    faces * importance."""
+    """Fills depth (rows, W) of a mesh in the rows from ``top`` on, inf if empty, and weight: trust
+    of the face * importance."""
     nearest = np.empty(depth.shape, np.float32)
     face = np.empty(depth.shape, np.int32)
     draw_band(planes, boxes, near, top, nearest, face)
@@ -89,7 +92,8 @@ def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
 
 
 @njit(nogil=True, cache=True)
-def _largest(share):
+def _find_largest(share):
+    """Index of the largest share, the first at equal shares."""
     k = 0
     for m in range(1, len(share)):
         if share[m] > share[k]:
@@ -98,9 +102,8 @@ def _largest(share):
 
 
 @njit(nogil=True, cache=True)
-def _group_of(x, y, z, corner, first, end, tolerance):
-    """Which of the groups [first, end) lies within the tolerance along each axis of (x, y, z); -1
-    for none."""
+def _find_group(x, y, z, corner, first, end, tolerance):
+    """The group of [first, end) within the tolerance along each axis of (x, y, z); -1 for none."""
     for g in range(first, end):
         k = g - first
         if (
@@ -113,8 +116,8 @@ def _group_of(x, y, z, corner, first, end, tolerance):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _meet(ray, column, row, depth):
-    """Where the ray of a pixel centre is at a z-depth, in the field's box; see tile_points."""
+def _intersect(ray, column, row, depth):
+    """The point of a pixel centre's ray at a z-depth, in the field's box; see tile_points."""
     px, py = column + 0.5, row + 0.5
     x = (ray[0, 0] * px + ray[0, 1] * py + ray[0, 2]) * depth + ray[0, 3]
     y = (ray[1, 0] * px + ray[1, 1] * py + ray[1, 2]) * depth + ray[1, 3]
@@ -125,11 +128,11 @@ def _meet(ray, column, row, depth):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, part, surface):
-    """Points at which the colour field is to be read for a tile of rows, and how much of which
-    pixel each makes up.
+    """Points of the colour field to read for a tile of rows, each with its pixel and its part of
+    the pixel's colour.
 
-    Surfaces that agree so closely that the field cannot tell them apart are read once, at their
-    weighted mean.
+    Surfaces of a pixel closer than the tolerance are read at a single point, their weighted mean:
+    the field cannot resolve them.
 
     Args:
         depth, weight: (M, P) of the meshes; P whole rows of ``width`` pixels from row ``top`` on.
@@ -139,7 +142,7 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
         each point. surface: (P,) depth of the surface, written.
 
     Returns:
-        How many points.
+        The number of points.
     """
     count = 0
     share = np.empty(len(depth), np.float32)
@@ -148,15 +151,16 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
         surface[p] = _blend_pixel(depth, weight, p, limits[0], limits[1], share)
         if not math.isfinite(surface[p]):
             continue
+        # groups of this pixel start here, the largest share first
         first = count
         for _ in range(len(share)):
-            k = _largest(share)
+            k = _find_largest(share)
             amount = share[k]
             if not amount > 0:
                 break
             share[k] = 0
-            x, y, z = _meet(ray, p % width, top + p // width, np.float64(depth[k, p]))
-            g = _group_of(x, y, z, leader, first, count, limits[2])
+            x, y, z = _intersect(ray, p % width, top + p // width, np.float64(depth[k, p]))
+            g = _find_group(x, y, z, leader, first, count, limits[2])
             if g < 0:
                 g = count
                 count = count + 1
@@ -178,7 +182,7 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
 
 @njit(nogil=True, cache=True)
 def add_colors(colors, pixel, part, count, rgb):
-    """rgb (P, 3) += the colours (count, 3) of the points, each times its part of its pixel."""
+    """Adds the colours (count, 3) of points, times their parts, to their pixels in rgb (P, 3)."""
     for i in range(count):
         for c in range(3):
             rgb[pixel[i], c] += part[i] * colors[i, c]

@@ -9,9 +9,10 @@ Files in reading order:
 - ``charts`` - charts as PNG and SVG
 - ``tables`` - the values of the page's tables and headlines
 - ``page`` - index.html from ``templates/`` and ``assets/``
-- ``live`` - opens the viewer without importing viser before
+- ``live`` - opens the viewer, and imports viser no sooner
 - ``viewer`` - the server of the live viewer
 - ``viewer_panel`` - the controls on the viewer's page
+- ``viewer_keys`` - key frames of a camera path
 """
 
 from models.report.charts import write_charts

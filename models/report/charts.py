@@ -1,7 +1,7 @@
 """Charts of a run, each as a PNG and as an SVG that takes on the colours of the page around it.
 
-matplotlib is imported inside the functions: its import takes 0.3 s, and scripts that draw no chart
-do not wait for it.
+matplotlib is imported inside the functions: the import takes 0.3 s, which scripts without charts
+save.
 """
 
 import io
@@ -125,6 +125,7 @@ def draw_psnr(psnr: Sequence[float], held_out: Sequence[int] = ()) -> "Figure":
     colors = [_SECOND if t in set(held_out) else _ACCENT for t in range(len(values))]
     axes.bar(np.arange(len(values)), values, width=0.8, color=colors)
     low, high = (float(v) for v in (values.min(), values.max()))
+    # bars start below the lowest value: differences between frames stay visible
     axes.set_ylim(max(0.0, low - 0.25 * (high - low) - 1), high + 0.05 * (high - low) + 0.2)
     axes.grid(axis="x", visible=False)
     if len(held_out):
@@ -140,6 +141,7 @@ def draw_reprojection_histogram(errors: Float[ndarray, "M"]) -> "Figure":
     figure, axes = _add_axes("reprojection error (px)", "share of sightings (%)")
     if not len(errors):
         return figure
+    # outliers must not squeeze the histogram
     end = min(_MAX_ERROR, max(0.1, 1.5 * float(np.percentile(errors, 99))))
     bins = {"bins": 40, "range": (0, end), "weights": np.full(len(errors), 100 / len(errors))}
     axes.hist(np.minimum(errors, end), color=_ACCENT, alpha=0.85, **bins)
@@ -174,6 +176,7 @@ def draw_camera_path(world: World) -> "Figure":
     centers = _project_to_ground(cameras.centers.double().numpy(), pose)
     points = _project_to_ground(world.points, pose)
     axes.scatter(*points.T, s=2.5, c=world.rgb / 255, linewidths=0, rasterized=True)
+    # outlines as long as a share of the scene's depth
     reach = 0.08 * float(np.median(np.abs(points[:, 1]))) if len(points) else 0.1
     count = min(_MAX_OUTLINES, len(cameras))
     for t in np.unique(np.linspace(0, len(cameras) - 1, count).astype(int)).tolist():
@@ -206,6 +209,7 @@ def _outline_view(camera: Cameras, reach: float) -> Float[ndarray, "3 3"]:
 
 def _set_limits(axes: "Axes", points: ndarray, centers: ndarray) -> None:
     """Equal scales of both axes, and limits that ignore the most distant points."""
+    # percentiles: a few points lie far away
     low, high = np.percentile(points, [3, 92], axis=0)
     low = np.minimum(low, centers.min(0))
     high = np.maximum(high, centers.max(0))
@@ -255,7 +259,10 @@ def svg_from_figure(figure: "Figure") -> str:
         text = text.replace(color, variable)
     # a style element inside the SVG would hold for the whole page
     text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
+    # text takes the font of the page
     text = re.sub(r" font-family: [^;]*;", "", text)
+    # identifiers of several charts on a page would collide
     text = re.sub(r' id="\w+_\d+"', "", text)
+    # without a size the chart fills its card
     opening, rest = text.split(">", 1)
     return re.sub(r' (width|height)="[^"]*"', "", opening) + ">" + rest

@@ -57,6 +57,7 @@ def _draw_frames(
         canvas = np.ascontiguousarray(frame).copy()
         for c in np.unique(color[visible[t]]):
             drawn = visible[t] & (color == c)
+            # the first frame has no line behind it
             times = range(max(1, t - tail + 1), t + 1)
             segments = [_connect(points, visible, drawn, s) for s in times]
             _draw_color(canvas, points[t, drawn], segments, _palette()[c].tolist())
@@ -64,7 +65,7 @@ def _draw_frames(
 
 
 def _draw_color(canvas: Frame, dots: ndarray, segments: list[ndarray], rgb: list[int]) -> None:
-    """Draws the dots and lines of one colour into the canvas."""
+    """Draws the dots and lines of a colour into the canvas."""
     if segments:
         lines = list(np.concatenate(segments))
         cv2.polylines(canvas, lines, False, rgb, 1, cv2.LINE_AA, _SHIFT)
@@ -93,6 +94,7 @@ def draw_mesh(
     finite are left out."""
     faces = np.asarray(faces)
     sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    # an edge of two faces is drawn once
     edges = np.unique(np.sort(sides, axis=1), axis=0)
     edges = edges[np.isfinite(xy).all(-1)[edges].all(-1)]
     canvas = np.ascontiguousarray(frame).copy()
@@ -132,6 +134,7 @@ def depth_range(
     if not len(values):
         return 1.0, 2.0
     near, far = (float(v) for v in np.percentile(values, [low, high]))
+    # equal depths still give a range
     return near, max(far, near * 1.001)
 
 

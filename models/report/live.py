@@ -1,14 +1,16 @@
-"""The way to the live viewer for scripts that open it seldom."""
+"""Opens the live viewer, whose packages load slowly, only if a person asks for it."""
 
+import socket
 from pathlib import Path
 from typing import Protocol
 
 from models.render import Scene
+from models.run import InputError
 from models.tracks import Tracks
 
 
 class LiveViewer(Protocol):
-    """A server of one scene's pictures; see ``viewer.Viewer``."""
+    """A server of the pictures of a scene; see ``viewer.Viewer``."""
 
     url: str
 
@@ -16,7 +18,7 @@ class LiveViewer(Protocol):
         """Draws this scene from now on."""
 
     def tell(self, text: str) -> None:
-        """Shows one line of status, and draws the scene in its present state."""
+        """Shows a line of status, and draws the scene in its present state."""
 
     def run(self) -> None:
         """Serves until the process is interrupted."""
@@ -37,7 +39,26 @@ def open_viewer(
     Raises:
         InputError: the address cannot be listened at.
     """
-    # viser's import takes 0.3 s and starts no sooner than a person asks for the viewer
+    # the import of viser takes 0.3 s
     from models.report.viewer import Viewer
 
     return Viewer(tracks, output_dir, host=host, port=port, has_movers=has_movers)
+
+
+def check_address(host: str, port: int) -> None:
+    """Proves that a server can listen at an address: viser's server waits for ever if it cannot.
+
+    A taken port is accepted, since the server goes on to the next free port.
+
+    Raises:
+        InputError: the address does not belong to this machine, or the port is out of range.
+    """
+    if not 0 < port < 65536:
+        raise InputError(f"port {port} cannot be listened at; give one from 1 to 65535")
+    try:
+        socket.create_server((host, 0)).close()
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).split(" (while")[0]
+        raise InputError(
+            f"{host}: is no address of this machine ({reason}); give 127.0.0.1 or 0.0.0.0"
+        ) from error

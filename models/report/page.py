@@ -1,4 +1,4 @@
-"""index.html of a results folder: one page that opens from disk, with no server and no network.
+"""index.html of a results folder: a page that opens from disk, without server and network.
 
 The page names the folder's videos by relative links and carries all else itself. Templates escape
 every text, since names of clips and folders are the user's.
@@ -65,6 +65,7 @@ def write_report(out: Path, report: Report) -> Path:
     """
     path = out / "index.html"
     page = _environment().get_template("page.html")
+    # lone surrogates of file names become question marks
     text = page.render(**_describe_clip(report), **_list_sections(out, report), **_load_assets(out))
     write_bytes(path, text.encode(errors="replace"))
     return path
@@ -79,6 +80,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # compact, and strict: browsers refuse NaN in JSON
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment
 
@@ -142,6 +144,7 @@ def _list_videos(out: Path) -> list[ShownVideo]:
 def _load_assets(out: Path) -> dict[str, str]:
     """Style, scripts and the exported surface, as the page carries them."""
     three = three_js()
+    # empty without an exported surface
     surface = _find_surface(out)
     glb = "" if surface is None else base64.b64encode(surface.read_bytes()).decode()
     return {
@@ -159,10 +162,10 @@ def _read_asset(name: str) -> str:
 
 
 def _find_surface(out: Path) -> Path | None:
-    """The exported surface for the canvas: with movers if that file is small enough."""
+    """The exported surface for the canvas; without movers if the file with movers is too large."""
     paths = (out / "scene_animated.glb", out / "scene.glb")
-    is_small = (path for path in paths if path.is_file() and path.stat().st_size <= _MAX_GLB)
-    return next(is_small, None)
+    small = (path for path in paths if path.is_file() and path.stat().st_size <= _MAX_GLB)
+    return next(small, None)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Pictures of a scene as a person wants to see it: colour, depth, mesh, each layer alone."""
+"""Pictures of a scene for a person: colour, depth, mesh, each layer alone."""
 
 from collections.abc import Callable
 
@@ -22,10 +22,11 @@ background, with the movers)."""
 
 
 def make_render_function(scene: Scene) -> RenderFunction:
-    """The function that the live viewer draws with; all its depth pictures share one range."""
+    """The function that the live viewer draws with; all depth pictures share a range."""
     width = scene.cameras.width
     height = max(1, _PROBE_WIDTH * scene.cameras.height // width)
     probe = scene.cameras[len(scene.cameras) // 2].resized(_PROBE_WIDTH, height)
+    # one range for all views: colours would flicker otherwise
     near_far = depth_range([scene.render(probe, 0.0).depth])
 
     def draw(
@@ -34,6 +35,7 @@ def make_render_function(scene: Scene) -> RenderFunction:
         layers = scene.views(view, time)
         chosen = layers.merged if movers else layers.background
         if not background:
+            # movers over black, or black
             return layers.foreground if movers else np.zeros_like(layers.foreground)
         if mode == "depth":
             return colorize_depth(chosen.depth, *near_far)
@@ -43,8 +45,8 @@ def make_render_function(scene: Scene) -> RenderFunction:
 
 
 def project_mesh(scene: Scene, view: Cameras) -> tuple[Float[ndarray, "V 2"], Int[ndarray, "T 3"]]:
-    """Pixels (NaN behind the camera) and faces of the mesh whose own camera is nearest to one
-    camera."""
+    """Pixels (NaN behind the camera) and faces of the mesh whose own camera is nearest to the
+    view."""
     meshes = scene.background.meshes
     source = meshes.nearest_frame(view)
     used, faces = torch.unique(meshes.faces[source], return_inverse=True)

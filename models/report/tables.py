@@ -112,6 +112,7 @@ def _score_tiles(metrics: Mapping) -> list[Tile]:
 
 def tabulate_quality(metrics: Mapping) -> Quality | None:
     """Scores of training and held-out frames; None if metrics.json holds no scores."""
+    # columns only for groups that were scored
     groups = [(name, metrics[key]) for key, name in _GROUPS.items() if key in metrics]
     if not groups:
         return None
@@ -129,6 +130,7 @@ def tabulate_quality(metrics: Mapping) -> Quality | None:
 
 def _all_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:
     """Seconds of each stage of the background script and of demo_pipeline.py, in order."""
+    # the background script adds "all" to its stages
     first = {key: value for key, value in background.get("seconds", {}).items() if key != "all"}
     return first | dict(metrics.get("seconds", {}))
 

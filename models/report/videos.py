@@ -85,7 +85,7 @@ class _ReconstructionWriter(ExitStack):
         layers: LayerViews,
         lines: UInt8[ndarray, "H W 3"],
     ) -> None:
-        """Appends one frame to each video; the first frame sets the depth range of all.
+        """Appends a frame to each video; the first frame sets the depth range of all frames.
 
         Args:
             frame: of the clip.
@@ -118,6 +118,7 @@ def write_track_overlay(
     layers = [(tracks, np.full(tracks.num_tracks, _BACKGROUND_GROUP))]
     if movers is not None:
         ones = np.ones(movers.num_tracks, int)
+        # movers of a file without labels are one mover
         layers.append((movers, ones if movers.label is None else movers.label.numpy()))
     drawn, groups = _join_layers(layers)
     pictures = draw_tracks(frames, drawn, groups=groups, max_tracks=2 * _MAX_DRAWN)
@@ -161,7 +162,7 @@ def render_video(
     """Renders a camera path to a video.
 
     Args:
-        path: of the video; its PNGs go to ``frames`` beside it, under the video's name.
+        path: of the video; the PNGs go to ``frames`` in the same folder, under the name of the video.
         fps: frames per second; the clip's if not given.
         save_frames: write a PNG of every view.
 
@@ -170,6 +171,7 @@ def render_video(
     """
     views, times = camera_path
     coverage = 1.0
+    # an earlier run may have rendered more views
     clear_numbered(path.parent / "frames" / path.stem)
     with VideoWriter(path, fps or scene.fps) as video:
         for i in progress.over(range(len(views)), path.stem):
@@ -182,6 +184,6 @@ def render_video(
 
 
 def save_frame(out: Path, name: str, number: int, rgb: UInt8[ndarray, "H W 3"]) -> None:
-    """Writes one PNG of the video ``name`` of a results folder."""
+    """Writes a PNG of the video ``name`` of a results folder."""
     folder = make_subfolder(out, "frames", name)
     write_image(folder / f"{number:05d}.png", rgb)

@@ -1,12 +1,11 @@
 """The live viewer: fly through a scene in a browser, and make camera paths.
 
-The thread that calls ``step`` or ``run`` draws all pictures; requests of a page are only noted
-until then. The same thread can therefore train the scene that the pages show, without locks.
+The thread that calls ``step`` or ``run`` draws all pictures; the threads of pages only note their
+requests. The same thread can therefore train the scene on the pages, without locks.
 """
 
 import math
 import queue
-import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ import torch
 import viser
 from jaxtyping import UInt8
 from numpy import ndarray
-from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, find_middle_frame
-from models.clip import VideoWriter, save_transforms
-from models.paths import CameraPath, K_from_fov, KeyFrame, interpolate_keys, pose_from_wxyz
+from models.clip import VideoWriter
+from models.paths import CameraPath, K_from_fov, pose_from_wxyz
 from models.render import Scene
+from models.report.live import check_address
 from models.report.pictures import RenderFunction, make_render_function
+from models.report.viewer_keys import KeyFrameEditor
 from models.report.viewer_panel import Panel
 from models.run import InputError
 from models.tracks import Tracks
@@ -41,14 +41,13 @@ _MAX_FRUSTA = 30
 # JPEG quality of pictures of a resting and of a moving view, 0 to 100.
 _STILL_QUALITY = 92
 _MOVING_QUALITY = 75
-# Colours of the clip's cameras and of key frames, RGB.
+# Colour of the clip's cameras, RGB.
 _CAMERA_COLOR = (90, 140, 240)
-_KEY_COLOR = (255, 140, 60)
 
 
 @dataclass
 class OpenPage:
-    """A browser page that shows the scene."""
+    """A browser page with the scene."""
 
     client: viser.ClientHandle
     stale: bool = True
@@ -60,7 +59,7 @@ class OpenPage:
 
 
 class Viewer:
-    """A server of one scene's pictures.
+    """A server of the pictures of a scene.
 
     Args:
         tracks: of the background; they give the cameras, frame rate and depth of the scene.
@@ -94,7 +93,6 @@ class Viewer:
             queue.SimpleQueue()
         )
         self._wake = threading.Event()
-        self._keys: list[KeyFrame] = []
         self._moving_height = float(_FIRST_HEIGHT)
         self._played_at = 0.0
         check_address(host, port)
@@ -103,6 +101,7 @@ class Viewer:
         self.panel = Panel(
             self.server, len(self.cameras), has_movers, self._mark_stale, self._request
         )
+        self._keys = KeyFrameEditor(self.server, self.cameras, 0.02 * self.depth)
         self._fill_page()
 
     def _fill_page(self) -> None:
@@ -132,22 +131,7 @@ class Viewer:
         for t in np.unique(np.linspace(0, len(self.cameras) - 1, _MAX_FRUSTA).astype(int)).tolist():
             pose = self.cameras.world_from_cam[t].double().numpy()
             fov = self._field_of_view(t)
-            self._add_frustum(f"/cameras/{t:05d}", pose, fov, _CAMERA_COLOR)
-
-    def _add_frustum(
-        self, name: str, pose: ndarray, fov: float, color: tuple[int, int, int]
-    ) -> None:
-        self.server.scene.add_camera_frustum(
-            name,
-            fov,
-            self.cameras.width / self.cameras.height,
-            scale=0.02 * self.depth,
-            thickness=1.5,
-            thickness_units="screen",
-            color=color,
-            wxyz=Rotation.from_matrix(pose[:3, :3]).as_quat(scalar_first=True),
-            position=pose[:3, 3],
-        )
+            self._keys.add_frustum(f"/cameras/{t:05d}", pose, fov, _CAMERA_COLOR)
 
     def _field_of_view(self, t: int) -> float:
         """Vertical field of view of the clip's camera t, radians."""
@@ -195,7 +179,7 @@ class Viewer:
         self.render = make_render_function(scene)
 
     def tell(self, text: str) -> None:
-        """Shows one line of status, and draws the scene in its present state."""
+        """Shows a line of status, and draws the scene in its present state."""
         self.panel.tell(text)
         self.step(refresh=True)
 
@@ -280,23 +264,29 @@ class Viewer:
         try:
             if name == "clear":
                 self._keys.clear()
-                self.server.scene.remove_by_name("/keys")
                 self.panel.tell_key_frames(0)
             elif name == "save":
-                self.panel.tell(f"saved {self._save_path(self._make_path())}")
+                self.panel.tell(f"saved {self._save_path()[0]}")
             elif name == "render":
                 self._render_path()
             elif client is not None:
-                self._move_to_camera(client) if name == "look" else self._add_key(client)
+                self._obey(name, client)
         except InputError as error:
             self.panel.tell(f"**{error}**")
 
-    def _add_key(self, client: viser.ClientHandle) -> None:
-        camera = client.camera
-        pose = pose_from_wxyz(camera.wxyz, camera.position)
-        self._keys.append(KeyFrame(pose, camera.fov, float(self.panel.time.value)))
-        self._add_frustum(f"/keys/{len(self._keys):03d}", pose, camera.fov, _KEY_COLOR)
-        self.panel.tell_key_frames(len(self._keys))
+    def _obey(self, name: str, client: viser.ClientHandle) -> None:
+        """Handles the press of a button that concerns the view of the page."""
+        if name == "look":
+            self._move_to_camera(client)
+        else:
+            self._keys.add(client.camera, float(self.panel.time.value))
+            self.panel.tell_key_frames(len(self._keys))
+
+    def _save_path(self) -> tuple[Path, CameraPath]:
+        """Writes the path through the key frames to camera_path.json; returns file and path."""
+        steps = max(1, round(self.panel.seconds.value * self.fps))
+        path = self.output_dir / "camera_path.json"
+        return path, self._keys.save(path, steps)
 
     def _move_to_camera(self, client: viser.ClientHandle) -> None:
         """Moves a page's view to the clip's camera of the present frame."""
@@ -308,53 +298,17 @@ class Viewer:
             client.camera.look_at = pose[:3, 3] + self.depth * pose[:3, 2]
             client.camera.fov = self._field_of_view(t)
 
-    def _make_path(self) -> CameraPath:
-        """The path through the key frames."""
-        steps = max(1, round(self.panel.seconds.value * self.fps))
-        return interpolate_keys(self._keys, steps, self.cameras.width, self.cameras.height)
-
-    def _save_path(self, camera_path: CameraPath) -> Path:
-        path = self.output_dir / "camera_path.json"
-        try:
-            save_transforms(path, *camera_path)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror}); give a folder that exists"
-            ) from error
-        return path
-
     def _render_path(self) -> None:
         """Saves the path and renders its video."""
-        camera_path = self._make_path()
-        self._save_path(camera_path)
+        _, (views, times) = self._save_path()
         path = self.output_dir / "novel_view.mp4"
         bar = self.panel.progress
         bar.visible = True
         try:
             with VideoWriter(path, self.fps) as video:
-                views, times = camera_path
                 for i in range(len(views)):
                     video.add(self._draw_view(views[i], times[i]))
                     bar.value = 100 * (i + 1) / len(views)
         finally:
             bar.visible = False
         self.panel.tell(f"wrote {path}")
-
-
-def check_address(host: str, port: int) -> None:
-    """Proves that a server can listen at an address: viser's waits for ever if it cannot.
-
-    A taken port is accepted, since the server goes on to the next free port.
-
-    Raises:
-        InputError: the address does not belong to this machine, or the port is out of range.
-    """
-    if not 0 < port < 65536:
-        raise InputError(f"port {port} cannot be listened at; give one from 1 to 65535")
-    try:
-        socket.create_server((host, 0)).close()
-    except (OSError, UnicodeError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).split(" (while")[0]
-        raise InputError(
-            f"{host}: is no address of this machine ({reason}); give 127.0.0.1 or 0.0.0.0"
-        ) from error

@@ -54,7 +54,7 @@ class Panel:
             button.on_click(lambda event, name=name: request(name, event.client))
 
     def tell(self, text: str) -> None:
-        """Shows one line of status above the controls."""
+        """Shows a line of status above the controls."""
         self.status.content = text
 
     def tell_key_frames(self, count: int) -> None:

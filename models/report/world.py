@@ -43,6 +43,7 @@ class World:
         for label in np.unique(self.mover_labels):
             tracks = self.mover_tracks[:, self.mover_labels == label]
             shown = np.isfinite(tracks).all(-1).any(1)
+            # the median ignores points that left the mover
             paths.append(np.nanmedian(tracks[shown], axis=1))
         return paths
 
@@ -78,6 +79,7 @@ def _gather_movers(
 def color_points(frames: UInt8[ndarray, "F H W 3"], tracks: PointTracks) -> UInt8[ndarray, "N 3"]:
     """Colour of each track in the middle frame of its observations; grey without observations."""
     height, width = frames.shape[1:3]
+    # the middle of the observations, in time
     frame = anchors(tracks.visible)
     xy = tracks.xy[frame, np.arange(len(frame))]
     pixel = np.nan_to_num(xy).astype(np.int64).clip(0, [width - 1, height - 1])
