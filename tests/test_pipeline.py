@@ -21,7 +21,8 @@ from models.render.view_choice import choose_drawn, choose_nearest
 from models.run.errors import InputError
 from models.sfm.static_scene import solve_scene
 from models.surface.meshing import BORDER_TRUST
-from models.synthetic.sample import RoomOptions, novel_cameras, render_room, render_views
+from models.synthetic.folder import build_novel_cameras
+from models.synthetic.sample import RoomOptions, render_room, render_views
 from models.tools import DevicePixels, batch_plain, sample_points
 from models.tracking.growing import grow_tracks
 from models.tracks import Tracks
@@ -263,7 +264,7 @@ def test_a_held_out_view_is_close_to_its_frame(scene, trained):
 
 
 def test_a_novel_view_is_close_to_the_truth(scene, trained):
-    cameras, times = novel_cameras(scene.room, "right")
+    cameras, times = build_novel_cameras(scene.room, "right")
     truth, depth, masks = render_views(cameras, times, NUM_FRAMES)
     drawn = render_view(scene.meshes, trained, cameras[1])
     assert drawn.rgb.shape == truth[1].shape
@@ -273,7 +274,7 @@ def test_a_novel_view_is_close_to_the_truth(scene, trained):
 
 
 def test_a_view_from_far_away_is_filled_with_colours(scene, trained):
-    cameras, _ = novel_cameras(scene.room, "right")
+    cameras, _ = build_novel_cameras(scene.room, "right")
     pose = cameras.world_from_cam[:1].clone()
     pose[:, :3, 3] -= 3 * pose[:, :3, 2]
     drawn = render_view(scene.meshes, trained, Cameras(cameras.K[:1], pose, WIDTH, HEIGHT))

@@ -32,7 +32,8 @@ from models.cameras import look_at
 from models.clip.video import write_images
 from models.render.metrics import psnr
 from models.run.errors import InputError
-from models.synthetic.sample import RoomOptions, SyntheticScene, render_room, write_scene
+from models.synthetic.folder import write_scene
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 
 ROOT = Path(__file__).parent.parent
 

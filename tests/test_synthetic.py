@@ -6,15 +6,8 @@ import pytest
 import torch
 
 from models.run.errors import InputError
-from models.synthetic.sample import (
-    NOVEL_VIEWS,
-    RoomOptions,
-    SyntheticScene,
-    novel_cameras,
-    render_room,
-    render_views,
-    write_scene,
-)
+from models.synthetic.folder import NOVEL_VIEWS, build_novel_cameras, write_scene
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room, render_views
 
 SMALL = {"num_frames": 6, "width": 96, "height": 64, "num_tracks": 200}
 
@@ -152,13 +145,13 @@ def test_views_from_the_clips_own_cameras_are_its_frames(scene):
 
 def test_novel_views_stand_where_they_say(scene):
     for kind, axis in (("right", [1.0, 0, 0]), ("up", [0, -1.0, 0])):
-        cameras, times = novel_cameras(scene, kind)
+        cameras, times = build_novel_cameras(scene, kind)
         assert times.tolist() == [0, 4]
         local = scene.cameras[torch.from_numpy(times)].to_camera(cameras.centers[:, None])[:, 0]
         np.testing.assert_allclose(
             local, np.tile(axis, (2, 1)) * 0.05 * scene.mean_depth, atol=1e-9
         )
-    cameras, times = novel_cameras(scene, "spiral")
+    cameras, times = build_novel_cameras(scene, "spiral")
     radius = (cameras.centers - scene.cameras.centers[times[0]]).norm(dim=1) / scene.mean_depth
     assert len(cameras) == 12 and set(times) == {3}
     assert radius.min() == pytest.approx(0.03) and radius.max() == pytest.approx(0.08)
@@ -190,7 +183,7 @@ def test_what_cannot_be_rendered_is_refused():
         with pytest.raises(InputError):
             render_room(RoomOptions(**{**SMALL, **wrong}))
     with pytest.raises(InputError):
-        novel_cameras(render_room(RoomOptions(**{**SMALL, "num_frames": 1})), "sideways")
+        build_novel_cameras(render_room(RoomOptions(**{**SMALL, "num_frames": 1})), "sideways")
 
 
 def test_written_folder_holds_the_scene(scene, tmp_path):
@@ -204,7 +197,7 @@ def test_written_folder_holds_the_scene(scene, tmp_path):
     np.testing.assert_array_equal(truth["track_xy"], scene.track_xy)
     assert truth["image_size"].tolist() == [64, 96] and (tmp_path / "video.mp4").stat().st_size > 0
     for name, kind in NOVEL_VIEWS.items():
-        poses = novel_cameras(scene, kind)[0].world_from_cam
+        poses = build_novel_cameras(scene, kind)[0].world_from_cam
         np.testing.assert_array_equal(truth[f"novel_{name}_world_from_cam"], poses)
         for folder in (name, f"{name}_masks"):
             assert (

@@ -49,6 +49,7 @@ def interpolate_keys(
     centers = [key.world_from_cam[:3, 3] for key in keys]
     rotations = Rotation.from_matrix([key.world_from_cam[:3, :3] for key in keys])
     poses = np.tile(np.eye(4), (len(s), 1, 1))
+    # natural ends: no acceleration at the first and the last keyframe
     poses[:, :3, 3] = CubicSpline(knots, centers, bc_type="natural")(s)
     poses[:, :3, :3] = RotationSpline(knots, rotations)(s).as_matrix()
     times = np.interp(s, knots, [key.time for key in keys])

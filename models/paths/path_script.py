@@ -1,6 +1,6 @@
 """Camera paths of several parts that follow each other in time.
 
-``freeze`` holds one picture; ``bullet_time`` stops the clip at one frame while the camera swings. The
+``freeze`` holds a picture; ``bullet_time`` stops the clip at a frame while the camera swings. The
 other parts share the rest of the clip's time.
 """
 
@@ -21,7 +21,7 @@ slower transition."""
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a path."""
+    """A part of a path."""
 
     name: str
     """Name in ``TRAJECTORIES``, or "freeze"."""
@@ -87,6 +87,7 @@ class PathScript:
                 follower = TRAJECTORIES[part.name](**part.settings).follow(clip, own)
                 path = _join(path, follower if path is None else _lead_over(path[-1], follower))
             joined += own
+        # freeze_time stops the movers, not the camera
         cameras = path if self.size is None else _crop(path, *self.size)
         return cameras, joined if freeze_time is None else [float(freeze_time)] * len(joined)
 
@@ -94,6 +95,7 @@ class PathScript:
 def _assign_times(parts: Sequence[Part], num_frames: int) -> list[list[float]]:
     """Times of each part in frames of the clip: evenly spaced between the clip's ends and the
     frames of ``bullet_time``."""
+    # without a number the clip stops halfway
     middle = (num_frames - 1) / 2
     parts = [
         replace(p, number=middle) if p.name == "bullet_time" and p.number is None else p
@@ -146,11 +148,12 @@ def _join(path: Cameras | None, more: Cameras) -> Cameras:
 
 
 def _lead_over(start: Cameras, path: Cameras) -> Cameras:
-    """The path with its first frames blended from one camera, slow at both ends."""
+    """The path with its first frames blended from the camera ``start``, slow at both ends."""
     poses = path.world_from_cam.clone()
     K = path.K.clone()
     for i in range(min(JOINT_FRAMES, len(path))):
         share = (i + 1) / (JOINT_FRAMES + 1)
+        # smoothstep: no jump of the velocity at either end
         between = interpolate_cameras(_join(start, path[i]), [share * share * (3 - 2 * share)])
         poses[i] = between.world_from_cam[0]
         K[i] = between.K[0]
@@ -163,6 +166,7 @@ def _crop(cameras: Cameras, width: int, height: int) -> Cameras:
     scale = max(width / cameras.width, height / cameras.height)
     K = cameras.K.double().clone()
     K[:, :2] *= scale
+    # the principal point keeps its place relative to the image centre
     K[:, 0, 2] += (width - scale * cameras.width) / 2
     K[:, 1, 2] += (height - scale * cameras.height) / 2
     return Cameras(K.to(cameras.K), cameras.world_from_cam, width, height)

@@ -39,6 +39,7 @@ def parse_path(text: str) -> PathScript:
         words = piece.split()
         heads = [word for word in words if "=" not in word]
         settings = [word for word in words if "=" in word]
+        # fps and size hold for the whole video, wherever they stand
         for setting in [word for word in settings if word.split("=")[0] in ("fps", "size")]:
             script = _set_video_option(script, setting)
             settings.remove(setting)
@@ -48,6 +49,7 @@ def parse_path(text: str) -> PathScript:
             raise InputError(
                 f"camera path '{piece.strip()}': '{settings[0]}' needs the name of a path before it"
             )
+    # freeze holds the picture before it
     if not parts or parts[0].name == "freeze":
         raise InputError(f"camera path '{text}': must begin with one of {', '.join(TRAJECTORIES)}")
     return replace(script, parts=tuple(parts))

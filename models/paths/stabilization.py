@@ -26,6 +26,7 @@ def stabilize_cameras(cameras: Cameras, sigma: float) -> Cameras:
     Args:
         sigma: reach of the smoothing to either side, in frames; at most 1000 are used.
     """
+    # a second difference needs three frames
     if len(cameras) < 3:
         return cameras
     weight = min(sigma, _LARGEST_SIGMA) ** 4
@@ -41,6 +42,7 @@ def stabilize_cameras(cameras: Cameras, sigma: float) -> Cameras:
 def interpolate_cameras(cameras: Cameras, times: list[float]) -> Cameras:
     """Cameras at fractional frames: positions and intrinsics linear, rotations at constant angular
     velocity between frames; the end cameras beyond the ends."""
+    # Slerp needs two rotations
     if len(cameras) == 1:
         return cameras[[0] * len(times)]
     frames = np.arange(len(cameras))
@@ -63,6 +65,7 @@ def _build_system(num_frames: int, weight: float) -> Float[np.ndarray, "3 F"]:
         for k in range(3 - offset):
             column = k + offset
             band[2 - offset, column : num_frames - 2 + column] += row[k] * row[column]
+    # weight D^T D, then the identity
     band *= weight
     band[2] += 1.0
     return band
@@ -73,6 +76,7 @@ def _smooth_rotations(given: Rotation, weight: float, system: Float[np.ndarray, 
     smooth = given
     for _ in range(_ITERATIONS):
         velocity = (smooth[:-1].inv() * smooth[1:]).as_rotvec()
+        # residuals as rotation vectors in the frame's own axes
         away = (smooth.inv() * given).as_rotvec()
         roughness = _transpose_second_differences(np.diff(velocity, axis=0))
         step = solveh_banded(system, away - weight * roughness)

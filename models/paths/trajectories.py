@@ -1,7 +1,7 @@
 """Camera paths for new views: cameras of a clip -> cameras.
 
 A trajectory is a frozen dataclass in ``TRAJECTORIES``. Its fields are numbers, which
-``path_text`` reads from the command line; its method ``follow`` gives one camera for each of some
+``path_text`` reads from the command line; its method ``follow`` returns a camera for each of some
 times.
 """
 
@@ -50,7 +50,7 @@ class Trajectory(Protocol):
     """A kind of camera path with its settings."""
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
-        """One camera for each of ``times``, in frames of the clip (may be fractional)."""
+        """A camera for each of ``times``, in frames of the clip (may be fractional)."""
         ...
 
 
@@ -76,6 +76,7 @@ class Spiral:
             ],
             1,
         )
+        # the clearance bounds the farthest point of the loop
         largest = float(around.norm(dim=1).max())
         reach = clip.limit_reach(k, self.radius * clip.depth * largest)
         return _look_from(clip, k, reach / largest * around)
@@ -117,6 +118,7 @@ class Zoom:
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
         still = torch.zeros(len(times), 3, dtype=torch.float64)
         path = _look_from(clip, find_middle_frame(clip.cameras), still)
+        # a geometric change looks even to the eye
         share = (1 - torch.cos(_loop_angles(len(times)))) / 2
         K = path.K.clone()
         K[:, [0, 1], [0, 1]] *= self.factor ** share[:, None].to(K)
@@ -143,6 +145,7 @@ class BulletTime:
     """Largest angle to either side."""
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
+        # the swing starts where a stabilised part before it ends
         start = Stabilized().follow(clip, times[:1])
         k = round(times[0])
         poses = clip.cameras.world_from_cam.clone()
@@ -175,7 +178,7 @@ def read_path(path: str | Path) -> CameraPath:
 
 
 def _loop_angles(num_frames: int) -> Float[Tensor, "F"]:
-    """Angles once around; the last lies one step before the first, so that a video loops without a
+    """Angles once around; the last lies a step before the first, so that a video loops without a
     pause."""
     return 2 * math.pi * torch.arange(num_frames, dtype=torch.float64) / num_frames
 
@@ -183,6 +186,7 @@ def _loop_angles(num_frames: int) -> Float[Tensor, "F"]:
 def _swing(clip: Clip, k: int, num_frames: int, degrees: float) -> Cameras:
     """From frame k's camera to either side and back, on a circle around the point ``depth`` before
     it."""
+    # the chord from the start to the widest point is bounded by the clearance
     half = math.radians(min(abs(degrees), 180.0)) / 2
     chord = clip.limit_reach(k, 2 * clip.depth * math.sin(half))
     widest = math.copysign(2 * math.asin(chord / (2 * clip.depth)), degrees)

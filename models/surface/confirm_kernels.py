@@ -25,7 +25,7 @@ def count_agreement(rho, others, A, T, region, tolerance, top, bottom, out):
                 Y = A[s, 1, 0] * px + A[s, 1, 1] * py + A[s, 1, 2] + T[s, 1] * r
                 Z = A[s, 2, 0] * px + A[s, 2, 1] * py + A[s, 2, 2] + T[s, 2] * r
                 if Z > 0 and 0 <= X < Z * width and 0 <= Y < Z * height:
-                    # a point of z-depth 1 / r has z-depth Z / r in the source view, whose map holds 1 / z
+                    # z-depth in the source view: Z / r; its map holds 1 / z
                     out[y, x] += abs(others[s, int(Y / Z), int(X / Z)] * Z / r - 1) < tolerance
 
 

@@ -78,7 +78,7 @@ def find_used_vertices(
 ) -> tuple[Int[Tensor, "U"], Int[Tensor, "T 3"]]:
     """Vertices that faces name, in ascending order, and the faces as indices into them.
 
-    Extracts one mesh from a vertex pool that many meshes share.
+    Extracts a mesh from a vertex pool that many meshes share.
 
     Raises:
         ValueError: a face names a vertex that does not exist.

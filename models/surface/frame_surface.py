@@ -1,4 +1,4 @@
-"""Dense depth of one frame, and the mesh vertices that describe its outlines."""
+"""Dense depth of a frame, and the mesh vertices that describe its outlines."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +36,7 @@ class Surface:
         on_grid = (rows % spacing == spacing // 2) & (columns % spacing == spacing // 2)
         coarse = on_grid & self.doubt & ~self._near_outlines
         rows, columns = np.nonzero(fine | coarse)
+        # from pixels of the small image to pixels of the frame
         scale = np.array([width, height]) / self.doubt.shape[::-1]
         xy = (np.stack([columns, rows], 1) + 0.5) * scale
         depth = 1.0 / self.inverse_depth[rows, columns]
@@ -53,6 +54,7 @@ class Surface:
     @cached_property
     def _near_outlines(self) -> Bool[np.ndarray, "h w"]:
         """Pixels within ``edge_reach`` of a depth jump in the region in doubt."""
+        # farthest and nearest in inverse depth among a pixel and its neighbours
         beside = np.ones((3, 3), np.uint8)
         farthest = cv2.dilate(self.inverse_depth, beside)
         nearest = cv2.erode(self.inverse_depth, beside)

@@ -1,4 +1,4 @@
-"""Points of one frame -> triangle mesh of the surfaces that the frame sees.
+"""Points of a frame -> triangle mesh of the surfaces that the frame sees.
 
 The mesh reaches past the image border at extrapolated depths. A low trust marks faces that may span
 a depth jump.
@@ -26,7 +26,7 @@ FINE = -2
 
 @dataclass(frozen=True)
 class FramePoints:
-    """N points of the scene, projected into one frame."""
+    """N points of the scene, projected into a frame."""
 
     xy: Float[np.ndarray, "N 2"]
     """Pixels of the frame, inside the image or not."""
@@ -61,7 +61,7 @@ class FramePoints:
 
 @dataclass(frozen=True)
 class FrameMesh:
-    """Mesh over one frame; its vertices keep their projections into this frame."""
+    """Mesh over a frame; its vertices keep their projections into this frame."""
 
     xy: Float[np.ndarray, "V 2"]
     """Projected vertices in pixels of the frame; border vertices lie outside the image."""
@@ -114,15 +114,11 @@ def find_hidden_points(
         visible: points that the frame sees.
         mask: pixels of movers.
     """
-    beyond = _distance_past_border(points)
+    beyond = _measure_past_border(points)
     margin = options.border_share * max(points.width, points.height)
     wanted = (beyond > 0) & (beyond < margin) & (gap <= options.border_gap)
     if mask is not None and mask.any():
-        pixel = np.nan_to_num(points.xy, nan=-1.0).clip(-1, 1e6).astype(np.int64)
-        inside = (beyond < 0).nonzero()[0]
-        behind = np.zeros(len(points), bool)
-        behind[inside] = mask[pixel[inside, 1], pixel[inside, 0]]
-        wanted = wanted | behind
+        wanted |= _read_mask(points, mask, beyond < 0)
     found = np.flatnonzero(wanted & ~visible & (points.depth > 0) & np.isfinite(points.xy).all(1))
     found = found[np.argsort(gap[found], kind="stable")]
     cell = np.floor(points.xy[found] / options.hidden_cell).astype(np.int64)
@@ -144,22 +140,45 @@ def extrapolate_depth(
     """
     k = min(neighbours, len(xy))
     distance, index = cKDTree(xy).query(query, list(range(1, k + 1)))
+    # one pixel more, so that a point right at the query does not outweigh all others
     weight = 1.0 / (distance + 1.0)
     offset = (xy[index] - query[:, None]) / (distance.mean(1)[:, None, None] + 1.0)
     design = np.concatenate([np.ones((len(query), k, 1)), offset], 2)
     inverse = 1.0 / depth[index]
-    weighted = design * weight[..., None]
-    prior = np.diag([0.0, 1e-3, 1e-3]) * weight.sum(1)[:, None, None]
-    normal = np.einsum("qki,qkj->qij", weighted, design) + prior
-    fit = np.linalg.solve(normal, np.einsum("qki,qk->qi", weighted, inverse)[..., None])[:, 0, 0]
+    fit = _fit_constant(design, weight, inverse)
     low = inverse.min(1)
     high = inverse.max(1)
+    # no farther than four times the most distant of the points
     reach = 2 * (high - low)
     return 1.0 / np.clip(fit, np.maximum(low - reach, 0.25 * low), high + reach)
 
 
-def _distance_past_border(points: FramePoints) -> Float[np.ndarray, "N"]:
-    """Pixels from the nearest image border along one axis, negative inside the image."""
+def _read_mask(
+    points: FramePoints, mask: Bool[np.ndarray, "H W"], inside: Bool[np.ndarray, "N"]
+) -> Bool[np.ndarray, "N"]:
+    """The mask at points inside the image, False at all others."""
+    # points behind the camera may have any coordinates, which must not overflow
+    pixel = np.nan_to_num(points.xy, nan=-1.0).clip(-1, 1e6).astype(np.int64)[inside]
+    value = np.zeros(len(points), bool)
+    value[inside] = mask[pixel[:, 1], pixel[:, 0]]
+    return value
+
+
+def _fit_constant(
+    design: Float[np.ndarray, "Q k 3"],
+    weight: Float[np.ndarray, "Q k"],
+    value: Float[np.ndarray, "Q k"],
+) -> Float[np.ndarray, "Q"]:
+    """First coefficient of each weighted least-squares fit, with a weak prior of zero slopes."""
+    weighted = design * weight[..., None]
+    # relative to the sum of weights: far below the pull of points that determine the slope
+    prior = np.diag([0.0, 1e-3, 1e-3]) * weight.sum(1)[:, None, None]
+    normal = np.einsum("qki,qkj->qij", weighted, design) + prior
+    return np.linalg.solve(normal, np.einsum("qki,qk->qi", weighted, value)[..., None])[:, 0, 0]
+
+
+def _measure_past_border(points: FramePoints) -> Float[np.ndarray, "N"]:
+    """Pixels from the nearest image border along an axis, negative inside the image."""
     half = [points.width / 2, points.height / 2]
     return (np.abs(points.xy - half) - half).max(1)
 
@@ -175,6 +194,7 @@ def _drop_outliers(points: FramePoints, options: MeshOptions) -> FramePoints:
         nearest = np.percentile(points.depth[keep], options.near_percentile)
         keep &= points.depth > options.near_ratio * nearest
     points = _drop_coincident(points[keep])
+    # the second pass finds spikes that stood beside spikes
     for _ in range(2):
         # too few points for a neighbourhood
         if len(points) < 8:
@@ -184,8 +204,9 @@ def _drop_outliers(points: FramePoints, options: MeshOptions) -> FramePoints:
 
 
 def _drop_coincident(points: FramePoints) -> FramePoints:
-    """One point for each half pixel: nearer pairs make slivers."""
+    """At most a point for each half pixel: nearer pairs make slivers."""
     _, first = np.unique(np.floor(2 * points.xy).astype(np.int64), axis=0, return_index=True)
+    # keep the order of the points
     first.sort()
     return points[first]
 
@@ -211,6 +232,7 @@ def _border_of(points: FramePoints, options: MeshOptions) -> FramePoints:
 
 def _place_ring(width: int, height: int, margin: float) -> Float[np.ndarray, "Q 2"]:
     """Pixels round the image at the distance ``margin`` from its border, about ``margin`` apart."""
+    # border_share may be 0
     step = max(margin, 1.0)
     x = np.linspace(-margin, width + margin, max(2, round((width + 2 * margin) / step)) + 1)
     y = np.linspace(-margin, height + margin, max(2, round((height + 2 * margin) / step)) + 1)[1:-1]

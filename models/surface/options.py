@@ -19,8 +19,8 @@ class MeshOptions:
     """Frames before or after which the track of a point past the border must be visible; larger
     values add older points to the margin."""
     hidden_cell: int = 10
-    """Cell size in pixels of the grid that thins points the frame does not see: one point a cell;
-    larger values keep fewer points."""
+    """Cell size in pixels of the grid that thins points outside the frame's view to a point a
+    cell; larger values keep fewer points."""
     extrapolation_neighbours: int = 96
     """Nearest points that the plane of a border vertex is fitted to; more give a smoother margin."""
     spike_ratio: float = 1.08
@@ -40,7 +40,7 @@ class MeshOptions:
 
 @dataclass(frozen=True)
 class StereoOptions:
-    """Which frames dense stereo matches, where, and which depths it keeps."""
+    """Which frames dense stereo matches, in which regions, and which depths are kept."""
 
     longest_side: int = 480
     """Pixels of the longer side of the matched images; time grows with its square."""

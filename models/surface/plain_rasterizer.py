@@ -35,6 +35,7 @@ def rasterize_torch(
     height, width = out.face.shape
     points = torch.stack(project_points(*vertices.unbind(1), K), 1)
     planes, boxes = _setup_triangles(points[faces], width, height, near)
+    # 0: no hit yet
     keys = torch.zeros(height * width, dtype=torch.int64, device=points.device)
     largest = torch.tensor(1 / near, dtype=torch.float32)
     for triangle, column, row in _pixels_of_boxes(boxes):
@@ -74,7 +75,7 @@ def _evaluate_planes(
 
 def _pixels_of_boxes(boxes: Int[Tensor, "T 4"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields (triangle, column, row) for all pixels of all boxes, in chunks of bounded size or of
-    one triangle."""
+    a single triangle."""
     wide = boxes[:, 1] - boxes[:, 0] + 1
     high = boxes[:, 3] - boxes[:, 2] + 1
     ids = ((wide > 0) & (high > 0)).nonzero()[:, 0]
@@ -104,6 +105,7 @@ def _setup_triangles(
     flat = det.abs() <= raster_kernels._DEGENERATE * (width * height) * (s0 * s1 * s2)
     usable = (corners[..., 2] >= near).any(1) & ~flat & det.isfinite()
     inverse_depth = ((edges[:, 0] + edges[:, 1]) + edges[:, 2]) / det[:, None]
+    # edge functions are positive inside, for either orientation
     sign = torch.where(det > 0, 1.0, -1.0).to(edges)[:, None, None]
     planes = torch.cat([sign * edges, inverse_depth[:, None]], 1)
     rounding = raster_kernels._EDGE_ROUNDING * (width * height)
@@ -124,11 +126,12 @@ def _cross(a: Float[Tensor, "T 3"], b: Float[Tensor, "T 3"]) -> Float[Tensor, "T
 def _clip_range(
     a: Float[Tensor, "T 3"], z: Float[Tensor, "T 3"], near: float, size: int
 ) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
-    """First and last pixel of the part with depth >= near along one image axis, padded for
+    """First and last pixel of the part with depth >= near along an image axis, padded for
     rounding."""
     front = z >= near
     next_a = a.roll(-1, 1)
     next_z = z.roll(-1, 1)
+    # edges that cross the plane at depth near
     cut = (a + (near - z) / (next_z - z) * (next_a - a)) / near
     crossing = front != front.roll(-1, 1)
     candidates = torch.cat([a / z, cut], 1)

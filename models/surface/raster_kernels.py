@@ -34,7 +34,7 @@ def _cross(ax, ay, az, bx, by, bz):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _clip_range(a, z, near, size):
-    """First and last pixel, along one image axis, whose centre may lie in a triangle.
+    """First and last pixel, along an image axis, whose centre may lie in a triangle.
 
     a, z: homogeneous coordinates of the corners. The range covers the part with depth >= near and is
     padded for rounding; the edge functions decide.
@@ -64,7 +64,7 @@ def _measure_extent(x, y, z, width, height):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _setup_triangle(points, face, width, height, near, planes, box):
-    """Fills in planes (4, 3) and box (4,) of one triangle; see setup_triangles."""
+    """Fills in planes (4, 3) and box (4,) of a triangle; see setup_triangles."""
     a = face[0]
     b = face[1]
     c = face[2]
@@ -75,6 +75,7 @@ def _setup_triangle(points, face, width, height, near, planes, box):
     box[1] = -1
     box[2] = 0
     box[3] = -1
+    # wholly nearer than near, or behind the camera
     if not (z[0] >= near or z[1] >= near or z[2] >= near):
         return
     e0 = _cross(x[1], y[1], z[1], x[2], y[2], z[2])
@@ -86,6 +87,7 @@ def _setup_triangle(points, face, width, height, near, planes, box):
     s2 = _measure_extent(x[2], y[2], z[2], width, height)
     if not (abs(det) > _DEGENERATE * (width * height) * (s0 * s1 * s2) and math.isfinite(det)):
         return
+    # edge functions are positive inside, for either orientation
     sign = 1.0 if det > 0 else -1.0
     for k in range(3):
         planes[0, k] = sign * e0[k]
@@ -125,6 +127,7 @@ def setup_mesh(vertices, faces, image_from_world, width, height, near, planes, b
             v = faces[t, k]
             if v < 0 or v >= len(vertices):
                 return False
+            # vertices are shared by faces
             if not known[v]:
                 known[v] = True
                 x = np.float64(vertices[v, 0])
@@ -188,17 +191,14 @@ def _find_span(planes, py, x0, x1):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def draw_band(planes, boxes, near, top, nearest, face):
-    """Draws all triangles with depth test into face (rows, W), whose first row is image row ``top``.
-
-    nearest (rows, W) takes the inverse depth. Nothing nearer than ``near`` is drawn. Only strictly
-    nearer faces win and faces come in order of index, so at equal depth the lowest index stays.
-    """
+    """Draws all triangles with depth >= near into face (rows, W), whose first row is image row
+    ``top``; nearest (rows, W) takes the inverse depth."""
     bottom = top + len(face)
+    # compared as float32, like the inverse depths
     limit = np.float32(1 / near)
-    for row in range(len(face)):
-        for column in range(face.shape[1]):
-            nearest[row, column] = 0
-            face[row, column] = -1
+    nearest[:] = 0
+    face[:] = -1
+    # only strictly nearer faces win, so at equal depth the lowest index stays
     for t in range(len(boxes)):
         if boxes[t, 2] >= bottom or boxes[t, 3] < top:
             continue

@@ -42,8 +42,8 @@ def rasterize(
         vertices_cam: vertices in camera axes (x right, y down, z forward); any z, also behind the
             camera.
         faces: three vertex indices each, in either orientation.
-        camera: one camera, of which intrinsics and image size are used; the vertices are already
-            in its axes.
+        camera: ``Cameras`` of length 1; only intrinsics and image size are used, because the
+            vertices are in camera axes already.
         near: smallest z that is drawn, in units of the vertices.
         backend: "numba" (CPU tensors only), "torch" (any device), or "auto": numba for CPU tensors.
         out: buffers to fill and return in place of new ones; see ``Fragments.buffers``.
@@ -77,11 +77,11 @@ def rasterize_world(
     near_share: float = 1e-3,
     out: Fragments | None = None,
 ) -> Fragments:
-    """Fragments of a mesh in world space, as one camera sees it; see ``rasterize``.
+    """Fragments of a mesh in world space in the image of a camera; see ``rasterize``.
 
     Args:
         vertices: world positions, on the device to draw on.
-        camera: one camera.
+        camera: ``Cameras`` of length 1.
         near: smallest depth that is drawn, in world units.
         near_share: without ``near``, the smallest depth as a share of the vertices' median depth.
         out: buffers to fill and return in place of new ones.

@@ -98,6 +98,7 @@ def draw_samples(
             ax = np.float64(a[0])
             ay = np.float64(a[1])
             az = np.float64(a[2])
+            # ray parameter of the plane: the z-depth
             depth = (nx * (ax - ox) + ny * (ay - oy) + nz * (az - oz)) / (
                 nx * dx + ny * dy + nz * dz
             )

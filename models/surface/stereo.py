@@ -84,6 +84,7 @@ class Surfaces:
         for s in [s for s in self._found if s < t - self._options.longest_span]:
             del self._found[s], self._sources[s]
         own = self._match(t)
+        # source views cannot confirm what was not measured
         if not own.doubt.any():
             return own
         sources = self._sources[t]
@@ -102,15 +103,17 @@ class Surfaces:
         return self._found[t]
 
     def _choose_sources(self, t: int, depth: float) -> list[int]:
-        """Source views of frame t: per side in time and per wanted baseline the closest one.
+        """Source views of frame t: the closest per side in time and wanted baseline.
 
         Args:
             depth: of the scene in front of frame t, in world units.
         """
         options = self._options
         centers = self._cameras.centers.double().numpy()
+        # baselines as shares of the scene's depth
         away = np.linalg.norm(centers - centers[t], axis=1) / depth
         own = np.flatnonzero(self._visible[t])
+        # pixels by which a point at that depth moves sideways
         moves = away * float(self._cameras.K[t, 0, 0]) > options.least_parallax
         near = [s for s in self._chosen if abs(s - t) <= options.longest_span and moves[s]]
         least = options.least_shared * len(own)
@@ -134,6 +137,7 @@ class Surfaces:
         A, T = _relate(self._cameras, t, sources)
         images = np.stack([self._small.enlarged(s) for s in sources])
         rho = start.copy()
+        # planes start along the points' mesh, but not as steep as across a depth jump
         slope = np.stack(np.gradient(rho)[::-1], -1).astype(np.float32)
         slope = np.clip(slope, -_STEEPEST * rho[..., None], _STEEPEST * rho[..., None])
         cost = np.zeros_like(rho)
@@ -142,6 +146,7 @@ class Surfaces:
         run_tasks(lambda i: stereo_kernels.start_costs(*state, *parts[i]), len(parts))
         for n, (reach, spread) in enumerate(_SWEEPS):
             for colour in (0, 1):
+                # of frame, round and colour alone, whatever the order of the frames
                 seed = (t * len(_SWEEPS) + n) * 2 + colour
                 step = colour, reach, np.float32(spread), seed
                 sweep = partial(_sweep_part, (*state, *step), parts)

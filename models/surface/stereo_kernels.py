@@ -9,8 +9,8 @@ import numba
 import numpy as np
 
 ZOOM = 3
-"""Enlargement of the source views: reading the nearest enlarged pixel costs one memory access, a
-bilinear interpolation four."""
+"""Enlargement of the source views: reading the nearest enlarged pixel costs a single memory
+access, a bilinear interpolation four."""
 BEST = 2
 """Source views whose unlikeness counts; in the others the surface may be hidden."""
 # half the side of the compared patch, in pixels, and the side
@@ -45,11 +45,8 @@ _FAST = {
 
 @numba.njit(cache=True, nogil=True)
 def weigh_patch(image, y, x, weights, values):
-    """Fills in the weights (P,) of a patch's pixels and values (P,) = weight * (grey - mean); returns
-    the weighted variance.
-
-    Weights fall with the grey difference from the middle pixel (y, x) and sum to 1.
-    """
+    """Fills in weights (P,), which sum to 1 and fall with the grey difference from the middle pixel
+    (y, x), and values (P,) = weight * (grey - mean); returns the weighted variance."""
     height, width = image.shape
     total = np.float32(0)
     mean = np.float32(0)
@@ -77,7 +74,7 @@ def weigh_patch(image, y, x, weights, values):
 def measure_unlikeness(
     source, width, height, A, T, weights, values, variance, x, y, rho, slope_x, slope_y
 ):
-    """1 - weighted correlation of the patch round pixel (x, y) with one source view.
+    """1 - weighted correlation of the patch round pixel (x, y) with a source view.
 
     source: the view, width x height, enlarged and flat; A (3, 3), T (3,): its projection, which is
     linearised at the middle of the patch; weights, values, variance: see weigh_patch.
@@ -90,6 +87,7 @@ def measure_unlikeness(
     u, v = X / Z, Y / Z
     if not (u >= 1 and v >= 1 and u <= width - 1 and v <= height - 1):
         return _UNSEEN
+    # derivatives of (u, v) by the pixel
     zx = A[2, 0] + T[2] * slope_x
     zy = A[2, 1] + T[2] * slope_y
     ux = (A[0, 0] + T[0] * slope_x - u * zx) / Z
@@ -117,6 +115,7 @@ def measure_unlikeness(
         mean += part
         square += part * grey
         product += values[k] * grey
+    # rounding can leave a negative variance
     spread = max(square - mean * mean, np.float32(0)) + _NOISE
     return min(np.float32(1) - product / np.sqrt(spread * (variance + _NOISE)), _UNSEEN)
 
@@ -126,24 +125,13 @@ def _measure_cost(
     sources, width, height, A, T, weights, values, variance, x, y, rho, slope_x, slope_y, start
 ):
     """Mean unlikeness of the best views, plus the cost of leaving the starting depth."""
+    # above any unlikeness
     best = np.float32(9)
     second = np.float32(9)
     for s in range(len(A)):
         c = measure_unlikeness(
-            sources[s],
-            width,
-            height,
-            A[s],
-            T[s],
-            weights,
-            values,
-            variance,
-            x,
-            y,
-            rho,
-            slope_x,
-            slope_y,
-        )
+            sources[s], width, height, A[s], T[s], weights, values, variance, x, y, rho, slope_x, slope_y,
+        )  # fmt: skip
         if c < best:
             best, second = c, best
         elif c < second:
@@ -187,14 +175,14 @@ def start_costs(image, sources, A, T, rho, slope, cost, start, region, top, bott
 def sweep(
     image, sources, A, T, rho, slope, cost, start, region, colour, reach, spread, seed, top, bottom
 ):
-    """Tries the planes of 8 neighbours and 2 random planes at each pixel of one colour of a
-    checkerboard, in the region and in rows [top, bottom).
+    """Tries the planes of 8 neighbours and 2 random planes at each pixel of a checkerboard's colour,
+    in the region and in rows [top, bottom).
 
-    reach: pixels to the far neighbours; spread: largest random change of inverse depth, relative to
-    it. Only pixels of the other colour are read, so rows can be shared out among threads. Source:
-    Galliani, Lasinger, Schindler, "Massively parallel multiview stereopsis by surface normal
+    reach: pixels to the far neighbours; spread: largest relative random change of inverse depth.
+    Source: Galliani, Lasinger, Schindler, "Massively parallel multiview stereopsis by surface normal
     diffusion", 2015.
     """
+    # neighbours are of the other colour, so that rows can be shared out among threads
     height, width = image.shape
     weights = np.empty(_SIDE * _SIDE, np.float32)
     values = np.empty(_SIDE * _SIDE, np.float32)
@@ -220,10 +208,8 @@ def sweep(
                     new_sy = slope[j, i, 1]
                     new = rho[j, i] + new_sx * np.float32(x - i) + new_sy * np.float32(y - j)
                     # a plane that hardly differs from the best is not tried
-                    if (
-                        abs(new - r) + np.float32(4) * (abs(new_sx - sx) + abs(new_sy - sy))
-                        < _TIE * r
-                    ):
+                    bend = abs(new_sx - sx) + abs(new_sy - sy)
+                    if abs(new - r) + np.float32(4) * bend < _TIE * r:
                         continue
                 else:
                     # a coarse and a fine random change

@@ -2,7 +2,8 @@
 
 Files, in reading order:
 
-- ``sample`` - options -> rendered clip, its ground truth and novel views, written to a folder
+- ``sample`` - options -> rendered clip and its ground truth
+- ``folder`` - clip -> files, with novel views
 - ``room`` - a seed -> the table of solids at any moment
 - ``furniture`` - tables of materials and solids
 - ``camera`` - the camera of each frame

@@ -6,7 +6,8 @@ from pathlib import Path
 import tyro
 
 from models.run import check_output_dir, run_script
-from models.synthetic.sample import RoomOptions, render_room, write_scene
+from models.synthetic.folder import write_scene
+from models.synthetic.sample import RoomOptions, render_room
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Material(NamedTuple):
 
 @dataclass(frozen=True)
 class Solid:
-    """One convex body."""
+    """A convex body."""
 
     kind: int
     """BOX, ELLIPSOID, CYLINDER or ROOM."""

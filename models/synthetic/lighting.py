@@ -1,4 +1,4 @@
-"""Light on the surfaces of the synthetic room: one lamp with soft shadows, ambient light with
+"""Light on the surfaces of the synthetic room: a lamp with soft shadows, ambient light with
 occlusion; numba kernels.
 
 The formulas are chosen for looks, not for physics. ``solids`` is the table of ``solids.py``.

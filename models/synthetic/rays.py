@@ -22,14 +22,12 @@ def trace(
     width: int,
     samples: int = 3,
 ) -> tuple[Float[np.ndarray, "H W S 8"], Float[np.ndarray, "H W"], Int[np.ndarray, "H W"]]:
-    """Casts the rays of one camera.
+    """Casts the rays of a camera.
 
     Args:
         solids: table of ``solids.py``.
         K: intrinsics in pixels.
         world_from_cam: rigid pose, OpenCV camera axes to world.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
         samples: rays of a pixel along each side.
 
     Returns:
@@ -91,12 +89,21 @@ def _list_for_tile(solids, K, pose, x0, y0, listed):
         vz = solids[p, 3] - pose[2, 3]
         distance = math.sqrt(vx * vx + vy * vy + vz * vz)
         radius = solids[p, 14]
+        # the camera inside the sphere, or the sphere within the cone
         if distance <= radius or _measure_angle(mx, my, mz, vx, vy, vz) <= reach + math.asin(
             radius / distance
         ):
             listed[count] = p
             count += 1
     return count
+
+
+@njit(cache=True)
+def _colour_light(ambient, direct, out):
+    """Fills in the light of a surface sample: cool ambient light, a warm lamp."""
+    out[5] = 0.94 * ambient + direct
+    out[6] = ambient + 0.93 * direct
+    out[7] = 1.06 * ambient + 0.82 * direct
 
 
 @njit(cache=True)
@@ -140,10 +147,7 @@ def _trace_pixel(solids, listed, count, K, pose, px, py, samples, out):
         out[k, 2] = u
         out[k, 3] = v
         out[k, 4] = t / K[0, 0] / samples / math.sqrt(max(slant, 0.1))
-        # cool ambient light, warm lamp
-        out[k, 5] = 0.94 * ambient + direct
-        out[k, 6] = ambient + 0.93 * direct
-        out[k, 7] = 1.06 * ambient + 0.82 * direct
+        _colour_light(ambient, direct, out[k])
     return center_t, center_p
 
 

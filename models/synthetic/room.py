@@ -13,7 +13,7 @@ from models.synthetic.solids import BOX, ELLIPSOID, ROOM
 _CART_LANES = ((0.0, -0.05), (0.0, 0.85), (-0.35, -0.95))
 
 MAX_MOVERS = len(_CART_LANES)
-"""Carts that have a lane of their own."""
+"""Number of carts for which the room has a lane."""
 
 # metres that a cart travels during the clip, and radians that it turns
 _CART_WAY = 1.9
@@ -33,7 +33,7 @@ _BOOKS_DEPTH = 0.13
 
 
 class Room:
-    """The solids of one room; the same seed builds the same room."""
+    """The solids of a room; the same seed builds the same room."""
 
     def __init__(self, seed: int, num_movers: int):
         """Builds the room.
@@ -41,11 +41,7 @@ class Room:
         Raises:
             InputError: the room has no lane for so many carts.
         """
-        if not 0 <= num_movers <= MAX_MOVERS:
-            raise InputError(
-                f"num_movers is {num_movers}; the room has lanes for 0 to {MAX_MOVERS} carts: "
-                "choose one of these"
-            )
+        _check_movers(num_movers)
         # the order of the draws is the seed's meaning: keep it
         self._random = np.random.default_rng(seed)
         self._names: list[str] = []
@@ -70,7 +66,7 @@ class Room:
         return self._rows[:, 9].astype(np.int64)
 
     def solids_at(self, progress: float) -> Float[np.ndarray, "P 15"]:
-        """The table of solids at one moment; see ``solids``.
+        """The table of solids at a moment; see ``solids``.
 
         Args:
             progress: 0 at the first frame, 1 at the last.
@@ -107,7 +103,7 @@ class Room:
             seed = int(self._random.integers(1, 1 << 16)) * 16
             turn = math.cos(solid.yaw), math.sin(solid.yaw)
             self._solids.append(
-                [solid.kind, *solid.center, *solid.half, *turn, mover, *ids, seed, _radius_of(solid)]
+                [solid.kind, *solid.center, *solid.half, *turn, mover, *ids, seed, _bound_radius(solid)]
             )  # fmt: skip
 
     def _hang_pictures(self) -> None:
@@ -138,14 +134,22 @@ class Room:
             self._add_solids([solid.moved(**own)])
 
     def _add_cart(self, mover: int) -> None:
-        """A cart around the origin; ``solids_at`` moves it to its place."""
+        """A cart around the origin, which ``solids_at`` moves to its place."""
         crate, ball = SOLIDS["cart load"]
         if mover % 2 == 0:
             crate = Solid(crate.kind, crate.center, crate.half, "crate", crate.yaw)
         self._add_solids((*SOLIDS["cart"], crate, ball), mover)
 
 
-def _radius_of(solid: Solid) -> float:
+def _check_movers(num_movers: int) -> None:
+    if not 0 <= num_movers <= MAX_MOVERS:
+        raise InputError(
+            f"num_movers is {num_movers}; the room has lanes for 0 to {MAX_MOVERS} carts: "
+            "choose one of these"
+        )
+
+
+def _bound_radius(solid: Solid) -> float:
     """Radius of a sphere around the centre that holds the solid."""
     if solid.kind in (BOX, ROOM):
         return math.hypot(*solid.half)

@@ -1,13 +1,7 @@
-"""The sample clip: a rendered room with carts and its ground truth.
+"""The sample clip: a rendered room with carts, and its ground truth."""
 
-``python -m models.synthetic FOLDER`` writes frames, video, masks, depth, tracks, cameras and novel
-views.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,23 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from models.cameras import Cameras
-from models.clip import write_images, write_video
-from models.run import InputError, replace_file
+from models.run import InputError
 from models.synthetic.camera import build_camera_path
 from models.synthetic.rays import find_unoccluded, trace
 from models.synthetic.room import Room
 from models.synthetic.textures import shade
 
 Times = Real[np.ndarray, "F"] | Sequence[int | float]
-NOVEL_VIEWS = {"n1": "right", "n2": "up", "n3": "spiral"}
-"""Kind of each set of novel views, by its name in the written folder."""
-# every fourth camera has a novel view beside it
-_NOVEL_STEP = 4
-# distance of novel views from the clip's cameras, as a share of the mean depth
-_NOVEL_SHIFT = 0.05
-_SPIRAL_RADIUS = (0.03, 0.08)
-_SPIRAL_VIEWS = 12
-_SPIRAL_TURNS = 1.5
 
 
 @dataclass(frozen=True)
@@ -97,14 +81,8 @@ def render_room(options: RoomOptions = RoomOptions()) -> SyntheticScene:
     Raises:
         InputError: an option is out of range.
     """
+    _check_options(options)
     num_frames = options.num_frames
-    size = f"{options.width}x{options.height}"
-    if min(num_frames, options.width, options.height) < 1 or options.num_tracks < 0:
-        raise InputError(
-            f"cannot render {num_frames} frames of {size} with {options.num_tracks} tracks"
-        )
-    if options.noise < 0:
-        raise InputError(f"noise is {options.noise}; it must not be negative")
     cameras = build_camera_path(num_frames, options.width, options.height, options.motion)
     room = Room(options.seed, options.num_movers)
     clean, depth, mover = _render_frames(room, cameras, np.arange(num_frames), num_frames)
@@ -145,65 +123,14 @@ def render_views(
     return rgb.round().astype(np.uint8), depth, mover > 0
 
 
-def novel_cameras(scene: SyntheticScene, kind: str) -> tuple[Cameras, Int[np.ndarray, "V"]]:
-    """Cameras beside the clip's own path, and the frame that each of them sees.
-
-    Args:
-        kind: "right" or "up": every fourth camera moved by 5 % of the mean depth along its own
-            axis; "spiral": 12 cameras around the middle camera, 3 to 8 % of the mean depth away.
-
-    Raises:
-        InputError: kind is none of these.
-    """
-    num_frames = len(scene.cameras)
-    sideways = {"right": [_NOVEL_SHIFT, 0.0, 0.0], "up": [0.0, -_NOVEL_SHIFT, 0.0]}
-    if kind == "spiral":
-        times = np.full(_SPIRAL_VIEWS, num_frames // 2)
-        steps = torch.arange(_SPIRAL_VIEWS, dtype=torch.float64)
-        angle = steps * (2 * math.pi * _SPIRAL_TURNS / _SPIRAL_VIEWS)
-        radius = torch.linspace(*_SPIRAL_RADIUS, _SPIRAL_VIEWS, dtype=torch.float64)
-        offset = torch.stack([radius * angle.cos(), radius * angle.sin(), 0 * angle], 1)
-    elif kind in sideways:
-        times = np.arange(0, num_frames, _NOVEL_STEP)
-        offset = torch.tensor([sideways[kind]], dtype=torch.float64)
-    else:
-        raise InputError(f'novel view is "{kind}"; it must be "right", "up" or "spiral"')
-    cameras = scene.cameras[torch.from_numpy(times)]
-    pose = cameras.world_from_cam.clone()
-    pose[:, :3, 3] += scene.mean_depth * (pose[:, :3, :3] @ offset[..., None])[..., 0]
-    return Cameras(cameras.K, pose, cameras.width, cameras.height), times
-
-
-def write_scene(scene: SyntheticScene, folder: str | Path) -> None:
-    """Writes ``frames``, ``masks``, ``video.mp4``, ``depth.npz``, ``truth.npz`` and ``novel``.
-
-    A clip without carts has no ``masks``.
-
-    Raises:
-        InputError: the folder cannot be made or written.
-    """
-    folder = Path(folder)
-    _write_frames(
-        folder, "frames", "masks", scene.frames, scene.masks if scene.num_movers else None
-    )
-    write_video(folder / "video.mp4", scene.frames, scene.fps)
-    _write_npz(folder / "depth.npz", depth=scene.depth.astype(np.float16))
-    truth = {
-        "K": scene.cameras.K[0].numpy(),
-        "image_size": np.array([scene.cameras.height, scene.cameras.width]),
-        "world_from_cam": scene.cameras.world_from_cam.numpy(),
-        **{name: getattr(scene, name) for name in vars(scene) if name.startswith("track_")},
-        "mean_depth": np.float64(scene.mean_depth),
-    }
-    for name, kind in NOVEL_VIEWS.items():
-        cameras, times = novel_cameras(scene, kind)
-        clip = len(scene.frames), scene.seed, scene.num_movers
-        rgb, _, masks = render_views(cameras, times, *clip)
-        names = name, f"{name}_masks"
-        _write_frames(folder / "novel", *names, rgb, masks if scene.num_movers else None)
-        truth[f"novel_{name}_world_from_cam"] = cameras.world_from_cam.numpy()
-        truth[f"novel_{name}_time"] = times
-    _write_npz(folder / "truth.npz", **truth)
+def _check_options(options: RoomOptions) -> None:
+    size = f"{options.width}x{options.height}"
+    if min(options.num_frames, options.width, options.height) < 1 or options.num_tracks < 0:
+        raise InputError(
+            f"cannot render {options.num_frames} frames of {size} with {options.num_tracks} tracks"
+        )
+    if options.noise < 0:
+        raise InputError(f"noise is {options.noise}; it must not be negative")
 
 
 def _render_frames(
@@ -270,6 +197,7 @@ def _follow_points(
     start = cameras[torch.from_numpy(frame)].unproject(xy[:, None], z[:, None])[:, 0].numpy()
     path = np.broadcast_to(start, (num_frames, *start.shape)).copy()
     progress = [_progress_at(f, num_frames) for f in range(num_frames)]
+    # points of a cart keep their place in the cart's own frame of reference
     for number in range(1, mover.max(initial=0) + 1):
         moved = np.flatnonzero(mover == number)
         poses = np.stack([room.mover_pose(number, share) for share in progress])
@@ -290,22 +218,3 @@ def _project_points(
         solids = room.solids_at(_progress_at(f, len(xyz)))
         visible[f] &= find_unoccluded(solids, np.ascontiguousarray(center), xyz[f])
     return xy, visible
-
-
-def _write_frames(
-    folder: Path,
-    frames_name: str,
-    masks_name: str,
-    frames: UInt8[np.ndarray, "F H W 3"],
-    masks: Bool[np.ndarray, "F H W"] | None,
-) -> None:
-    """Writes numbered images into a subfolder, and masks, if any, as white on black into another."""
-    every = range(len(frames))
-    write_images(folder / frames_name, frames, every)
-    if masks is not None:
-        write_images(folder / masks_name, masks.astype(np.uint8) * 255, every)
-
-
-def _write_npz(path: Path, **arrays: np.ndarray | np.float64) -> None:
-    with replace_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)

@@ -14,7 +14,7 @@ SHAPES = "box", "ellipsoid", "cylinder", "room"
 BOX, ELLIPSOID, CYLINDER, ROOM = range(len(SHAPES))
 AXES = "x", "y", "z", "curved"
 CURVED = AXES.index("curved")
-"""Number of a curved face, after the axes x, y and z that a flat face may lie across."""
+"""Axis number of a curved face; a flat face lies across axis 0, 1 or 2."""
 
 
 @njit(cache=True)
@@ -36,6 +36,16 @@ def _solve_quadratic(a, b, c):
         return (-1e18, 1e18) if c <= 0 else (1e18, -1e18)
     root = math.sqrt(root)
     return (-b - root) / a, (-b + root) / a
+
+
+@njit(cache=True)
+def _cut_curved(x, y, z, dx, dy, dz, e):
+    """Enter and exit parameter of a ray in x^2 + y^2 + (e z)^2 <= 1."""
+    return _solve_quadratic(
+        dx * dx + dy * dy + (dz * e) ** 2,
+        x * dx + y * dy + z * dz * e * e,
+        x * x + y * y + (z * e) ** 2 - 1,
+    )
 
 
 @njit(cache=True)
@@ -61,17 +71,9 @@ def find_interval(solids, p, ox, oy, oz, dx, dy, dz):
     axis_in = 2
     axis_out = 2
     if kind in (ELLIPSOID, CYLINDER):
-        # scaled to a unit sphere or a unit circle
-        x = x / hx
-        y = y / hy
-        dx = dx / hx
-        dy = dy / hy
+        # only a cylinder has flat ends; e: 1 / half height, 0 for the endless side of a cylinder
         e = 1 / hz if kind == ELLIPSOID else 0.0
-        a, b = _solve_quadratic(
-            dx * dx + dy * dy + (dz * e) ** 2,
-            x * dx + y * dy + z * dz * e * e,
-            x * x + y * y + (z * e) ** 2 - 1,
-        )
+        a, b = _cut_curved(x / hx, y / hy, z, dx / hx, dy / hy, dz, e)
         if a > enter or kind == ELLIPSOID:
             enter = a
             axis_in = CURVED
@@ -121,6 +123,21 @@ def find_first_hit(solids, listed, count, ox, oy, oz, dx, dy, dz):
 
 
 @njit(cache=True)
+def _describe_curved(solids, p, x, y, z):
+    """Normal, not normalised, and u and v on a curved face, at a point in the solid's own axes."""
+    hx = solids[p, 4]
+    hy = solids[p, 5]
+    hz = solids[p, 6]
+    round_z = solids[p, 0] == ELLIPSOID
+    nx = x / hx**2
+    ny = y / hy**2
+    nz = z / hz**2 if round_z else 0.0
+    u = math.atan2(x / hx, -y / hy) * hx
+    v = math.asin(min(max(z / hz, -1.0), 1.0)) * hz if round_z else z
+    return nx, ny, nz, u, v
+
+
+@njit(cache=True)
 def describe_face(solids, p, axis, x, y, z, dx, dy):
     """Normal in the world (against the ray), u and v in metres on the face, and 0 or 1 for the two
     faces across an axis.
@@ -134,16 +151,8 @@ def describe_face(solids, p, axis, x, y, z, dx, dy):
     if axis == 2:
         return 0.0, 0.0, (1.0 if (lz > 0) != (solids[p, 0] == ROOM) else -1.0), lx, ly, 0
     if axis == CURVED:
-        hx = solids[p, 4]
-        hy = solids[p, 5]
-        hz = solids[p, 6]
-        round_z = solids[p, 0] == ELLIPSOID
-        nx = lx / hx**2
-        ny = ly / hy**2
-        nz = lz / hz**2 if round_z else 0.0
+        nx, ny, nz, u, v = _describe_curved(solids, p, lx, ly, lz)
         norm = math.sqrt(nx * nx + ny * ny + nz * nz)
-        u = math.atan2(lx / hx, -ly / hy) * hx
-        v = math.asin(min(max(lz / hz, -1.0), 1.0)) * hz if round_z else lz
         return (c * nx - s * ny) / norm, (s * nx + c * ny) / norm, nz / norm, u, v, 0
     rx, ry = turn_to_local(solids, p, dx, dy)
     if axis == 0:

@@ -127,7 +127,7 @@ def _draw_dots(materials, m, u, v, w, seed):
 
 @njit(cache=True)
 def _draw_triangles(materials, m, u, v, w, seed):
-    """Each cell is cut along one of its diagonals."""
+    """Each cell is cut along a random diagonal."""
     size = materials[m, 1]
     i, j = math.floor(u / size), math.floor(v / size)
     a, b = u / size - i, v / size - j
@@ -173,6 +173,17 @@ def _draw_pattern(materials, m, u, v, w, seed):
 
 
 @njit(cache=True)
+def _cover_type(half_u, half_v, u, v, w, seed):
+    """Share of a sample that type covers: three lines, with gaps between words."""
+    row = math.floor((v + half_v) / (half_v * 0.09))
+    word = math.floor(u / (half_u * 0.05))
+    if 1 < row < 7 and _hash_cell(word, row, seed) < 0.62 and row % 2 == 0:
+        typed = _cover_line((v + half_v) - (row + 0.5) * half_v * 0.09, half_v * 0.035, w)
+        return typed * _clip((half_u * 0.8 - abs(u)) / w)
+    return 0.0
+
+
+@njit(cache=True)
 def _draw_poster(materials, m, u, v, w, seed, c):
     """Colour channel c of a print: discs, blocks and rings over two-tone paper, lines of type below."""
     half_u = materials[m, 1]
@@ -193,21 +204,12 @@ def _draw_poster(materials, m, u, v, w, seed, c):
             covered = _cover_line(distance - radius, radius * 0.18, w)
         ink = 0.04 + 0.45 * _hash_cell(k, 6 + c, seed) ** 2 + 0.2 * _hash_cell(k, 9, seed)
         colour += covered * (ink - colour)
-    # three lines of type, with gaps between words
-    row = math.floor((v + half_v) / (half_v * 0.09))
-    if (
-        1 < row < 7
-        and _hash_cell(math.floor(u / (half_u * 0.05)), row, seed) < 0.62
-        and row % 2 == 0
-    ):
-        typed = _cover_line((v + half_v) - (row + 0.5) * half_v * 0.09, half_v * 0.035, w)
-        colour += typed * _clip((half_u * 0.8 - abs(u)) / w) * (materials[m, 15 + c] - colour)
-    return colour
+    return colour + _cover_type(half_u, half_v, u, v, w, seed) * (materials[m, 15 + c] - colour)
 
 
 @njit(cache=True)
 def _draw_texture(materials, m, u, v, w, seed):
-    """Linear RGB of a material at one sample."""
+    """Linear RGB of a material at a sample."""
     grain = 1 + materials[m, 7] * _add_octaves(u, v, w, materials[m, 5], materials[m, 6], seed + 11)
     if materials[m, 0] == POSTER:
         r = _draw_poster(materials, m, u, v, w, seed, 0)
