@@ -1,44 +1,46 @@
-"""2D tracks -> a camera for each frame and a 3D point for each track."""
+"""2D tracks -> a camera for each frame and a 3D point for each track.
+
+In reading order:
+
+- ``options``: settings that a person may tune.
+- ``rotation``: a camera that only turns or stands still.
+- ``colmap``: COLMAP's mappers, bundle adjustment and model files.
+- ``mapping``: the mappers tried and judged; keyframes of a long clip.
+- ``triangulation``: points of static tracks, with the uncertainty of their depth.
+- ``sharpening``: observations aligned to sub-pixels by known geometry.
+- ``small_motion``: bundle adjustment that starts from a pure rotation.
+- ``known_cameras``: cameras that the user gives.
+- ``static_scene``: all of it in order: ``solve_scene`` and ``sharpen_scene``.
+"""
 
 from models.sfm.colmap import (
     MIN_SHARED,
     bundle_adjust,
-    poses_of,
+    read_poses,
     run_mapper,
     write_database,
     write_model,
 )
 from models.sfm.known_cameras import cameras_of_clip
-from models.sfm.mapping import Progress
+from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
-from models.sfm.static_scene import (
-    StaticScene,
-    scene_of_values,
-    scene_values,
-    sharpen_scene,
-    solve_points,
-    solve_scene,
-)
-from models.sfm.track_file import make_background_tracks
-from models.sfm.triangulation import UNSURE, DepthGuess, Points, anchors, triangulate
+from models.sfm.static_scene import StaticScene, sharpen_scene, solve_points, solve_scene
+from models.sfm.triangulation import UNSURE, DepthGuess, Points, choose_anchors, triangulate
 
 __all__ = [
     "MIN_SHARED",
     "UNSURE",
+    "CameraOptions",
     "DepthGuess",
     "Points",
-    "Progress",
     "StaticScene",
     "adjust_rotation",
-    "anchors",
     "bundle_adjust",
     "cameras_of_clip",
-    "make_background_tracks",
-    "poses_of",
+    "choose_anchors",
+    "read_poses",
     "run_mapper",
-    "scene_of_values",
-    "scene_values",
     "sharpen_scene",
     "solve_points",
     "solve_rotation",

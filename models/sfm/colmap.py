@@ -1,7 +1,8 @@
-"""COLMAP's part: mapping and bundle adjustment of 2D tracks; the only file that imports pycolmap.
+"""Mapping and bundle adjustment of 2D tracks by COLMAP; the only file that imports pycolmap.
 
-Tracks are handed over as matches between frames at gaps 1, 2, 4, ...: no descriptors are needed.
-One thread throughout: several add up in any order, and the same seed must give the same cameras.
+Tracks are handed over as matches between frames at gaps 1, 2, 4, ..., without descriptors.
+Everything runs in a single thread: threads sum in any order, and the same seed must give the same
+cameras.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,42 +12,57 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
 from models.clip import natural_key
 from models.run import InputError
+from models.tracks import PointTracks
 
 MIN_SHARED = 30
-"""Tracks that two frames must share to be matched."""
-LARGEST_MISS = 4.0
-"""Pixels up to which a point agrees with a frame's pose in ``resect``."""
+"""Tracks that two frames must share to be matched, and points that a pose must explain. Larger
+leaves frames with few tracks without a camera."""
+# Largest gap between matched frames, as a power of two.
+_LARGEST_GAP = 6
+# Focal length of an unknown camera, in longer sides of the image.
+_USUAL_FOCAL = 1.2
+# Least angle in degrees between the rays of the first pair of frames: a video's baseline is short.
+_LEAST_ANGLE = 4.0
+# Scale in pixels of the Cauchy loss of bundle adjustment. Tracks that slip by half a pixel agree
+# with some point; a loss that discounts them early keeps the focal length.
+_LOSS_SCALE = 0.1
+_MAX_ITERATIONS = 30
+# Points along each side of the grid on which lens distortion is measured.
+_LENS_GRID = 17
 
 
-def write_database(
-    path: Path,
-    xy: np.ndarray,
-    visible: np.ndarray,
-    width: int,
-    height: int,
-    focal_length: float | None = None,
-) -> None:
-    """One shared camera, each frame's visible points as keypoints, each shared track as a match.
+def write_database(path: Path, tracks: PointTracks, focal_length: float | None = None) -> None:
+    """A COLMAP database: a shared camera, visible points as keypoints, shared tracks as matches.
 
     Args:
         focal_length: in pixels, if known; the principal point is the image's centre.
     """
     database = pycolmap.Database.open(path)
-    guess = focal_length or 1.2 * max(width, height)
-    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", guess, width, height)
+    size = tracks.width, tracks.height
+    guess = focal_length or _USUAL_FOCAL * max(size)
+    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", guess, *size)
     camera.has_prior_focal_length = focal_length is not None
     database.write_camera(camera, True)
     rig = pycolmap.Rig()
     rig.rig_id = 1
     rig.add_ref_sensor(camera.sensor_id)
     database.write_rig(rig, True)
+    keypoints = _write_frames(database, tracks)
+    _write_matches(database, camera, tracks.visible, keypoints)
+    database.close()
+
+
+def _write_frames(
+    database: pycolmap.Database, tracks: PointTracks
+) -> list[Float[np.ndarray, "n 2"]]:
+    """Writes an image with its keypoints for each frame; returns the keypoints."""
     keypoints = []
-    for t in range(len(xy)):
+    for t in range(len(tracks)):
         image = pycolmap.Image(name=f"{t:05d}.png", camera_id=1, image_id=t + 1)
         database.write_image(image, True)
         frame = pycolmap.Frame()
@@ -54,12 +70,22 @@ def write_database(
         frame.rig_id = 1
         frame.add_data_id(image.data_id)
         database.write_frame(frame, True)
-        keypoints.append(xy[t, visible[t]].astype(np.float64))
+        keypoints.append(tracks.xy[t, tracks.visible[t]].astype(np.float64))
         database.write_keypoints(t + 1, keypoints[t].astype(np.float32))
+    return keypoints
+
+
+def _write_matches(
+    database: pycolmap.Database,
+    camera: pycolmap.Camera,
+    visible: Bool[np.ndarray, "F N"],
+    keypoints: list[Float[np.ndarray, "n 2"]],
+) -> None:
+    """Writes the shared tracks of each pair of frames as verified matches."""
     index = np.cumsum(visible, 1) - 1
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = 0
-    for a, b in _pairs(len(xy)):
+    for a, b in _pair_frames(len(visible)):
         shared = visible[a] & visible[b]
         if shared.sum() < MIN_SHARED:
             continue
@@ -69,11 +95,11 @@ def write_database(
         )
         database.write_matches(a + 1, b + 1, matches)
         database.write_two_view_geometry(a + 1, b + 1, geometry)
-    database.close()
 
 
-def _pairs(num_frames: int) -> list[tuple[int, int]]:
-    gaps = [2**k for k in range(7) if 2**k < num_frames]
+def _pair_frames(num_frames: int) -> list[tuple[int, int]]:
+    """Pairs of frames at gaps 1, 2, 4, ..."""
+    gaps = [2**k for k in range(_LARGEST_GAP + 1) if 2**k < num_frames]
     return [(t, t + gap) for gap in gaps for t in range(num_frames - gap)]
 
 
@@ -85,10 +111,13 @@ def run_mapper(
     refine_focal_length: bool = True,
     placed: Callable[[], None] = lambda: None,
 ) -> pycolmap.Reconstruction | None:
-    """The largest model that a mapper finds, or None where it finds none.
+    """The largest model that a mapper finds; None if it finds none.
 
-    ``placed`` is called for each frame that the incremental mapper places; the global one places
-    all at once.
+    Args:
+        method: "incremental" or "global".
+        folder: for the mapper's files.
+        placed: is called for each frame that incremental mapping registers; global mapping
+            registers all at once.
     """
     out = folder / method
     out.mkdir()
@@ -98,7 +127,7 @@ def run_mapper(
                 options = pycolmap.IncrementalPipelineOptions()
                 options.multiple_models = False
                 options.extract_colors = False
-                options.mapper.init_min_tri_angle = 4.0  # a video's baseline is short
+                options.mapper.init_min_tri_angle = _LEAST_ANGLE
                 options.min_model_size = 3
                 options.ba_refine_focal_length = refine_focal_length
                 options.random_seed = seed
@@ -118,7 +147,7 @@ def run_mapper(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """COLMAP's log speaks of a database that no user has seen."""
+    """No log of COLMAP, which names a database that the user does not know."""
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     try:
@@ -127,7 +156,7 @@ def _silent() -> Iterator[None]:
         pycolmap.logging.minloglevel = level
 
 
-def poses_of(
+def read_poses(
     model: pycolmap.Reconstruction, num_frames: int
 ) -> tuple[
     Float[np.ndarray, "F 4 4"],
@@ -135,7 +164,7 @@ def poses_of(
     Float[np.ndarray, "3 3"],
     Float[np.ndarray, "P 3"],
 ]:
-    """world_from_cam of each frame (identity where not registered), which are registered, K, and
+    """world_from_cam of each frame (identity if not registered), True for registered frames, K, and
     the points."""
     registered = np.zeros(num_frames, bool)
     world_from_cam = np.tile(np.eye(4), (num_frames, 1, 1))
@@ -143,30 +172,34 @@ def poses_of(
         world_from_cam[i - 1, :3] = model.image(i).cam_from_world().inverse().matrix()
         registered[i - 1] = True
     K = next(iter(model.cameras.values())).calibration_matrix()
-    return (
-        world_from_cam,
-        registered,
-        K,
-        np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3),
-    )
+    points = np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3)
+    return world_from_cam, registered, K, points
 
 
 def resect(
-    K: Float[np.ndarray, "3 3"],
-    width: int,
-    height: int,
+    intrinsics: Cameras,
     xyz: Float[np.ndarray, "n 3"],
     xy: Float[np.ndarray, "n 2"],
+    max_error: float,
 ) -> Float[np.ndarray, "4 4"] | None:
-    """world_from_cam of a frame that sees known points at pixels xy; None where fewer than
-    ``MIN_SHARED`` agree."""
+    """world_from_cam of a frame that sees known points at pixels xy; None if fewer than
+    ``MIN_SHARED`` agree.
+
+    Args:
+        intrinsics: a single camera, whose pose is not used.
+        max_error: reprojection error in pixels up to which a point agrees.
+    """
     if len(xyz) < MIN_SHARED:
         return None
+    K = intrinsics.K[0].numpy()
     camera = pycolmap.Camera(
-        model="SIMPLE_PINHOLE", width=width, height=height, params=[K[0, 0], K[0, 2], K[1, 2]]
+        model="SIMPLE_PINHOLE",
+        width=intrinsics.width,
+        height=intrinsics.height,
+        params=[K[0, 0], K[0, 2], K[1, 2]],
     )
     options = pycolmap.AbsolutePoseEstimationOptions()
-    options.ransac.max_error = LARGEST_MISS
+    options.ransac.max_error = max_error
     options.ransac.random_seed = 0
     with _silent():
         found = pycolmap.estimate_and_refine_absolute_pose(
@@ -182,25 +215,22 @@ def resect(
 def bundle_adjust(
     cameras: Cameras,
     xyz: Float[np.ndarray, "N 3"],
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
+    tracks: PointTracks,
     refine_focal_length: bool = True,
 ) -> Cameras:
-    """Poses and the shared focal length that minimise the robust reprojection error, points moving
-    along.
+    """Poses and the shared focal length of least robust reprojection error; points move as well.
 
-    Frames with fewer than ``MIN_SHARED`` sightings keep their camera. The first camera's pose stays
-    as it is, and so does the distance of the farthest one from it.
+    Frames with fewer than ``MIN_SHARED`` observations keep their camera. The first camera's pose
+    does not change, nor does its distance from the farthest camera.
     """
-    frames = np.flatnonzero(visible.sum(1) >= MIN_SHARED)
-    model = _reconstruction(cameras, xyz, xy, visible, frames)
+    frames = np.flatnonzero(tracks.visible.sum(1) >= MIN_SHARED)
+    model = _build_model(cameras, xyz, tracks, frames)
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = refine_focal_length
     options.print_summary = False
-    # Tracks that slip by half a pixel agree with some point; a loss that lets go of them early keeps the focal length
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = 0.1
-    options.ceres.solver_options.max_num_iterations = 30
+    options.ceres.loss_function_scale = _LOSS_SCALE
+    options.ceres.solver_options.max_num_iterations = _MAX_ITERATIONS
     options.ceres.solver_options.num_threads = 1
     config = pycolmap.BundleAdjustmentConfig()
     for t in frames:
@@ -208,34 +238,40 @@ def bundle_adjust(
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     with _silent():
         pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    moved, _, K, _ = poses_of(model, len(cameras))
+    moved, _, K, _ = read_poses(model, len(cameras))
     old = cameras.world_from_cam.double().numpy()
-    moved = _like(moved, old, frames)
+    moved = _fix_gauge(moved, old, frames)
     poses = old.copy()
     poses[frames] = moved[frames]
     shared = torch.from_numpy(np.tile(K, (len(cameras), 1, 1)))
     return Cameras(shared, torch.from_numpy(poses), cameras.width, cameras.height)
 
 
-def _like(moved: np.ndarray, old: np.ndarray, frames: np.ndarray) -> Float[np.ndarray, "F 4 4"]:
-    """Moved poses in the frame of reference and scale of the old ones: the adjustment leaves both
-    free."""
+def _fix_gauge(
+    moved: Float[np.ndarray, "F 4 4"],
+    old: Float[np.ndarray, "F 4 4"],
+    frames: Int[np.ndarray, "f"],
+) -> Float[np.ndarray, "F 4 4"]:
+    """Adjusted poses in the frame of reference and scale of the old poses."""
     first = frames[0]
     moved = old[first] @ np.linalg.inv(moved[first]) @ moved
     far = frames[np.linalg.norm(old[frames, :3, 3] - old[first, :3, 3], axis=1).argmax()]
     before = np.linalg.norm(old[far, :3, 3] - old[first, :3, 3])
     after = np.linalg.norm(moved[far, :3, 3] - moved[first, :3, 3])
     if after > 0:
-        moved[:, :3, 3] = old[first, :3, 3] + (before / after) * (
-            moved[:, :3, 3] - old[first, :3, 3]
-        )
+        offset = moved[:, :3, 3] - old[first, :3, 3]
+        moved[:, :3, 3] = old[first, :3, 3] + (before / after) * offset
     return moved
 
 
-def _reconstruction(
-    cameras: Cameras, xyz: np.ndarray, xy: np.ndarray, visible: np.ndarray, frames: np.ndarray
+def _build_model(
+    cameras: Cameras,
+    xyz: Float[np.ndarray, "N 3"],
+    tracks: PointTracks,
+    frames: Int[np.ndarray, "f"],
 ) -> pycolmap.Reconstruction:
-    """The tracks as a COLMAP model with one shared camera."""
+    """The tracks in some frames as a COLMAP model with a shared camera."""
+    visible = tracks.visible
     model = pycolmap.Reconstruction()
     K = cameras.K.double().numpy()
     values = [K[frames, 0, 0].mean(), K[frames, 0, 2].mean(), K[frames, 1, 2].mean()]
@@ -249,7 +285,7 @@ def _reconstruction(
     model.add_camera_with_trivial_rig(camera)
     poses = cameras.cam_from_world.double().numpy()
     for t in frames:
-        keypoints = np.ascontiguousarray(xy[t, visible[t]], np.float64)
+        keypoints = np.ascontiguousarray(tracks.xy[t, visible[t]], np.float64)
         image = pycolmap.Image(
             name=f"{t:05d}.png", keypoints=keypoints, camera_id=1, image_id=int(t) + 1
         )
@@ -270,15 +306,15 @@ def write_model(
     frames: list[int],
     xyz: Float[np.ndarray, "N 3"],
     rgb: UInt8[np.ndarray, "N 3"],
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
+    tracks: PointTracks,
 ) -> None:
     """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are
     named %05d.png.
 
     Points that fewer than two of the frames see are left out. Each image has a camera of its own
-    where intrinsics differ between frames.
+    if intrinsics differ between frames.
     """
+    visible = tracks.visible
     model = pycolmap.Reconstruction()
     K = cameras.K.double().numpy()
     shared = bool((K[frames] == K[frames[0]]).all())
@@ -296,7 +332,7 @@ def write_model(
                 camera_id=t + 1,
             )
             model.add_camera_with_trivial_rig(camera)
-        keypoints = np.ascontiguousarray(xy[t, seen[t]], np.float64)
+        keypoints = np.ascontiguousarray(tracks.xy[t, seen[t]], np.float64)
         image = pycolmap.Image(
             name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1
         )
@@ -310,11 +346,11 @@ def write_model(
 
 
 def read_model(path: Path) -> tuple[Cameras, list[str], float]:
-    """Cameras and image names of a COLMAP model folder, in natural name order, without their lens
-    distortion.
+    """Pinhole cameras and image names of a COLMAP model folder, in natural name order.
 
     Returns:
-        Cameras, names, and how far distortion moves a pixel at most, see ``lens_shift``.
+        Cameras, names, and the largest shift of a pixel by lens distortion, see
+        ``measure_lens_shift``.
 
     Raises:
         InputError: not such a folder, no image is registered, or images are of unlike sizes.
@@ -333,27 +369,30 @@ def read_model(path: Path) -> tuple[Cameras, list[str], float]:
     used = {image.camera_id: image.camera for image in images}.values()
     sizes = sorted({(camera.width, camera.height) for camera in used})
     if len(sizes) > 1:
-        told = ", ".join(f"{w}x{h}" for w, h in sizes)
+        listed = ", ".join(f"{w}x{h}" for w, h in sizes)
         raise InputError(
-            f"{path}: the COLMAP model has images of {told}; give one of images of one size"
+            f"{path}: the COLMAP model has images of {listed}; give one of images of one size"
         )
     K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
     pose = np.tile(np.eye(4), (len(images), 1, 1))
     pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
-    shift = max(lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used)
+    shift = max(
+        measure_lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used
+    )
     return Cameras(K, torch.from_numpy(pose), *sizes[0]), [image.name for image in images], shift
 
 
-def lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
-    """How far lens distortion moves a pixel at most, in pixels; infinite where a pixel has no ray.
+def measure_lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
+    """Largest shift of a pixel by lens distortion, in pixels; infinite if a pixel has no ray.
 
     Args:
-        model: COLMAP's name of the camera model, whose order ``params`` have.
+        model: COLMAP's name of the camera model.
+        params: in COLMAP's order for that model.
     """
     camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
-    grid = np.stack(np.meshgrid(np.linspace(0, width, 17), np.linspace(0, height, 17)), -1).reshape(
-        -1, 2
-    )
+    across = np.linspace(0, width, _LENS_GRID)
+    down = np.linspace(0, height, _LENS_GRID)
+    grid = np.stack(np.meshgrid(across, down), -1).reshape(-1, 2)
     K = camera.calibration_matrix()
     straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
     return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())

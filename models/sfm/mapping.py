@@ -1,15 +1,14 @@
 """2D tracks of the static scene -> a camera for each frame, by COLMAP's mappers.
 
-Neither of them is enough alone, so results are judged and the other tried. What the incremental one
-takes grows with the square of the frames: of a long clip key frames are mapped, and the others
-placed by the points of those.
+Neither mapper is enough alone, so the result is judged and the other mapper tried. The time of
+incremental mapping grows with the square of the frames: in a long clip only keyframes are mapped,
+and the other frames are registered by the keyframes' points.
 """
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,152 +17,166 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras
-from models.sfm.colmap import bundle_adjust, poses_of, resect, run_mapper, write_database
+from models.run import SILENT, Progress
+from models.sfm.colmap import bundle_adjust, read_poses, resect, run_mapper, write_database
+from models.sfm.options import CameraOptions
 from models.sfm.triangulation import UNSURE, triangulate
 from models.tracking import half_life
+from models.tracks import PointTracks
 
-Progress = Callable[[str, int, int], None]
-"""Is told a stage, how many of its steps are done, and of how many."""
-Mapped = tuple[Cameras, Bool[np.ndarray, "F"], str]
-"""A camera for each frame, which of them are not interpolated, and the mapper."""
 MIN_TRACKS = 30
-"""Tracks in a frame below which no camera can be told."""
-MOST_MAPPED = 200
-"""Frames that are mapped; of a clip with more, so many key frames."""
-KEYS_OF_A_TRACK = 8
-"""Key frames in which half of the tracks' sightings should lie, by the length of their tracks."""
-WELL_MAPPED = 0.9
-"""Share of the key frames that the mapper must place; with fewer, twice as many key frames are
-tried."""
+"""Tracks in a frame below which its camera cannot be solved."""
+# Mean reprojection error in pixels above which a mapping is not convincing.
+_CONVINCING_ERROR = 1.5
+# Observations of a point, at most, that a convincing mapping needs on average.
+_CONVINCING_LENGTH = 8
+# Registered frames are compared in steps of a twentieth of the clip, and the error within a step.
+_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Cameras from a mapper, in the scene's own scale."""
+
+    cameras: Cameras
+    registered: Bool[np.ndarray, "F"]
+    """False where a camera was interpolated from its neighbours in time."""
+    method: str
+    """"incremental" or "global"."""
 
 
 def map_cameras(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
-    width: int,
-    height: int,
+    tracks: PointTracks,
     seed: int,
-    report: Callable[[str], None],
-    progress: Progress,
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
 ) -> Mapped | None:
-    """Cameras of tracks in pixels, in the scene's own scale; None where no mapper can place half of
-    the frames."""
-    step = _key_step(visible)
+    """Cameras of tracks; None if no mapper registers half of the frames.
+
+    Args:
+        progress: hears the stage "mapping", and the figures of each mapper that is tried.
+    """
+    step = _choose_keyframe_step(tracks.visible, options)
     while step > 1:
-        keys = _keys(len(xy), step)
-        mapped = _map(xy[keys], visible[keys], width, height, seed, report, progress)
-        if mapped is not None and mapped[1].mean() >= WELL_MAPPED:
-            return _with_others(xy, visible, keys, mapped)
+        keys = _list_keyframes(len(tracks), step)
+        mapped = _map_frames(tracks.select_frames(keys), seed, progress)
+        if mapped is not None and mapped.registered.mean() >= options.well_mapped:
+            return _register_others(tracks, keys, mapped, options)
         step //= 2
-    return _map(xy, visible, width, height, seed, report, progress)
+    return _map_frames(tracks, seed, progress)
 
 
 def adjust_cameras(
     cameras: Cameras,
     xyz: Float[np.ndarray, "N 3"],
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
+    tracks: PointTracks,
+    options: CameraOptions = CameraOptions(),
 ) -> Cameras:
-    """``bundle_adjust``; of a long clip only key frames, as what it takes grows with the square of
-    a track's length."""
-    step = _key_step(visible)
+    """``bundle_adjust``, in a long clip of keyframes only: its time grows with the square of the
+    length of a track."""
+    step = _choose_keyframe_step(tracks.visible, options)
     if step == 1:
-        return bundle_adjust(cameras, xyz, xy, visible)
-    keys = _keys(len(xy), step)
-    moved = bundle_adjust(cameras[keys.tolist()], xyz, xy[keys], visible[keys])
-    return _with_others(xy, visible, keys, (moved, np.ones(len(keys), bool), ""))[0]
+        return bundle_adjust(cameras, xyz, tracks)
+    keys = _list_keyframes(len(tracks), step)
+    moved = bundle_adjust(cameras[keys.tolist()], xyz, tracks.select_frames(keys))
+    mapped = Mapped(moved, np.ones(len(keys), bool), "")
+    return _register_others(tracks, keys, mapped, options).cameras
 
 
-def _keys(num_frames: int, step: int) -> Int[np.ndarray, "k"]:
+def _list_keyframes(num_frames: int, step: int) -> Int[np.ndarray, "k"]:
     """Every ``step``-th frame, and the last."""
     return np.unique([*range(0, num_frames, step), num_frames - 1])
 
 
-def _key_step(visible: Bool[np.ndarray, "F N"]) -> int:
-    """Frames from one key frame to the next."""
-    wanted = -(-len(visible) // MOST_MAPPED)
-    longest = 2 * half_life(visible) / KEYS_OF_A_TRACK
+def _choose_keyframe_step(visible: Bool[np.ndarray, "F N"], options: CameraOptions) -> int:
+    """Frames from one keyframe to the next."""
+    wanted = -(-len(visible) // options.most_keyframes)
+    longest = 2 * half_life(visible) / options.keyframes_per_track
     return max(1, min(wanted, int(longest)))
 
 
-def _with_others(
-    xy: np.ndarray, visible: np.ndarray, keys: Int[np.ndarray, "k"], mapped: Mapped
+def _register_others(
+    tracks: PointTracks, keys: Int[np.ndarray, "k"], mapped: Mapped, options: CameraOptions
 ) -> Mapped:
-    """Cameras of all frames from those of the key frames: the others are placed by the points that
-    these see."""
-    cameras, key_registered, method = mapped
-    points = triangulate(xy[keys], visible[keys] & key_registered[:, None], cameras)
+    """Cameras of all frames: frames between keyframes are registered by the keyframes' points."""
+    cameras = mapped.cameras
+    among_keys = tracks.select_frames(keys).restrict(mapped.registered[:, None])
+    points = triangulate(among_keys, cameras)
     sure = np.isfinite(points.xyz).all(1) & (points.uncertainty < UNSURE)
-    K = cameras.K[0].numpy()
-    poses = np.tile(np.eye(4), (len(xy), 1, 1))
-    registered = np.zeros(len(xy), bool)
+    poses = np.tile(np.eye(4), (len(tracks), 1, 1))
+    registered = np.zeros(len(tracks), bool)
     poses[keys] = cameras.world_from_cam.numpy()
-    registered[keys] = key_registered
-    for t in np.setdiff1d(np.arange(len(xy)), keys):
-        seen = np.flatnonzero(visible[t] & sure)
-        pose = resect(K, cameras.width, cameras.height, points.xyz[seen], xy[t, seen])
+    registered[keys] = mapped.registered
+    for t in np.setdiff1d(np.arange(len(tracks)), keys):
+        seen = np.flatnonzero(tracks.visible[t] & sure)
+        pose = resect(cameras[0], points.xyz[seen], tracks.xy[t, seen], options.registration_error)
         if pose is not None:
             poses[t] = pose
             registered[t] = True
-    shared = cameras.K[:1].repeat(len(xy), 1, 1)
-    poses = torch.from_numpy(interpolated(poses, registered))
-    return replace(cameras, K=shared, world_from_cam=poses), registered, method
+    shared = cameras.K[:1].repeat(len(tracks), 1, 1)
+    poses = torch.from_numpy(interpolate_poses(poses, registered))
+    return Mapped(replace(cameras, K=shared, world_from_cam=poses), registered, mapped.method)
 
 
-def _next(progress: Progress, placed: Iterator[int], total: int) -> None:
-    progress("mapping", min(next(placed), total - 1), total)
-
-
-def _map(
-    xy: np.ndarray,
-    visible: np.ndarray,
-    width: int,
-    height: int,
-    seed: int,
-    report: Callable[[str], None],
-    progress: Progress,
-) -> Mapped | None:
-    """The better of incremental and global mapping; the second runs only where the first is not
-    convincing."""
+def _map_frames(tracks: PointTracks, seed: int, progress: Progress) -> Mapped | None:
+    """The better of incremental and global mapping; global mapping runs only where incremental
+    mapping is not convincing."""
+    total = len(tracks)
     results = []
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        write_database(database, xy, visible, width, height)
+        write_database(database, tracks)
         for method in ("incremental", "global"):
-            placed = itertools.count(
-                3
-            )  # the first two come together; a mapper that starts again counts on
-            told = partial(_next, progress, placed, len(xy))
-            model = run_mapper(method, database, Path(folder), seed, placed=told)
-            progress("mapping", len(xy), len(xy))
+            hear = _count_registered(progress, total)
+            model = run_mapper(method, database, Path(folder), seed, placed=hear)
+            progress.step("mapping", total, total)
             if model is None:
-                report(f"{method} mapping: no model")
+                progress.say(f"{method} mapping: no model")
                 continue
             frames = model.num_reg_images()
             length = model.compute_mean_track_length()
             error = model.compute_mean_reprojection_error()
-            report(
-                f"{method} mapping: {frames} of {len(xy)} frames, {error:.2f} px, {length:.0f} frames a point"
+            progress.say(
+                f"{method} mapping: {frames} of {total} frames, {error:.2f} px, {length:.0f} "
+                "frames a point"
             )
             results.append((frames, -error, model, method))
-            if frames == len(xy) and error < 1.5 and length >= min(8, len(xy) / 3):
+            long = length >= min(_CONVINCING_LENGTH, total / 3)
+            if frames == total and error < _CONVINCING_ERROR and long:
                 break
     if not results:
         return None
-    *_, model, method = max(results, key=lambda r: (round(20 * r[0] / len(xy)), r[1]))
-    if model.num_reg_images() < max(2, len(xy) // 2):
+    *_, model, method = max(results, key=lambda r: (round(_STEPS * r[0] / total), r[1]))
+    return _read_mapped(model, tracks, method)
+
+
+def _count_registered(progress: Progress, total: int) -> Callable[[], None]:
+    """A function to call for each frame that a mapper registers."""
+    # The first two frames come together. A mapper that starts again counts on.
+    registered = itertools.count(3)
+
+    def hear() -> None:
+        progress.step("mapping", min(next(registered), total - 1), total)
+
+    return hear
+
+
+def _read_mapped(model: object, tracks: PointTracks, method: str) -> Mapped | None:
+    """Cameras of all frames from a model; None if it registers less than half of them."""
+    if model.num_reg_images() < max(2, len(tracks) // 2):
         return None
-    poses, registered, K, points = poses_of(model, len(xy))
-    poses = _in_own_scale(interpolated(poses, registered), int(registered.argmax()), points)
-    shared = torch.from_numpy(np.tile(K, (len(xy), 1, 1)))
-    return Cameras(shared, torch.from_numpy(poses), width, height), registered, method
+    poses, registered, K, points = read_poses(model, len(tracks))
+    poses = _normalize(interpolate_poses(poses, registered), int(registered.argmax()), points)
+    shared = torch.from_numpy(np.tile(K, (len(tracks), 1, 1)))
+    cameras = Cameras(shared, torch.from_numpy(poses), tracks.width, tracks.height)
+    return Mapped(cameras, registered, method)
 
 
-def _in_own_scale(
+def _normalize(
     world_from_cam: Float[np.ndarray, "F 4 4"], first: int, points: Float[np.ndarray, "P 3"]
 ) -> Float[np.ndarray, "F 4 4"]:
-    """Poses in the scene's own scale: median point depth 1, the first registered camera as the
-    world's axes."""
+    """Poses in the scene's own frame and scale: camera ``first`` at the origin, median depth 1
+    there."""
     from_world = np.linalg.inv(world_from_cam[first])
     local = points @ from_world[:3, :3].T + from_world[:3, 3]
     ahead = local[:, 2][local[:, 2] > 0]
@@ -172,10 +185,10 @@ def _in_own_scale(
     return moved
 
 
-def interpolated(
+def interpolate_poses(
     poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F 4 4"]:
-    """Poses of unregistered frames from their neighbours in time (held at the ends)."""
+    """Poses of unregistered frames from their neighbours in time, held constant at the ends."""
     known = np.flatnonzero(registered)
     if len(known) == 1:
         return np.repeat(poses[known], len(poses), 0)

@@ -1,80 +1,95 @@
-"""A camera that only turns (or stands still): rotations and focal length from tracks, no
-structure."""
+"""A camera that only turns, or stands still: rotations and focal length from tracks, without
+depth."""
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from models.cameras import Cameras
+from models.sfm.options import CameraOptions
+from models.tracks import PointTracks
 
-STILL_LIMIT = 0.5
-"""A camera that carries no part of its image farther than this, in pixels, stands still."""
-CLEARLY = 0.02
-"""Gain in pixels of residual below which one focal length explains the tracks no better than
-another."""
+# Gain of the residual, in pixels and as a share, below which a focal length explains the tracks no
+# better than the usual one.
+_CLEAR_GAIN = 0.02
+_CLEAR_SHARE = 0.03
+# Focal length of an unknown camera, in longer sides of the image.
+_USUAL_FOCAL = 1.2
+# Focal lengths that are tried, in longer sides of the image: 104 to 14 degrees of view.
+_SHORTEST_FOCAL = 0.5
+_LONGEST_FOCAL = 4.0
+# Rounds of reweighting while focal lengths are compared, and for the result.
+_ROUGH_ROUNDS = 6
+_FINAL_ROUNDS = 20
 
 
 def solve_rotation(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], width: int, height: int
+    tracks: PointTracks, options: CameraOptions = CameraOptions()
 ) -> tuple[Cameras, float]:
-    """The best camera that turns about its centre, and the median distance in pixels that it
-    leaves.
+    """The best camera that turns about its centre, and its median residual in pixels.
 
-    Each track is one direction; each frame's rotation carries directions to its rays (Kabsch),
-    robustly weighted. The focal length is the one on a ladder, then refined, whose residual is
-    least; where the camera hardly turns all fit alike and the usual 1.2 times the longer side
-    stays. Poses of a camera that does not turn at all are exactly the identity. The first frame's
-    axes are the world's.
+    A track is a direction; the rotation of a frame maps directions to its rays (Kabsch, robustly
+    weighted). The focal length is the best of a ladder, refined once. If the camera hardly turns
+    all focal lengths fit alike, and it is 1.2 times the longer side. The poses of a still camera
+    are exactly the identity. The first frame's axes are the world's.
     """
-    focal = _focal_length(xy, visible, width, height)
-    rotations, error = _fit(xy, visible, focal, width, height, 20)
-    poses = np.tile(np.eye(4), (len(xy), 1, 1))
-    if _largest_motion(rotations[visible.any(1)], focal, width, height) > STILL_LIMIT:
+    width, height = tracks.width, tracks.height
+    focal = _solve_focal_length(tracks)
+    rotations, error = _fit_rotations(tracks, focal, _FINAL_ROUNDS)
+    poses = np.tile(np.eye(4), (len(tracks), 1, 1))
+    observed = rotations[tracks.visible.any(1)]
+    if _measure_motion(observed, focal, width, height) > options.still_motion:
         poses[:, :3, :3] = rotations
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    return Cameras(
-        torch.from_numpy(np.tile(K, (len(xy), 1, 1))), torch.from_numpy(poses), width, height
-    ), error
+    K = torch.from_numpy(np.tile(K, (len(tracks), 1, 1)))
+    return Cameras(K, torch.from_numpy(poses), width, height), error
 
 
-def _focal_length(xy: np.ndarray, visible: np.ndarray, width: int, height: int) -> float:
-    """In pixels; the usual one where no other explains the tracks clearly better."""
+def _solve_focal_length(tracks: PointTracks) -> float:
+    """The focal length in pixels; the usual one if no other explains the tracks clearly better."""
 
-    def error(focal: float) -> float:
-        return _fit(xy, visible, focal, width, height, 6)[1]
+    def measure_error(focal: float) -> float:
+        return _fit_rotations(tracks, focal, _ROUGH_ROUNDS)[1]
 
-    usual = 1.2 * max(width, height)
-    ladder = max(width, height) * np.geomspace(0.5, 4.0, 10)
-    errors = np.array([error(f) for f in ladder])
+    longer = max(tracks.width, tracks.height)
+    usual = _USUAL_FOCAL * longer
+    ladder = longer * np.geomspace(_SHORTEST_FOCAL, _LONGEST_FOCAL, 10)
+    errors = np.array([measure_error(focal) for focal in ladder])
     best = int(errors.argmin())
-    if error(usual) - errors[best] < max(CLEARLY, 0.03 * errors[best]):
+    if measure_error(usual) - errors[best] < max(_CLEAR_GAIN, _CLEAR_SHARE * errors[best]):
         return usual
     fine = np.geomspace(ladder[max(0, best - 1)], ladder[min(len(ladder) - 1, best + 1)], 9)
-    return float(fine[np.argmin([error(f) for f in fine])])
+    return float(fine[np.argmin([measure_error(focal) for focal in fine])])
 
 
-def _largest_motion(
+def _measure_motion(
     rotations: Float[np.ndarray, "F 3 3"], focal: float, width: int, height: int
 ) -> float:
-    """How far, in pixels, the rotations carry the image's centre or corners at most."""
+    """Largest motion in pixels of the image's centre and corners from the first frame on."""
     x, y = width / 2 / focal, height / 2 / focal
     rays = np.array([[0, 0, 1], [x, y, 1], [-x, y, 1], [x, -y, 1], [-x, -y, 1]])
     relative = rotations[0].T @ rotations
     return float(focal * np.linalg.norm(relative @ rays.T - rays.T, axis=1).max())
 
 
-def _fit(
-    xy: np.ndarray, visible: np.ndarray, focal: float, width: int, height: int, rounds: int
+def _fit_rotations(
+    tracks: PointTracks, focal: float, rounds: int
 ) -> tuple[Float[np.ndarray, "F 3 3"], float]:
     """world_from_cam rotations at a given focal length, and the median residual in pixels."""
-    rays = np.concatenate([(xy - [width / 2, height / 2]) / focal, np.ones_like(xy[..., :1])], -1)
+    xy = tracks.xy
+    visible = tracks.visible
+    middle = [tracks.width / 2, tracks.height / 2]
+    rays = np.concatenate([(xy - middle) / focal, np.ones_like(xy[..., :1])], -1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    rotations = _chain(rays, visible)
+    rotations = _chain_rotations(rays, visible)
     weight = visible.astype(np.float64)
     for _ in range(rounds):
         direction = np.einsum("fn,fij,fnj->ni", weight, rotations, rays)
         direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
-        rotations = np.stack([_kabsch(rays[t], direction, weight[t]) for t in range(len(rays))])
+        rotations = np.stack(
+            [_align_directions(rays[t], direction, weight[t]) for t in range(len(rays))]
+        )
+        # Cauchy weights at a scale of one pixel.
         miss = focal * np.linalg.norm(
             np.einsum("fij,fnj->fni", rotations, rays) - direction, axis=-1
         )
@@ -83,16 +98,20 @@ def _fit(
     return rotations, float(np.median(miss[visible]))
 
 
-def _chain(rays: np.ndarray, visible: np.ndarray) -> Float[np.ndarray, "F 3 3"]:
-    """A start: rotations from frame to frame, multiplied up."""
+def _chain_rotations(rays: np.ndarray, visible: np.ndarray) -> Float[np.ndarray, "F 3 3"]:
+    """Start values: rotations between successive frames, multiplied up."""
     rotations = [np.eye(3)]
     for t in range(1, len(rays)):
         both = (visible[t - 1] & visible[t]).astype(np.float64)
-        rotations.append(rotations[-1] @ _kabsch(rays[t], rays[t - 1], both))
+        rotations.append(rotations[-1] @ _align_directions(rays[t], rays[t - 1], both))
     return np.stack(rotations)
 
 
-def _kabsch(source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> Float[np.ndarray, "3 3"]:
-    """Rotation R with target ~ R source, weighted least squares."""
+def _align_directions(
+    source: Float[np.ndarray, "n 3"],
+    target: Float[np.ndarray, "n 3"],
+    weight: Float[np.ndarray, "n"],
+) -> Float[np.ndarray, "3 3"]:
+    """Rotation R with target ~ R source, weighted least squares (Kabsch, 1976)."""
     u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, target, source))
     return u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt

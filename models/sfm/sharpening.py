@@ -1,143 +1,183 @@
-"""Sub-pixel tracks once geometry is known: each sighting is aligned to the patch of the track's
+"""Sub-pixel tracks from known geometry: each observation is aligned to the patch of the track's
 middle frame.
 
-Frame-to-frame tracking drifts. With cameras and a local plane known, the middle frame's patch can
-be warped into any other frame as it should look there, so that a plain alignment of it (gain, bias
-and shift) does not drift.
+Frame-to-frame tracking drifts. With cameras and a local plane the middle frame's patch is warped
+into any other frame, and its alignment there (gain, bias and shift) does not drift.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.sfm.triangulation import Points, anchors
+from models.run import SILENT, Progress
+from models.sfm.options import CameraOptions
+from models.sfm.triangulation import Points, choose_anchors
+from models.tracks import PointTracks
 
-RADIUS = 6
-"""Half the patch's side in pixels."""
-REACH = 2.5
-"""A sighting may move at most so far, in pixels."""
-SIMILAR = 0.8
-"""Correlation from which an alignment is believed."""
-UNLIKE = 0.4
-"""Correlation below which a sighting is dropped: the point is hidden or the track has slipped."""
+# Half the side of a patch in pixels. Part of compiled kernels.
+_RADIUS = 6
+# Neighbours that a local plane is fitted to, and the fewest of a frame.
+_PLANE_NEIGHBOURS = 12
+_MIN_NEIGHBOURS = 6
+# Sum of the Scharr kernel's weights: it turns its sums into grey levels a pixel.
+_SCHARR = 32
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """Local planes of n tracks in their middle frames."""
+
+    anchor: Int[np.ndarray, "n"]
+    """The middle frame."""
+    center: Float[np.ndarray, "n 2"]
+    """Pixel of the point."""
+    rho: Float[np.ndarray, "n"]
+    """Inverse depth in 1 / world units."""
+    slope: Float[np.ndarray, "n 2"]
+    """Its change per pixel, constant on a plane."""
+
+    def select(self, rows: Int[np.ndarray, "m"]) -> "_Planes":
+        """Some of the planes."""
+        return _Planes(self.anchor[rows], self.center[rows], self.rho[rows], self.slope[rows])
 
 
 def sharpen_tracks(
     frames: UInt8[np.ndarray, "F H W 3"],
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
+    tracks: PointTracks,
     cameras: Cameras,
     points: Points,
-    progress: Callable[[int], None] = lambda frames_done: None,
-    out: Float[np.ndarray, "F N 2"] | None = None,
-) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
-    """Tracks whose sightings lie where the middle frame's patch, warped by the geometry, fits best.
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
+) -> PointTracks:
+    """Tracks with each observation at the best match of the middle frame's warped patch.
 
     Args:
-        xy: pixels, top-left pixel centre (0.5, 0.5).
-        points: 3D points of the tracks under ``cameras``; tracks without one stay as they are.
-        out: where positions are written, ``xy`` itself or a copy of it; a new array if not given.
+        tracks: positions in float32, which are overwritten.
+        points: 3D points of the tracks under ``cameras``. Tracks without a point do not change.
+        progress: hears the stage "sharpening".
 
     Returns:
-        Positions and visibility; sightings that do not look like the middle one are no longer
-        visible.
+        The tracks; observations that do not look like the middle frame's patch are not visible.
     """
     K = cameras.K.double().numpy()
     pose = cameras.cam_from_world.double().numpy()
     good = np.flatnonzero(np.isfinite(points.xyz).all(1) & points.agrees.any(0))
-    anchor = anchors(points.agrees)
-    center, rho, slope = _local_planes(points, K, pose, anchor, good)
-    template = np.zeros((len(good), (2 * RADIUS + 1) ** 2), np.float32)
+    planes = _fit_planes(points, K, pose, good)
+    template = np.zeros((len(good), (2 * _RADIUS + 1) ** 2), np.float32)
     for t in range(len(frames)):
-        rows = np.flatnonzero(anchor[good] == t)
-        template[rows] = _patches(_grey(frames[t]), center[rows])
-    sharp = xy.astype(np.float32) if out is None else out
-    seen = visible.copy()
+        rows = np.flatnonzero(planes.anchor == t)
+        template[rows] = _cut_patches(_to_grey(frames[t]), planes.center[rows])
+    visible = tracks.visible.copy()
     for t in range(len(frames)):
-        rows = np.flatnonzero(visible[t, good])
-        rows = rows[anchor[good[rows]] != t]
+        rows = np.flatnonzero(tracks.visible[t, good])
+        rows = rows[planes.anchor[rows] != t]
         n = good[rows]
-        warp = _warps(K, pose, anchor[n], t, center[rows], rho[rows], slope[rows])
-        image = _grey(frames[t])
-        gx = cv2.Scharr(image, -1, 1, 0) / 32
-        gy = cv2.Scharr(image, -1, 0, 1) / 32
-        start = sharp[t, n].astype(np.float64)
-        moved, likeness = _align(image, gx, gy, template[rows], warp, start)
-        fine = (likeness > SIMILAR) & (np.linalg.norm(moved - start, axis=1) < REACH)
-        sharp[t, n[fine]] = moved[fine]
-        seen[t, n] &= likeness > UNLIKE
-        progress(t + 1)
-    own = anchor[good], good
-    sharp[own] = center
-    return sharp, seen
+        warp = _warp_planes(K, pose, planes.select(rows), t)
+        start = tracks.xy[t, n].astype(np.float64)
+        moved, likeness = _align_patches(_to_grey(frames[t]), template[rows], warp, start)
+        near = np.linalg.norm(moved - start, axis=1) < options.sharpening_reach
+        fine = (likeness > options.similar) & near
+        tracks.xy[t, n[fine]] = moved[fine]
+        visible[t, n] &= likeness > options.unlike
+        progress.step("sharpening", t + 1, len(frames))
+    tracks.xy[planes.anchor, good] = planes.center
+    return replace(tracks, visible=visible)
 
 
-def _grey(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
+def _to_grey(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def _local_planes(
-    points: Points, K: np.ndarray, pose: np.ndarray, anchor: np.ndarray, good: np.ndarray
-):
-    """For each good track, in its middle frame: pixel, inverse depth, and its slope per pixel
-    (constant on a plane)."""
+def _align_patches(
+    image: Float[np.ndarray, "H W"],
+    template: Float[np.ndarray, "n P"],
+    warp: Float[np.ndarray, "n 3 3"],
+    start: Float[np.ndarray, "n 2"],
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n"]]:
+    """Pixels of the warped patches' best match in an image, and their correlation there."""
+    gx = cv2.Scharr(image, -1, 1, 0) / _SCHARR
+    gy = cv2.Scharr(image, -1, 0, 1) / _SCHARR
+    return _align(image, gx, gy, template, warp, start)
+
+
+def _fit_planes(
+    points: Points,
+    K: Float[np.ndarray, "F 3 3"],
+    pose: Float[np.ndarray, "F 4 4"],
+    good: Int[np.ndarray, "n"],
+) -> _Planes:
+    """The local plane of each good track, from its neighbours' inverse depths in its middle
+    frame."""
+    anchor = choose_anchors(points.agrees)[good]
     center = np.zeros((len(good), 2))
     rho = np.ones(len(good))
     slope = np.zeros((len(good), 2))
-    for t in np.unique(anchor[good]):
-        rows = np.flatnonzero(anchor[good] == t)
+    for t in np.unique(anchor):
+        rows = np.flatnonzero(anchor == t)
         around = good[points.agrees[t, good]]
-        pixels, inverse = _pixels(points.xyz[around], K[t], pose[t])
-        center[rows], rho[rows] = _pixels(points.xyz[good[rows]], K[t], pose[t])
-        if len(around) < 6:
+        pixels, inverse = _project(points.xyz[around], K[t], pose[t])
+        center[rows], rho[rows] = _project(points.xyz[good[rows]], K[t], pose[t])
+        if len(around) < _MIN_NEIGHBOURS:
             continue
-        _, near = cKDTree(pixels).query(center[rows], min(12, len(around)))
+        _, near = cKDTree(pixels).query(center[rows], min(_PLANE_NEIGHBOURS, len(around)))
         offset = pixels[near] - center[rows, None]
         change = inverse[near] - rho[rows, None]
+        # Neighbours across a depth discontinuity (3 % of the inverse depth) have no weight.
         weight = np.exp(-((change / (0.03 * rho[rows, None])) ** 2)) / (20.0 + (offset**2).sum(-1))
         normal = np.einsum("nk,nki,nkj->nij", weight, offset, offset) + 1.0 * np.eye(2)
-        slope[rows] = np.linalg.solve(
-            normal, np.einsum("nk,nki,nk->ni", weight, offset, change)[..., None]
-        )[..., 0]
-    return center, rho, slope
+        right = np.einsum("nk,nki,nk->ni", weight, offset, change)
+        slope[rows] = np.linalg.solve(normal, right[..., None])[..., 0]
+    return _Planes(anchor, center, rho, slope)
 
 
-def _pixels(xyz: np.ndarray, K: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _project(
+    xyz: Float[np.ndarray, "n 3"], K: Float[np.ndarray, "3 3"], pose: Float[np.ndarray, "4 4"]
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n"]]:
+    """Pixels and inverse depths of world points in a frame."""
     local = (xyz @ pose[:3, :3].T + pose[:3, 3]) @ K.T
     return local[:, :2] / local[:, 2:], 1 / local[:, 2]
 
 
-def _warps(K, pose, anchor, t, center, rho, slope) -> Float[np.ndarray, "n 3 3"]:
+def _warp_planes(
+    K: Float[np.ndarray, "F 3 3"], pose: Float[np.ndarray, "F 4 4"], planes: _Planes, t: int
+) -> Float[np.ndarray, "n 3 3"]:
     """Homographies from offsets in the middle frame's patch, (dx, dy, 1), to homogeneous pixels of
     frame t.
 
-    A pixel x of the middle frame at inverse depth r lies at R K^-1 x + r s in frame t's axes; r is
-    affine in x.
+    A pixel x of the middle frame at inverse depth r lies at R K^-1 x + r s in frame t's axes, where
+    R and s are the relative rotation and shift. On a plane r is affine in x.
     """
+    anchor = planes.anchor
     rotation = pose[t, :3, :3] @ pose[anchor, :3, :3].transpose(0, 2, 1)
     shift = pose[t, :3, 3] - (rotation @ pose[anchor, :3, 3, None])[..., 0]
     affine = np.zeros((len(anchor), 3, 3))
     affine[:, 0, 0] = affine[:, 1, 1] = affine[:, 2, 2] = 1
-    affine[:, :2, 2] = center
-    inverse_depth = np.concatenate([slope, rho[:, None]], 1)
+    affine[:, :2, 2] = planes.center
+    inverse_depth = np.concatenate([planes.slope, planes.rho[:, None]], 1)
     rays = rotation @ np.linalg.inv(K[anchor]) @ affine
     return K[t] @ (rays + shift[:, :, None] * inverse_depth[:, None])
 
 
-def _patches(image: np.ndarray, center: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n P"]:
-    out = np.zeros((len(center), (2 * RADIUS + 1) ** 2), np.float32)
+def _cut_patches(
+    image: Float[np.ndarray, "H W"], center: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n P"]:
+    """Grey levels of the square patches round some pixels."""
+    out = np.zeros((len(center), (2 * _RADIUS + 1) ** 2), np.float32)
     _cut(image, center, out)
     return out
 
 
 @numba.njit(cache=True, inline="always")
 def _sample(image, x, y):
-    """Bilinear, in pixels whose first centre is (0.5, 0.5); the border repeats."""
+    """Bilinear value at a pixel; the border repeats.
+
+    Not optical_flow.sample_field: inlined here, and of other rounding, which the tracks depend on.
+    """
     height, width = image.shape
     x, y = min(max(x - 0.5, 0.0), width - 1.001), min(max(y - 0.5, 0.0), height - 1.001)
     i, j = int(y), int(x)
@@ -148,19 +188,21 @@ def _sample(image, x, y):
 
 @numba.njit(cache=True, parallel=True)
 def _cut(image, center, out):
-    side = 2 * RADIUS + 1
+    side = 2 * _RADIUS + 1
     for n in numba.prange(len(center)):
         for k in range(side * side):
             out[n, k] = _sample(
-                image, center[n, 0] + k % side - RADIUS, center[n, 1] + k // side - RADIUS
+                image, center[n, 0] + k % side - _RADIUS, center[n, 1] + k // side - _RADIUS
             )
 
 
 @numba.njit(cache=True, parallel=True)
 def _align(image, gx, gy, template, warp, start):
-    """Gauss-Newton on the shift of each warped patch, gain and bias eliminated; new centres and
-    correlations."""
-    side = 2 * RADIUS + 1
+    """Gauss-Newton on the shift of each warped patch, gain and bias eliminated.
+
+    Returns the new centres and the correlations.
+    """
+    side = 2 * _RADIUS + 1
     size = side * side
     moved = start.copy()
     likeness = np.zeros(len(start))
@@ -168,7 +210,7 @@ def _align(image, gx, gy, template, warp, start):
         T = template[n] - template[n].mean()
         px, py = np.empty(size), np.empty(size)
         for k in range(size):
-            dx, dy = k % side - RADIUS, k // side - RADIUS
+            dx, dy = k % side - _RADIUS, k // side - _RADIUS
             z = warp[n, 2, 0] * dx + warp[n, 2, 1] * dy + warp[n, 2, 2]
             px[k] = (warp[n, 0, 0] * dx + warp[n, 0, 1] * dy + warp[n, 0, 2]) / z
             py[k] = (warp[n, 1, 0] * dx + warp[n, 1, 1] * dy + warp[n, 1, 2]) / z

@@ -5,113 +5,146 @@ reconstruction from accidental motion", 2014); cameras start at rotations withou
 need no first pair of frames.
 """
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
+from models.tracks import PointTracks
 
-SCALE = 1.0
-"""Residual in pixels at which an observation has lost half its weight (Cauchy)."""
-DEPTH_PRIOR = 0.05
-"""Pull of each inverse depth to 1, against residuals in pixels; it also fixes the scale of the
-scene."""
-SHIFT_PRIOR = 1e-2
-"""Pull of each camera's shift to 0, per unit of the typical depth and pixel of focal length."""
+# Constants of compiled kernels.
+# Residual in pixels at which an observation has lost half its weight (Cauchy).
+_SCALE = 1.0
+# Pull of each inverse depth to 1, against residuals in pixels. It also fixes the scene's scale.
+_DEPTH_PRIOR = 0.05
+# Pull of each camera's shift to 0, per unit of the typical depth and pixel of focal length.
+_SHIFT_PRIOR = 1e-2
+# Levenberg-Marquardt: most rounds, the relative gain at which it stops, and its damping.
+_MAX_ROUNDS = 60
+_SETTLED = 1e-5
+_FIRST_DAMPING = 1e-3
 
 
-def adjust_rotation(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
-    turning: Cameras,
-    rounds: int = 60,
-) -> tuple[Cameras, float]:
+@dataclass(frozen=True)
+class _Observations:
+    """S observations, track by track."""
+
+    xy: Float[np.ndarray, "S 2"]
+    """Pixels."""
+    frame: Int[np.ndarray, "S"]
+    first: Int[np.ndarray, "N1"]
+    """Row of each track's first observation, and at the end S."""
+
+
+def adjust_rotation(tracks: PointTracks, turning: Cameras) -> tuple[Cameras, float]:
     """Lets cameras that only turn also move, to explain the tracks' parallax; typical depth 1.
 
     Args:
-        turning: a rotation for each frame and the focal length (kept); the world is the first
-            camera's axes.
+        turning: a rotation for each frame, and the focal length, which is kept. The world has the
+            first camera's axes.
 
     Returns:
-        The cameras and the median residual in pixels over the visible observations.
+        The cameras, and the median residual in pixels over the visible observations.
     """
-    frame, track = np.nonzero(visible)
-    order = np.argsort(track, kind="stable")
-    frame = frame[order]
-    track = track[order]
-    seen = np.ascontiguousarray(xy[frame, track], np.float64)
-    first = np.searchsorted(track, np.arange(visible.shape[1] + 1))
+    observations = _gather_observations(tracks)
     K = turning.K.double().numpy()
     pose = turning.cam_from_world.double().numpy().copy()
-    points = _start(xy, visible, K, pose)
-    damping = 1e-3
+    points = _start_points(tracks, K, pose)
+    damping = _FIRST_DAMPING
     cost = np.inf
-    for _ in range(rounds):
-        new_cost, step, new_points = _round(seen, frame, first, K, pose, points, damping)
-        if new_cost > cost:  # the step that led here was bad: back, and a shorter one
+    for _ in range(_MAX_ROUNDS):
+        new_cost, step, new_points = _solve_step(observations, K, pose, points, damping)
+        # The step that led here was bad: back to the state before it, and a shorter step.
+        if new_cost > cost:
             pose = kept_pose
             points = kept_points
             damping = 10 * damping
             cost = np.inf
             continue
-        settled = cost - new_cost < 1e-5 * new_cost
+        settled = cost - new_cost < _SETTLED * new_cost
         kept_pose = pose
         kept_points = points
         cost = new_cost
-        pose = _moved(pose, step)
+        pose = _move_cameras(pose, step)
         points = new_points
         damping = max(0.4 * damping, 1e-8)
         if settled:
             break
-    residual = _miss(seen, frame, first, K, kept_pose, kept_points)
-    return _as_cameras(turning, kept_pose), float(np.median(residual))
+    given = observations.xy, observations.frame, observations.first
+    residual = _measure_residuals(*given, K, kept_pose, kept_points)
+    return _cameras_from_poses(turning, kept_pose), float(np.median(residual))
 
 
-def _start(
-    xy: np.ndarray, visible: np.ndarray, K: np.ndarray, pose: np.ndarray
+def _gather_observations(tracks: PointTracks) -> _Observations:
+    """The visible observations, track by track."""
+    frame, track = np.nonzero(tracks.visible)
+    order = np.argsort(track, kind="stable")
+    frame = frame[order]
+    track = track[order]
+    xy = np.ascontiguousarray(tracks.xy[frame, track], np.float64)
+    return _Observations(xy, frame, np.searchsorted(track, np.arange(tracks.num_tracks + 1)))
+
+
+def _start_points(
+    tracks: PointTracks, K: Float[np.ndarray, "F 3 3"], pose: Float[np.ndarray, "F 4 4"]
 ) -> Float[np.ndarray, "N 4"]:
-    """Mean viewing direction of each track in the world, at inverse depth 1."""
+    """Mean viewing direction of each track in the world, and inverse depth 1."""
+    xy = tracks.xy
     rays = np.concatenate([xy, np.ones_like(xy[..., :1])], -1) @ np.linalg.inv(K).transpose(0, 2, 1)
     rays = (rays / np.linalg.norm(rays, axis=-1, keepdims=True)) @ pose[:, :3, :3]
-    direction = (rays * visible[..., None]).sum(0)
+    direction = (rays * tracks.visible[..., None]).sum(0)
     direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
     return np.concatenate([direction, np.ones((len(direction), 1))], 1)
 
 
-def _moved(pose: np.ndarray, step: Float[np.ndarray, "F 6"]) -> Float[np.ndarray, "F 4 4"]:
-    from scipy.spatial.transform import Rotation
-
+def _move_cameras(
+    pose: Float[np.ndarray, "F 4 4"], step: Float[np.ndarray, "F 6"]
+) -> Float[np.ndarray, "F 4 4"]:
+    """cam_from_world poses after a step of rotation vectors and shifts."""
     moved = pose.copy()
     moved[:, :3, :3] = Rotation.from_rotvec(step[:, :3]).as_matrix() @ pose[:, :3, :3]
     moved[:, :3, 3] += step[:, 3:]
     return moved
 
 
-def _as_cameras(turning: Cameras, cam_from_world: np.ndarray) -> Cameras:
+def _cameras_from_poses(turning: Cameras, cam_from_world: Float[np.ndarray, "F 4 4"]) -> Cameras:
+    """Cameras with the first camera's axes as the world's."""
     world_from_cam = np.linalg.inv(cam_from_world)
     world_from_cam = cam_from_world[0] @ world_from_cam
     return Cameras(turning.K, torch.from_numpy(world_from_cam), turning.width, turning.height)
 
 
-def _round(seen, frame, first, K, pose, points, damping):
-    """Cost here, and the Levenberg-Marquardt step of cameras and points (Schur complement over the
-    points)."""
-    cost, S, g, blocks = _reduced_system(seen, frame, first, K, pose, points, damping)
+def _solve_step(
+    observations: _Observations,
+    K: Float[np.ndarray, "F 3 3"],
+    pose: Float[np.ndarray, "F 4 4"],
+    points: Float[np.ndarray, "N 4"],
+    damping: float,
+) -> tuple[float, Float[np.ndarray, "F 6"], Float[np.ndarray, "N 4"]]:
+    """Cost, Levenberg-Marquardt step of the cameras, and the moved points (Schur complement over
+    the points)."""
+    frame = observations.frame
+    first = observations.first
+    cost, S, g, blocks = _reduce_system(observations.xy, frame, first, K, pose, points, damping)
     S += np.eye(len(S)) * 1e-9
-    fixed = np.arange(6)  # the first camera stays
+    # The first camera does not move.
+    fixed = np.arange(6)
     S[fixed] = 0
     S[:, fixed] = 0
     g[fixed] = 0
     S[fixed, fixed] = 1
     step = np.linalg.solve(S, g).reshape(-1, 6)
-    return cost, step, _back_substituted(frame, first, points, step, *blocks)
+    return cost, step, _move_points(frame, first, points, step, *blocks)
 
 
 @numba.njit(cache=True)
-def _jacobians(K, pose, point, tangent, u, v, Jc, Jp):
-    """Residual of one observation and its derivatives by camera (rotation, shift) and point
-    (tangent, depth)."""
+def _differentiate(K, pose, point, tangent, u, v, Jc, Jp):
+    """Residual of an observation, and its derivatives by camera (rotation, shift) and point
+    (tangent, inverse depth)."""
     a0 = pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2]
     a1 = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2]
     a2 = pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2]
@@ -144,8 +177,8 @@ def _jacobians(K, pose, point, tangent, u, v, Jc, Jp):
 
 
 @numba.njit(cache=True)
-def _tangent(d):
-    """Two unit vectors at right angles to d and to each other."""
+def _span_tangent(d):
+    """Two unit vectors orthogonal to d and to each other."""
     helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.7 else np.array([0.0, 1.0, 0.0])
     a = np.cross(d, helper)
     a /= np.linalg.norm(a)
@@ -157,10 +190,10 @@ def _tangent(d):
 
 
 @numba.njit(cache=True)
-def _reduced_system(seen, frame, first, K, pose, points, damping):
-    """Cost, the cameras' normal equations with the points eliminated, and what gives the points'
-    step back."""
-    S, g, cost = _shift_prior(K, pose)
+def _reduce_system(seen, frame, first, K, pose, points, damping):
+    """Cost, the cameras' normal equations with the points eliminated, and the blocks from which the
+    points' step is recovered."""
+    S, g, cost = _hold_shifts(K, pose)
     W = np.zeros((len(frame), 6, 3))
     V_inverse = np.zeros((len(points), 3, 3))
     gp = np.zeros((len(points), 3))
@@ -168,16 +201,18 @@ def _reduced_system(seen, frame, first, K, pose, points, damping):
     Jp = np.zeros((2, 3))
     for n in range(len(points)):
         V = np.zeros((3, 3))
-        V[2, 2] = DEPTH_PRIOR**2
-        gp[n, 2] = DEPTH_PRIOR**2 * (1.0 - points[n, 3])
-        cost += (DEPTH_PRIOR * (1.0 - points[n, 3])) ** 2
-        tangent = _tangent(points[n, :3])
+        V[2, 2] = _DEPTH_PRIOR**2
+        gp[n, 2] = _DEPTH_PRIOR**2 * (1.0 - points[n, 3])
+        cost += (_DEPTH_PRIOR * (1.0 - points[n, 3])) ** 2
+        tangent = _span_tangent(points[n, :3])
         for i in range(first[n], first[n + 1]):
             t = frame[i]
-            ex, ey = _jacobians(K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp)
-            e2 = (ex * ex + ey * ey) / SCALE**2
+            ex, ey = _differentiate(
+                K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp
+            )
+            e2 = (ex * ex + ey * ey) / _SCALE**2
             w = 1.0 / (1.0 + e2)
-            cost += SCALE**2 * np.log(1.0 + e2)
+            cost += _SCALE**2 * np.log(1.0 + e2)
             _accumulate(w, ex, ey, Jc, Jp, 6 * t, S, g, V, gp[n], W[i])
         for k in range(3):
             V[k, k] += damping * V[k, k] + 1e-9
@@ -190,12 +225,13 @@ def _reduced_system(seen, frame, first, K, pose, points, damping):
 
 
 @numba.njit(cache=True)
-def _shift_prior(K, pose):
+def _hold_shifts(K, pose):
+    """Normal equations and cost of the prior on shifts."""
     S = np.zeros((6 * len(pose), 6 * len(pose)))
     g = np.zeros(6 * len(pose))
     cost = 0.0
     for t in range(len(pose)):
-        hold = (SHIFT_PRIOR * K[t, 0, 0]) ** 2
+        hold = (_SHIFT_PRIOR * K[t, 0, 0]) ** 2
         for k in range(3):
             S[6 * t + 3 + k, 6 * t + 3 + k] += hold
             g[6 * t + 3 + k] -= hold * pose[t, k, 3]
@@ -205,6 +241,7 @@ def _shift_prior(K, pose):
 
 @numba.njit(cache=True)
 def _accumulate(w, ex, ey, Jc, Jp, s, S, g, V, gp, W):
+    """Adds a weighted observation to the normal equations."""
     for k in range(6):
         g[s + k] += w * (Jc[0, k] * ex + Jc[1, k] * ey)
         for m in range(6):
@@ -219,6 +256,7 @@ def _accumulate(w, ex, ey, Jc, Jp, s, S, g, V, gp, W):
 
 @numba.njit(cache=True)
 def _eliminate(frame, start, stop, W, V_inverse, gp, S, g):
+    """Takes a point out of the cameras' normal equations."""
     WV = np.empty((6, 3))
     for i in range(start, stop):
         s = 6 * frame[i]
@@ -240,8 +278,8 @@ def _eliminate(frame, start, stop, W, V_inverse, gp, S, g):
 
 
 @numba.njit(cache=True)
-def _back_substituted(frame, first, points, step, W, V_inverse, gp):
-    """Points moved by their part of the step."""
+def _move_points(frame, first, points, step, W, V_inverse, gp):
+    """Points moved by their part of the step (back substitution)."""
     moved = points.copy()
     for n in range(len(points)):
         rest = gp[n].copy()
@@ -250,21 +288,24 @@ def _back_substituted(frame, first, points, step, W, V_inverse, gp):
                 for m in range(3):
                     rest[m] -= W[i, k, m] * step[frame[i], k]
         change = V_inverse[n] @ rest
-        d = points[n, :3] + _tangent(points[n, :3]) @ change[:2]
+        d = points[n, :3] + _span_tangent(points[n, :3]) @ change[:2]
         moved[n, :3] = d / np.linalg.norm(d)
         moved[n, 3] = max(points[n, 3] + change[2], 1e-3)
     return moved
 
 
 @numba.njit(cache=True)
-def _miss(seen, frame, first, K, pose, points):
+def _measure_residuals(seen, frame, first, K, pose, points):
+    """Reprojection error in pixels of each observation."""
     out = np.zeros(len(frame))
     Jc = np.zeros((2, 6))
     Jp = np.zeros((2, 3))
     for n in range(len(points)):
-        tangent = _tangent(points[n, :3])
+        tangent = _span_tangent(points[n, :3])
         for i in range(first[n], first[n + 1]):
             t = frame[i]
-            ex, ey = _jacobians(K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp)
+            ex, ey = _differentiate(
+                K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp
+            )
             out[i] = np.sqrt(ex * ex + ey * ey)
     return out

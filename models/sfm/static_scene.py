@@ -1,209 +1,214 @@
 """2D tracks of the static scene -> cameras and 3D points.
 
-A camera that only turns or stands still has its own path; others are mapped. Once geometry is known
-the tracks are sharpened by it, and both are solved again.
+A camera that only turns or stands still has a solver of its own; any other is mapped. Once geometry
+is known the tracks are sharpened by it, and cameras and points are solved again.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from models.cameras import Cameras
-from models.run import InputError
-from models.sfm.mapping import MIN_TRACKS, Progress, adjust_cameras, interpolated, map_cameras
+from models.run import SILENT, InputError, Progress
+from models.sfm.mapping import MIN_TRACKS, adjust_cameras, interpolate_poses, map_cameras
+from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
 from models.sfm.triangulation import Points, triangulate
 from models.tracking import half_life, thin
+from models.tracks import PointTracks
 
-ENOUGH_TRACKS = 150
-"""Tracks that a frame keeps when short ones are left out of solving cameras, where it has so
-many."""
-ROTATION_LIMIT = 1.0
-"""Median residual in pixels under which a model of pure rotation explains the tracks, at 640 pixels
-width."""
-TRACKING_NOISE = 0.35
-"""The same in small images, where the tracks' own noise sets it."""
+# Image width in pixels that CameraOptions.rotation_error refers to.
+_REFERENCE_WIDTH = 640
+# Tracks across the longer side of the image when cameras are solved, and when they are adjusted.
+_TRACKS_ACROSS = 24
+_ADJUSTED_ACROSS = 48
+# Least distance in pixels between tracks that cameras are solved from.
+_LEAST_SPACING = 8
+# Observations below which a track takes no part in solving cameras.
+_MIN_LENGTH = 3
 
 
 @dataclass(frozen=True)
 class StaticScene:
-    """What the background is: a camera for every frame and a point for every track."""
+    """The static background: a camera for every frame and a point for every track."""
 
     cameras: Cameras
     points: Points
     method: str
     """"incremental", "global", "rotation", "still" or "given"."""
     registered: Bool[np.ndarray, "F"]
-    """False where a camera was interpolated from its neighbours."""
+    """False where a camera was interpolated from its neighbours in time."""
     reprojection_error: float
     """Mean over the observations that agree, in pixels."""
 
+    def to_values(self) -> dict:
+        """The scene as a dict of arrays, numbers and strings, for ``from_values``."""
+        return {
+            "K": self.cameras.K.numpy(),
+            "world_from_cam": self.cameras.world_from_cam.numpy(),
+            "width": self.cameras.width,
+            "height": self.cameras.height,
+            **vars(self.points),
+            "method": self.method,
+            "registered": self.registered,
+            "reprojection_error": self.reprojection_error,
+        }
 
-def scene_values(scene: StaticScene) -> dict:
-    """A scene as a plain dict of arrays, numbers and strings, from which ``scene_of_values`` makes
-    the same again."""
-    cameras = scene.cameras
-    points = scene.points
-    own = {name: getattr(scene, name) for name in ("method", "registered", "reprojection_error")}
-    size = {"width": cameras.width, "height": cameras.height}
-    return {
-        "K": cameras.K.numpy(),
-        "world_from_cam": cameras.world_from_cam.numpy(),
-        **size,
-        **vars(points),
-        **own,
-    }
-
-
-def scene_of_values(values: dict) -> StaticScene:
-    """The scene that ``scene_values`` took apart."""
-    K = torch.from_numpy(values["K"])
-    poses = torch.from_numpy(values["world_from_cam"])
-    cameras = Cameras(K, poses, values["width"], values["height"])
-    points = Points(*(values[name] for name in ("xyz", "agrees", "residual", "uncertainty")))
-    return StaticScene(
-        cameras, points, values["method"], values["registered"], values["reprojection_error"]
-    )
+    @staticmethod
+    def from_values(values: dict) -> "StaticScene":
+        """The scene of ``to_values``."""
+        cameras = Cameras(
+            torch.from_numpy(values["K"]),
+            torch.from_numpy(values["world_from_cam"]),
+            values["width"],
+            values["height"],
+        )
+        points = Points(*(values[name] for name in ("xyz", "agrees", "residual", "uncertainty")))
+        return StaticScene(
+            cameras, points, values["method"], values["registered"], values["reprojection_error"]
+        )
 
 
 def solve_scene(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
-    width: int,
-    height: int,
+    tracks: PointTracks,
     cameras: Cameras | None = None,
     seed: int = 0,
-    report: Callable[[str], None] = lambda text: None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
 ) -> StaticScene:
     """Cameras and 3D points from tracks; with ``cameras`` given only the points are solved.
 
     Args:
-        xy: pixels, top-left pixel centre (0.5, 0.5).
-        visible: which of them were seen.
         cameras: known cameras, one for each frame.
-        report: is told what was tried and how it went.
-        progress: is told the stage, and how many of its frames are done.
+        progress: hears the stage "mapping", and the residuals of each method that is tried.
 
     Raises:
         InputError: too few tracks.
     """
-    if visible.sum(1).max() < MIN_TRACKS:
+    most = tracks.visible.sum(1).max()
+    if most < MIN_TRACKS:
         raise InputError(
-            f"only {visible.sum(1).max()} points could be tracked (at least {MIN_TRACKS} are needed): "
-            "the video has too little texture or the masks cover almost all of it; film more detail or mask less"
+            f"only {most} points could be tracked (at least {MIN_TRACKS} are needed): the video "
+            "has too little texture or the masks cover almost all of it; film more detail or mask "
+            "less"
         )
     if cameras is not None:
-        return _finish(xy, visible, cameras, "given", np.ones(len(xy), bool))
-    subset = _long_and_spread(xy, visible, max(8, max(width, height) // 24))
-    few_xy = xy[:, subset]
-    few_visible = visible[:, subset]
-    turning, residual = solve_rotation(few_xy, few_visible, width, height)
-    report(f"pure rotation leaves {residual:.2f} px")
-    if residual < max(TRACKING_NOISE, ROTATION_LIMIT * max(width, height) / 640):
-        return _finish_turning(xy, visible, turning)
-    best = map_cameras(few_xy, few_visible, width, height, seed, report, progress)
-    if best is None:
-        report("no mapper could place the cameras: taken as a camera that turns")
-        return _finish_turning(xy, visible, turning)
-    cameras, registered, method = best
-    return _finish(xy, visible, cameras, method, registered)
+        return _triangulate_scene(tracks, cameras, "given", np.ones(len(tracks), bool))
+    longer = max(tracks.width, tracks.height)
+    few = tracks.select(_choose_long_tracks(tracks, longer // _TRACKS_ACROSS, options))
+    turning, residual = solve_rotation(few, options)
+    progress.say(f"pure rotation leaves {residual:.2f} px")
+    limit = options.rotation_error * longer / _REFERENCE_WIDTH
+    if residual < max(options.tracking_noise, limit):
+        return _triangulate_turning(tracks, turning)
+    mapped = map_cameras(few, seed, progress, options)
+    if mapped is None:
+        progress.say("no mapper could place the cameras: taken as a camera that turns")
+        return _triangulate_turning(tracks, turning)
+    return _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
+
+
+def solve_points(scene: StaticScene, tracks: PointTracks) -> StaticScene:
+    """The scene with the points of these tracks, under its own cameras."""
+    return _triangulate_scene(tracks, scene.cameras, scene.method, scene.registered)
 
 
 def sharpen_scene(
     frames: UInt8[np.ndarray, "F H W 3"],
-    xy: Float[np.ndarray, "F N 2"],
+    tracks: PointTracks,
     scene: StaticScene,
-    rounds: int = 2,
-    report: Callable[[str], None] = lambda text: None,
-    progress: Progress = lambda stage, done, total: None,
-) -> tuple[Float[np.ndarray, "F N 2"], StaticScene]:
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
+) -> tuple[PointTracks, StaticScene]:
     """Tracks aligned to sub-pixels by the scene's geometry, and the scene solved again from them.
 
-    Cameras are adjusted too unless they were given; turning and still ones have no planes to align
-    by and stay. The tracks given are overwritten: a copy of them is what a long clip has no room
-    for.
+    Cameras are adjusted too, unless they were given. A turning or still camera has no parallax, so
+    its tracks stay as they are. The positions of ``tracks`` are overwritten: a long clip has no
+    memory for a copy.
+
+    Args:
+        tracks: positions in float32.
+        progress: hears the stage "sharpening", and the reprojection error after each round.
     """
     if scene.method in ("rotation", "still"):
-        return xy, scene
-    visible = scene.points.agrees
-    for round_ in range(rounds):
-        counted = partial(_count, progress, "sharpening", round_ * len(xy), rounds * len(xy))
-        xy, visible = sharpen_tracks(
-            frames, xy, visible, scene.cameras, scene.points, counted, out=xy
-        )
+        return tracks, scene
+    tracks = replace(tracks, visible=scene.points.agrees)
+    rounds = options.sharpening_rounds
+    for done in range(rounds):
+        hear = _Round(progress, done * len(tracks), rounds * len(tracks))
+        tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
         if scene.method != "given":
-            points = triangulate(xy, visible, cameras)
-            subset = _long_and_spread(
-                xy, points.agrees, max(8, max(cameras.width, cameras.height) // 48)
-            )
-            cameras = adjust_cameras(
-                cameras, points.xyz[subset], xy[:, subset], points.agrees[:, subset]
-            )
-        scene = _finish(xy, visible, cameras, scene.method, scene.registered)
-        report(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
-    return xy, scene
+            cameras = _adjust(tracks, cameras, options)
+        scene = _triangulate_scene(tracks, cameras, scene.method, scene.registered)
+        progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
+    return tracks, scene
 
 
-def _count(progress: Progress, stage: str, before: int, total: int, done: int) -> None:
-    progress(stage, before + done, total)
+class _Round(Progress):
+    """Progress of a round of sharpening, told as steps of all rounds."""
+
+    def __init__(self, whole: Progress, before: int, total: int):
+        """Args: before: steps of earlier rounds. total: steps of all rounds."""
+        self.whole = whole
+        self.before = before
+        self.total = total
+
+    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Hears the steps of the round."""
+        self.whole.step(stage, self.before + done, self.total, note)
 
 
-def _long_and_spread(
-    xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"], spacing: int
+def _adjust(tracks: PointTracks, cameras: Cameras, options: CameraOptions) -> Cameras:
+    """Cameras by bundle adjustment of long tracks, evenly over the image."""
+    points = triangulate(tracks, cameras)
+    agreeing = replace(tracks, visible=points.agrees)
+    spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
+    subset = _choose_long_tracks(agreeing, spacing, options)
+    return adjust_cameras(cameras, points.xyz[subset], agreeing.select(subset), options)
+
+
+def _choose_long_tracks(
+    tracks: PointTracks, spacing: int, options: CameraOptions
 ) -> Int[np.ndarray, "n"]:
     """Indices of tracks to solve cameras from: evenly over the image, and long where frames have
-    enough of those.
+    enough long tracks.
 
     A track that slips along an edge or a shadow agrees with some point for a few frames and bends
-    the cameras; over many frames it agrees with none. "Long" is half of what a sighting's track
-    lasts (their median), or less.
+    the cameras; over many frames it agrees with none. A track is long from half the length of the
+    median observation's track, or less where frames would be left with too few.
     """
-    subset = thin(xy, visible, spacing, min_length=3)
-    enough = np.minimum(ENOUGH_TRACKS, visible[:, subset].sum(1) / 2)
-    least = int(half_life(visible))
-    while least > 3:
-        long = thin(xy, visible, spacing, min_length=least)
-        if (visible[:, long].sum(1) >= enough).all():
+    spacing = max(_LEAST_SPACING, spacing)
+    subset = thin(tracks, spacing, min_length=_MIN_LENGTH)
+    enough = np.minimum(options.enough_tracks, tracks.visible[:, subset].sum(1) / 2)
+    least = int(half_life(tracks.visible))
+    while least > _MIN_LENGTH:
+        long = thin(tracks, spacing, min_length=least)
+        if (tracks.visible[:, long].sum(1) >= enough).all():
             return long
         least //= 2
     return subset
 
 
-def _finish_turning(xy: np.ndarray, visible: np.ndarray, turning: Cameras) -> StaticScene:
-    """The scene of a camera that turns or stands still; a frame with hardly a track takes its
-    neighbours' pose."""
-    registered = visible.sum(1) >= min(MIN_TRACKS, visible.sum(1).max())
-    poses = torch.from_numpy(interpolated(turning.world_from_cam.numpy(), registered))
+def _triangulate_turning(tracks: PointTracks, turning: Cameras) -> StaticScene:
+    """The scene of a camera that turns or stands still. A frame with few tracks takes its pose from
+    its neighbours."""
+    counts = tracks.visible.sum(1)
+    registered = counts >= min(MIN_TRACKS, counts.max())
+    poses = torch.from_numpy(interpolate_poses(turning.world_from_cam.numpy(), registered))
     still = bool(torch.equal(poses, torch.eye(4).to(poses).expand_as(poses)))
-    return _finish(
-        xy,
-        visible,
-        replace(turning, world_from_cam=poses),
-        "still" if still else "rotation",
-        registered,
-    )
+    cameras = replace(turning, world_from_cam=poses)
+    return _triangulate_scene(tracks, cameras, "still" if still else "rotation", registered)
 
 
-def solve_points(
-    scene: StaticScene, xy: Float[np.ndarray, "F N 2"], visible: Bool[np.ndarray, "F N"]
+def _triangulate_scene(
+    tracks: PointTracks, cameras: Cameras, method: str, registered: Bool[np.ndarray, "F"]
 ) -> StaticScene:
-    """The scene's points again, under its cameras, from other sightings (of other tracks, or fewer
-    of the same)."""
-    return _finish(xy, visible, scene.cameras, scene.method, scene.registered)
-
-
-def _finish(
-    xy: np.ndarray, visible: np.ndarray, cameras: Cameras, method: str, registered: np.ndarray
-) -> StaticScene:
-    points = triangulate(
-        xy, visible & registered[:, None], cameras, flat=method in ("rotation", "still")
-    )
+    """The scene of known cameras: points from the observations in registered frames."""
+    used = tracks.restrict(registered[:, None])
+    points = triangulate(used, cameras, flat=method in ("rotation", "still"))
     error = float(points.residual.mean()) if points.agrees.any() else float("nan")
     return StaticScene(cameras, points, method, registered, error)

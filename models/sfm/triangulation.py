@@ -1,98 +1,113 @@
-"""3D points of static tracks under known cameras, each with the certainty of its depth."""
+"""3D points of static tracks under known cameras, each with the uncertainty of its depth."""
 
 from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
+from models.tracks import PointTracks
 
-OUTLIER_LIMIT = 2.0
-"""Observations farther than this from the point's projection, in pixels, do not agree with it."""
 UNSURE = 0.1
-"""Relative standard deviation of depth above which a point takes depth from its neighbours."""
+"""Relative standard deviation of depth above which a point takes depth from its neighbours. Larger
+believes points of less parallax."""
+# Reprojection error in pixels beyond which an observation does not agree with its point. Part of a
+# compiled kernel.
+_OUTLIER_LIMIT = 2.0
+# Strength of the prior on inverse depth: none, and for a scene without depth.
+_NO_PRIOR = 1e-4
+_FLAT_PRIOR = 1e6
+# Sure neighbours whose median depth a point takes.
+_NEIGHBOURS = 8
+# Pixels that a frame of distance in time counts when neighbours are sought.
+_PIXELS_PER_FRAME = 4.0
+# Reach of the camera path, in units of the scene's depth, that keeps numbers near 1.
+_DEPTH_PER_REACH = 3
 
 
 @dataclass(frozen=True)
 class DepthGuess:
-    """What is known of each track's depth beside its parallax, in the track's middle visible frame
-    (``anchors``)."""
+    """Depth of each track from a source other than its parallax, in the track's middle visible
+    frame (``choose_anchors``)."""
 
     depth: Float[np.ndarray, "N"]
-    """z-depth in world units; NaN where nothing is known."""
+    """z-depth in world units; NaN if unknown."""
     uncertainty: Float[np.ndarray, "N"]
     """Its relative standard deviation."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """One static point a track."""
+    """A static point for each track."""
 
     xyz: Float[np.ndarray, "N 3"]
-    """World position; not finite where the track has none."""
+    """World position; not finite if the track has none."""
     agrees: Bool[np.ndarray, "F N"]
     """Observations that are visible and lie near the projection of their point."""
     residual: Float[np.ndarray, "S"]
-    """Distance of observation and projection in pixels, of those that agree, frame by frame."""
+    """Reprojection error in pixels of each agreeing observation, frame by frame."""
     uncertainty: Float[np.ndarray, "N"]
-    """Relative standard deviation of depth for one pixel of noise, before neighbours were asked."""
+    """Relative standard deviation of depth for a pixel of noise, from the track's parallax alone."""
 
-    def only(self, kept: Bool[np.ndarray, "F N"]) -> "Points":
-        """The same points without the sightings that are not ``kept``."""
+    def restrict(self, kept: Bool[np.ndarray, "F N"]) -> "Points":
+        """The same points with only the observations that are ``kept``."""
         return replace(self, agrees=self.agrees & kept, residual=self.residual[kept[self.agrees]])
 
 
 def triangulate(
-    xy: Float[np.ndarray, "F N 2"],
-    visible: Bool[np.ndarray, "F N"],
+    tracks: PointTracks,
     cameras: Cameras,
     flat: bool = False,
     guess: DepthGuess | None = None,
 ) -> Points:
-    """Points that minimise the robust reprojection error, in inverse depth along the track's middle
-    ray.
+    """Points of least robust reprojection error, in inverse depth along the track's middle ray.
 
     Inverse depth keeps far points and low parallax well-behaved (Civera et al., "Inverse depth
-    parametrization for monocular SLAM", 2008). A point with too little parallax to tell its depth
-    is solved again with the median of its sure neighbours as a prior, or with ``guess`` where that
-    is surer than they are. With ``flat`` all points lie at z-depth 1 of their own frame. The result
-    scales with the cameras, whatever the unit of their places.
+    parametrization for monocular SLAM", 2008). A point of too little parallax is solved again with
+    the median of its sure neighbours as a prior, or with ``guess`` if that is less uncertain. The
+    result scales with the cameras, in any unit of length.
+
+    Args:
+        flat: put all points at z-depth 1 of their middle frame.
+        guess: depth from another source.
     """
+    xy = tracks.xy
+    visible = tracks.visible
     K = cameras.K.double().numpy()
-    unit = 1.0 if flat else _unit(cameras.centers.double().numpy())
+    unit = 1.0 if flat else _estimate_depth(cameras.centers.double().numpy())
     pose = cameras.cam_from_world.double().numpy()
     pose[:, :3, 3] /= unit
-    anchor = anchors(visible)
+    anchor = choose_anchors(visible)
     start = np.ones(len(anchor))
-    strength = np.full(len(anchor), 1e6 if flat else 1e-4)
+    strength = np.full(len(anchor), _FLAT_PRIOR if flat else _NO_PRIOR)
     xyz, rho, sigma = _solve(xy, visible, K, pose, anchor, start, strength, np.arange(len(anchor)))
     if not flat:
-        start, strength = _neighbour_prior(xy, anchor, rho, sigma)
+        start, strength = _ask_neighbours(xy, anchor, rho, sigma)
         if guess is not None:
-            start, strength = _with_guess(start, strength, guess, sigma, unit)
+            start, strength = _prefer_guess(start, strength, guess, sigma, unit)
         unsure = strength > 0
         xyz[unsure], *_ = _solve(
             xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure)
         )
-    agrees = _near(xy, visible, K, pose, xyz)
+    agrees = _find_agreeing(xy, visible, K, pose, xyz)
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     agrees &= enough
-    residual = _residuals(xy, agrees, K, pose, xyz, np.cumsum([0, *agrees.sum(1)]))
+    residual = _measure_residuals(xy, agrees, K, pose, xyz, np.cumsum([0, *agrees.sum(1)]))
     xyz[~enough] = np.nan
     return Points(unit * xyz, agrees, residual, sigma)
 
 
-def _unit(centers: Float[np.ndarray, "F 3"]) -> float:
-    """A likely depth of the scene: thrice the reach of the cameras' path; 1 where they stand
-    still."""
+def _estimate_depth(centers: Float[np.ndarray, "F 3"]) -> float:
+    """A likely depth of the scene in world units: three times the reach of the camera path; 1 for
+    still cameras."""
     middle = centers.mean(0)
     reach = np.linalg.norm(centers - middle, axis=1).max()
-    return float(3 * reach) if reach > 1e-6 * np.linalg.norm(middle) else 1.0
+    return float(_DEPTH_PER_REACH * reach) if reach > 1e-6 * np.linalg.norm(middle) else 1.0
 
 
-def anchors(visible: np.ndarray) -> np.ndarray:
+def choose_anchors(visible: Bool[np.ndarray, "F N"]) -> Int[np.ndarray, "N"]:
     """The middle visible frame of each track."""
     middle = (visible.sum(0) + 1) // 2
     count = np.zeros(len(middle), np.int64)
@@ -103,43 +118,44 @@ def anchors(visible: np.ndarray) -> np.ndarray:
     return anchor
 
 
-def _neighbour_prior(
+def _ask_neighbours(
     xy: np.ndarray, anchor: np.ndarray, rho: np.ndarray, sigma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Median inverse depth of the 8 nearest sure points of the same time, and how strongly to hold
-    to it."""
+    """Prior of unsure points: median inverse depth of the nearest sure points in image and time,
+    and its strength (inverse variance)."""
     sure = (sigma < UNSURE) & (rho > 0)
     prior = np.ones(len(rho))
     strength = np.zeros(len(rho))
-    if sure.sum() < 8:
+    if sure.sum() < _NEIGHBOURS:
         return prior, strength
     own = xy[anchor, np.arange(len(anchor))]
-    place = np.concatenate([own, 4.0 * anchor[:, None]], 1)
+    place = np.concatenate([own, _PIXELS_PER_FRAME * anchor[:, None]], 1)
     unsure = np.flatnonzero(~sure)
-    _, near = cKDTree(place[sure]).query(place[unsure], 8)
+    _, near = cKDTree(place[sure]).query(place[unsure], _NEIGHBOURS)
     values = rho[sure][near]
     prior[unsure] = np.median(values, 1)
+    # Neighbours that agree by chance must not hold a point harder than a tenth of its depth.
     spread = np.maximum(values.std(1), 0.1 * prior[unsure])
     strength[unsure] = 1.0 / spread**2
     return prior, strength
 
 
-def _with_guess(
+def _prefer_guess(
     prior: np.ndarray, strength: np.ndarray, guess: DepthGuess, sigma: np.ndarray, unit: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbours' prior of unsure points, or the guess where it holds more strongly."""
+    """The prior of unsure points from their neighbours, or the guess if it is less uncertain."""
     rho = unit / guess.depth
-    told = 1 / np.maximum(guess.uncertainty * rho, 1e-6 * rho) ** 2
-    better = (sigma >= UNSURE) & np.isfinite(rho) & (told > strength)
-    return np.where(better, rho, prior), np.where(better, told, strength)
+    known = 1 / np.maximum(guess.uncertainty * rho, 1e-6 * rho) ** 2
+    better = (sigma >= UNSURE) & np.isfinite(rho) & (known > strength)
+    return np.where(better, rho, prior), np.where(better, known, strength)
 
 
 @numba.njit(cache=True, parallel=True)
 def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
-    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera; world points, inverse
-    depth, sigma.
+    """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera of each chosen track.
 
-    For the tracks ``chosen``: to copy theirs would take as much memory again.
+    Returns world points, inverse depths and relative standard deviations of depth. Tracks are
+    chosen by index: a copy of their observations would take as much memory again.
     """
     xyz = np.full((len(chosen), 3), np.nan)
     rho_out = np.zeros(len(chosen))
@@ -150,8 +166,8 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
         u = (xy[a, n, 0] - K[a, 0, 2]) / K[a, 0, 0]
         v = (xy[a, n, 1] - K[a, 1, 2]) / K[a, 1, 1]
         rho = prior[n]
-        seen = _observations(xy, visible, K, pose, a, n)
-        H, g, cost = _normal_equations(u, v, rho, prior[n], strength[n], seen)
+        seen = _gather_observations(xy, visible, K, pose, a, n)
+        H, g, cost = _build_equations(u, v, rho, prior[n], strength[n], seen)
         damping = 1e-3
         for _ in range(25):
             A = H.copy()
@@ -161,7 +177,7 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
             u_new = u - step[0]
             v_new = v - step[1]
             rho_new = max(rho - step[2], 1e-4 * prior[n])
-            H_new, g_new, cost_new = _normal_equations(
+            H_new, g_new, cost_new = _build_equations(
                 u_new, v_new, rho_new, prior[n], strength[n], seen
             )
             if cost_new < cost:
@@ -185,14 +201,13 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
                 pose[a, 0, k] * local[0] + pose[a, 1, k] * local[1] + pose[a, 2, k] * local[2]
             )
         rho_out[i] = rho
-        sigma_out[i] = 1.0 / (rho * np.sqrt(max(_information(H) - strength[n], 1e-300)))
+        sigma_out[i] = 1.0 / (rho * np.sqrt(max(_reduce_information(H) - strength[n], 1e-300)))
     return xyz, rho_out, sigma_out
 
 
 @numba.njit(cache=True)
-def _information(H):
-    """What the normal equations say about the inverse depth with the ray's direction unknown (Schur
-    complement)."""
+def _reduce_information(H):
+    """Information about inverse depth with the ray's direction free (Schur complement)."""
     det = H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0]
     if det < 1e-12:
         return 0.0
@@ -202,8 +217,8 @@ def _information(H):
 
 
 @numba.njit(cache=True)
-def _observations(xy, visible, K, pose, a, n):
-    """A row for each sighting: pose relative to the anchor camera (9 + 3), fx, fy, cx, cy, and the
+def _gather_observations(xy, visible, K, pose, a, n):
+    """A row for each observation: pose relative to the anchor camera (9 + 3), fx, fy, cx, cy,
     pixel."""
     times = np.flatnonzero(visible[:, n])
     seen = np.empty((len(times), 18))
@@ -227,9 +242,9 @@ def _observations(xy, visible, K, pose, a, n):
 
 
 @numba.njit(cache=True)
-def _normal_equations(u, v, rho, prior, strength, seen):
-    """Huber-weighted normal equations of the reprojection of (u, v, 1) / rho, and the cost, in
-    pixels."""
+def _build_equations(u, v, rho, prior, strength, seen):
+    """Huber-weighted normal equations of the reprojection of (u, v, 1) / rho, and the cost in
+    squared pixels."""
     H = np.zeros((3, 3))
     g = np.zeros(3)
     cost = strength * (rho - prior) ** 2
@@ -273,8 +288,8 @@ def _project(point, K, pose):
 
 
 @numba.njit(cache=True)
-def _miss(point, seen, K, pose):
-    """Distance in pixels of a sighting from its point's projection; infinite behind the camera."""
+def _measure_miss(point, seen, K, pose):
+    """Reprojection error in pixels of an observation; infinite behind the camera."""
     x, y, z = _project(point, K, pose)
     if z <= 1e-9:
         return np.float32(np.inf)
@@ -284,24 +299,26 @@ def _miss(point, seen, K, pose):
 
 
 @numba.njit(cache=True, parallel=True)
-def _near(xy, visible, K, pose, xyz):
-    """Which sightings lie near the projection of their point."""
+def _find_agreeing(xy, visible, K, pose, xyz):
+    """True for observations near the projection of their point."""
     near = np.zeros(visible.shape, np.bool_)
     for t in numba.prange(len(visible)):
         for n in range(visible.shape[1]):
             if visible[t, n]:
-                near[t, n] = _miss(xyz[n], xy[t, n], K[t], pose[t]) < np.float32(OUTLIER_LIMIT)
+                near[t, n] = _measure_miss(xyz[n], xy[t, n], K[t], pose[t]) < np.float32(
+                    _OUTLIER_LIMIT
+                )
     return near
 
 
 @numba.njit(cache=True, parallel=True)
-def _residuals(xy, agrees, K, pose, xyz, first):
-    """Distances of the sightings that agree; ``first``: how many do in the frames before each."""
+def _measure_residuals(xy, agrees, K, pose, xyz, first):
+    """Reprojection errors of agreeing observations; ``first`` counts them in the frames before."""
     residual = np.empty(first[-1], np.float32)
     for t in numba.prange(len(agrees)):
         row = first[t]
         for n in range(agrees.shape[1]):
             if agrees[t, n]:
-                residual[row] = _miss(xyz[n], xy[t, n], K[t], pose[t])
+                residual[row] = _measure_miss(xyz[n], xy[t, n], K[t], pose[t])
                 row += 1
     return residual

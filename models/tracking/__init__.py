@@ -1,21 +1,29 @@
-"""Frames -> 2D tracks."""
+"""Frames -> 2D tracks.
 
-from models.tracking.growing import (
-    TRACKERS,
-    Tracker,
-    for_length,
-    grow_tracks,
-    half_life,
-    open_tracker,
-    register_tracker,
-    thin,
-    track_points,
-)
+In reading order:
+
+- ``options``: settings that a person may tune.
+- ``optical_flow``: dense flow between two frames.
+- ``lucas_kanade``: a tracker from frame to frame.
+- ``flow_fields``: the flow of many pairs of frames, computed ahead and cached.
+- ``sightings``: tracks as lists of observations.
+- ``dis_flow``: a tracker by chains of dense flow.
+- ``names``: trackers by name.
+- ``seeding``: where and in which order new tracks start; thinning.
+- ``growing``: tracks that cover every frame.
+"""
+
+from models.learned import Tracker
+from models.tracking.growing import grow_tracks, track_points
+from models.tracking.names import TRACKERS, choose_for_length, open_tracker, register_tracker
+from models.tracking.options import TrackingOptions
+from models.tracking.seeding import half_life, thin
 
 __all__ = [
     "TRACKERS",
     "Tracker",
-    "for_length",
+    "TrackingOptions",
+    "choose_for_length",
     "grow_tracks",
     "half_life",
     "open_tracker",

@@ -1,12 +1,11 @@
-"""The stronger tracker built in: dense flow over several intervals, chained along the way that is
-most certain.
+"""Dense-flow tracker: flow over several intervals, chained along the most reliable way.
 
-Chains over long intervals drift little, chains over short ones survive fast change; each point
-takes in each frame the chain whose summed error of going there and back, and likeness to the query,
-is best.
+Chains over long intervals drift little; chains over short intervals survive fast change. In each
+frame a point takes the chain of least cost: the summed forward-backward errors and differences
+from the query's patch.
 
-Source: Neoral, Serych, Matas, "MFT: Long-term tracking of every pixel", WACV 2024, with the learned
-certainty of its flow replaced by the forward-backward error and by the look of the point.
+Source: Neoral, Serych, Matas, "MFT: Long-term tracking of every pixel", WACV 2024. Its learned
+uncertainty of flow is replaced by the forward-backward error and the point's appearance.
 """
 
 from collections.abc import Iterator
@@ -19,25 +18,20 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from models.clip import at_points
 from models.tracking.flow_fields import FlowFields
-from models.tracking.optical_flow import sample
+from models.tracking.optical_flow import sample_field
+from models.tracking.options import TrackingOptions
 from models.tracking.sightings import Sightings
 
-INTERVALS = (1, 3, 9, 27)
-"""Frames that one link of a chain may span."""
-FORWARD_BACKWARD_LIMIT = 0.7
-"""A link whose way back misses its start by more than this, in pixels, is not taken."""
-LINK_COST = 0.01
-"""Squared pixels that each link adds to a chain's cost, whatever its own error."""
-UNLIKE_COST = 0.01
-"""Squared pixels that a chain's cost grows by each grey level of difference from the query's
-patch."""
-SEEN = 25.0
-"""Mean difference from the query's patch, in grey levels, up to which a point counts as visible."""
-LOST = 40.0
-"""The same from which on a link is not taken."""
+# Frames that a single link of a chain may span.
+_INTERVALS = (1, 3, 9, 27)
+# Half the side in pixels of the patch that tells a point's appearance.
 _RADIUS = 2
+# Standard deviation in pixels of the blur before patches are compared: it hides sub-pixel noise.
 _SIGMA = 1.0
+# Points below which the change of exposure between two frames is not estimated.
 _MIN_FOR_GAIN = 32
+# Largest change of exposure between two frames, as a factor.
+_MAX_GAIN = 2
 
 
 def dis_flow(
@@ -45,11 +39,10 @@ def dis_flow(
     queries: Float[np.ndarray, "N 3"],
     fields: FlowFields | None = None,
 ) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
-    """Follows queries [t, x, y] both ways in time; a point that was hidden can be found again.
+    """Follows queries [t, x, y] forwards and backwards; an occluded point can be found again.
 
     Args:
-        fields: the clip's flow, for those that have more than one call's queries; that of this call
-            alone if not given.
+        fields: the clip's flow, shared by several calls; computed for this call if not given.
     """
     if fields is None:
         with FlowFields(frames) as fields:
@@ -60,9 +53,9 @@ def dis_flow(
     xy = np.repeat(queries[None, :, 1:], num_frames, 0).astype(np.float32)
     visible = np.zeros((num_frames, num_queries), bool)
     visible[start, np.arange(num_queries)] = True
-    look = _looks(frames, queries)
+    appearance = _read_query_patches(frames, queries)
     for order in (range(num_frames), range(num_frames - 1, -1, -1)):
-        found = _sweep(fields, order, queries, look)
+        found = _sweep(fields, order, queries, appearance)
         coming = next(found, None)
         for t in order[1:]:
             begun = start * order.step < t * order.step
@@ -80,21 +73,23 @@ def follow_by_flow(
     queries: Float[np.ndarray, "N 3"],
     reach: range,
     allowed: Bool[np.ndarray, "F H W"] | None = None,
+    options: TrackingOptions = TrackingOptions(),
 ) -> Sightings:
-    """What ``dis_flow`` sees of queries [t, x, y], without arrays of all frames times all points.
+    """The visible observations of ``dis_flow``, without arrays of all frames times all points.
 
     Args:
         fields: the clip's flow.
-        reach: frames in which the points are looked for.
-        allowed: a track ends where it meets a pixel that is not.
+        queries: [t, x, y].
+        reach: frames in which the points are followed.
+        allowed: False on pixels that end a track.
     """
     frames = fields.frames
     start = queries[:, 0].astype(np.int64)
-    look = _looks(frames, queries)
+    appearance = _read_query_patches(frames, queries)
     parts = []
     for order in (reach, reach[::-1]):
         alive = np.ones(len(queries), bool)
-        for t, points, places, seen in _sweep(fields, order, queries, look):
+        for t, points, places, seen in _sweep(fields, order, queries, appearance, options):
             points = points[seen]
             places = places[seen]
             if allowed is not None:
@@ -107,36 +102,43 @@ def follow_by_flow(
 
 @dataclass(frozen=True)
 class _Front:
-    """The points found in one frame, from which links lead on."""
+    """The points found in a frame, from which links lead on."""
 
     points: Int[np.ndarray, "n"]
+    """Their indices among the queries."""
     xy: Float[np.ndarray, "n 2"]
+    """Pixels."""
     cost: Float[np.ndarray, "n"]
+    """Squared pixels, of the best chain."""
 
 
 _Found = tuple[int, Int[np.ndarray, "n"], Float[np.ndarray, "n 2"], Bool[np.ndarray, "n"]]
+"""Frame, indices of the points found in it, their pixels, and True where they are visible."""
 
 
 def _sweep(
-    fields: FlowFields, order: range, queries: np.ndarray, look: np.ndarray
+    fields: FlowFields,
+    order: range,
+    queries: Float[np.ndarray, "N 3"],
+    appearance: Float[np.ndarray, "N P 3"],
+    options: TrackingOptions = TrackingOptions(),
 ) -> Iterator[_Found]:
-    """Carries points along one direction of time: frame, points found in it, where, and whether
-    they look as they did.
+    """Carries points in one direction of time and yields each frame's points.
 
-    Only the frames that a link may span are held; the sweep ends where no point is left to carry.
+    Only the frames within reach of a link are held. The sweep ends after the last point is lost.
     """
     start = queries[:, 0].astype(np.int64)
     fronts = {}
     last = (start * order.step).max(initial=order[0] * order.step)
     for t in order:
-        fronts.pop(t - order.step * (INTERVALS[-1] + 1), None)
+        fronts.pop(t - order.step * (_INTERVALS[-1] + 1), None)
         if not fronts and t * order.step > last:
             return
         _ask_ahead(fields, order, t, fronts)
-        cost, unlike, place = _linked(fields, order, t, fronts, look)
+        cost, unlike, place = _link_points(fields, order, t, fronts, appearance, options)
         points = np.flatnonzero(np.isfinite(cost))
         if len(points):
-            yield t, points, place[points], unlike[points] < SEEN
+            yield t, points, place[points], unlike[points] < options.seen_difference
         cost[start == t] = 0
         place[start == t] = queries[start == t, 1:]
         points = np.flatnonzero(np.isfinite(cost))
@@ -144,27 +146,32 @@ def _sweep(
             fronts[t] = _Front(points, place[points], cost[points])
 
 
-def _linked(
-    fields: FlowFields, order: range, t: int, fronts: dict[int, _Front], look: np.ndarray
+def _link_points(
+    fields: FlowFields,
+    order: range,
+    t: int,
+    fronts: dict[int, _Front],
+    appearance: Float[np.ndarray, "N P 3"],
+    options: TrackingOptions,
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"], Float[np.ndarray, "N 2"]]:
-    """Of all points: the cost of the best chain to frame t, inf without one; difference from the
-    query; place."""
-    best = np.full(len(look), np.inf, np.float32)
-    unlike = np.zeros(len(look))
-    place = np.empty((len(look), 2), np.float32)
-    sources = [source for source in _sources(order, t) if source in fronts]
-    blurred = _blurred(fields.frames[t]) if sources else None
+    """The best chain of each point to frame t: its cost (inf without a chain), the difference from
+    the query's patch in grey levels, and the pixel."""
+    best = np.full(len(appearance), np.inf, np.float32)
+    unlike = np.zeros(len(appearance))
+    place = np.empty((len(appearance), 2), np.float32)
+    sources = [source for source in _list_sources(order, t) if source in fronts]
+    blurred = _blur(fields.frames[t]) if sources else None
     gain = np.ones(3, np.float32)
     for source in sources:
         front = fronts[source]
         there, error = _link(fields, source, t, front.xy)
-        patch = _patches(blurred, there)
-        good = (error < FORWARD_BACKWARD_LIMIT) & _inside(there, blurred.shape)
+        patch = _cut_patches(blurred, there)
+        good = (error < options.link_error) & _is_inside(there, blurred.shape)
         if abs(t - source) == 1:
-            gain = _gain(look[front.points[good]], patch[good])
-        differs = _differences(look, front.points, patch, gain)
-        total = front.cost + error**2 + LINK_COST + UNLIKE_COST * differs
-        won = good & (differs < LOST) & (total < best[front.points])
+            gain = _estimate_gain(appearance[front.points[good]], patch[good])
+        differs = _measure_differences(appearance, front.points, patch, gain)
+        total = front.cost + error**2 + options.link_cost + options.unlike_cost * differs
+        won = good & (differs < options.lost_difference) & (total < best[front.points])
         won_points = front.points[won]
         best[won_points] = total[won]
         unlike[won_points] = differs[won]
@@ -172,58 +179,63 @@ def _linked(
     return best, unlike, place
 
 
-def _sources(order: range, t: int) -> list[int]:
+def _list_sources(order: range, t: int) -> list[int]:
     """Frames from which a link may lead to frame t, the nearest first."""
-    return [
-        t - order.step * interval for interval in INTERVALS if t - order.step * interval in order
-    ]
+    frames = [t - order.step * interval for interval in _INTERVALS]
+    return [source for source in frames if source in order]
 
 
 def _ask_ahead(fields: FlowFields, order: range, t: int, fronts: dict[int, _Front]) -> None:
-    """Has the flow of the links to frame t computed, and of those to the next while the points of t
-    are looked at."""
-    sources = [source for source in _sources(order, t) if source in fronts]
+    """Starts to compute the flow of all links to frame t, and to the frame after it, which threads
+    compute while the points of t are compared."""
+    sources = [source for source in _list_sources(order, t) if source in fronts]
     for source in sources:
         fields.ask(source, t)
     following = t + order.step
     if not sources or following not in order:
         return
-    for source in _sources(order, following):
+    for source in _list_sources(order, following):
         if source == t or source in fronts:
             fields.ask(source, following)
 
 
-def _link(fields: FlowFields, a: int, b: int, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in frame b of points in frame a by dense flow, and by how much the way back
-    misses."""
+def _link(
+    fields: FlowFields, a: int, b: int, xy: Float[np.ndarray, "n 2"]
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n"]]:
+    """Pixels in frame b of points in frame a by dense flow, and the forward-backward error in
+    pixels."""
     onwards, backwards = fields.between(a, b)
-    there = xy + sample(onwards, xy / fields.scale)
-    back = there + sample(backwards, there / fields.scale)
+    there = xy + sample_field(onwards, xy / fields.scale)
+    back = there + sample_field(backwards, there / fields.scale)
     return there, np.hypot(*(back - xy).T)
 
 
-def _inside(xy: np.ndarray, shape: tuple[int, ...]) -> Bool[np.ndarray, "n"]:
-    (x, y), (height, width) = xy.T, shape[:2]
+def _is_inside(xy: Float[np.ndarray, "n 2"], shape: tuple[int, ...]) -> Bool[np.ndarray, "n"]:
+    """True for points between the centres of the border pixels."""
+    x, y = xy.T
+    height, width = shape[:2]
     return (x >= 0.5) & (y >= 0.5) & (x <= width - 0.5) & (y <= height - 0.5)
 
 
-def _looks(frames: np.ndarray, queries: np.ndarray) -> Float[np.ndarray, "N P 3"]:
-    """The query points' patches."""
-    look = np.zeros((len(queries), (2 * _RADIUS + 1) ** 2, 3), np.float32)
+def _read_query_patches(
+    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N P 3"]:
+    """The patch round each query in its own frame."""
+    appearance = np.zeros((len(queries), (2 * _RADIUS + 1) ** 2, 3), np.float32)
     start = queries[:, 0].astype(np.int64)
     for t in np.unique(start):
-        look[start == t] = _patches(_blurred(frames[t]), queries[start == t, 1:])
-    return look
+        appearance[start == t] = _cut_patches(_blur(frames[t]), queries[start == t, 1:])
+    return appearance
 
 
-def _blurred(frame: np.ndarray) -> Float[np.ndarray, "H W 3"]:
+def _blur(frame: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
     return cv2.GaussianBlur(frame, (0, 0), _SIGMA).astype(np.float32)
 
 
-def _patches(
+def _cut_patches(
     image: Float[np.ndarray, "H W 3"], xy: Float[np.ndarray, "n 2"]
 ) -> Float[np.ndarray, "n P 3"]:
-    """Bilinear values round points; the border repeats."""
+    """Bilinear values of the pixels round points; the border repeats."""
     patches = np.empty((len(xy), (2 * _RADIUS + 1) ** 2, 3), np.float32)
     _read_patches(image, xy.astype(np.float32), patches)
     return patches
@@ -231,6 +243,8 @@ def _patches(
 
 @numba.njit(cache=True, nogil=True)
 def _read_patches(image, xy, patches):
+    # A kernel of its own beside optical_flow.sample_field: it computes the weights once for all
+    # pixels of a patch, and releases the GIL.
     height, width = image.shape[:2]
     for n in range(len(xy)):
         x = min(max(xy[n, 0] - np.float32(0.5), np.float32(-width)), np.float32(2 * width))
@@ -257,23 +271,25 @@ def _read_patches(image, xy, patches):
 
 
 @numba.njit(cache=True, nogil=True)
-def _differences(look, points, patches, gain):
-    """Mean absolute difference of the points' patches, brightened by gain, from those of their
-    queries."""
+def _measure_differences(appearance, points, patches, gain):
+    """Mean absolute difference in grey levels of patches, times gain, from their queries'."""
     difference = np.empty(len(points), np.float32)
     for n in range(len(points)):
         total = np.float32(0)
         for place in range(patches.shape[1]):
             for c in range(3):
-                total += abs(look[points[n], place, c] - patches[n, place, c] * gain[c])
+                total += abs(appearance[points[n], place, c] - patches[n, place, c] * gain[c])
         difference[n] = total / (3 * patches.shape[1])
     return difference
 
 
-def _gain(look: np.ndarray, patch: np.ndarray) -> Float[np.ndarray, "3"]:
-    """By how much the exposure has changed since the queries, so that a camera that adapts hides no
-    point."""
-    if len(look) < _MIN_FOR_GAIN:
+def _estimate_gain(
+    appearance: Float[np.ndarray, "n P 3"], patch: Float[np.ndarray, "n P 3"]
+) -> Float[np.ndarray, "3"]:
+    """Change of exposure since the queries, as a factor for each channel: auto-exposure must not
+    make points invisible."""
+    if len(appearance) < _MIN_FOR_GAIN:
         return np.ones(3, np.float32)
-    ratio = np.median((look.mean(1) + 4) / (patch.mean(1) + 4), 0)
-    return np.clip(ratio, 0.5, 2).astype(np.float32)
+    # The 4 grey levels keep ratios of dark patches finite.
+    ratio = np.median((appearance.mean(1) + 4) / (patch.mean(1) + 4), 0)
+    return np.clip(ratio, 1 / _MAX_GAIN, _MAX_GAIN).astype(np.float32)

@@ -1,5 +1,5 @@
-"""Flow between the frames of a clip, both ways, computed once a pair and kept aside while there is
-room."""
+"""Dense flow between frames of a clip in both directions, computed once for each pair and cached on
+disk."""
 
 import math
 import os
@@ -11,32 +11,32 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float16, UInt8
 
-from models.tracking.optical_flow import fine_flow, grey
+from models.tracking.optical_flow import estimate_fine_flow, to_grey
 
-ROOM = 1 << 30
-"""Bytes of disk that fields may take; past that those used longest ago are dropped, and computed
-again if need be."""
-AHEAD = 16
-"""Pairs whose flow may be asked for and not taken yet; past that those asked first are put
-aside."""
+# Bytes of disk that fields may take. Beyond it the fields used longest ago are dropped, and
+# computed again on demand.
+_ROOM = 1 << 30
+# Pairs that may be computed ahead of their use. Beyond it the earliest are moved to the shelf.
+_AHEAD = 16
 _Pair = tuple[int, int]
+"""The smaller and the larger frame number."""
 
 
 class FlowFields:
-    """Where points of one frame are in another, from dense flow computed ahead by threads and kept
-    in a temporary file.
+    """Dense flow between frames, computed ahead by threads and cached in a temporary file.
 
-    Fields are kept at half the frames' size and in half precision: what that loses is far below the
-    flow's own error. Memory does not grow with the clip's length, nor does the file past ``room``
-    bytes. Sweeps that turn round at the ends of the clip find again what they read last, however
-    little room there is.
+    Fields are kept at half the frames' size and in half precision; the loss is far below the error
+    of the flow. Memory does not grow with the clip's length, and the file does not grow past
+    ``room`` bytes. Sweeps that turn round at an end of the clip find the fields that they read
+    last.
     """
 
-    def __init__(self, frames: UInt8[np.ndarray, "F H W 3"], room: int = ROOM):
-        self.frames, (height, width) = frames, frames.shape[1:3]
+    def __init__(self, frames: UInt8[np.ndarray, "F H W 3"], room: int = _ROOM):
+        self.frames = frames
+        height, width = frames.shape[1:3]
         self.size = max(1, width // 2), max(1, height // 2)
         self.scale = np.array([width / self.size[0], height / self.size[1]], np.float32)
-        """Pixels of a frame to one of a field, in x and y."""
+        """Pixels of a frame for each pixel of a field, in x and y."""
         self._shelf = _Shelf((2, *self.size[::-1], 2), room)
         self._coming: dict[_Pair, Future] = {}
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="flow")
@@ -49,11 +49,12 @@ class FlowFields:
         self._shelf.close()
 
     def ask(self, a: int, b: int) -> None:
-        """Has the flow between two frames computed meanwhile, as it is needed soon."""
+        """Starts to compute the flow between two frames that are needed soon."""
         pair = min(a, b), max(a, b)
         if pair in self._coming or pair in self._shelf:
             return
-        if len(self._coming) == AHEAD:  # points that were to take it were lost on the way
+        # A pair that was asked for is never taken if all its points were lost.
+        if len(self._coming) == _AHEAD:
             early = next(iter(self._coming))
             self._shelf.put(early, self._coming.pop(early).result())
         self._coming[pair] = self._pool.submit(self._compute, pair)
@@ -61,8 +62,8 @@ class FlowFields:
     def between(
         self, a: int, b: int
     ) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]:
-        """Flow from frame a to b, and that from b to a; both in the frames' pixels, on fields of
-        half their size."""
+        """Flow from frame a to b, and from b to a: in pixels of the frames, sampled at half their
+        size."""
         pair = min(a, b), max(a, b)
         self.ask(*pair)
         coming = self._coming.pop(pair, None)
@@ -73,17 +74,17 @@ class FlowFields:
         return (there, back) if a <= b else (back, there)
 
     def _compute(self, pair: _Pair) -> Float16[np.ndarray, "2 h w 2"]:
-        a, b = (grey(self.frames[t]) for t in pair)
-        both = fine_flow(a, b), fine_flow(b, a)
-        return np.stack(
-            [cv2.resize(f, self.size, interpolation=cv2.INTER_AREA) for f in both]
-        ).astype(np.float16)
+        a, b = (to_grey(self.frames[t]) for t in pair)
+        both = estimate_fine_flow(a, b), estimate_fine_flow(b, a)
+        small = [cv2.resize(flow, self.size, interpolation=cv2.INTER_AREA) for flow in both]
+        return np.stack(small).astype(np.float16)
 
 
 class _Shelf:
-    """Arrays of one shape in a temporary file; the one used longest ago makes way.
+    """Arrays of equal shape in a temporary file; the array used longest ago is replaced.
 
-    Read and written, not mapped: a full disk is then an error that can be told.
+    The file is read and written, not mapped into memory: so a full disk raises an error instead of
+    ending the process.
     """
 
     def __init__(self, shape: tuple[int, ...], room: int):

@@ -1,0 +1,109 @@
+"""Trackers by name: those of this package, learned ones, and a user's own.
+
+A tracker is a function ``(frames, queries) -> (xy, visible)``.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from models.learned import LEARNED, Tracker, open_learned
+from models.run import InputError
+from models.tracking.dis_flow import dis_flow
+from models.tracking.lucas_kanade import lucas_kanade
+from models.tracking.options import TrackingOptions
+
+
+def auto(
+    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
+) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
+    """Dense flow, or Lucas-Kanade for a clip longer than dense flow was measured on."""
+    return choose_for_length(auto, len(frames))(frames, queries)
+
+
+def choose_for_length(
+    tracker: Tracker, num_frames: int, options: TrackingOptions = TrackingOptions()
+) -> Tracker:
+    """The tracker itself, or the tracker that ``auto`` chooses for this number of frames."""
+    if tracker is not auto:
+        return tracker
+    return dis_flow if num_frames <= options.longest_dense else lucas_kanade
+
+
+TRACKERS: dict[str, Tracker] = {"auto": auto, "lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
+"""Trackers that need no package and no weights beyond this project's."""
+
+
+def register_tracker(name: str) -> Callable[[Tracker], Tracker]:
+    """Makes a tracker available by name to ``track_points`` and the scripts' ``--tracker``.
+
+    The scripts import a user's file first: ``--tracker path/to/file.py:name``.
+    """
+
+    def register(tracker: Tracker) -> Tracker:
+        TRACKERS[name] = tracker
+        return tracker
+
+    return register
+
+
+def check_tracker(name: str) -> None:
+    """Refuses a name that no tracker has.
+
+    Raises:
+        InputError: no such tracker.
+    """
+    known = sorted({*TRACKERS, *LEARNED})
+    if name not in known:
+        raise InputError(
+            f"tracker '{name}' is not known; choose one of {', '.join(known)}, or give your own as "
+            "path/to/file.py:name"
+        )
+
+
+def open_tracker(name: str, checkpoint_path: Path | None = None, device: str = "cpu") -> Tracker:
+    """The tracker of that name, ready to be called. A learned one reads its checkpoint here.
+
+    Args:
+        name: of a tracker of this package, a learned one, or ``path/to/file.py:name`` of a file
+            that registers a tracker of that name. The file is imported here.
+        checkpoint_path: weights of a learned tracker.
+        device: where a learned tracker runs.
+
+    Raises:
+        InputError: no such tracker; its file, package or checkpoint is missing or wrong; it needs
+            another device.
+    """
+    file, colon, inside = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        _import_file(Path(file))
+        name = inside
+    check_tracker(name)
+    if name in TRACKERS:
+        if checkpoint_path is not None:
+            raise InputError(
+                f"tracker '{name}' has no checkpoint; leave out --checkpoint_path {checkpoint_path}"
+            )
+        return TRACKERS[name]
+    return open_learned(name, checkpoint_path, device)
+
+
+def _import_file(path: Path) -> None:
+    """Runs a user's Python file, which registers its trackers.
+
+    Raises:
+        InputError: the file is missing or fails.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give --tracker path/to/file.py:name")
+    spec = importlib.util.spec_from_file_location(f"user_tracker_{path.stem}", path)
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    # A user's file can fail in any way; the script ends with one sentence.
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be imported as a tracker ({type(error).__name__}: {error})"
+        ) from error
