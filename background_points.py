@@ -63,7 +63,6 @@ from models.run import (
     make_subfolder,
     parse_settings,
     run_script,
-    stage_bars,
     stage_outputs,
     warn_of_need,
     watch_memory,
@@ -73,12 +72,16 @@ from models.sfm import (
     StaticScene,
     cameras_of_clip,
     make_background_tracks,
-    scene_of_values,
-    scene_values,
     sharpen_scene,
     solve_scene,
 )
-from models.tracking import Tracker, for_length, grow_tracks, open_tracker
+from models.tracking import (
+    Tracker,
+    TrackingOptions,
+    choose_for_length,
+    grow_tracks,
+    open_tracker,
+)
 from models.tracks import PointTracks, Tracks, save_tracks
 
 
@@ -178,51 +181,44 @@ def solve(
     imported = None if settings.import_path is None else read_imported(settings.import_path, video)
     known = known_cameras(settings, video, imported)
     maps = open_depth(settings.learned, video, output_dir, learned.device, stages)
-    progress = stage_bars()
 
     def tracked() -> dict:
-        return dict(
-            zip(
-                ("xy", "visible"),
-                track(video, settings, masks, learned.tracker, imported),
-                strict=True,
-            )
-        )
+        grown = track(video, settings, masks, learned.tracker, imported)
+        return {"xy": grown.xy, "visible": grown.visible}
 
     def solve_tracks(points: PointTracks, cameras: Cameras | None = None) -> StaticScene:
-        told = {"report": tqdm.write, "progress": progress}
-        size = points.width, points.height
-        return solve_scene(points.xy, points.visible, *size, cameras, settings.seed, **told)
+        return solve_scene(points, cameras, settings.seed, stages.progress)
 
     def placed() -> dict:
         points = PointTracks(*tracks.values(), video.width, video.height)
         if masks is not None and known is None:
-            return scene_values(solve_masked_scene(points, solve_tracks))
-        return scene_values(solve_tracks(points, known))
+            return solve_masked_scene(points, solve_tracks).to_values()
+        return solve_tracks(points, known).to_values()
 
     def parted() -> dict:
         points = PointTracks(*tracks.values(), video.width, video.height)
         masks, against = mask_movers(video.frames, points, scene, learned.masks, ProgressBars())
         still = solve_without_movers(points, masks, against, solve_tracks)
-        return {"masks": masks, **scene_values(still)}
+        return {"masks": masks, **still.to_values()}
 
     def sharpened() -> dict:
-        xy = tracks.pop("xy")  # is overwritten; nothing else needs it
-        sharp, again = sharpen_scene(video.frames, xy, scene, report=tqdm.write, progress=progress)
-        return {"xy": sharp, **scene_values(again)}
+        # Positions are overwritten; nothing else needs them.
+        points = PointTracks(tracks.pop("xy"), tracks["visible"], video.width, video.height)
+        sharp, again = sharpen_scene(video.frames, points, scene, stages.progress)
+        return {"xy": sharp.xy, **again.to_values()}
 
     with naming(settings.video_path):
         tracks = stages.step("tracking", tracked)
         warn_of_need(need(tracks["xy"].shape[1]), memory, stages.progress)
-        scene = scene_of_values(stages.step("cameras", placed))
+        scene = StaticScene.from_values(stages.step("cameras", placed))
         if masks is None:
             values = stages.step("motion", parted)
             masks = values["masks"]
-            scene = scene_of_values(values)
+            scene = StaticScene.from_values(values)
         values = stages.step("sharpening", sharpened)
         tracks.clear()
         xy = values.pop("xy")
-        scene = scene_of_values(values)
+        scene = StaticScene.from_values(values)
         if maps is not None:
             xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
 
@@ -333,24 +329,21 @@ def track(
     masks: np.ndarray | None,
     tracker: Tracker,
     imported: Imported | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> PointTracks:
     """Tracks over the whole clip that stay off the masks: those imported, and our own where they
     leave room."""
-    begun = None if imported is None else (imported.xy, imported.visible)
+    begun = None
+    if imported is not None:
+        begun = PointTracks(imported.xy, imported.visible, video.width, video.height)
     allowed = None if masks is None else ~dilate(masks, MotionOptions().mask_margin)
     tracker = taken_tracker(tracker, len(video))
-    with tqdm(total=len(video), desc="tracking", unit="frame") as bar:
-
-        def progress(done: int, points: int) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix_str(f"{points} tracks")
-
-        return grow_tracks(video.frames, settings.spacing, tracker, allowed, progress, begun)
+    options = TrackingOptions(spacing=settings.spacing)
+    return grow_tracks(video.frames, tracker, allowed, begun, ProgressBars(), options)
 
 
 def taken_tracker(tracker: Tracker, num_frames: int) -> Tracker:
     """The tracker for a clip of so many frames; says which where that was left open."""
-    taken = for_length(tracker, num_frames)
+    taken = choose_for_length(tracker, num_frames)
     if taken is not tracker:
         print(f"tracker: {taken.__name__}, for {num_frames} frames")
     return taken

@@ -48,7 +48,7 @@ from models.run import (
     watch_memory,
     write_json,
 )
-from models.tracking import Tracker, grow_tracks, open_tracker
+from models.tracking import Tracker, TrackingOptions, grow_tracks, open_tracker
 from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
 
 
@@ -217,19 +217,15 @@ def track(
 ) -> PointTracks:
     """Tracks inside the masks: those imported, and our own where they leave room; none if nothing
     can be followed."""
-    begun = None if imported is None else (imported.xy, imported.visible)
+    begun = None
+    if imported is not None:
+        begun = PointTracks(imported.xy, imported.visible, video.width, video.height)
     tracker = taken_tracker(tracker, len(video))
-    with tqdm(total=len(video), desc="tracking movers", unit="frame") as bar:
-
-        def progress(done: int, points: int) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix_str(f"{points} tracks")
-
-        try:
-            grown = grow_tracks(video.frames, settings.spacing, tracker, masks, progress, begun)
-        except InputError:
-            return no_tracks(video)
-        return PointTracks(*grown, video.width, video.height)
+    options = TrackingOptions(spacing=settings.spacing)
+    try:
+        return grow_tracks(video.frames, tracker, masks, begun, ProgressBars(), options)
+    except InputError:
+        return no_tracks(video)
 
 
 def no_tracks(video: Video) -> PointTracks:

@@ -21,6 +21,7 @@ from models.run.errors import InputError
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import Points, triangulate
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
+from models.tracks import PointTracks
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 TAKEN = ClipFrames.in_order(FRAMES, (WIDTH, HEIGHT))
@@ -185,7 +186,7 @@ def short_tracks() -> tuple[np.ndarray, StaticScene]:
     middle = np.array([np.flatnonzero(v)[v.sum() // 2] if v.any() else 0 for v in visible.T])
     short = random.random(xy.shape[1]) < 0.5
     visible = visible & ~(short & (np.abs(np.arange(FRAMES)[:, None] - middle) > 1))
-    points = triangulate(xy, visible, room().cameras)
+    points = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), room().cameras)
     return xy, StaticScene(room().cameras, points, "given", np.ones(FRAMES, bool), 0.2)
 
 
@@ -219,7 +220,7 @@ def test_gaps_are_filled_on_the_surface_and_nothing_else_is(tmp_path):
     full, _ = fill_gaps(xy, scene, depth, free, 4)
     assert full.shape[1] - xy.shape[1] < 5
     hole = (xy[..., 0] < 90) & (xy[..., 1] < 60)
-    cut = scene.points.only(~hole)
+    cut = scene.points.restrict(~hole)
     filled, with_more = fill_gaps(xy, replace(scene, points=cut), depth, free, 4)
     added = slice(xy.shape[1], None)
     seen, points = with_more.points.agrees[:, added], with_more.points.xyz[added]

@@ -15,6 +15,7 @@ from models.run.errors import InputError
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import triangulate
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
+from models.tracks import PointTracks
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 TAKEN = ClipFrames.in_order(FRAMES, (WIDTH, HEIGHT))
@@ -28,9 +29,8 @@ def room(motion: str) -> SyntheticScene:
 
 
 def flat_scene(motion: str) -> StaticScene:
-    points = triangulate(
-        room(motion).track_xy, room(motion).track_visible, room(motion).cameras, flat=True
-    )
+    tracks = PointTracks(room(motion).track_xy, room(motion).track_visible, WIDTH, HEIGHT)
+    points = triangulate(tracks, room(motion).cameras, flat=True)
     method = "still" if motion == "still" else "rotation"
     return StaticScene(room(motion).cameras, points, method, np.ones(FRAMES, bool), 0.1)
 

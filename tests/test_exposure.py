@@ -7,6 +7,7 @@ from models.clip.exposure import estimate_exposure
 from models.sfm.sharpening import sharpen_tracks
 from models.sfm.triangulation import triangulate
 from models.synthetic.sample import RoomOptions, render_room
+from models.tracks import PointTracks
 
 
 @pytest.fixture(scope="module")
@@ -117,21 +118,21 @@ def test_sharpening_pulls_disturbed_tracks_back_to_the_truth(room):
     random = np.random.default_rng(0)
     truth, visible = np.asarray(room.track_xy), np.asarray(room.track_visible)
     noisy = truth + random.normal(0, 0.5, truth.shape)
-    points = triangulate(noisy, visible, room.cameras)
-    sharp, seen = sharpen_tracks(
-        room.frames, noisy.astype(np.float32), points.agrees, room.cameras, points
-    )
-    before = np.linalg.norm(noisy - truth, axis=-1)[seen]
+    size = room.cameras.width, room.cameras.height
+    points = triangulate(PointTracks(noisy, visible, *size), room.cameras)
+    disturbed = PointTracks(noisy.astype(np.float32), points.agrees, *size)
+    sharp = sharpen_tracks(room.frames, disturbed, room.cameras, points)
+    before = np.linalg.norm(noisy - truth, axis=-1)[sharp.visible]
     # one patch serves as the measure of all: what counts is how sightings agree with each other
-    again = triangulate(sharp, seen, room.cameras)
+    again = triangulate(sharp, room.cameras)
     assert np.median(again.residual) < 0.5 * np.median(points.residual)
     assert np.median(before) > 0.4
 
 
 def test_sharpening_never_shows_what_was_not_visible(room):
     truth, visible = np.asarray(room.track_xy), np.asarray(room.track_visible)
-    points = triangulate(truth, visible, room.cameras)
-    _, seen = sharpen_tracks(
-        room.frames, truth.astype(np.float32), points.agrees, room.cameras, points
-    )
+    size = room.cameras.width, room.cameras.height
+    points = triangulate(PointTracks(truth, visible, *size), room.cameras)
+    tracks = PointTracks(truth.astype(np.float32), points.agrees, *size)
+    seen = sharpen_tracks(room.frames, tracks, room.cameras, points).visible
     assert not (seen & ~points.agrees).any()

@@ -12,10 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.synthetic.sample import RoomOptions, render_room
-from models.tracking.dis_flow import INTERVALS, _differences, _patches, dis_flow
-from models.tracking.flow_fields import AHEAD, FlowFields, _Shelf
+from models.tracking.dis_flow import _INTERVALS, _cut_patches, _measure_differences, dis_flow
+from models.tracking.flow_fields import _AHEAD, FlowFields, _Shelf
 from models.tracking.growing import grow_tracks
-from models.tracking.optical_flow import coarse_flow, fine_flow, grey, sample
+from models.tracking.optical_flow import (
+    estimate_coarse_flow,
+    estimate_fine_flow,
+    sample_field,
+    to_grey,
+)
+from models.tracking.options import TrackingOptions
 
 WIDTH, HEIGHT = 128, 96
 
@@ -119,18 +125,18 @@ def computed(monkeypatch):
     fields = []
 
     def watched(a, b):
-        flow = fine_flow(a, b)
+        flow = estimate_fine_flow(a, b)
         fields.append(weakref.ref(flow))
         return flow
 
-    monkeypatch.setattr("models.tracking.flow_fields.fine_flow", watched)
+    monkeypatch.setattr("models.tracking.flow_fields.estimate_fine_flow", watched)
     return fields
 
 
 def test_both_sweeps_and_all_rounds_of_seeding_share_the_flow_of_each_pair(computed):
     frames = panned(12)
-    grow_tracks(frames, 12, "dis_flow")
-    pairs = sum(max(0, len(frames) - interval) for interval in INTERVALS)
+    grow_tracks(frames, "dis_flow", options=TrackingOptions(spacing=12))
+    pairs = sum(max(0, len(frames) - interval) for interval in _INTERVALS)
     assert len(computed) == 2 * pairs
 
 
@@ -151,7 +157,7 @@ def test_fields_that_nobody_takes_are_put_aside(computed):
     with FlowFields(panned(30, step=(1, 1))) as fields:
         for t in range(29):
             fields.ask(t, t + 1)
-            assert len(fields._coming) <= AHEAD
+            assert len(fields._coming) <= _AHEAD
         for t in range(29):
             fields.between(t, t + 1)
     assert len(computed) == 2 * 29
@@ -214,9 +220,11 @@ def test_no_queries_give_no_tracks():
     assert xy.shape == (3, 0, 2) and visible.shape == (3, 0)
 
 
-@pytest.mark.parametrize(("flow", "within"), [(fine_flow, 0.3), (coarse_flow, 1.0)])
+@pytest.mark.parametrize(
+    ("flow", "within"), [(estimate_fine_flow, 0.3), (estimate_coarse_flow, 1.0)]
+)
 def test_flow_recovers_a_shift(flow, within):
-    a, b = (grey(f) for f in panned(2, step=(3, -2)))
+    a, b = (to_grey(f) for f in panned(2, step=(3, -2)))
     inside = flow(a, b)[20:-20, 20:-20].reshape(-1, 2)
     assert np.abs(np.median(inside, 0) - [-3, 2]).max() < 0.2
     assert np.mean(np.abs(inside - [-3, 2]).max(1) < within) > 0.9
@@ -225,7 +233,7 @@ def test_flow_recovers_a_shift(flow, within):
 @pytest.mark.parametrize("size", [(1, 1), (7, 50), (30, 20)])
 def test_flow_of_images_too_small_for_a_pyramid_has_their_shape(size):
     image = np.zeros(size, np.uint8)
-    for flow in (fine_flow(image, image), coarse_flow(image, image)):
+    for flow in (estimate_fine_flow(image, image), estimate_coarse_flow(image, image)):
         assert flow.shape == (*size, 2) and np.isfinite(flow).all()
 
 
@@ -241,7 +249,7 @@ def test_sampling_is_bilinear_between_pixel_centres(seed, count):
     top = field[i, j] * (1 - a) + field[i, j + 1] * a
     expected = top * (1 - b) + (field[i + 1, j] * (1 - a) + field[i + 1, j + 1] * a) * b
     np.testing.assert_allclose(
-        sample(field, xy), expected, atol=0.05
+        sample_field(field, xy), expected, atol=0.05
     )  # OpenCV rounds to 1/32 of a pixel
 
 
@@ -252,14 +260,16 @@ def test_patches_and_their_differences_are_those_of_the_plain_way(seed):
     xy = random.uniform(-8, [38, 28], (200, 2)).astype(np.float32)
     side = np.arange(-2, 3, dtype=np.float32)
     offsets = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    patches = _patches(image, xy)
+    patches = _cut_patches(image, xy)
     np.testing.assert_allclose(
-        patches, sample(image, xy[:, None] + offsets), atol=16
+        patches, sample_field(image, xy[:, None] + offsets), atol=16
     )  # OpenCV rounds to 1/32 pixel
     np.testing.assert_allclose(
-        patches.mean(), sample(image, xy[:, None] + offsets).mean(), rtol=0.01
+        patches.mean(), sample_field(image, xy[:, None] + offsets).mean(), rtol=0.01
     )
     look, gain = random.uniform(0, 255, (300, 25, 3)).astype(np.float32), np.float32([0.9, 1, 1.2])
     points = random.permutation(300)[:200]
     expected = np.abs(look[points] - patches * gain).mean((1, 2))
-    np.testing.assert_allclose(_differences(look, points, patches, gain), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        _measure_differences(look, points, patches, gain), expected, rtol=1e-4
+    )

@@ -17,7 +17,7 @@ from models.depth.movers import mover_depth
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracking.growing import grow_tracks
-from models.tracks import Tracks
+from models.tracks import PointTracks, Tracks
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 90
 SCALE = 3.0
@@ -157,20 +157,21 @@ def test_cameras_that_explain_the_tracks_are_used_and_others_are_not(tmp_path):
 def test_our_own_tracks_fill_what_imported_ones_leave(tmp_path):
     imported = read_imported(write_npz(tmp_path / "a.npz"), clip())
     left = imported.visible & (imported.xy[..., 0] < 70)
-    xy, visible = grow_tracks(room().frames, 8, begun=(imported.xy, left))
+    begun = PointTracks(imported.xy, left, WIDTH, HEIGHT)
+    tracks = grow_tracks(room().frames, begun=begun)
+    xy, visible = tracks.xy, tracks.visible
     theirs = {path.tobytes() for path in imported.xy.swapaxes(0, 1)}
     own = np.array([path.tobytes() not in theirs for path in xy.swapaxes(0, 1)])
     assert 20 < own.sum() < len(own)
     right = (visible & (xy[..., 0] > 90)).any(0)
     assert own[right].all()
-    masked, seen = grow_tracks(
-        room().frames, 8, allowed=room().masks, begun=(imported.xy, imported.visible)
-    )
+    begun = PointTracks(imported.xy, imported.visible, WIDTH, HEIGHT)
+    masked = grow_tracks(room().frames, allowed=room().masks, begun=begun)
     x, y = (
-        masked[..., 0].astype(int).clip(0, WIDTH - 1),
-        masked[..., 1].astype(int).clip(0, HEIGHT - 1),
+        masked.xy[..., 0].astype(int).clip(0, WIDTH - 1),
+        masked.xy[..., 1].astype(int).clip(0, HEIGHT - 1),
     )
-    assert room().masks[np.arange(FRAMES)[:, None], y, x][seen].all()
+    assert room().masks[np.arange(FRAMES)[:, None], y, x][masked.visible].all()
 
 
 def background() -> Tracks:

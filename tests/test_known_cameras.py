@@ -17,7 +17,7 @@ from models.clip.frames_of import ClipFrames
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.run.errors import InputError
 from models.run.progress import SILENT, Progress
-from models.sfm.colmap import lens_shift, read_model
+from models.sfm.colmap import measure_lens_shift, read_model
 from models.sfm.known_cameras import read_cameras
 
 WIDTH, HEIGHT = 200, 100
@@ -125,7 +125,7 @@ def test_images_of_unlike_sizes_are_refused(tmp_path):
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-0.2, 0.2))
 def test_the_shift_of_a_radial_lens_is_what_its_formula_says(k):
-    shift = lens_shift("SIMPLE_RADIAL", WIDTH, HEIGHT, [180.0, 100.0, 50.0, k])
+    shift = measure_lens_shift("SIMPLE_RADIAL", WIDTH, HEIGHT, [180.0, 100.0, 50.0, k])
     corner = (
         np.hypot(100, 50) / 180
     )  # image radius of the corner; its ray's r solves r + k r^3 = corner

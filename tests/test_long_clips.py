@@ -19,13 +19,14 @@ from models.pipeline import Canvas, TriangleMeshPipeline
 from models.run.files import write_tensors
 from models.run.memory import measure_held_memory, return_freed
 from models.run.reading import load_tensors
-from models.sfm.triangulation import anchors
+from models.sfm.triangulation import choose_anchors
 from models.surface.fragments import find_used_vertices
 from models.synthetic.sample import RoomOptions, render_room
-from models.tracking import growing
 from models.tracking.dis_flow import dis_flow, follow_by_flow
 from models.tracking.flow_fields import FlowFields
-from models.tracking.growing import grow_tracks, half_life
+from models.tracking.growing import grow_tracks, split_stretches
+from models.tracking.options import TrackingOptions
+from models.tracking.seeding import end_at_masks, half_life
 from models.tracking.sightings import Sightings, dense_tracks
 from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
 from models.training.inputs import ClipInputs
@@ -91,12 +92,14 @@ def test_a_track_that_is_not_seen_stays_where_it_was_last():
             np.testing.assert_array_equal(filled[t, n], xy[last, n])
 
 
-def test_points_followed_in_parts_are_those_followed_at_once(monkeypatch):
+def test_points_followed_in_parts_are_those_followed_at_once():
     room = render_room(RoomOptions(num_frames=8, width=160, height=90))
-    whole = grow_tracks(room.frames, 8, allowed=~room.masks)
-    monkeypatch.setattr(growing, "AT_ONCE", 8 * 50)
-    for a, b in zip(whole, grow_tracks(room.frames, 8, allowed=~room.masks), strict=True):
-        np.testing.assert_array_equal(a, b)
+    whole, parts = (
+        grow_tracks(room.frames, allowed=~room.masks, options=options)
+        for options in (TrackingOptions(), TrackingOptions(batch_values=8 * 50))
+    )
+    np.testing.assert_array_equal(whole.xy, parts.xy)
+    np.testing.assert_array_equal(whole.visible, parts.visible)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -147,11 +150,7 @@ def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(mo
     with FlowFields(frames) as fields:
         for masks in (None, allowed):
             found = follow_by_flow(fields, queries, range(12), masks)
-            seen = (
-                visible
-                if masks is None
-                else growing._ended_at_masks(visible, at_points(masks, xy), start)
-            )
+            seen = visible if masks is None else end_at_masks(visible, xy, start, masks)
             for name in ("xy", "frame", "first"):
                 np.testing.assert_array_equal(
                     getattr(found, name), getattr(Sightings.of(xy, seen), name)
@@ -160,10 +159,10 @@ def test_points_followed_by_flow_are_seen_where_the_tracker_says_until_a_mask(mo
         assert nearby.frame[nearby.length.repeat(nearby.length) > 1].max() < 8
 
 
-def test_a_clip_seeded_in_stretches_is_covered_like_one_seeded_whole(moved_room, monkeypatch):
-    whole = grow_tracks(moved_room.frames, 8, "dis_flow")[1].sum(1)
-    monkeypatch.setattr(growing, "STRETCH", 3)
-    xy, visible = grow_tracks(moved_room.frames, 8, "dis_flow")
+def test_a_clip_seeded_in_stretches_is_covered_like_one_seeded_whole(moved_room):
+    whole = grow_tracks(moved_room.frames, "dis_flow").visible.sum(1)
+    tracks = grow_tracks(moved_room.frames, "dis_flow", options=TrackingOptions(stretch=3))
+    xy, visible = tracks.xy, tracks.visible
     assert (visible.sum(1) > 0.8 * whole).all()
     assert visible.sum(0).max() == len(visible)
     assert ((xy[visible] >= 0) & (xy[visible] <= [160, 90])).all()
@@ -171,9 +170,9 @@ def test_a_clip_seeded_in_stretches_is_covered_like_one_seeded_whole(moved_room,
 
 @pytest.mark.parametrize("num_frames", [1, 2, 100, 101, 1000])
 def test_stretches_hold_every_frame_once_and_reach_into_those_before_them(num_frames):
-    own, reach = zip(*growing.stretches(num_frames), strict=True)
+    own, reach = zip(*split_stretches(num_frames), strict=True)
     assert [t for part in own for t in part] == list(range(num_frames))
-    assert all(1 <= len(part) <= growing.STRETCH for part in own)
+    assert all(1 <= len(part) <= TrackingOptions().stretch for part in own)
     for n, wide in enumerate(reach):
         assert list(wide) == [t for part in own[max(0, n - 1) : n + 1] for t in part]
 
@@ -213,7 +212,9 @@ def test_a_clip_without_blobs_has_none():
 def test_the_middle_sighting_is_that_of_a_running_count(seed):
     _, visible = random_tracks(seed)
     count = np.cumsum(visible, 0)
-    np.testing.assert_array_equal(anchors(visible), (count >= (count[-1] + 1) // 2).argmax(0))
+    np.testing.assert_array_equal(
+        choose_anchors(visible), (count >= (count[-1] + 1) // 2).argmax(0)
+    )
 
 
 def test_values_at_points_are_those_of_one_look_up():

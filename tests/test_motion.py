@@ -14,7 +14,10 @@ from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import triangulate
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracking.growing import grow_tracks
+from models.tracking.options import TrackingOptions
 from models.tracks import PointTracks
+
+SPACING = TrackingOptions(spacing=6)
 
 
 @functools.cache
@@ -31,12 +34,12 @@ def room(num_movers: int, motion: str) -> tuple[SyntheticScene, PointTracks]:
             num_tracks=0,
         )
     )
-    return scene, PointTracks(*grow_tracks(scene.frames, 6), 240, 136)
+    return scene, grow_tracks(scene.frames, options=SPACING)
 
 
 def known_scene(scene: SyntheticScene, tracks: PointTracks, flat: bool) -> StaticScene:
     """What reconstruction would give, with the true cameras."""
-    points = triangulate(tracks.xy, tracks.visible, scene.cameras, flat=flat)
+    points = triangulate(tracks, scene.cameras, flat=flat)
     return StaticScene(scene.cameras, points, "given", np.ones(len(tracks), bool), 0.3)
 
 
@@ -78,7 +81,7 @@ def test_two_movers_apart_get_two_labels():
     """The same mover twice, side by side: two clips next to each other under a still camera."""
     scene, _ = room(1, "still")
     frames = np.concatenate([scene.frames, scene.frames[:, :, ::-1]], 2)
-    labels = find_movers(frames, PointTracks(*grow_tracks(frames, 6), 480, 136)).labels
+    labels = find_movers(frames, grow_tracks(frames, options=SPACING)).labels
     half = scene.frames.shape[2]
     left, right = (
         np.bincount(part[part > 0]).argmax() for part in (labels[:, :, :half], labels[:, :, half:])
@@ -129,8 +132,9 @@ def test_adjusting_a_rotation_explains_small_parallax():
     local = points - shift[:, None]
     xy = 400 * local[..., :2] / local[..., 2:] + [200, 150] + random.normal(0, 0.1, (10, 300, 2))
     visible = np.ones((10, 300), bool)
-    turning, before = solve_rotation(xy, visible, 400, 300)
-    cameras, after = adjust_rotation(xy, visible, turning)
+    tracks = PointTracks(xy, visible, 400, 300)
+    turning, before = solve_rotation(tracks)
+    cameras, after = adjust_rotation(tracks, turning)
     assert after < 0.3 * before and after < 0.3
     path = cameras.centers.numpy()
     assert abs(np.corrcoef(path[:, 0], shift[:, 0])[0, 1]) > 0.99

@@ -16,7 +16,7 @@ from models.run.errors import InputError
 from models.sfm.static_scene import solve_scene
 from models.surface.rasterizer import rasterize
 from models.tools import sample_points
-from models.tracks import Tracks
+from models.tracks import PointTracks, Tracks
 from models.training.loop import Schedule, train
 
 FRAMES, WIDTH, HEIGHT = 4, 48, 32
@@ -130,7 +130,7 @@ def test_a_scene_of_another_unit_looks_the_same(seed, power):
 def test_points_are_solved_at_any_scale(seed, exponent, kind):
     tracks = tracks_of(points(seed, kind), 10**exponent)
     solved = solve_scene(
-        tracks.xy.numpy(), tracks.visible.numpy(), WIDTH, HEIGHT, tracks.cameras
+        PointTracks(tracks.xy.numpy(), tracks.visible.numpy(), WIDTH, HEIGHT), tracks.cameras
     ).points
     found = np.isfinite(solved.xyz).all(1)
     assert found.sum() > 20

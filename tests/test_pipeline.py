@@ -25,6 +25,7 @@ from models.synthetic.folder import build_novel_cameras
 from models.synthetic.sample import RoomOptions, render_room, render_views
 from models.tools import DevicePixels, batch_plain, sample_points
 from models.tracking.growing import grow_tracks
+from models.tracking.options import TrackingOptions
 from models.tracks import Tracks
 from models.training.loop import Schedule, train
 
@@ -34,12 +35,13 @@ HELD_OUT = 4
 
 def static_tracks(room, spacing: int = 8) -> Tracks:
     """Tracks of the room's static part under its true cameras."""
-    xy, visible = grow_tracks(room.frames, spacing, allowed=~room.masks)
-    points = solve_scene(xy, visible, WIDTH, HEIGHT, cameras=room.cameras).points
+    options = TrackingOptions(spacing=spacing)
+    tracks = grow_tracks(room.frames, allowed=~room.masks, options=options)
+    points = solve_scene(tracks, room.cameras).points
     good = np.isfinite(points.xyz).all(1)
     agrees = torch.from_numpy(points.agrees[:, good])
     return Tracks(
-        xy=torch.from_numpy(xy[:, good]),
+        xy=torch.from_numpy(tracks.xy[:, good]),
         visible=agrees,
         confidence=agrees.float(),
         xyz=torch.from_numpy(points.xyz[good]).float()[None].expand(NUM_FRAMES, -1, -1),

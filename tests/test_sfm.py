@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +11,15 @@ from models.cameras import Cameras, estimate_similarity
 from models.clip.frames_of import ClipFrames
 from models.clip.transforms import save_transforms
 from models.run.errors import InputError
-from models.sfm import mapping
 from models.sfm.known_cameras import read_cameras
-from models.sfm.mapping import interpolated
+from models.sfm.mapping import adjust_cameras, interpolate_poses
+from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.static_scene import solve_scene
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.growing import grow_tracks
+from models.tracking.options import TrackingOptions
+from models.tracks import PointTracks
 
 WIDTH, HEIGHT = 200, 112
 
@@ -25,15 +28,20 @@ def tracked_room(motion: str, num_frames: int = 14):
     room = render_room(
         RoomOptions(num_frames, WIDTH, HEIGHT, motion=motion, num_movers=0, num_tracks=0)
     )
-    xy, visible = grow_tracks(room.frames, 10)
-    return SimpleNamespace(
-        room=room, xy=xy, visible=visible, scene=solve_scene(xy, visible, WIDTH, HEIGHT)
-    )
+    tracks = grow_tracks(room.frames, options=TrackingOptions(spacing=10))
+    return SimpleNamespace(room=room, tracks=tracks, scene=solve_scene(tracks))
 
 
 @pytest.fixture(scope="module")
 def sideways():
     return tracked_room("sideways")
+
+
+def hide_frames(tracks: PointTracks, frames: list[int]) -> PointTracks:
+    """The tracks without observations in some frames."""
+    visible = tracks.visible.copy()
+    visible[frames] = False
+    return replace(tracks, visible=visible)
 
 
 def angles(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
@@ -59,22 +67,20 @@ def turning_tracks(
     local = rays @ rotation
     xy = focal * local[..., :2] / local[..., 2:] + [WIDTH / 2, HEIGHT / 2]
     visible = ((xy > 0) & (xy < [WIDTH, HEIGHT])).all(-1)
-    return xy + noise * random.normal(size=xy.shape), visible, torch.from_numpy(rotation)
+    noisy = xy + noise * random.normal(size=xy.shape)
+    return PointTracks(noisy, visible, WIDTH, HEIGHT), torch.from_numpy(rotation)
 
 
-def few_key_frames(monkeypatch):
-    """Every second frame of the room's clip, in place of all."""
-    monkeypatch.setattr(mapping, "MOST_MAPPED", 8)
-    monkeypatch.setattr(mapping, "KEYS_OF_A_TRACK", 2)
+FEW_KEYFRAMES = CameraOptions(most_keyframes=8, keyframes_per_track=2)
+"""Every second frame of the room's clip, in place of all."""
 
 
-@pytest.fixture(params=["all frames", "key frames"])
-def mapped(request, sideways, monkeypatch):
+@pytest.fixture(params=["all frames", "keyframes"])
+def mapped(request, sideways):
     """The scene mapped whole, and as a clip that is too long for that."""
     if request.param == "all frames":
         return sideways.scene
-    few_key_frames(monkeypatch)
-    return solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT)
+    return solve_scene(sideways.tracks, options=FEW_KEYFRAMES)
 
 
 def test_cameras_are_recovered_up_to_a_similarity(mapped, sideways):
@@ -106,14 +112,14 @@ def test_points_lie_on_the_true_surfaces(sideways):
 def test_the_reprojection_error_is_that_of_its_points(sideways):
     scene = sideways.scene
     xy, _ = scene.cameras.project(torch.from_numpy(scene.points.xyz))
-    miss = np.linalg.norm(xy.numpy() - sideways.xy, axis=-1)[scene.points.agrees]
+    miss = np.linalg.norm(xy.numpy() - sideways.tracks.xy, axis=-1)[scene.points.agrees]
     assert scene.reprojection_error == pytest.approx(miss.mean(), rel=1e-6)
     assert scene.reprojection_error < 0.5
     assert np.isfinite(scene.points.xyz).all(1).mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_cameras(sideways):
-    again = solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT)
+    again = solve_scene(sideways.tracks)
     assert torch.equal(again.cameras.world_from_cam, sideways.scene.cameras.world_from_cam)
     np.testing.assert_array_equal(again.points.xyz, sideways.scene.points.xyz)
 
@@ -139,23 +145,23 @@ def test_a_camera_that_stands_still_is_told_so():
 @pytest.mark.parametrize("late", [False, True])
 def test_rotations_and_focal_length_of_a_turn_are_recovered(late):
     sweep = np.r_[np.zeros(15), np.linspace(0, 25, 6)] if late else np.linspace(0, 30, 16)
-    xy, visible, true = turning_tracks(sweep)
-    cameras, residual = solve_rotation(xy, visible, WIDTH, HEIGHT)
+    tracks, true = turning_tracks(sweep)
+    cameras, residual = solve_rotation(tracks)
     assert residual < 0.2
     assert angles(cameras.world_from_cam[:, :3, :3], true).max() < 1
     assert cameras.K[0, 0, 0] == pytest.approx(170, rel=0.1)
 
 
 def test_a_shaking_tripod_stands_still():
-    xy, visible, _ = turning_tracks(np.zeros(10), noise=0.2)
-    cameras, _ = solve_rotation(xy, visible, WIDTH, HEIGHT)
+    tracks, _ = turning_tracks(np.zeros(10), noise=0.2)
+    cameras, _ = solve_rotation(tracks)
     assert torch.equal(cameras.world_from_cam, torch.eye(4).double().expand(10, 4, 4))
 
 
 def test_a_frame_without_tracks_takes_its_neighbours_rotation_and_is_flagged():
-    xy, visible, true = turning_tracks(np.linspace(0, 20, 11))
-    visible[[0, 5]] = False
-    scene = solve_scene(xy, visible, WIDTH, HEIGHT)
+    tracks, true = turning_tracks(np.linspace(0, 20, 11))
+    tracks.visible[[0, 5]] = False
+    scene = solve_scene(tracks)
     assert scene.method == "rotation"
     assert np.flatnonzero(~scene.registered).tolist() == [0, 5]
     estimated = scene.cameras.world_from_cam[:, :3, :3]
@@ -164,9 +170,7 @@ def test_a_frame_without_tracks_takes_its_neighbours_rotation_and_is_flagged():
 
 
 def test_frames_that_could_not_be_placed_are_interpolated_and_flagged(sideways):
-    visible = sideways.visible.copy()
-    visible[[6, 13]] = False
-    scene = solve_scene(sideways.xy, visible, WIDTH, HEIGHT)
+    scene = solve_scene(hide_frames(sideways.tracks, [6, 13]))
     assert np.flatnonzero(~scene.registered).tolist() == [6, 13]
     centers = scene.cameras.centers
     assert torch.equal(centers[13], centers[12])
@@ -174,23 +178,17 @@ def test_frames_that_could_not_be_placed_are_interpolated_and_flagged(sideways):
     assert not scene.points.agrees[[6, 13]].any()
 
 
-def test_frames_between_key_frames_without_tracks_are_interpolated_and_flagged(
-    sideways, monkeypatch
-):
-    few_key_frames(monkeypatch)
-    visible = sideways.visible.copy()
-    visible[7] = False
-    scene = solve_scene(sideways.xy, visible, WIDTH, HEIGHT)
+def test_frames_between_keyframes_without_tracks_are_interpolated_and_flagged(sideways):
+    scene = solve_scene(hide_frames(sideways.tracks, [7]), options=FEW_KEYFRAMES)
     assert np.flatnonzero(~scene.registered).tolist() == [7]
     torch.testing.assert_close(scene.cameras.centers[7], scene.cameras.centers[[6, 8]].mean(0))
 
 
-def test_key_frames_adjust_the_cameras_as_all_frames_do(sideways, monkeypatch):
+def test_keyframes_adjust_the_cameras_as_all_frames_do(sideways):
     scene = sideways.scene
-    given = scene.cameras, scene.points.xyz, sideways.xy, scene.points.agrees
-    whole = mapping.adjust_cameras(*given)
-    few_key_frames(monkeypatch)
-    by_keys = mapping.adjust_cameras(*given)
+    tracks = replace(sideways.tracks, visible=scene.points.agrees)
+    whole = adjust_cameras(scene.cameras, scene.points.xyz, tracks)
+    by_keys = adjust_cameras(scene.cameras, scene.points.xyz, tracks, FEW_KEYFRAMES)
     path = whole.centers.diff(dim=0).norm(dim=1).sum()
     assert (by_keys.centers - whole.centers).norm(dim=1).max() < 0.01 * path
     assert angles(by_keys.world_from_cam[:, :3, :3], whole.world_from_cam[:, :3, :3]).max() < 0.5
@@ -203,7 +201,7 @@ def test_missing_poses_are_interpolated_and_known_ones_kept():
     poses[:, :3, :3], poses[:, 0, 3] = rotation, np.arange(9)
     registered = np.array([0, 1, 0, 0, 1, 1, 0, 1, 0], bool)
     broken = np.where(registered[:, None, None], poses, np.eye(4))
-    filled = interpolated(broken, registered)
+    filled = interpolate_poses(broken, registered)
     np.testing.assert_array_equal(filled[registered], poses[registered])
     np.testing.assert_allclose(filled[1:8], poses[1:8], atol=1e-12)
     np.testing.assert_array_equal(filled[[0, 8]], poses[[1, 7]])
@@ -211,7 +209,7 @@ def test_missing_poses_are_interpolated_and_known_ones_kept():
 
 def test_given_cameras_are_used_as_they_are(sideways):
     given = sideways.room.cameras
-    scene = solve_scene(sideways.xy, sideways.visible, WIDTH, HEIGHT, cameras=given)
+    scene = solve_scene(sideways.tracks, given)
     assert scene.method == "given" and scene.registered.all()
     assert scene.cameras is given
     assert scene.reprojection_error < 0.5
@@ -219,7 +217,7 @@ def test_given_cameras_are_used_as_they_are(sideways):
 
 def test_a_clip_with_hardly_a_track_is_refused(sideways):
     with pytest.raises(InputError, match=r"only \d+ points could be tracked"):
-        solve_scene(sideways.xy[:, :20], sideways.visible[:, :20], WIDTH, HEIGHT)
+        solve_scene(sideways.tracks.select(np.arange(20)))
 
 
 def some_cameras(num: int = 12) -> Cameras:

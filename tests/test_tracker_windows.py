@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pans import panned, panning, queries_over
 
 from models.learned.windows import both_ways, in_groups, in_windows
-from models.tracking.growing import seed_rounds
+from models.tracking.seeding import split_rounds
 
 
 def onwards(pan: np.ndarray, seen: np.ndarray):
@@ -87,6 +87,6 @@ def test_both_ways_mirrors_what_follows_onwards():
 
 @given(st.integers(1, 200), st.sampled_from([None, 1, 2, 3]))
 def test_rounds_of_seeding_visit_each_frame_once(num_frames, at_most):
-    rounds = seed_rounds(num_frames, at_most)
+    rounds = split_rounds(num_frames, at_most)
     assert sorted(t for batch in rounds for t in batch) == list(range(num_frames))
     assert at_most is None or len(rounds) <= at_most

@@ -17,8 +17,9 @@ from pans import panned, panning, queries_over
 import models
 from models.learned.trackers import LEARNED
 from models.run.errors import InputError
-from models.tracking.growing import TRACKERS, open_tracker, track_points
+from models.tracking.growing import track_points
 from models.tracking.lucas_kanade import lucas_kanade
+from models.tracking.names import TRACKERS, open_tracker
 
 COTRACKER = """
 import torch

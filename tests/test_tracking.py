@@ -8,16 +8,15 @@ from scipy.spatial import cKDTree
 
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
-from models.tracking.growing import (
-    CORNER_QUALITY,
-    coarse_to_fine,
-    grow_tracks,
-    register_tracker,
-    thin,
-    track_points,
-)
+from models.tracking.growing import grow_tracks, track_points
+from models.tracking.names import open_tracker, register_tracker
+from models.tracking.options import TrackingOptions
+from models.tracking.seeding import order_coarse_to_fine, thin
+from models.tracks import PointTracks
 
 SPACING = 10
+OPTIONS = TrackingOptions(spacing=SPACING)
+CORNER_QUALITY = OPTIONS.corner_quality
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +26,13 @@ def room():
 
 @pytest.fixture(scope="module")
 def grown(room):
-    return grow_tracks(room.frames, SPACING)
+    return grow_tracks(room.frames, options=OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def off_movers(room):
     allowed = ~room.masks
-    return allowed, grow_tracks(room.frames, SPACING, allowed=allowed)
+    return allowed, grow_tracks(room.frames, allowed=allowed, options=OPTIONS)
 
 
 def corner_quality(frame: np.ndarray) -> np.ndarray:
@@ -95,14 +94,13 @@ def test_a_lost_point_stays_lost_and_drifts_inside_the_image(room):
 
 
 def test_visible_points_lie_inside_the_image(grown):
-    xy, visible = grown
-    seen = xy[visible]
-    assert np.isfinite(xy).all()
+    seen = grown.xy[grown.visible]
+    assert np.isfinite(grown.xy).all()
     assert (seen >= 0).all() and (seen[:, 0] <= 200).all() and (seen[:, 1] <= 112).all()
 
 
 def test_every_textured_cell_of_every_frame_has_a_point_near(room, grown):
-    xy, visible = grown
+    xy, visible = grown.xy, grown.visible
     for t, frame in enumerate(room.frames):
         rows, columns = np.nonzero(corner_quality(frame) > 4 * CORNER_QUALITY)
         distance, _ = cKDTree(xy[t, visible[t]]).query(np.c_[columns, rows] + 0.5)
@@ -111,11 +109,12 @@ def test_every_textured_cell_of_every_frame_has_a_point_near(room, grown):
 
 
 def test_thinning_keeps_the_longest_and_leaves_nothing_doubled(grown):
-    xy, visible = grown
+    xy, visible = grown.xy, grown.visible
     shorter = visible & (np.arange(len(visible)) < 8)[:, None]
     twice = np.concatenate([xy + np.float32(0.01), xy], 1)
-    kept = thin(twice, np.concatenate([shorter, visible], 1), SPACING)
-    originals = thin(xy, visible, SPACING)
+    doubled = PointTracks(twice, np.concatenate([shorter, visible], 1), 200, 112)
+    kept = thin(doubled, SPACING)
+    originals = thin(grown, SPACING)
     assert len(kept) == len(set(kept.tolist()))
     assert abs(len(kept) - len(originals)) <= 0.05 * len(originals)
     longer = visible.sum(0) > shorter.sum(0)
@@ -124,9 +123,8 @@ def test_thinning_keeps_the_longest_and_leaves_nothing_doubled(grown):
 
 
 def test_thinning_twice_is_thinning_once(grown):
-    xy, visible = grown
-    once = thin(xy, visible, SPACING)
-    again = thin(xy[:, once], visible[:, once], SPACING)
+    once = thin(grown, SPACING)
+    again = thin(grown.select(once), SPACING)
     np.testing.assert_array_equal(again, np.arange(len(once)))
 
 
@@ -134,26 +132,27 @@ def test_thinning_drops_what_is_too_short_even_if_that_is_everything():
     xy = np.zeros((5, 3, 2), np.float32)
     visible = np.zeros((5, 3), bool)
     visible[0] = True
-    assert len(thin(xy, visible, 8)) == 0
-    assert len(thin(xy[:, :0], visible[:, :0], 8)) == 0
+    tracks = PointTracks(xy, visible, 200, 112)
+    assert len(thin(tracks, 8)) == 0
+    assert len(thin(tracks.select(np.arange(0)), 8)) == 0
 
 
 def test_no_visible_point_lies_on_a_masked_pixel(off_movers):
-    allowed, (xy, visible) = off_movers
-    t, n = np.nonzero(visible)
-    x, y = xy[t, n].astype(int).T
+    allowed, tracks = off_movers
+    t, n = np.nonzero(tracks.visible)
+    x, y = tracks.xy[t, n].astype(int).T
     assert allowed[t, y.clip(0, 111), x.clip(0, 199)].all()
 
 
 def test_a_track_that_meets_a_mask_ends_there(off_movers):
-    _, (_, visible) = off_movers
+    visible = off_movers[1].visible
     spans = len(visible) - visible.argmax(0) - visible[::-1].argmax(0)
     np.testing.assert_array_equal(visible.sum(0), spans)
 
 
 @given(st.integers(1, 300))
 def test_coarse_to_fine_visits_each_frame_once(num_frames):
-    rounds = coarse_to_fine(num_frames)
+    rounds = order_coarse_to_fine(num_frames)
     assert sorted(t for batch in rounds for t in batch) == list(range(num_frames))
     assert rounds[0] == [0]
     assert num_frames == 1 or num_frames - 1 in rounds[1]
@@ -165,7 +164,7 @@ def test_an_unknown_tracker_is_refused_with_the_known_ones(room):
 
 
 def test_a_registered_tracker_is_found_by_name(room, monkeypatch):
-    monkeypatch.setattr("models.tracking.growing.TRACKERS", {})
+    monkeypatch.setattr("models.tracking.names.TRACKERS", {})
     register_tracker("frozen")(
         lambda frames, q: (np.repeat(q[None, :, 1:], len(frames), 0), np.ones((12, 2), bool))
     )
@@ -176,32 +175,62 @@ def test_a_registered_tracker_is_found_by_name(room, monkeypatch):
 @pytest.mark.parametrize("num_frames", [1, 2, 5])
 def test_a_video_without_texture_is_refused(num_frames):
     with pytest.raises(InputError, match="texture"):
-        grow_tracks(np.full((num_frames, 64, 96, 3), 127, np.uint8), 8)
+        grow_tracks(np.full((num_frames, 64, 96, 3), 127, np.uint8))
 
 
 def test_a_clip_masked_everywhere_is_refused(room):
     with pytest.raises(InputError):
-        grow_tracks(room.frames[:4], SPACING, allowed=np.zeros((4, 112, 200), bool))
+        grow_tracks(room.frames[:4], allowed=np.zeros((4, 112, 200), bool), options=OPTIONS)
 
 
 def test_tracks_survive_a_black_frame_at_either_end(room):
     frames = room.frames[:6].copy()
     frames[[0, -1]] = 0
-    _, visible = grow_tracks(frames, SPACING)
+    visible = grow_tracks(frames, options=OPTIONS).visible
     assert visible[1:5].sum(1).min() > 50
 
 
 def test_the_same_input_gives_the_same_tracks(room, grown):
-    again = grow_tracks(room.frames, SPACING)
-    for a, b in zip(grown, again, strict=True):
+    again = grow_tracks(room.frames, options=OPTIONS)
+    for a, b in ((grown.xy, again.xy), (grown.visible, again.visible)):
         assert torch.equal(torch.from_numpy(a), torch.from_numpy(b))
 
 
 @pytest.mark.parametrize(("longest", "name"), [(8, "dis_flow"), (7, "lucas_kanade")])
-def test_auto_takes_the_tracker_that_the_length_allows(monkeypatch, longest, name):
+def test_auto_takes_the_tracker_that_the_length_allows(longest, name):
     room = render_room(RoomOptions(num_frames=8, width=160, height=90))
-    monkeypatch.setattr("models.tracking.growing.LONGEST_BY_FLOW", longest)
-    for a, b in zip(
-        grow_tracks(room.frames, 12, "auto"), grow_tracks(room.frames, 12, name), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    options = TrackingOptions(spacing=12, longest_dense=longest)
+    automatic, named = (grow_tracks(room.frames, own, options=options) for own in ("auto", name))
+    np.testing.assert_array_equal(automatic.xy, named.xy)
+    np.testing.assert_array_equal(automatic.visible, named.visible)
+
+
+OWN = """
+import numpy as np
+from models.tracking import register_tracker
+
+@register_tracker("frozen")
+def frozen(frames, queries):
+    return np.repeat(queries[None, :, 1:], len(frames), 0), np.ones((len(frames), len(queries)), bool)
+"""
+
+
+def test_a_trackers_own_file_is_imported_by_its_path(room, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.tracking.names.TRACKERS", {})
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    tracker = open_tracker(f"{path}:frozen")
+    xy, visible = track_points(room.frames, np.array([[0, 3, 4]]), tracker)
+    assert visible.all() and (xy == [[3, 4]]).all()
+    with pytest.raises(InputError, match="'other' is not known"):
+        open_tracker(f"{path}:other")
+
+
+@pytest.mark.parametrize("text", ["import nothing_of_that_name", "1 / 0", "def (:"])
+def test_a_trackers_own_file_that_fails_is_refused_in_a_sentence(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"mine\.py: cannot be imported as a tracker"):
+        open_tracker(f"{path}:frozen")
+    with pytest.raises(InputError, match="there is no such file"):
+        open_tracker(f"{tmp_path / 'gone.py'}:frozen")

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cameras import Cameras, look_at
-from models.sfm.triangulation import _normal_equations, _observations, triangulate
+from models.sfm.triangulation import _build_equations, _gather_observations, triangulate
+from models.tracks import PointTracks
 
 WIDTH, HEIGHT = 320, 180
 
@@ -40,7 +41,7 @@ def test_exact_tracks_give_exact_points():
     points, xy, visible = observe(cameras)
     visible &= np.random.default_rng(1).random(visible.shape) < 0.7
     visible[[2, 7]] = True
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     np.testing.assert_allclose(solved.xyz, points, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(solved.agrees, visible)
     assert (solved.agrees == visible).all() and solved.residual.max() < 1e-3
@@ -51,7 +52,7 @@ def test_exact_tracks_give_exact_points():
 def test_errors_are_as_large_as_the_uncertainty_says(noise, frames):
     cameras = moving_cameras()[frames]
     points, xy, visible = observe(cameras, 600, noise=noise)
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     middle = (len(frames) - 1) // 2
     error = np.log(depths(cameras, middle, solved.xyz) / depths(cameras, middle, points))
     sure = np.isfinite(error) & (solved.uncertainty < 0.08)
@@ -65,7 +66,9 @@ def test_more_parallax_means_less_uncertainty():
     for reach in (0.1, 0.5, 2.0):
         cameras = moving_cameras(reach=reach)
         _, xy, visible = observe(cameras)
-        medians.append(np.median(triangulate(xy, visible, cameras).uncertainty))
+        medians.append(
+            np.median(triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras).uncertainty)
+        )
     assert medians[0] > 3 * medians[1] > 9 * medians[2]
 
 
@@ -76,7 +79,7 @@ def test_outliers_are_flagged_and_do_not_move_the_point():
     wrong = random.random(visible.shape) < 0.15
     wrong &= wrong.cumsum(0) <= 2
     xy[wrong] += random.choice([-1, 1], (wrong.sum(), 2)) * random.uniform(10, 40, (wrong.sum(), 2))
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     kept = np.isfinite(solved.xyz).all(1)
     assert kept.mean() > 0.97
     assert not solved.agrees[wrong].any()
@@ -88,7 +91,7 @@ def test_a_track_that_fits_no_point_has_none():
     cameras = moving_cameras()
     _, xy, visible = observe(cameras, 50)
     xy[:, :10] += 60 * np.random.default_rng(0).normal(size=(10, 10, 2))
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     assert np.isnan(solved.xyz[:10]).all() and not solved.agrees[:, :10].any()
     assert np.isfinite(solved.xyz[10:]).all()
 
@@ -98,7 +101,7 @@ def test_a_track_seen_less_than_twice_has_no_point(seen):
     cameras = moving_cameras()
     _, xy, visible = observe(cameras, 20)
     visible[seen:, :5] = False
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     assert np.isnan(solved.xyz[:, 0]).tolist() == [True] * 5 + [False] * 15
     assert not solved.agrees[:, :5].any()
 
@@ -107,7 +110,7 @@ def test_a_track_seen_less_than_twice_has_no_point(seen):
 def test_far_points_stay_finite_and_project_right(distance):
     cameras = moving_cameras()
     _, xy, visible = observe(cameras, depth=(distance, 2 * distance), noise=0.1)
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     assert np.isfinite(solved.xyz).all()
     assert solved.residual.max() < 2
     assert np.median(depths(cameras, 5, solved.xyz)) > 50
@@ -116,7 +119,7 @@ def test_far_points_stay_finite_and_project_right(distance):
 def test_cameras_that_stand_still_give_points_that_project_right():
     cameras = moving_cameras(reach=0.0)
     _, xy, visible = observe(cameras, noise=0.1)
-    solved = triangulate(xy, visible, cameras)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras)
     assert np.isfinite(solved.xyz).all() and solved.agrees.all()
 
 
@@ -124,7 +127,7 @@ def test_flat_points_lie_at_depth_one_of_their_middle_frame():
     cameras = moving_cameras(reach=0.0)
     _, xy, visible = observe(cameras)
     visible[:4, ::2] = False
-    solved = triangulate(xy, visible, cameras, flat=True)
+    solved = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras, flat=True)
     np.testing.assert_allclose(depths(cameras, 6, solved.xyz[::2]), 1, atol=1e-3)
     np.testing.assert_allclose(depths(cameras, 4, solved.xyz[1::2]), 1, atol=1e-3)
     assert (solved.agrees == visible).all() and solved.residual.max() < 1e-2
@@ -136,7 +139,9 @@ def test_points_scale_with_the_cameras_whatever_their_unit(unit):
     points, xy, visible = observe(cameras)
     pose = cameras.world_from_cam.clone()
     pose[:, :3, 3] *= unit
-    solved = triangulate(xy, visible, Cameras(cameras.K, pose, WIDTH, HEIGHT))
+    solved = triangulate(
+        PointTracks(xy, visible, WIDTH, HEIGHT), Cameras(cameras.K, pose, WIDTH, HEIGHT)
+    )
     np.testing.assert_allclose(solved.xyz / unit, points, rtol=1e-4, atol=1e-4)
 
 
@@ -145,10 +150,12 @@ def test_points_move_with_the_cameras_wherever_the_world_lies():
     _, xy, visible = observe(cameras, noise=0.2)
     moved = look_at(*torch.tensor([[30.0, -20, 10], [1, 2, 3], [0, 0, 1]]).double())
     solved = triangulate(
-        xy, visible, Cameras(cameras.K, moved @ cameras.world_from_cam, WIDTH, HEIGHT)
+        PointTracks(xy, visible, WIDTH, HEIGHT),
+        Cameras(cameras.K, moved @ cameras.world_from_cam, WIDTH, HEIGHT),
     )
     expected = (
-        triangulate(xy, visible, cameras).xyz @ moved[:3, :3].numpy().T + moved[:3, 3].numpy()
+        triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras).xyz @ moved[:3, :3].numpy().T
+        + moved[:3, 3].numpy()
     )
     np.testing.assert_allclose(solved.xyz, expected, atol=1e-3)
 
@@ -177,14 +184,14 @@ def reference(parameters, prior, strength, seen):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_normal_equations_equal_a_numerical_reference(seed):
+def test_build_equations_equal_a_numerical_reference(seed):
     random = np.random.default_rng(seed)
     cameras = moving_cameras(6)
     _, xy, visible = observe(cameras, 1, noise=1.5, seed=seed)
     K, pose = cameras.K.numpy(), cameras.cam_from_world.numpy()
-    seen = _observations(xy, visible, K, pose, 2, 0)
+    seen = _gather_observations(xy, visible, K, pose, 2, 0)
     u, v, rho = random.uniform([-0.5, -0.3, 0.1], [0.5, 0.3, 0.5])
-    H, g, cost = _normal_equations(u, v, rho, 0.7, 2.5, seen)
+    H, g, cost = _build_equations(u, v, rho, 0.7, 2.5, seen)
     H_expected, g_expected, cost_expected = reference(np.array([u, v, rho]), 0.7, 2.5, seen)
     np.testing.assert_allclose(cost, cost_expected, rtol=1e-9)
     np.testing.assert_allclose(g, g_expected, rtol=1e-4, atol=1e-4 * np.abs(g_expected).max())
@@ -194,5 +201,7 @@ def test_normal_equations_equal_a_numerical_reference(seed):
 def test_the_same_input_gives_the_same_points():
     cameras = moving_cameras()
     _, xy, visible = observe(cameras, noise=0.5)
-    first, second = (triangulate(xy, visible, cameras) for _ in range(2))
+    first, second = (
+        triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), cameras) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.xyz, second.xyz)

@@ -13,7 +13,7 @@ from models.cameras import Cameras
 from models.clip import Video
 from models.run import SILENT, InputError, Progress
 from models.sfm import triangulate
-from models.tracks import Tracks, load_tracks
+from models.tracks import PointTracks, Tracks, load_tracks
 
 FITTING = 0.6
 """Share of the sightings, movers among them, that imported cameras must explain to be used."""
@@ -78,7 +78,9 @@ def read_imported(path: Path, video: Video) -> Imported:
 def fitting_cameras(imported: Imported, progress: Progress = SILENT) -> Cameras | None:
     """The imported cameras where they explain the imported tracks, else None, for cameras to be
     solved anew."""
-    points = triangulate(imported.xy, imported.visible, imported.cameras)
+    cameras = imported.cameras
+    tracks = PointTracks(imported.xy, imported.visible, cameras.width, cameras.height)
+    points = triangulate(tracks, cameras)
     share = float(points.agrees.sum() / max(imported.visible.sum(), 1))
     used = share > FITTING
     progress.say(

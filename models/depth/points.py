@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from models.depth.maps import AlignedDepth, DepthMaps, align_depth
-from models.sfm import UNSURE, DepthGuess, Points, StaticScene, anchors, triangulate
+from models.sfm import UNSURE, DepthGuess, Points, StaticScene, choose_anchors, triangulate
+from models.tracks import PointTracks
 
 GAP = 3.0
 BETWEEN = 2.0
@@ -41,13 +42,15 @@ def settle_points(
     """The scene with points of little parallax solved again, the depth maps as what is known of
     them beforehand."""
     seen = scene.points.agrees
-    anchor = anchors(seen)
+    anchor = choose_anchors(seen)
     guess = np.full(len(anchor), np.nan)
     spread = np.full(len(anchor), np.inf)
     for t in np.unique(anchor[seen.any(0)]):
         own = np.flatnonzero((anchor == t) & seen.any(0))
         guess[own], spread[own] = depth.at(t, xy[t, own])
-    points = triangulate(xy, seen, scene.cameras, guess=DepthGuess(guess, spread))
+    cameras = scene.cameras
+    tracks = PointTracks(xy, seen, cameras.width, cameras.height)
+    points = triangulate(tracks, cameras, guess=DepthGuess(guess, spread))
     return replace(scene, points=replace(points, uncertainty=scene.points.uncertainty))
 
 

@@ -61,7 +61,7 @@ def raise_relief(
     rho = np.maximum(rho / np.nanmedian(rho), 1 / FARTHEST)
     xyz = scene.cameras.centers[0].double().numpy() + rays / rho[:, None]
     known = np.isfinite(rho)
-    points = scene.points.only(np.broadcast_to(known, seen.shape))
+    points = scene.points.restrict(np.broadcast_to(known, seen.shape))
     return replace(scene, points=replace(points, xyz=np.where(known[:, None], xyz, np.nan)))
 
 

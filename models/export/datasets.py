@@ -12,7 +12,7 @@ from models.export.footage import Footage
 from models.export.mesh_files import write_ply
 from models.run import make_subfolder, take_place, write_json
 from models.sfm import write_model
-from models.tracks import Tracks
+from models.tracks import PointTracks, Tracks
 
 # Grey level of a point without observations.
 _UNSEEN = 128
@@ -30,7 +30,8 @@ def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
     unfinished = make_subfolder(model, "model.part")
     xy = tracks.xy.numpy()
     visible = tracks.visible.numpy() & np.isfinite(xyz).all(1)
-    write_model(unfinished, footage.cameras, times, xyz, rgb, xy, visible)
+    points = PointTracks(xy, visible, tracks.width, tracks.height)
+    write_model(unfinished, footage.cameras, times, xyz, rgb, points)
     for path in sorted(unfinished.iterdir()):
         take_place(path, model / path.name)
     unfinished.rmdir()

@@ -131,15 +131,15 @@ def _solve_from_rotation(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> St
     kept = np.flatnonzero(keep)
     spacing = max(_MIN_SPACING, max(tracks.width, tracks.height) // _SPACING_SHARE)
     own = tracks.select(kept)
-    few = tracks.select(kept[thin(own.xy, own.visible, spacing, min_length=3)])
+    few = tracks.select(kept[thin(own, spacing, min_length=3)])
     if few.num_tracks < _MIN_TRACKS or few.visible.sum(1).min() < _MIN_TRACKS:
         return None
-    cameras, error = solve_rotation(few.xy, few.visible, few.width, few.height)
-    moving, moving_error = adjust_rotation(few.xy, few.visible, cameras)
+    cameras, error = solve_rotation(few)
+    moving, moving_error = adjust_rotation(few, cameras)
     flat = error < _TURNING_RESIDUAL or moving_error > _STEADY_GAIN * error
     if not flat:
         cameras = moving
         error = moving_error
-    points = triangulate(tracks.xy, tracks.visible, cameras, flat=flat)
+    points = triangulate(tracks, cameras, flat=flat)
     method = "rotation" if flat else "adjusted"
     return StaticScene(cameras, points, method, np.ones(len(tracks), bool), error)

@@ -72,7 +72,7 @@ def mask_movers(
         masks = _redraw(frames, motion.labels, mask_model, progress)
         progress.say(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
         if not masks.any():
-            return masks, solve_points(against, tracks.xy, tracks.visible)
+            return masks, solve_points(against, tracks)
     return masks, against
 
 
@@ -94,7 +94,7 @@ def solve_without_movers(
     if not masks.any():
         return scene
     free = tracks.restrict(_find_outside(masks, tracks, options.mask_margin))
-    known = solve_points(scene, free.xy, free.visible)
+    known = solve_points(scene, free)
     many = free.visible.sum() > (1 - options.movers_matter) * tracks.visible.sum()
     if scene.method == "given" or many:
         return known

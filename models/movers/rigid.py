@@ -18,7 +18,7 @@ from models.sfm import (
     MIN_SHARED,
     Points,
     bundle_adjust,
-    poses_of,
+    read_poses,
     run_mapper,
     triangulate,
     write_database,
@@ -77,7 +77,7 @@ def solve_rigid(
     if mapped is None:
         return None
     own, placed = mapped
-    points = triangulate(tracks.xy, tracks.visible & placed[:, None], own)
+    points = triangulate(tracks.restrict(placed[:, None]), own)
     if not _is_explained(points, tracks.visible, placed, options):
         return None
     depth = _find_depths(tracks, points, own, placed)
@@ -126,23 +126,23 @@ def _map_cameras(
 ) -> tuple[Cameras, Bool[np.ndarray, "F"]] | None:
     """Cameras around the mover, and the frames that have one; None where the mapper fails."""
     spacing = max(_MIN_SPACING, max(cameras.width, cameras.height) // _SPACING_SHARE)
-    subset = thin(tracks.xy, tracks.visible, spacing, min_length=_MIN_LENGTH)
+    subset = thin(tracks, spacing, min_length=_MIN_LENGTH)
     few = tracks.select(subset)
     focal = float(cameras.K[:, 0, 0].mean())
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        write_database(database, few.xy, few.visible, cameras.width, cameras.height, focal)
+        write_database(database, few, focal)
         model = run_mapper("incremental", database, Path(folder), seed, refine_focal_length=False)
     if model is None or model.num_reg_images() < _MIN_FRAMES:
         return None
-    poses, placed, *_ = poses_of(model, len(tracks))
+    poses, placed, *_ = read_poses(model, len(tracks))
     own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
-    points = triangulate(tracks.xy, tracks.visible & placed[:, None], own)
+    points = triangulate(tracks.restrict(placed[:, None]), own)
     chosen = subset[points.agrees[:, subset].sum(0) >= _MIN_LENGTH]
     if len(chosen) < MIN_SHARED:
         return own, placed
-    agrees = points.agrees[:, chosen]
-    return bundle_adjust(own, points.xyz[chosen], tracks.xy[:, chosen], agrees, False), placed
+    agreeing = replace(tracks, visible=points.agrees).select(chosen)
+    return bundle_adjust(own, points.xyz[chosen], agreeing, False), placed
 
 
 def _find_enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_middle_frame
-from models.sfm import anchors
+from models.sfm import choose_anchors
 from models.tracks import PointTracks, Tracks
 
 # Static points that a page carries, 15 bytes each before base64.
@@ -80,7 +80,7 @@ def color_points(frames: UInt8[ndarray, "F H W 3"], tracks: PointTracks) -> UInt
     """Colour of each track in the middle frame of its observations; grey without observations."""
     height, width = frames.shape[1:3]
     # the middle of the observations, in time
-    frame = anchors(tracks.visible)
+    frame = choose_anchors(tracks.visible)
     xy = tracks.xy[frame, np.arange(len(frame))]
     pixel = np.nan_to_num(xy).astype(np.int64).clip(0, [width - 1, height - 1])
     rgb = frames[frame, pixel[:, 1], pixel[:, 0]]

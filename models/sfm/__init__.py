@@ -11,6 +11,7 @@ In reading order:
 - ``small_motion``: bundle adjustment that starts from a pure rotation.
 - ``known_cameras``: cameras that the user gives.
 - ``static_scene``: all of it in order: ``solve_scene`` and ``sharpen_scene``.
+- ``track_file``: the content of the background's track file.
 """
 
 from models.sfm.colmap import (
@@ -26,6 +27,7 @@ from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
 from models.sfm.static_scene import StaticScene, sharpen_scene, solve_points, solve_scene
+from models.sfm.track_file import make_background_tracks
 from models.sfm.triangulation import UNSURE, DepthGuess, Points, choose_anchors, triangulate
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "bundle_adjust",
     "cameras_of_clip",
     "choose_anchors",
+    "make_background_tracks",
     "read_poses",
     "run_mapper",
     "sharpen_scene",

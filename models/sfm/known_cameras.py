@@ -6,7 +6,7 @@ from pathlib import Path
 from models.cameras import Cameras
 from models.clip import ClipFrames, Video, image_paths, load_lenses, load_transforms
 from models.run import SILENT, InputError, Progress
-from models.sfm.colmap import lens_shift, read_model
+from models.sfm.colmap import measure_lens_shift, read_model
 
 # Pixels by which the lens distortion of given cameras may move a pixel and still be ignored.
 _LENS_LIMIT = 1.0
@@ -45,7 +45,7 @@ def read_cameras(
         cameras, known_names, shift = read_model(path)
     else:
         cameras, _, known_names = load_transforms(path)
-        shift = max(lens_shift(*lens) for lens in load_lenses(path))
+        shift = max(measure_lens_shift(*lens) for lens in load_lenses(path))
     rows = _match_frames(known_names, names, frames, path)
     size = cameras.width, cameras.height
     advice = "give cameras of this clip, neither cropped nor turned"
