@@ -79,6 +79,7 @@ from models.tracking import (
     Tracker,
     TrackingOptions,
     choose_for_length,
+    find_tracker_file,
     grow_tracks,
     open_tracker,
 )
@@ -157,6 +158,7 @@ def inputs(settings: Settings) -> dict[str, Path | None]:
         "clip": settings.video_path,
         "masks": settings.mask_path,
         "weights": settings.checkpoint_path,
+        "tracker": find_tracker_file(settings.tracker),
     }
     files |= {"cameras": settings.cameras_path, "imported tracks": settings.import_path}
     return files | weights_and_maps(settings.learned)

@@ -48,7 +48,13 @@ from models.run import (
     watch_memory,
     write_json,
 )
-from models.tracking import Tracker, TrackingOptions, grow_tracks, open_tracker
+from models.tracking import (
+    Tracker,
+    TrackingOptions,
+    find_tracker_file,
+    grow_tracks,
+    open_tracker,
+)
 from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
 
 
@@ -112,6 +118,7 @@ def inputs(settings: Settings) -> dict[str, Path | None]:
         "masks": settings.mask_path or background_path.parent / "masks",
     }
     files |= {"background": background_path, "weights": settings.checkpoint_path}
+    files |= {"tracker": find_tracker_file(settings.tracker)}
     kept = background_path.parent / DEPTH_FOLDER if settings.learned.depth is None else None
     learned = weights_and_maps(settings.learned)
     return (

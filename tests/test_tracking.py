@@ -206,8 +206,14 @@ def test_auto_takes_the_tracker_that_the_length_allows(longest, name):
 
 
 OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
 import numpy as np
 from models.tracking import register_tracker
+
+@dataclass
+class Settings:
+    window: int = 3
 
 @register_tracker("frozen")
 def frozen(frames, queries):
@@ -226,7 +232,9 @@ def test_a_trackers_own_file_is_imported_by_its_path(room, tmp_path, monkeypatch
         open_tracker(f"{path}:other")
 
 
-@pytest.mark.parametrize("text", ["import nothing_of_that_name", "1 / 0", "def (:"])
+@pytest.mark.parametrize(
+    "text", ["import nothing_of_that_name", "1 / 0", "def (:", "raise SystemExit(0)"]
+)
 def test_a_trackers_own_file_that_fails_is_refused_in_a_sentence(tmp_path, text):
     path = tmp_path / "mine.py"
     path.write_text(text)

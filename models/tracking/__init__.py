@@ -15,7 +15,13 @@ In reading order:
 
 from models.learned import Tracker
 from models.tracking.growing import grow_tracks, track_points
-from models.tracking.names import TRACKERS, choose_for_length, open_tracker, register_tracker
+from models.tracking.names import (
+    TRACKERS,
+    choose_for_length,
+    find_tracker_file,
+    open_tracker,
+    register_tracker,
+)
 from models.tracking.options import TrackingOptions
 from models.tracking.seeding import half_life, thin
 
@@ -24,6 +30,7 @@ __all__ = [
     "Tracker",
     "TrackingOptions",
     "choose_for_length",
+    "find_tracker_file",
     "grow_tracks",
     "half_life",
     "open_tracker",

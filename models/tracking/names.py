@@ -4,6 +4,7 @@ A tracker is a function ``(frames, queries) -> (xy, visible)``.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,10 +78,10 @@ def open_tracker(name: str, checkpoint_path: Path | None = None, device: str = "
         InputError: no such tracker; its file, package or checkpoint is missing or wrong; it needs
             another device.
     """
-    file, colon, inside = name.rpartition(":")
-    if colon and file.endswith(".py"):
-        _import_file(Path(file))
-        name = inside
+    file = find_tracker_file(name)
+    if file is not None:
+        _import_file(file)
+        name = name.rpartition(":")[2]
     check_tracker(name)
     if name in TRACKERS:
         if checkpoint_path is not None:
@@ -89,6 +90,12 @@ def open_tracker(name: str, checkpoint_path: Path | None = None, device: str = "
             )
         return TRACKERS[name]
     return open_learned(name, checkpoint_path, device)
+
+
+def find_tracker_file(name: str) -> Path | None:
+    """The user's file in a tracker's name, ``path/to/file.py:name``; None for any other name."""
+    file, colon, _ = name.rpartition(":")
+    return Path(file) if colon and file.endswith(".py") else None
 
 
 def _import_file(path: Path) -> None:
@@ -100,10 +107,13 @@ def _import_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give --tracker path/to/file.py:name")
     spec = importlib.util.spec_from_file_location(f"user_tracker_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name while it runs.
+    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(module)
     # A user's file can fail in any way; the script ends with one sentence.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{path}: cannot be imported as a tracker ({type(error).__name__}: {error})"
         ) from error
