@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 import pytest
+from heard import Heard
 
 from models.motion.background_scene import find_background_scene
 from models.motion.motion_masks import MotionMasks, find_movers
-from models.run import Progress
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
 from models.sfm.static_scene import StaticScene
@@ -105,15 +105,11 @@ def test_without_a_scene_the_background_is_found_all_the_same():
 @pytest.mark.parametrize("num_movers", [0, 1])
 def test_progress_ends_at_its_total(num_movers):
     scene, tracks = room(num_movers, "still")
-    calls = []
-
-    class Steps(Progress):
-        def step(self, stage: str, done: int, total: int, note: str = "") -> None:
-            calls.append((done, total))
-
-    find_movers(scene.frames[:4], tracks.select_frames(slice(4)), None, Steps())
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-    assert calls[-1][0] == calls[-1][1]
+    heard = Heard()
+    find_movers(scene.frames[:4], tracks.select_frames(slice(4)), None, heard)
+    done = [step[1] for step in heard.steps]
+    assert done == sorted(done)
+    assert heard.steps[-1] == ("motion", done[-1], done[-1])
 
 
 def test_one_frame_has_no_motion():

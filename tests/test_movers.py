@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 from scipy.ndimage import map_coordinates
 
 from models.cameras import Cameras
@@ -17,20 +18,8 @@ from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.soft_mask import SoftMask
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.run import Progress
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import PointTracks, Tracks
-
-
-class _Steps(Progress):
-    """Notes the steps that it hears."""
-
-    def __init__(self, steps: list[tuple[int, int]]):
-        self.steps = steps
-
-    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
-        self.steps.append((done, total))
-
 
 BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
 
@@ -204,11 +193,13 @@ def test_of_many_pixels_of_movers_a_share_of_each_frame_is_kept(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
     given = meshes, scene.cameras, scene.frames, scene.masks, Exposure.neutral(8, 160, 96)
-    whole, told = sample_movers(*given), []
+    whole = sample_movers(*given)
     limit = len(whole) // 4
-    few = sample_movers(*given, progress=_Steps(told), options=MoverOptions(max_samples=limit))
+    heard = Heard()
+    few = sample_movers(*given, progress=heard, options=MoverOptions(max_samples=limit))
     assert 0.9 * limit < len(few) < 1.1 * limit
-    assert told == [(i, len(meshes.meshes)) for i in range(len(meshes.meshes) + 1)]
+    total = len(meshes.meshes)
+    assert heard.steps == [("mover pixels", i, total) for i in range(total + 1)]
     for t in meshes.meshes:
         own, kept = (
             {tuple(p) for p in pixels.places[pixels.frame == t].tolist()} for pixels in (whole, few)

@@ -18,6 +18,7 @@ from models.pipeline import TriangleMeshPipeline
 from models.run import SILENT, Progress
 from models.tracks import PointTracks, Tracks
 
+# Sources of depth, in the words that a person reads.
 _RIGID = "its rigid shape, scaled by contact with the background"
 _CONTACT = "contact with the ground, one a frame"
 
@@ -66,7 +67,7 @@ def solve_mover_shapes(
         progress: hears how each mover got its depth.
     """
     label = label_tracks(tracks, labels)
-    # The meshes behind the depth maps end with this call.
+    # The meshes behind the depth maps end with this call: they are larger than the result.
     surface = _BackgroundDepth(background, labels > 0, progress)
     canonical = np.zeros((tracks.num_tracks, 3))
     depth = np.ones(tracks.visible.shape)
@@ -75,9 +76,12 @@ def solve_mover_shapes(
         own = tracks.select(members)
         mask = labels == mover
         canonical[members, :2] = canonical_coordinates(own, mask)
-        contact = lift_mover(mask, surface, options)
+        contact = lift_mover(mask, surface, options)[:, None]
         rigid = _solve_rigid_depth(background.cameras, own, surface, seed, options)
-        depth[:, members] = contact[:, None] if rigid is None else _fill(rigid, contact)
+        # Contact also fills the frames in which a rigid shape is not placed.
+        depth[:, members] = (
+            contact if rigid is None else np.where(np.isfinite(rigid), rigid, contact)
+        )
         method = _CONTACT if rigid is None else _RIGID
         progress.say(f"mover {mover}: {members.sum()} tracks, depth from {method}")
     return MoverShapes(label, canonical, depth)
@@ -146,10 +150,3 @@ def _solve_rigid_depth(
     a mover that is not rigid or without background behind."""
     motion = solve_rigid(tracks, cameras, seed, options)
     return None if motion is None else metric_depth(motion, tracks, surface, options)
-
-
-def _fill(
-    depth: Float[np.ndarray, "F n"], contact: Float[np.ndarray, "F"]
-) -> Float[np.ndarray, "F n"]:
-    """The depths, with the mover's contact depth in place of depths that are not finite."""
-    return np.where(np.isfinite(depth), depth, contact[:, None])

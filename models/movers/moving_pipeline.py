@@ -104,6 +104,7 @@ class MovingMeshPipeline:
         after = min((t for t in self.meshes if t > time), default=None)
         if before is not None and after is not None and before != time:
             gap = after - before
+            # Over a longer gap the mover was hidden or away, and its path between is a guess.
             if gap <= self.options.longest_gap:
                 share = (time - before) / gap
                 return [(before, 1 - share), (after, share)]
@@ -130,6 +131,7 @@ class MovingMeshPipeline:
                 drawn.append((picture, share))
         if len(drawn) < 2:
             return drawn[0][0] if drawn else None
+        # Colours count by their alpha: the soft edge of a picture has hardly any.
         alpha = sum(share * picture.alpha for picture, share in drawn)
         rgb = sum((share * picture.alpha)[..., None] * picture.rgb for picture, share in drawn)
         rgb /= np.where(alpha > 0, alpha, 1)[..., None]
@@ -209,6 +211,7 @@ def fit_canonical_box(
     reach = _BOX_MARGIN * float((high - low)[:2].max().clamp_min(_MIN_RANGE))
     finest = int(min(_MAX_CELLS, max(_MIN_CELLS, options.cells_per_pixel * reach)))
     scale = torch.full((3,), 2.0 / reach, dtype=torch.float64)
+    # A unit of w lies between neighbouring movers, so that no grid cell is shared.
     scale[2] = 2 / float((high - low)[2] + 1)
     matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
     matrix[:3, 3] = -scale * (low + high) / 2

@@ -61,11 +61,11 @@ def solve_rigid(
     seed: int = 0,
     options: MoverOptions = MoverOptions(),
 ) -> RigidMotion | None:
-    """Depths of one mover's tracks; None where no rigid shape explains them.
+    """Depths of a mover's tracks; None if no rigid shape explains the tracks.
 
     Args:
-        tracks: of one mover.
-        cameras: the clip's, one for each frame; only their intrinsics are used.
+        tracks: of the mover.
+        cameras: of the clip's frames; only intrinsics are used.
         seed: of the mapper.
     """
     if len(tracks) > options.rigid_frames:
@@ -95,36 +95,41 @@ def metric_depth(
     options: MoverOptions = MoverOptions(),
 ) -> Float[np.ndarray, "F N"] | None:
     """World z-depths of the tracks: the largest scale at which the mover does not sink into the
-    background behind it.
+    background.
 
-    A mover that stands on the ground touches it with its lowest points. The depth of a mover in the
-    air is an upper bound.
+    A mover that stands touches the ground with its lowest points. The depth of a mover in the air
+    is an upper bound.
 
     Args:
         motion: of the same tracks.
         surface: the background's depth map in each frame, also behind the mover; inf at holes.
 
     Returns:
-        None where no background lies behind the mover.
+        None without background behind the mover.
     """
     scales = []
     for t in np.flatnonzero(motion.placed):
         sure = np.flatnonzero(motion.sure[t])
-        # Read once: a depth map may be drawn when it is read.
-        behind = surface[t]
-        height, width = behind.shape
-        x, y = tracks.xy[t, sure].astype(np.int64).clip(0, [width - 1, height - 1]).T
-        ratio = behind[y, x] / motion.depth[t, sure]
+        ratio = _read_depth(surface[t], tracks.xy[t, sure]) / motion.depth[t, sure]
         ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
         if len(ratio) >= MIN_SHARED:
             scales.append(np.sort(ratio)[int(options.sunk_share * len(ratio)) + 1])
     return float(np.median(scales)) * motion.depth if scales else None
 
 
+def _read_depth(
+    depth: Float[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n"]:
+    """Values of a depth map at points in pixels; beyond the border, the values at the border."""
+    height, width = depth.shape
+    x, y = xy.astype(np.int64).clip(0, [width - 1, height - 1]).T
+    return depth[y, x]
+
+
 def _map_cameras(
     tracks: PointTracks, cameras: Cameras, seed: int
 ) -> tuple[Cameras, Bool[np.ndarray, "F"]] | None:
-    """Cameras around the mover, and the frames that have one; None where the mapper fails."""
+    """Cameras around the mover, and the frames with a camera; None if the mapper fails."""
     spacing = max(_MIN_SPACING, max(cameras.width, cameras.height) // _SPACING_SHARE)
     subset = thin(tracks, spacing, min_length=_MIN_LENGTH)
     few = tracks.select(subset)
@@ -166,8 +171,7 @@ def _is_explained(
 def _solve_long(
     tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
 ) -> RigidMotion | None:
-    """``solve_rigid`` in stretches of a long clip, each brought to the scale of the stretches
-    before it.
+    """``solve_rigid`` in stretches of a long clip, all brought to the scale of the first.
 
     A mover that is not rigid is given up at its first stretch.
     """
@@ -190,16 +194,13 @@ def _solve_long(
 def _join(
     whole: RigidMotion, found: RigidMotion, part: slice, subset: np.ndarray, overlap: int
 ) -> bool:
-    """Adds the motion of a stretch to that of the stretches before it, in place. In shared frames
-    depths change over linearly.
+    """Adds the motion of a stretch to that of the stretches before, in place; in shared frames
+    depths change over linearly. False if shared observations are too few for a common scale.
 
     Args:
         part: frames of the stretch.
         subset: tracks of the stretch.
-        overlap: frames that it shares with the stretch before it.
-
-    Returns:
-        False if both share too few observations for a common scale.
+        overlap: frames that the stretch shares with the stretch before.
     """
     before = whole.depth[part, subset]
     scale = 1.0
@@ -228,8 +229,8 @@ def split_stretches(begin: int, end: int, options: MoverOptions = MoverOptions()
 def _find_depths(
     tracks: PointTracks, points: Points, cameras: Cameras, placed: Bool[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F N"]:
-    """Depth of each track's point; for a track without a point, or that slipped off it, the depth
-    of points observed next to it."""
+    """Depth of each track's point; for a track without a point, or that slipped off, the depth of
+    points observed nearby."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
     out = np.full(tracks.visible.shape, np.nan)
@@ -257,7 +258,7 @@ def _find_range(depth: Float[np.ndarray, "n"]) -> tuple[float, float]:
 
 def _measure_relief(tracks: PointTracks, depth: Float[np.ndarray, "F N"], focal: float) -> float:
     """Depth range of a shape as a share of its width or height, median over frames; inf if no frame
-    sees enough of it. With too little turning, depth is a guess and the relief large.
+    sees enough points. With too little turning, depth is a guess and the relief large.
 
     Args:
         focal: focal length in pixels.
