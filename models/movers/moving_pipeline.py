@@ -211,7 +211,7 @@ def fit_canonical_box(
     reach = _BOX_MARGIN * float((high - low)[:2].max().clamp_min(_MIN_RANGE))
     finest = int(min(_MAX_CELLS, max(_MIN_CELLS, options.cells_per_pixel * reach)))
     scale = torch.full((3,), 2.0 / reach, dtype=torch.float64)
-    # A unit of w lies between neighbouring movers, so that no grid cell is shared.
+    # Numbers of movers are a unit apart: n movers share the box evenly.
     scale[2] = 2 / float((high - low)[2] + 1)
     matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
     matrix[:3, 3] = -scale * (low + high) / 2
