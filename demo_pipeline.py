@@ -16,6 +16,8 @@ import torch
 
 from models.clip import save_transforms
 from models.export import ExportSource, export_and_score, gather_footage, parse_formats
+from models.field import FieldOptions
+from models.movers import MoverOptions
 from models.paths import CameraPath, Clip, PathScript, parse_path, read_path
 from models.render import Scene, load_scene, save_scene
 from models.report import (
@@ -51,11 +53,14 @@ from models.run import (
     watch_memory,
     write_json,
 )
+from models.surface import MeshOptions, StereoOptions
 from models.training import (
-    MASK_MARGIN,
     ClipInputs,
     History,
+    SceneOptions,
     Schedule,
+    TrainingOptions,
+    TrainingRun,
     check_same_clip,
     load_inputs,
     needed_memory,
@@ -63,6 +68,7 @@ from models.training import (
 )
 
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
+TRAINING += ("mesh", "stereo", "movers", "field", "training")
 """Settings that the model depends on."""
 
 
@@ -112,6 +118,22 @@ class Settings:
     """Port of the viewer; the next free one if taken."""
     max_memory: float | None = None
     """GiB to stay within; most of the machine's if not given."""
+    mesh: MeshOptions = MeshOptions()
+    """How meshes are built."""
+    stereo: StereoOptions = StereoOptions()
+    """How dense depth is found."""
+    movers: MoverOptions = MoverOptions()
+    """How the meshes of movers are built."""
+    field: FieldOptions = FieldOptions()
+    """Sizes of the colour field."""
+    training: TrainingOptions = TrainingOptions()
+    """How the colour field and the meshes are trained."""
+
+
+def scene_options(settings: Settings) -> SceneOptions:
+    """The options of all parts of a scene."""
+    own = settings
+    return SceneOptions(own.mesh, own.stereo, own.movers, own.field, own.training)
 
 
 def main() -> None:
@@ -222,7 +244,10 @@ def trained(
     def work() -> dict:
         checkpoint = Checkpoint(out / "checkpoint.pt", hash_fingerprint(made_from), stages.progress)
         schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
-        scene, history = train_scene(inputs, schedule, settings.seed, device, checkpoint, viewer)
+        run = TrainingRun(settings.seed, device, checkpoint, viewer)
+        scene, history = train_scene(
+            inputs, schedule, run, stages.progress, scene_options(settings)
+        )
         save_scene(out / "model.pt", scene)
         checkpoint.remove()
         return asdict(history)
@@ -256,7 +281,7 @@ def shown(
         metrics.update(stages.make(name, outputs, work, uses, {"model": model, **files}))
 
     def exported() -> dict:
-        footage = gather_footage(scene, inputs.frames, inputs.masks, MASK_MARGIN)
+        footage = gather_footage(scene, inputs.frames, inputs.masks, settings.training.mask_margin)
         source = ExportSource(scene, footage, inputs.tracks)
         formats = parse_formats(settings.export)
         return export_and_score(source, out, formats, inputs.held_out, progress)

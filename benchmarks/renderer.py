@@ -32,8 +32,8 @@ from models.cameras import Cameras
 from models.field import ColorField, FieldOptimizer
 from models.render import render_view
 from models.surface import Fragments, rasterize
-from models.tools import sample_points
-from models.training import Schedule, train
+from models.tools import TrainingFrames, sample_points
+from models.training import LayerTraining, Schedule, train
 
 FLOPS_FORWARD = 2 * (24 * 64 + 64 * 64 + 64 * 3)
 FLOPS_TRAIN = 3 * FLOPS_FORWARD
@@ -211,11 +211,10 @@ def view_seconds(clip: Clip, renderer, device: str, count: int = 4) -> float:
 def measure_loop(device: str) -> dict[str, float]:
     """The whole training loop: batches drawn from the pixels of a clip, steps, schedule."""
     clip, random = make_clip(8), np.random.default_rng(0)
-    pixels = sample_points(clip.meshes, clip.frames, None, range(8))
+    pixels = sample_points(clip.meshes, TrainingFrames(clip.frames, range(8)))
     for schedule in (Schedule(num_epochs=0.2), Schedule(num_epochs=4)):
-        history = train(
-            clip.renderer(device), pixels, clip.meshes.vertices.numpy(), schedule, random
-        )
+        vertices = clip.meshes.shared_vertices()
+        history = train(LayerTraining(clip.renderer(device), pixels, vertices), schedule, random)
     return {"loop_samples_per_second": history.samples / history.seconds}
 
 

@@ -22,8 +22,8 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.clip import make_clip
 from models.render import render_view
-from models.tools import sample_points
-from models.training import Schedule, train
+from models.tools import TrainingFrames, sample_points
+from models.training import LayerTraining, Schedule, train
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def measure(settings: Settings) -> dict[str, float]:
     MB."""
     clip, random = make_clip(settings.frames), np.random.default_rng(0)
     renderer, seconds, start = clip.renderer(), {}, time.perf_counter()
-    pixels = sample_points(
-        clip.meshes, clip.frames, None, range(settings.frames), limit=settings.limit
-    )
+    footage = TrainingFrames(clip.frames, range(settings.frames))
+    pixels = sample_points(clip.meshes, footage, settings.limit)
     seconds["sample"] = time.perf_counter() - start
-    train(renderer, pixels, clip.meshes.vertices.numpy(), Schedule(num_epochs=1.0), random)
+    layer = LayerTraining(renderer, pixels, clip.meshes.shared_vertices())
+    train(layer, Schedule(num_epochs=1.0), random)
     seconds["train"] = time.perf_counter() - start - seconds["sample"]
     for t in range(settings.frames):
         render_view(clip.meshes, renderer, clip.meshes.cameras[t])

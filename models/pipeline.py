@@ -1,7 +1,7 @@
 """The two halves of the renderer: meshes that follow the tracks, and the colour field read at their
 surface.
 
-``TriangleMeshPipeline``: a frame's points -> mesh -> fragments in any camera.
+``TriangleMeshPipeline``: the points of a frame -> mesh -> fragments in any camera.
 ``WorldSpaceTrianglePipeline``: fragments -> world points -> hash-grid features -> MLP -> rgb.
 """
 
@@ -19,7 +19,9 @@ from models.field import ColorField, Viewpoints, transform_points
 from models.run import InputError
 from models.surface import (
     Fragments,
+    FrameMesh,
     FramePoints,
+    MeshOptions,
     Surface,
     build_mesh,
     find_hidden_points,
@@ -28,33 +30,35 @@ from models.surface import (
 )
 from models.tracks import Tracks
 
-CHUNK = 1 << 18
-"""Points coloured at a time."""
-NEAR = 1e-4
-"""Smallest depth that is drawn, as a share of the scene's."""
+# Smallest depth that is drawn, as a share of the scene's depth.
+_NEAR_SHARE = 1e-4
+# Points coloured at a time: bounds the memory of their features.
+_COLOR_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The global pixel canvas that spans all frames' 2D vertices, and its origin in frame
-    pixels."""
+    """Bounding rectangle, in frame pixels, of the 2D vertices of all frames' meshes: the global
+    canvas of the pipeline. Every model file stores it."""
 
     left: float
+    """x of the left edge; negative, as meshes reach past the image."""
     top: float
+    """y of the upper edge."""
     width: float
     height: float
 
     @staticmethod
     def around(xy: Iterable[Float[np.ndarray, "V 2"]]) -> "Canvas":
-        """The smallest canvas that holds all vertices."""
+        """The smallest canvas of whole pixels that holds all vertices."""
         xy = np.concatenate(list(xy))
         low, high = np.floor(xy.min(0)), np.ceil(xy.max(0))
         return Canvas(*map(float, (*low, *(high - low))))
 
 
 class TriangleMeshPipeline:
-    """One mesh a frame over a shared pool of vertices: the tracks' points and each mesh's own
-    border."""
+    """One mesh for each frame over a shared pool of vertices: the tracks' points, and the border
+    vertices of each mesh."""
 
     def __init__(
         self,
@@ -67,10 +71,10 @@ class TriangleMeshPipeline:
         """See ``from_tracks``.
 
         Args:
-            cameras: those of all frames of the clip.
+            cameras: the cameras of all frames of the clip.
             vertices: world positions.
             faces: vertex indices of each frame's mesh, by frame.
-            trust: how far to believe each face, see ``FrameMesh``.
+            trust: trust in each face, 0 to 1, by frame; see ``FrameMesh``.
         """
         self.cameras = cameras
         self.vertices = vertices
@@ -84,60 +88,27 @@ class TriangleMeshPipeline:
         frames: Iterable[int],
         masks: Bool[np.ndarray, "F H W"] | None = None,
         surface_of: Callable[[int], Surface] | None = None,
+        options: MeshOptions = MeshOptions(),
     ) -> "TriangleMeshPipeline":
-        """The mesh of each of ``frames`` from the points visible in it, drawn at their projections.
+        """The mesh of each of ``frames`` from the points visible in it, at their projections.
 
-        Points that other frames saw take part where the frame itself cannot see the scene: past its
-        border, and behind the movers of ``masks``. With ``surface_of`` dense depth replaces points
-        that it does not confirm.
+        Points of other frames fill the parts of the scene that the frame does not see: past its
+        border, and behind the movers of ``masks``. With ``surface_of``, dense depth replaces the
+        points that it does not confirm.
 
         Raises:
             InputError: no frame has enough points for a mesh.
         """
-        cameras = tracks.cameras
-        points = tracks.xyz[0].double()
-        pool = [points.float().numpy()]
-        faces = {}
-        trust = {}
-        spans = []
-        size = len(points)
-        first, last = _lifetime(tracks.visible)
+        builder = _MeshBuilder(tracks, masks, surface_of, options)
         for t in frames:
-            seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
-            xy, depth = (
-                of_frame[0].numpy() for of_frame in cameras[[t]].project(points)
-            )  # all at once fill memory
-            gap = (first - t).clamp_min(0) + (t - last).clamp_min(0)
-            mask = None if masks is None else masks[t]
-            projected = FramePoints(xy, depth, np.arange(len(xy)), tracks.width, tracks.height)
-            visible = tracks.visible[t].numpy()
-            unseen = find_hidden_points(projected, gap.numpy(), visible, mask)
-            fine = None
-            if surface_of is not None:
-                surface = surface_of(t)
-                fine = surface.place_vertices(tracks.width, tracks.height)
-                seen = seen[surface.confirms(projected[seen])]
-            mesh = build_mesh(projected[np.concatenate([seen, unseen])], fine)
-            if mesh is None:
-                continue
-            border = mesh.point < 0
-            own = (
-                torch.from_numpy(mesh.xy[border])[None],
-                torch.from_numpy(mesh.depth[border])[None],
-            )
-            pool.append(cameras[[t]].unproject(*own)[0].float().numpy())
-            index = mesh.point.astype(np.int32)  # half the memory of what torch is used to
-            index[border] = size + np.arange(border.sum())
-            size += int(border.sum())
-            faces[t] = torch.from_numpy(index[mesh.faces])
-            trust[t] = torch.from_numpy(mesh.trust)
-            spans.append(np.stack([mesh.xy.min(0), mesh.xy.max(0)]))
-        if not faces:
+            builder.add_frame(t)
+        if not builder.faces:
             raise InputError(
                 "no frame has enough tracked points for a mesh: track more (a smaller --spacing)"
             )
-        vertices = torch.from_numpy(np.concatenate(pool))
-        return TriangleMeshPipeline(cameras, vertices, faces, trust, Canvas.around(spans))
+        vertices = torch.from_numpy(np.concatenate(builder.pool))
+        canvas = Canvas.around(builder.spans)
+        return TriangleMeshPipeline(tracks.cameras, vertices, builder.faces, builder.trust, canvas)
 
     def fragments(
         self,
@@ -164,23 +135,31 @@ class TriangleMeshPipeline:
     @property
     def near(self) -> float:
         """Smallest depth that is drawn, in world units."""
-        return NEAR * self.depth_scale
+        return _NEAR_SHARE * self.depth_scale
+
+    def shared_vertices(self) -> Float[np.ndarray, "V 3"]:
+        """``vertices`` as an array over the same memory: whoever writes to it moves the meshes."""
+        return self.vertices.numpy()
 
     @cached_property
     def used(self) -> Int[Tensor, "U"]:
-        """Vertices that some face has; points that no mesh could use may lie anywhere."""
-        return self._corners(self.faces.values())
+        """Vertices of some face. All others may lie anywhere: no mesh could use their points."""
+        return self._find_corners(self.faces.values())
 
-    def _corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Int[Tensor, "U"]:
-        """Vertices of some faces, in order."""
+    def _find_corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Int[Tensor, "U"]:
+        """Vertices of some faces, in rising order."""
         found = torch.zeros(len(self.vertices), dtype=torch.bool)
-        for faces in parts:  # to sort those of all frames takes gigabytes in a long clip
+        # A mark for each vertex: sorting all frames' corners would take gigabytes in a long clip.
+        for faces in parts:
             found[faces.flatten().long()] = True
         return found.nonzero()[:, 0]
 
-    def joined(self, times: Sequence[int]) -> tuple[Int[Tensor, "T 3"], Float[Tensor, "T"]]:
-        """Faces and trust of some frames, one after the other; the frames' own become parts of
-        them: held once."""
+    def join_in_place(self, times: Sequence[int]) -> tuple[Int[Tensor, "T 3"], Float[Tensor, "T"]]:
+        """Moves faces and trust of some frames into two joined arrays, and returns the arrays.
+
+        ``faces[t]`` and ``trust[t]`` become views of the joined arrays, in the order of ``times``,
+        so that memory holds each face once.
+        """
         size = sum(len(self.faces[t]) for t in times)
         faces = torch.empty((size, 3), dtype=torch.int32)
         trust = torch.empty(size)
@@ -196,23 +175,23 @@ class TriangleMeshPipeline:
 
     @cached_property
     def depth_scale(self) -> float:
-        """Median distance of the points from the middle camera, in world units."""
+        """The scene's depth: median distance of the vertices from the middle frame's camera, in
+        world units."""
         middle = self.cameras.centers[len(self.cameras) // 2]
         return float((self.vertices[self.used].double() - middle).norm(dim=1).median())
 
     def clearance(self, point: Float[Tensor, "3"]) -> float:
-        """Distance from a world point to the nearest vertex of a surface, in world units."""
-        trusted = self._corners(faces[self.trust[t] == 1] for t, faces in self.faces.items())
+        """Distance from a world point to the nearest vertex of a fully trusted face, in world
+        units."""
+        trusted = self._find_corners(faces[self.trust[t] == 1] for t, faces in self.faces.items())
+        if not len(trusted):
+            return self.depth_scale
         vertices = self.vertices[trusted].double()
-        return (
-            float((vertices - point.double()).norm(dim=1).min())
-            if len(vertices)
-            else self.depth_scale
-        )
+        return float((vertices - point.double()).norm(dim=1).min())
 
     def inverse_depth(self, t: int, width: int, height: int) -> Float[np.ndarray, "h w"]:
-        """1 / z-depth, in world units, of each pixel of frame t's own view of its mesh, scaled; 0
-        where none is."""
+        """1 / z-depth, per world unit, of frame t's mesh in an image of another size of its own
+        camera; 0 off the mesh."""
         return 1 / self.fragments(t, self.cameras[t].resized(width, height)).depth.double().numpy()
 
     def nearest_frame(self, view: Cameras) -> int:
@@ -234,12 +213,75 @@ class TriangleMeshPipeline:
         return (centers - view.world_from_cam[0, :3, 3].double()).norm(dim=1) / self.depth_scale
 
 
-def _lifetime(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """First and last frame in which each track is seen."""
-    far = len(visible)
-    first, last = torch.full(visible.shape[1:], far), torch.full(visible.shape[1:], -far)
+class _MeshBuilder:
+    """Meshes of a clip's frames, one added after the other to a common pool of vertices."""
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        masks: Bool[np.ndarray, "F H W"] | None,
+        surface_of: Callable[[int], Surface] | None,
+        options: MeshOptions,
+    ):
+        self.tracks = tracks
+        self.masks = masks
+        self.surface_of = surface_of
+        self.options = options
+        self.cameras = tracks.cameras
+        self.points = tracks.xyz[0].double()
+        self.first, self.last = _find_lifetimes(tracks.visible)
+        self.pool = [self.points.float().numpy()]
+        """World positions: the tracks', then the border vertices of each mesh."""
+        self.size = len(self.points)
+        """Vertices in the pool."""
+        self.faces: dict[int, Int[Tensor, "T 3"]] = {}
+        self.trust: dict[int, Float[Tensor, "T"]] = {}
+        self.spans: list[Float[np.ndarray, "2 2"]] = []
+        """Lowest and highest 2D vertex of each mesh, in pixels."""
+
+    def add_frame(self, t: int) -> None:
+        """Builds the mesh of frame t; nothing if it has too few points."""
+        mesh = self._build_mesh(t)
+        if mesh is None:
+            return
+        border = mesh.point < 0
+        xy = torch.from_numpy(mesh.xy[border])[None]
+        depth = torch.from_numpy(mesh.depth[border])[None]
+        self.pool.append(self.cameras[t].unproject(xy, depth)[0].float().numpy())
+        # int32 takes half the memory of torch's usual int64.
+        index = mesh.point.astype(np.int32)
+        index[border] = self.size + np.arange(border.sum())
+        self.size += int(border.sum())
+        self.faces[t] = torch.from_numpy(index[mesh.faces])
+        self.trust[t] = torch.from_numpy(mesh.trust)
+        self.spans.append(np.stack([mesh.xy.min(0), mesh.xy.max(0)]))
+
+    def _build_mesh(self, t: int) -> FrameMesh | None:
+        """Frame t's mesh from its own and hidden points, and its dense depth."""
+        tracks = self.tracks
+        # Frame by frame: the projections into all frames would fill the memory.
+        xy, depth = (of_frame[0].numpy() for of_frame in self.cameras[t].project(self.points))
+        projected = FramePoints(xy, depth, np.arange(len(xy)), tracks.width, tracks.height)
+        visible = tracks.visible[t].numpy()
+        gap = (self.first - t).clamp_min(0) + (t - self.last).clamp_min(0)
+        mask = None if self.masks is None else self.masks[t]
+        hidden = find_hidden_points(projected, gap.numpy(), visible, mask, self.options)
+        seen = np.flatnonzero(visible)
+        fine = None
+        if self.surface_of is not None:
+            surface = self.surface_of(t)
+            fine = surface.place_vertices(tracks.width, tracks.height)
+            seen = seen[surface.confirms(projected[seen])]
+        return build_mesh(projected[np.concatenate([seen, hidden])], fine, self.options)
+
+
+def _find_lifetimes(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """First and last frame in which each track is visible; F and -F for a track that never is."""
+    never = len(visible)
+    first = torch.full(visible.shape[1:], never)
+    last = torch.full(visible.shape[1:], -never)
     for t, seen in enumerate(visible):
-        first[seen & (first == far)] = t
+        first[seen & (first == never)] = t
         last[seen] = t
     return first, last
 
@@ -253,8 +295,11 @@ class WorldSpaceTrianglePipeline(nn.Module):
         normalized_from_world: Float[Tensor, "4 4"],
         viewpoints: Viewpoints | None = None,
     ):
-        """Args: viewpoints: gives the codes that the field reads; None for a field that reads
-        none."""
+        """
+        Args:
+            normalized_from_world: projective map into the field's box [-1, 1]^3.
+            viewpoints: gives the codes of views; None for a field that reads none.
+        """
         super().__init__()
         self.field = field
         self.viewpoints = viewpoints
@@ -263,29 +308,34 @@ class WorldSpaceTrianglePipeline(nn.Module):
     def seen_from(
         self, center: Float[Tensor, "3"], frame: float, changes: float = 1.0
     ) -> "WorldSpaceTrianglePipeline":
-        """This renderer for a camera at one place of the world at one time; without it, for the
-        middle of the path.
+        """This renderer specialised to a camera position and a time. A renderer that is not
+        specialised shows the middle of the camera path.
 
         Args:
+            center: the camera's centre in the world.
             frame: the time, in frames of the clip.
-            changes: how much what changes with time counts.
+            changes: weight of the grid of changes, 0 to 1.
         """
         if self.viewpoints is None:
             return self
-        field = self.field.specialize(self.viewpoints(center[None], torch.tensor([frame]), changes))
-        return WorldSpaceTrianglePipeline(field, self.normalized_from_world)
+        code = self.viewpoints(center[None], torch.tensor([frame]), changes)
+        return WorldSpaceTrianglePipeline(self.field.specialize(code), self.normalized_from_world)
 
     def forward(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
         """World points -> rgb in [0, 1]."""
         return self.field(transform_points(self.normalized_from_world, points.double()).float())
 
     @torch.no_grad()
-    def colors(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
-        """World points on any device -> rgb in [0, 1] on the same, a chunk at a time; in half
-        precision on a GPU."""
+    def colors(
+        self, points: Float[Tensor, "S 3"], chunk: int = _COLOR_CHUNK
+    ) -> Float[Tensor, "S 3"]:
+        """World points on any device -> rgb in [0, 1] on the same device, ``chunk`` points at a
+        time; in half precision on a GPU."""
+        if not len(points):
+            return points.new_zeros((0, 3))
         device = self.normalized_from_world.device
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
             parts = [
-                self(chunk.to(device)).float().to(points.device) for chunk in points.split(CHUNK)
+                self(part.to(device)).float().to(points.device) for part in points.split(chunk)
             ]
-        return torch.cat(parts) if len(points) else points.new_zeros((0, 3))
+        return torch.cat(parts)

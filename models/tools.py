@@ -1,8 +1,9 @@
-"""Rasterised frames -> training pixels, kept compact and drawn without a copy of everything."""
+"""Rasterised frames -> training pixels, stored compactly and drawn without a copy of all of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,22 +13,100 @@ from torch import Tensor
 from models.clip import Exposure
 from models.field import transform_points
 from models.pipeline import TriangleMeshPipeline
-from models.run import InputError, return_freed, run_tasks, split_range
+from models.run import SILENT, InputError, Progress, return_freed, run_tasks, split_range
 from models.surface import draw_samples
 
 SAMPLE = np.dtype(
     [("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)]
 )
-"""A training pixel, side by side in memory: to draw one at random is then one wait for memory, not
-four."""
-MOST_FRAMES = 1 << 16
+"""A training pixel. Its values lie side by side: drawing one at random waits for memory once, not
+four times."""
+# Frames that the 16 bits of SAMPLE's frame number.
+_FRAMES_LIMIT = 1 << 16
 MOST_SAMPLES = 40_000_000
-"""Training pixels that are kept at most."""
+"""Training pixels that are kept at most, 16 bytes each; more keep more detail of a long clip."""
+
+Index = Int[np.ndarray, "B"] | Int[Tensor, "B"]
+"""Numbers of the training pixels of a batch, in the memory of their store."""
+
+
+@dataclass(frozen=True)
+class TrainingFrames:
+    """Frames of a clip that training learns from."""
+
+    frames: UInt8[np.ndarray, "F H W 3"]
+    """All frames of the clip."""
+    times: Iterable[int]
+    """Frames to take pixels from."""
+    masks: Bool[np.ndarray, "F H W"] | None = None
+    """Pixels of movers."""
+    exposure: Exposure | None = None
+    """Exposure to divide out of the colours."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples of a training step, on the field's device."""
+
+    points: Float[Tensor, "B 3"]
+    """Points in the field's box, [-1, 1]^3."""
+    rgb: Float[Tensor, "B 3"]
+    """Colours to learn, 0 to 1."""
+    weight: Float[Tensor, "B"]
+    """Weight in the loss: trust of the face, but not less than ``BatchSettings.least_weight``."""
+    frame: Int[Tensor, "B"]
+    """Frame of each sample, int64."""
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a store needs beside its pixels to make batches."""
+
+    normalized_from_world: Float[Tensor, "4 4"]
+    """Map into the field's box, float64, on the field's device."""
+    generator: np.random.Generator
+    """Draws the batches, or seeds the generator that does."""
+    vertices: Float[np.ndarray, "V 3"] | None = None
+    """World positions of the meshes' vertices, read anew for each batch; None for pixels that store
+    their points."""
+    least_weight: float = 0.0
+    """Least weight of a sample, whatever the trust in its face."""
+
+    def normalize(self, points: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
+        """float32 positions in the field's box of float64 points, computed on their device."""
+        return transform_points(self.normalized_from_world.to(points.device), points).float()
+
+
+class PixelStore(Protocol):
+    """Training pixels that batches are drawn from."""
+
+    device_generator: torch.Generator | None
+    """The generator that draws on a device; None where ``BatchSettings.generator`` draws."""
+
+    def __len__(self) -> int: ...
+
+    def draw_index(self, count: int) -> Index:
+        """Numbers of ``count`` random pixels."""
+
+    def batch(self, index: Index) -> Batch:
+        """The samples of some pixels."""
+
+
+class PixelSource(Protocol):
+    """Training pixels as they are sampled from a clip, before a device is chosen."""
+
+    rgb: Float[np.ndarray, "S 3"]
+    world_from_cam: Float[np.ndarray, "F 4 4"]
+
+    def __len__(self) -> int: ...
+
+    def open_store(self, settings: BatchSettings) -> PixelStore:
+        """The pixels where batches for these settings are made fastest."""
 
 
 @dataclass(frozen=True)
 class TrainingPixels:
-    """S pixels of the training frames: which face each one sees and its colour."""
+    """S pixels of the training frames: the face that each of them sees, and its colour."""
 
     frame: Int[np.ndarray, "S"]
     pixel: Int[np.ndarray, "S"]
@@ -37,118 +116,113 @@ class TrainingPixels:
     face: Int[np.ndarray, "S"]
     """Row of ``vertices``."""
     trust: Float[np.ndarray, "T"]
-    """How far to believe each face, see ``FrameMesh``."""
+    """Trust in each face, 0 to 1; see ``FrameMesh``."""
     rgb: Float[np.ndarray, "S 3"]
-    """The scene's own colour, 0 to 1 (half precision): the video's without the frame's exposure."""
+    """Colours of the scene, 0 to 1 (half precision): of the video, without the frame's exposure."""
     inverse_K: Float[np.ndarray, "F 3 3"]
     world_from_cam: Float[np.ndarray, "F 4 4"]
     width: int
+    """Image width in pixels."""
 
     def __len__(self) -> int:
         return len(self.face)
 
-    def points(
-        self, index: Int[np.ndarray, "B"], positions: Float[np.ndarray, "V 3"]
-    ) -> Float[np.ndarray, "B 3"]:
-        """World points where the pixels' rays meet the planes of their faces, under the vertices'
-        positions."""
-        return self.batch(index, positions, np.eye(4)).points
+    def open_store(self, settings: BatchSettings) -> PixelStore:
+        """The pixels on the field's device."""
+        on_cpu = settings.normalized_from_world.device.type == "cpu"
+        return HostPixels(self, settings) if on_cpu else DevicePixels(self, settings)
 
-    def batch(
-        self,
-        index: Int[np.ndarray, "B"],
-        positions: Float[np.ndarray, "V 3"],
-        normalized_from_world: Float[np.ndarray, "4 4"],
-        least_weight: float = 0.0,
-    ) -> "Batch":
-        """The pixels of the given indices as the colour field needs them, in one pass."""
+    def points(
+        self, index: Int[np.ndarray, "B"], vertices: Float[np.ndarray, "V 3"]
+    ) -> Float[np.ndarray, "B 3"]:
+        """World points where the pixels' rays meet the planes of their faces.
+
+        Args:
+            vertices: world positions of the meshes' vertices.
+        """
+        world = BatchSettings(torch.eye(4).double(), np.random.default_rng(), vertices)
+        return HostPixels(self, world).batch(index).points.numpy()
+
+
+class HostPixels:
+    """Training pixels in the CPU's memory; batches are made by a kernel."""
+
+    device_generator = None
+
+    def __init__(self, pixels: TrainingPixels, settings: BatchSettings):
+        self.pixels = pixels
+        self.settings = settings
+        matrix = settings.normalized_from_world.numpy()
+        self._matrix = np.ascontiguousarray(matrix, np.float64)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def draw_index(self, count: int) -> Int[np.ndarray, "B"]:
+        """See ``PixelStore``."""
+        return self.settings.generator.integers(0, len(self), count)
+
+    def batch(self, index: Int[np.ndarray, "B"]) -> Batch:
+        """See ``PixelStore``."""
+        pixels = self.pixels
         points = np.empty((len(index), 3), np.float32)
         rgb = np.empty((len(index), 3), np.float32)
         weight = np.empty(len(index), np.float32)
-        matrix = np.ascontiguousarray(normalized_from_world, np.float64)
-        mesh = self.vertices, self.trust, positions
-        cameras = self.inverse_K, self.world_from_cam, self.width, matrix
-        samples, half = (
-            (self.frame, self.pixel, self.face, self.rgb.view(np.uint16)),
-            _half_values(),
-        )
+        samples = pixels.frame, pixels.pixel, pixels.face, pixels.rgb.view(np.uint16)
+        mesh = pixels.vertices, pixels.trust, self.settings.vertices
+        cameras = pixels.inverse_K, pixels.world_from_cam, pixels.width, self._matrix
+        least = np.float32(self.settings.least_weight)
+        fixed = index, samples, _half_values(), *mesh, *cameras, least, points, rgb, weight
         parts = split_range(len(index), 16)
-        fixed = index, samples, half, *mesh, *cameras, np.float32(least_weight), points, rgb, weight
         run_tasks(lambda i: draw_samples(*parts[i], *fixed), len(parts))
-        return Batch(points, rgb, weight)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B samples of a training step."""
-
-    points: Float[np.ndarray, "B 3"]
-    """Where their rays meet their faces, normalised."""
-    rgb: Float[np.ndarray, "B 3"]
-    weight: Float[np.ndarray, "B"]
-    """Trust of the face, but not less than asked for."""
-
-
-def batch_plain(
-    pixels,
-    index: np.ndarray,
-    positions: np.ndarray,
-    normalized_from_world: np.ndarray,
-    least_weight: float = 0.0,
-) -> Batch:
-    """Plain form of ``TrainingPixels.batch``, for whatever has points(), rgb, face and trust."""
-    points = torch.from_numpy(pixels.points(index, positions)).double()
-    points = transform_points(torch.from_numpy(normalized_from_world), points).float().numpy()
-    return Batch(
-        points,
-        pixels.rgb[index].astype(np.float32),
-        pixels.trust[pixels.face[index]].clip(least_weight),
-    )
+        frame = pixels.frame[index].astype(np.int64)
+        return Batch(*map(torch.from_numpy, (points, rgb, weight, frame)))
 
 
 class DevicePixels:
-    """Training pixels kept and drawn on a device, in plain torch: a GPU does not wait for the CPU's
+    """Training pixels on a device, drawn in plain torch, so that a GPU does not wait for the CPU's
     memory."""
 
-    def __init__(
-        self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"], device: torch.device
-    ):
+    def __init__(self, pixels: TrainingPixels, settings: BatchSettings):
+        self.settings = settings
+        device = settings.normalized_from_world.device
+        seed = int(settings.generator.integers(1 << 62))
+        self.device_generator = torch.Generator(device).manual_seed(seed)
+
         def move(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(device)
 
-        self.frame = move(
-            pixels.frame.astype(np.int32)
-        )  # torch does little with 16 bits without sign
+        # int32: torch can do little with unsigned 16-bit numbers.
+        self.frame = move(pixels.frame.astype(np.int32))
         self.pixel = move(pixels.pixel)
         self.face = move(pixels.face)
-        self.rgb, self.trust, self.vertices = (
-            move(x) for x in (pixels.rgb, pixels.trust, pixels.vertices)
-        )
+        self.rgb = move(pixels.rgb)
+        self.trust = move(pixels.trust)
+        self.vertices = move(pixels.vertices)
         self.inverse_K = move(pixels.inverse_K)
         self.world_from_cam = move(pixels.world_from_cam)
-        self.positions = move(positions)
+        self.positions = move(settings.vertices)
+        """World positions of the meshes' vertices: on a GPU a copy, see
+        ``PlainRefinement.publish``."""
         self.width = pixels.width
 
     def __len__(self) -> int:
         return len(self.face)
 
-    def batch(
-        self,
-        index: Int[Tensor, "B"],
-        normalized_from_world: Float[Tensor, "4 4"],
-        least_weight: float = 0.0,
-    ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"], Float[Tensor, "B"]]:
-        """Points, rgb and weight, as ``TrainingPixels.batch`` gives them."""
-        points = ray_meets_plane(self.positions[self.corners(index)].double(), *self.rays(index))
-        weight = self.trust[self.face[index].long()].clamp_min(least_weight)
-        return (
-            transform_points(normalized_from_world, points).float(),
-            self.rgb[index].float(),
-            weight,
-        )
+    def draw_index(self, count: int) -> Int[Tensor, "B"]:
+        """See ``PixelStore``."""
+        generator = self.device_generator
+        return torch.randint(len(self), (count,), generator=generator, device=generator.device)
+
+    def batch(self, index: Int[Tensor, "B"]) -> Batch:
+        """See ``PixelStore``."""
+        points = find_plane_hits(self.positions[self.corners(index)].double(), *self.rays(index))
+        weight = self.trust[self.face[index].long()].clamp_min(self.settings.least_weight)
+        normalized = self.settings.normalize(points)
+        return Batch(normalized, self.rgb[index].float(), weight, self.frame[index].long())
 
     def corners(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B 3"]:
-        """Vertices of the faces that pixels see."""
+        """Vertices of the faces that the pixels see."""
         return self.vertices[self.face[index].long()].long()
 
     def rays(self, index: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
@@ -159,15 +233,14 @@ class DevicePixels:
             [pixel % self.width + 0.5, pixel // self.width + 0.5, torch.ones_like(pixel)], 1
         ).double()
         pose = self.world_from_cam[frame]
-        return pose[:, :3, 3], (pose[:, :3, :3] @ (self.inverse_K[frame] @ center[..., None]))[
-            ..., 0
-        ]
+        local = self.inverse_K[frame] @ center[..., None]
+        return pose[:, :3, 3], (pose[:, :3, :3] @ local)[..., 0]
 
 
-def ray_meets_plane(
+def find_plane_hits(
     corners: Float[Tensor, "B 3 3"], origin: Float[Tensor, "B 3"], ray: Float[Tensor, "B 3"]
 ) -> Float[Tensor, "B 3"]:
-    """Where rays meet the planes through three corners; differentiable in all."""
+    """Points where rays meet the planes through three corners; differentiable in all arguments."""
     a, b, c = corners.unbind(1)
     normal = torch.linalg.cross(b - a, c - a)
     depth = (normal * (a - origin)).sum(1) / (normal * ray).sum(1)
@@ -176,48 +249,50 @@ def ray_meets_plane(
 
 def sample_points(
     meshes: TriangleMeshPipeline,
-    frames: UInt8[np.ndarray, "F H W 3"],
-    masks: Bool[np.ndarray, "F H W"] | None,
-    times: Iterable[int],
-    exposure: Exposure | None = None,
+    footage: TrainingFrames,
     limit: int = MOST_SAMPLES,
     generator: np.random.Generator | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> TrainingPixels:
-    """All pixels of the given frames that see their frame's mesh and are not masked.
+    """All pixels of the footage's frames that see their frame's mesh and are not masked.
+
+    The faces of these frames are joined in place, see ``TriangleMeshPipeline.join_in_place``.
 
     Args:
-        limit: at most so many pixels are kept, the same share of every frame, chosen by
-            ``generator``.
-        progress: is told how many frames are done, of how many.
+        limit: at most this many pixels are kept, the same share of every frame.
+        generator: chooses the pixels that are kept.
 
     Raises:
-        InputError: there are more frames than the pixels' 16 bits can number.
+        InputError: the clip has more frames than a training pixel can number.
     """
-    if len(frames) > MOST_FRAMES:
+    frames = footage.frames
+    if len(frames) > _FRAMES_LIMIT:
         raise InputError(
-            f"the clip has {len(frames)} frames, of which {MOST_FRAMES} can be learned; give a --stride"
+            f"the clip has {len(frames)} frames, of which {_FRAMES_LIMIT} can be learned; "
+            "give a --stride"
         )
-    times = [t for t in times if t in meshes.faces]
+    times = [t for t in footage.times if t in meshes.faces]
     generator = generator or np.random.default_rng(0)
     height, width = frames.shape[1:3]
-    kept, (share, store) = 0, share_and_room(len(times) * height * width, limit, SAMPLE)
+    share, store = allocate_samples(len(times) * height * width, limit, SAMPLE)
+    kept = 0
     offsets = np.cumsum([0, *(len(meshes.faces[t]) for t in times)])
-    vertices, trust = (values.numpy() for values in meshes.joined(times))
+    vertices, trust = (values.numpy() for values in meshes.join_in_place(times))
     return_freed()
-    for done, (t, offset) in enumerate(zip(times, offsets, strict=False), 1):
+    for i, t in enumerate(progress.over(times, "pixels")):
         face = meshes.fragments(t, meshes.cameras[t]).face.numpy().ravel()
-        wanted = face >= 0 if masks is None else (face >= 0) & ~masks[t].ravel()
+        wanted = face >= 0
+        if footage.masks is not None:
+            wanted &= ~footage.masks[t].ravel()
         if share < 1.0:
             wanted &= generator.random(len(wanted), np.float32) < share
         pixel = np.flatnonzero(wanted)[: len(store) - kept]
         own = store[kept : kept + len(pixel)]
         own["frame"] = t
         own["pixel"] = pixel
-        own["face"] = face[pixel] + offset
-        own["rgb"] = _scene_colors(frames[t], pixel, exposure, t)
+        own["face"] = face[pixel] + offsets[i]
+        own["rgb"] = _scene_colors(footage, t, pixel)
         kept += len(pixel)
-        progress(done, len(times))
     cameras = meshes.cameras
     return TrainingPixels(
         **{name: store[name][:kept] for name in ("frame", "pixel", "face", "rgb")},
@@ -229,32 +304,28 @@ def sample_points(
     )
 
 
-def share_and_room(most: int, limit: int, sample: np.dtype) -> tuple[float, np.ndarray]:
-    """What share of at most so many samples to keep that about ``limit`` are, and room for them,
-    unfilled.
+def allocate_samples(most: int, limit: int, sample: np.dtype) -> tuple[float, np.ndarray]:
+    """Share of at most ``most`` samples to keep, about ``limit`` in all, and unfilled memory for
+    them.
 
-    The system gives memory only to what is written, so that room for the most there can be costs
+    The system gives memory only to pages that are written: room for more samples than come costs
     nothing.
     """
-    return min(1.0, limit / max(1, most)), np.empty(
-        min(most, int(limit + 8 * limit**0.5) + 64), sample
-    )
+    room = min(most, int(limit + 8 * limit**0.5) + 64)
+    return min(1.0, limit / max(1, most)), np.empty(room, sample)
 
 
 def _scene_colors(
-    frame: UInt8[np.ndarray, "H W 3"],
-    pixel: Int[np.ndarray, "P"],
-    exposure: Exposure | None,
-    t: int,
+    footage: TrainingFrames, t: int, pixel: Int[np.ndarray, "P"]
 ) -> Float[np.ndarray, "P 3"]:
-    """Colours of some pixels without the frame's exposure, 0 to 1."""
-    color = frame.reshape(-1, 3)[pixel] / np.float32(255)
-    if exposure is not None:
-        color /= exposure.factor(t).reshape(-1, 3)[pixel]
+    """Colours of some pixels of frame t without its exposure, 0 to 1."""
+    color = footage.frames[t].reshape(-1, 3)[pixel] / np.float32(255)
+    if footage.exposure is not None:
+        color /= footage.exposure.factor(t).reshape(-1, 3)[pixel]
     return np.clip(color, 0, 1, out=color)
 
 
 @cache
 def _half_values() -> Float[np.ndarray, "65536"]:
-    """What each half-precision number is: numba has none on the CPU."""
+    """float32 value of each half-precision bit pattern: numba has no half precision on the CPU."""
     return np.arange(1 << 16).astype(np.uint16).view(np.float16).astype(np.float32)

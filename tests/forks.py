@@ -54,22 +54,26 @@ def ask(
     return json.loads(server.stdout.readline()) | {"log": log.read_text(errors="replace")}
 
 
+# Small tables and frequent checkpoints, so that a run of demo_pipeline.py is short.
+SMALL_FIELD = [
+    *("--training.log2_entries_least", "12"),
+    *("--training.log2_entries_most", "12"),
+    *("--training.checkpoint_seconds", "0.05"),
+]
+
+
 def serve() -> None:
     """Reads commands from stdin, one JSON a line, and answers each with exit code and seconds."""
     sys.path.insert(0, str(ROOT))
     import background_points
     import demo_pipeline
     import foreground_points
-    from models.run import checkpoints
-    from models.training import fit_scene
 
     scripts = {
         "background": background_points,
         "foreground": foreground_points,
         "demo": demo_pipeline,
     }
-    checkpoints.CHECKPOINT_SECONDS = 0.05
-    fit_scene.LOG2_ENTRIES = 12, 12
     for line in sys.stdin:
         job = json.loads(line)
         start = time.perf_counter()
@@ -91,7 +95,7 @@ def run_child(main, job: dict) -> None:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1), os.dup2(log, 2)
     os.chdir(job["folder"])
-    sys.argv = [job["script"], *job["flags"]]
+    sys.argv = [job["script"], *job["flags"], *(SMALL_FIELD if job["script"] == "demo" else [])]
     if job.get("largest_file") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job.get("kill_at_file") is not None:

@@ -38,8 +38,9 @@ from models.run.errors import InputError
 from models.sfm.colmap import read_model
 from models.surface.rasterizer import rasterize
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
-from models.tools import sample_points
-from models.training.loop import Schedule, train
+from models.tools import TrainingFrames, sample_points
+from models.training.loop import LayerTraining, train
+from models.training.options import Schedule
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 10
 HELD_OUT = [2, 7]
@@ -66,14 +67,11 @@ def scene(room) -> Scene:
     renderer = WorldSpaceTrianglePipeline(
         small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used])
     )
-    pixels = sample_points(meshes, room.frames, dilate(room.masks, 1), TRAINING, exposure)
-    train(
-        renderer,
-        pixels,
-        meshes.vertices.numpy(),
-        Schedule(12, batch_size=1 << 13),
-        np.random.default_rng(0),
+    pixels = sample_points(
+        meshes, TrainingFrames(room.frames, TRAINING, dilate(room.masks, 1), exposure)
     )
+    layer = LayerTraining(renderer, pixels, meshes.shared_vertices())
+    train(layer, Schedule(12, batch_size=1 << 13), np.random.default_rng(0))
     moving = MovingMeshPipeline.from_tracks(true_tracks(room, True), room.masks, TRAINING)
     colors = WorldSpaceTrianglePipeline(small_field(1), fit_canonical_box(moving)[0])
     return Scene(

@@ -330,7 +330,7 @@ def test_faces_joined_are_those_of_the_frames_and_are_held_once():
     meshes = TriangleMeshPipeline(
         cameras, torch.rand(50, 3), dict(faces), dict(trust), Canvas(0, 0, 1, 1)
     )
-    all_faces, all_trust = meshes.joined([0, 2, 5])
+    all_faces, all_trust = meshes.join_in_place([0, 2, 5])
     assert torch.equal(all_faces, torch.cat(list(faces.values())))
     assert torch.equal(all_trust, torch.cat(list(trust.values())))
     for t in faces:

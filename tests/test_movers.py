@@ -19,6 +19,7 @@ from models.movers.pixels import sample_movers
 from models.movers.soft_mask import SoftMask
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.synthetic.sample import RoomOptions, render_room
+from models.tools import TrainingFrames
 from models.tracks import PointTracks, Tracks
 
 BOX = np.array([[50.0, 40.0], [20.0, 20.0]])
@@ -174,25 +175,23 @@ def test_the_mesh_of_a_mover_covers_its_mask_and_alpha_is_soft_only_at_the_outli
         assert far.mean() < 0.01
 
 
+def footage_of(scene) -> TrainingFrames:
+    return TrainingFrames(scene.frames, range(8), scene.masks, Exposure.neutral(8, 160, 96))
+
+
 def test_pixels_of_movers_lie_in_the_box_of_their_field(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
-    exposure = Exposure.neutral(8, 160, 96)
-    pixels = sample_movers(meshes, scene.cameras, scene.frames, scene.masks, exposure)
+    pixels = sample_movers(meshes, scene.cameras, footage_of(scene))
     matrix, _ = fit_canonical_box(meshes)
-    inside = (
-        transform_points(
-            matrix, torch.from_numpy(pixels.points(np.arange(len(pixels)))).double()
-        ).abs()
-        <= 1
-    )
+    inside = transform_points(matrix, torch.from_numpy(pixels.places.copy()).double()).abs() <= 1
     assert inside.all(1).float().mean() > 0.97
 
 
 def test_of_many_pixels_of_movers_a_share_of_each_frame_is_kept(room):
     scene, tracks = room
     meshes = MovingMeshPipeline.from_tracks(tracks, scene.masks, list(range(8)))
-    given = meshes, scene.cameras, scene.frames, scene.masks, Exposure.neutral(8, 160, 96)
+    given = meshes, scene.cameras, footage_of(scene)
     whole = sample_movers(*given)
     limit = len(whole) // 4
     heard = Heard()

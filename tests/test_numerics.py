@@ -15,9 +15,10 @@ from models.render.rendering import render_view
 from models.run.errors import InputError
 from models.sfm.static_scene import solve_scene
 from models.surface.rasterizer import rasterize
-from models.tools import sample_points
+from models.tools import TrainingFrames, sample_points
 from models.tracks import PointTracks, Tracks
-from models.training.loop import Schedule, train
+from models.training.loop import LayerTraining, train
+from models.training.options import Schedule
 
 FRAMES, WIDTH, HEIGHT = 4, 48, 32
 DEGENERATE = ("none", "plane", "coincident", "behind", "line", "one far away")
@@ -83,7 +84,7 @@ def rebuilt(tracks: Tracks, seed: int) -> np.ndarray:
     """Colours of a view of the scene, after a few steps of training."""
     frames = np.random.default_rng(seed).integers(0, 255, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES))
-    pixels = sample_points(meshes, frames, None, range(FRAMES))
+    pixels = sample_points(meshes, TrainingFrames(frames, range(FRAMES)))
     generator = torch.Generator().manual_seed(0)
     field = ColorField(
         HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator),
@@ -92,9 +93,8 @@ def rebuilt(tracks: Tracks, seed: int) -> np.ndarray:
     to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
     assert to_box.isfinite().all()
     renderer = WorldSpaceTrianglePipeline(field, to_box)
-    history = train(
-        renderer, pixels, meshes.vertices.numpy(), Schedule(2, None, 512), np.random.default_rng(0)
-    )
+    layer = LayerTraining(renderer, pixels, meshes.shared_vertices())
+    history = train(layer, Schedule(2, None, 512), np.random.default_rng(0))
     assert np.isfinite(history.psnr).all()
     assert all(parameter.isfinite().all() for parameter in field.parameters())
     return render_view(meshes, renderer, tracks.cameras[1]).rgb

@@ -23,11 +23,12 @@ from models.sfm.static_scene import solve_scene
 from models.surface.meshing import BORDER_TRUST
 from models.synthetic.folder import build_novel_cameras
 from models.synthetic.sample import RoomOptions, render_room, render_views
-from models.tools import DevicePixels, batch_plain, sample_points
+from models.tools import BatchSettings, DevicePixels, HostPixels, TrainingFrames, sample_points
 from models.tracking.growing import grow_tracks
 from models.tracking.options import TrackingOptions
 from models.tracks import Tracks
-from models.training.loop import Schedule, train
+from models.training.loop import LayerTraining, train
+from models.training.options import Schedule
 
 WIDTH, HEIGHT, NUM_FRAMES = 200, 112, 12
 HELD_OUT = 4
@@ -68,7 +69,7 @@ def scene():
     tracks = static_tracks(room)
     times = [t for t in range(NUM_FRAMES) if t != HELD_OUT]
     meshes = TriangleMeshPipeline.from_tracks(tracks, times)
-    pixels = sample_points(meshes, room.frames, room.masks, times)
+    pixels = sample_points(meshes, TrainingFrames(room.frames, times, room.masks))
     return SimpleNamespace(room=room, tracks=tracks, times=times, meshes=meshes, pixels=pixels)
 
 
@@ -79,7 +80,8 @@ def trained(scene):
     )
     positions = scene.meshes.vertices.numpy()
     schedule = Schedule(num_epochs=8, batch_size=1 << 14)
-    train(renderer, scene.pixels, positions, schedule, np.random.default_rng(0))
+    layer = LayerTraining(renderer, scene.pixels, positions)
+    train(layer, schedule, np.random.default_rng(0))
     return renderer
 
 
@@ -193,7 +195,8 @@ def test_the_mesh_of_a_frame_covers_it_and_has_the_true_depth(scene):
 def test_held_out_frames_contribute_nothing(scene):
     frames = scene.room.frames.copy()
     frames[HELD_OUT] = 255 - frames[HELD_OUT]
-    again = sample_points(scene.meshes, frames, scene.room.masks, range(NUM_FRAMES))
+    footage = TrainingFrames(frames, range(NUM_FRAMES), scene.room.masks)
+    again = sample_points(scene.meshes, footage)
     assert HELD_OUT not in scene.meshes.faces
     assert HELD_OUT not in scene.pixels.frame
     for name in ("frame", "pixel", "face", "rgb", "vertices"):
@@ -205,17 +208,18 @@ def test_masked_pixels_contribute_nothing(scene):
     masks[:, 20:60, 30:90] = True
     frames = np.where(masks[..., None], np.uint8(77), scene.room.frames)
     first, second = (
-        sample_points(scene.meshes, f, masks, scene.times) for f in (frames, scene.room.frames)
+        sample_points(scene.meshes, TrainingFrames(f, scene.times, masks))
+        for f in (frames, scene.room.frames)
     )
     assert not masks[first.frame, first.pixel // WIDTH, first.pixel % WIDTH].any()
     np.testing.assert_array_equal(first.rgb, second.rgb)
-    unmasked = sample_points(scene.meshes, frames, None, scene.times)
+    unmasked = sample_points(scene.meshes, TrainingFrames(frames, scene.times))
     assert len(unmasked) - len(first) == pytest.approx(masks[scene.times].sum(), rel=0.01)
 
 
 def test_a_limit_takes_the_same_share_of_every_frame(scene):
     limit = len(scene.pixels) // 4
-    few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit=limit)
+    few = sample_points(scene.meshes, TrainingFrames(scene.room.frames, scene.times), limit)
     counts = np.bincount(few.frame, minlength=NUM_FRAMES)[scene.times]
     assert len(few) == pytest.approx(limit, rel=0.03)
     assert counts.min() > 0.85 * counts.mean()
@@ -348,28 +352,34 @@ def test_a_face_that_names_no_vertex_is_refused(scene, trained):
 
 
 def test_batches_of_all_forms_are_the_same(scene):
-    pixels, positions = scene.pixels, scene.meshes.vertices.numpy()
+    pixels, vertices = scene.pixels, scene.meshes.shared_vertices()
     matrix = normalization(scene.meshes.cameras, scene.meshes.vertices)
+    settings = BatchSettings(matrix, np.random.default_rng(0), vertices, least_weight=0.5)
     index = np.random.default_rng(5).integers(0, len(pixels), 1001)
-    fast = pixels.batch(index, positions, matrix.numpy(), 0.5)
-    plain = batch_plain(pixels, index, positions, matrix.numpy(), 0.5)
-    there = DevicePixels(pixels, positions, torch.device("cpu")).batch(
-        torch.from_numpy(index), matrix, 0.5
+    fast = HostPixels(pixels, settings).batch(index)
+    there = DevicePixels(pixels, settings).batch(torch.from_numpy(index))
+    points = torch.from_numpy(pixels.points(index, vertices)).double()
+    plain = (
+        transform_points(matrix, points).float(),
+        torch.from_numpy(pixels.rgb[index].astype(np.float32)),
+        torch.from_numpy(pixels.trust[pixels.face[index]].clip(0.5)),
     )
     for values in zip(
         (fast.points, fast.rgb, fast.weight),
-        (plain.points, plain.rgb, plain.weight),
-        there,
+        plain,
+        (there.points, there.rgb, there.weight),
         strict=True,
     ):
         for other in values[1:]:
             np.testing.assert_allclose(values[0], other, rtol=1e-5, atol=2e-5)
+    assert torch.equal(fast.frame, there.frame)
+    assert (fast.frame.numpy() == pixels.frame[index]).all()
     assert fast.weight.min() >= 0.5 > pixels.trust.min()
-    assert len(pixels.batch(index[:0], positions, matrix.numpy()).points) == 0
+    assert len(HostPixels(pixels, settings).batch(index[:0]).points) == 0
 
 
 def test_a_sample_costs_twenty_bytes_whatever_is_left_out(scene):
-    few = sample_points(scene.meshes, scene.room.frames, None, scene.times, limit=1000)
+    few = sample_points(scene.meshes, TrainingFrames(scene.room.frames, scene.times), limit=1000)
     assert (
         few.frame.strides == few.pixel.strides == few.face.strides == few.rgb.strides[:1] == (16,)
     )
@@ -383,9 +393,8 @@ def test_training_without_a_gpu_is_repeatable_to_the_bit_whether_watched_or_not(
         renderer = WorldSpaceTrianglePipeline(small_field(), matrix)
         generator = np.random.default_rng(3)
         positions.append(scene.meshes.vertices.numpy().copy())
-        history = train(
-            renderer, scene.pixels, positions[-1], schedule, generator, heldout_psnr=score
-        )
+        layer = LayerTraining(renderer, scene.pixels, positions[-1], score=score)
+        history = train(layer, schedule, generator)
         fields.append(renderer.field)
     assert history.heldout_steps[-1] == history.steps[-1]
     assert len(history.heldout_steps) == len(history.heldout_psnr) > 1
@@ -397,21 +406,15 @@ def test_training_without_a_gpu_is_repeatable_to_the_bit_whether_watched_or_not(
 
 def test_training_that_meets_bad_values_says_so(scene):
     renderer = WorldSpaceTrianglePipeline(small_field(), torch.full((4, 4), torch.nan))
+    layer = LayerTraining(renderer, scene.pixels, scene.meshes.shared_vertices())
     with pytest.raises(FloatingPointError, match="mesh or the tracks"):
-        train(
-            renderer,
-            scene.pixels,
-            scene.meshes.vertices.numpy(),
-            Schedule(0.05),
-            np.random.default_rng(0),
-        )
+        train(layer, Schedule(0.05), np.random.default_rng(0))
 
 
-def test_colours_in_chunks_are_those_of_one_pass(scene, trained, monkeypatch):
+def test_colours_in_chunks_are_those_of_one_pass(scene, trained):
     points = scene.meshes.vertices[:500]
     whole = trained(points).detach()
-    monkeypatch.setattr("models.pipeline.CHUNK", 64)
-    torch.testing.assert_close(trained.colors(points), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trained.colors(points, chunk=64), whole, rtol=1e-5, atol=1e-6)
     assert trained.colors(points[:0]).shape == (0, 3)
 
 

@@ -14,11 +14,13 @@ from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.metrics import psnr
 from models.render.rendering import render_view
 from models.synthetic.sample import RoomOptions, render_room
-from models.tools import DevicePixels, TrainingPixels, sample_points
-from models.training.loop import Schedule, train
-from models.training.refinement import GRAZING, RATE, PlainRefinement, Refinement
+from models.tools import BatchSettings, DevicePixels, TrainingFrames, TrainingPixels, sample_points
+from models.training.loop import LayerTraining, train
+from models.training.options import Schedule, TrainingOptions
+from models.training.refinement import GRAZING, PlainRefinement, Refinement
 
 SIZE = 32
+RATE = TrainingOptions().refine_rate
 
 
 def random_pixels(seed: int, vertices: int = 40, faces: int = 60, samples: int = 3000):
@@ -52,8 +54,9 @@ def random_pixels(seed: int, vertices: int = 40, faces: int = 60, samples: int =
 def test_the_kernel_takes_the_steps_of_the_plain_form(seed: int):
     pixels, positions, matrix, random = random_pixels(seed)
     start, there = positions.copy(), positions.copy()
-    fast = Refinement(pixels, positions)
-    plain = PlainRefinement(DevicePixels(pixels, there, torch.device("cpu")), there)
+    fast = Refinement(pixels, positions, RATE)
+    settings = BatchSettings(torch.from_numpy(matrix), random, there)
+    plain = PlainRefinement(DevicePixels(pixels, settings), there, RATE)
     for step in range(6):
         index = random.integers(0, len(pixels), 500 + step)
         slope = torch.from_numpy(random.standard_normal((len(index), 3)).astype(np.float32))
@@ -137,7 +140,8 @@ def test_a_frame_held_out_is_rebuilt_better_when_vertices_may_move():
     times, found = [t for t in range(9) if t != 4], {}
     for refine in (False, True):
         meshes = TriangleMeshPipeline.from_tracks(true_tracks(room, moving=False), times)
-        pixels, vertices = sample_points(meshes, room.frames, None, times), meshes.vertices.numpy()
+        pixels = sample_points(meshes, TrainingFrames(room.frames, times))
+        vertices = meshes.shared_vertices()
         center = room.cameras.centers.mean(0).numpy()
         vertices[:] = center + (vertices - center) * np.random.default_rng(0).normal(
             1, 0.01, (len(vertices), 1)
@@ -146,13 +150,8 @@ def test_a_frame_held_out_is_rebuilt_better_when_vertices_may_move():
         grid = HashGrid(log2_entries=15, finest_resolution=256, generator=generator)
         box = normalization(meshes.cameras, meshes.vertices[meshes.used])
         renderer = WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), box)
-        train(
-            renderer,
-            pixels,
-            vertices,
-            Schedule(12, None, 1 << 12, refine),
-            np.random.default_rng(0),
-        )
+        layer = LayerTraining(renderer, pixels, vertices)
+        train(layer, Schedule(12, None, 1 << 12, refine), np.random.default_rng(0))
         found[refine] = psnr(render_view(meshes, renderer, room.cameras[4]).rgb, room.frames[4])
     assert found[True] > found[False] + 0.15
 
@@ -166,11 +165,6 @@ def test_without_refinement_vertices_stay():
     for refine in (False, True):
         moved = positions.copy()
         schedule = Schedule(3, batch_size=512, refine=refine)
-        train(
-            WorldSpaceTrianglePipeline(field, 0.2 * torch.eye(4)),
-            pixels,
-            moved,
-            schedule,
-            np.random.default_rng(0),
-        )
+        renderer = WorldSpaceTrianglePipeline(field, 0.2 * torch.eye(4))
+        train(LayerTraining(renderer, pixels, moved), schedule, np.random.default_rng(0))
         assert (moved != positions).any() == refine

@@ -258,11 +258,12 @@ def train_here(folder: Path, patch: pytest.MonkeyPatch, **flags: object) -> None
 def test_a_scene_is_trained_again_from_its_configuration_and_no_run_keeps_frames_of_another(
     folder, movers, monkeypatch
 ):
-    monkeypatch.setattr("models.training.fit_scene.LOG2_ENTRIES", (12, 12))
     flags = {
         "background_path": "results/clip/background_points.pt",
         "video_path": "clip/frames",
         "num_epochs": 1,
+        "training.log2_entries_least": 12,
+        "training.log2_entries_most": 12,
     }
     own = {
         "foreground_path": "movers/foreground_points.pt",

@@ -16,15 +16,16 @@ from models.depth.options import DepthOptions
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.run import checkpoints
 from models.run.checkpoints import Checkpoint
 from models.run.errors import InputError, NumericalError
 from models.run.files import make_subfolder, replace_file, write_bytes, write_json, write_tensors
 from models.run.fingerprint import fingerprint, hash_content, hash_fingerprint
+from models.run.progress import Progress
 from models.run.settings import Plain, flatten_settings
 from models.run.stages import Origin, Stages
 from models.tools import TrainingPixels
-from models.training.loop import Schedule, train
+from models.training.loop import LayerTraining, train
+from models.training.options import Schedule, TrainingOptions
 
 SCRIPT = Path(__file__)
 
@@ -252,16 +253,25 @@ def wall(colors: np.ndarray | None = None) -> tuple[TrainingPixels, np.ndarray]:
     return pixels, positions
 
 
+class Stop(Progress):
+    """Interrupts training after a share of it."""
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if done / total > self.share:
+            raise KeyboardInterrupt
+
+
 class Training:
     """A run of training that can be stopped."""
 
-    def __init__(self, folder: Path, schedule: Schedule = SCHEDULE):
+    def __init__(
+        self, folder: Path, schedule: Schedule = SCHEDULE, checkpoint_seconds: float = 60.0
+    ):
+        self.checkpoint_seconds = checkpoint_seconds
         self.folder, self.schedule, self.said = folder, schedule, []
-
-    @staticmethod
-    def progress(layer_number: int, stop_at: float, share: float, _: str) -> None:
-        if layer_number + share > stop_at:
-            raise KeyboardInterrupt
 
     @staticmethod
     def score(field: ColorField) -> float:
@@ -276,30 +286,29 @@ class Training:
         random, weights, histories = np.random.default_rng(3), [], []
         checkpoint = Checkpoint(self.folder / "checkpoint.pt", made_from, Said(self.said))
         own, positions = wall()
-        for layer_number, layer in enumerate(("background", "movers")):
+        for layer_number, name in enumerate(("background", "movers")):
             generator = torch.Generator().manual_seed(0)
             field = ColorField(
                 HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator),
                 generator=generator,
             )
             renderer = WorldSpaceTrianglePipeline(field, torch.eye(4))
-            stop = partial(self.progress, layer_number, stop_at)
-            given = (pixels or own, positions, self.schedule, random, stop, checkpoint, layer)
-            score = partial(self.score, field) if layer == "background" else None
-            histories.append(train(renderer, *given, score))
+            score = partial(self.score, field) if name == "background" else None
+            layer = LayerTraining(renderer, pixels or own, positions, name, score)
+            stop = Stop(stop_at - layer_number)
+            options = TrainingOptions(checkpoint_seconds=self.checkpoint_seconds)
+            history = train(layer, self.schedule, random, checkpoint, stop, options)
+            histories.append(history)
             weights += [parameter.detach().clone() for parameter in field.parameters()]
         weights.append(torch.from_numpy(positions))
         return weights, histories
 
 
 @pytest.mark.parametrize("stops", [(0.4,), (0.31, 0.72), (1.2,), (0.5, 0.9, 1.3, 1.8)])
-def test_training_that_was_interrupted_gives_the_same_model_to_the_bit(
-    tmp_path, monkeypatch, stops
-):
-    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.003)
+def test_training_that_was_interrupted_gives_the_same_model_to_the_bit(tmp_path, stops):
     (tmp_path / "whole").mkdir(), (tmp_path / "parts").mkdir()
     whole, histories = Training(tmp_path / "whole").run()
-    training = Training(tmp_path / "parts")
+    training = Training(tmp_path / "parts", checkpoint_seconds=0.003)
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
             training.run(stop)
@@ -324,9 +333,9 @@ def test_a_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.003)
-    training = Training(tmp_path, Schedule(train_seconds=0.5, batch_size=1 << 10))
+def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path):
+    schedule = Schedule(train_seconds=0.5, batch_size=1 << 10)
+    training = Training(tmp_path, schedule, checkpoint_seconds=0.003)
     with pytest.raises(KeyboardInterrupt):
         training.run(stop_at=0.6)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["layers"]["background"]
@@ -335,9 +344,8 @@ def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path, monkeyp
     assert histories[0].samples > saved["step"] * (1 << 10)
 
 
-def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.0)
-    training = Training(tmp_path)
+def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp_path):
+    training = Training(tmp_path, checkpoint_seconds=0.0)
     with pytest.raises(KeyboardInterrupt):
         training.run(0.5)
     colors = np.random.default_rng(1).random((SIDE**2, 3))

@@ -24,7 +24,8 @@ from models.render.view_choice import (
     weigh_changes,
 )
 from models.tools import TrainingPixels
-from models.training.loop import Schedule, train
+from models.training.loop import LayerTraining, train
+from models.training.options import Schedule
 
 WALL = np.array([[-2, -2, 1], [2, -2, 1], [2, 2, 1], [-2, 2, 1]], np.float32)
 
@@ -172,9 +173,8 @@ def test_a_light_that_goes_on_in_a_part_of_the_image_is_found_at_its_time(backen
     rgb = np.concatenate([np.repeat((0.3 + 0.1 * t * right)[:, None], 3, 1) for t in shown])
     renderer = make_renderer(cameras, backend, 2 / (2 * 32))
     pixels = training_pixels(cameras, shown, rgb)
-    train(
-        renderer, pixels, WALL, Schedule(60, None, 1 << 10, refine=False), np.random.default_rng(0)
-    )
+    layer = LayerTraining(renderer, pixels, WALL)
+    train(layer, Schedule(60, None, 1 << 10, refine=False), np.random.default_rng(0))
     points = on_the_wall()
     clear = points[(points[:, 0].abs() > 0.08)]
     for t in range(5):
@@ -194,9 +194,8 @@ def test_a_highlight_that_goes_with_the_camera_is_found_at_a_place_held_out(back
     rgb = np.repeat(np.repeat(light[shown], SIZE**2)[:, None], 3, 1)
     renderer = make_renderer(cameras, backend, 0.0)  # all is at one time: the camera alone can tell
     pixels = training_pixels(cameras, shown, rgb)
-    train(
-        renderer, pixels, WALL, Schedule(60, None, 1 << 10, refine=False), np.random.default_rng(0)
-    )
+    layer = LayerTraining(renderer, pixels, WALL)
+    train(layer, Schedule(60, None, 1 << 10, refine=False), np.random.default_rng(0))
     points = on_the_wall()
     for t in range(5):
         colors = renderer.seen_from(cameras.centers[t], t).colors(points)

@@ -6,12 +6,14 @@ from models.field.hash_grid import HashGrid
 from models.field.optimizer import FieldOptimizer
 from models.field.reader import FieldReader
 from models.field.viewpoints import ViewCode, Viewpoints
-from models.field.world_box import normalization, transform_points
+from models.field.world_box import ChangeOptions, FieldOptions, normalization, transform_points
 
 __all__ = [
     "BLOCK",
+    "ChangeOptions",
     "ColorField",
     "FieldOptimizer",
+    "FieldOptions",
     "FieldReader",
     "HashGrid",
     "ViewCode",

@@ -1,5 +1,7 @@
-"""The cube that a colour field lives in, and projective maps such as the one from the world to
-it."""
+"""The cube that a colour field lives in, the projective map from the world to it, and how fine its
+grids are."""
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -7,21 +9,62 @@ from torch import Tensor
 
 from models.cameras import Cameras
 
-DEPTH_CELLS = 4.0
-LEAST_DEPTH_SHARE = 1e-3
-"""Cells of the hash grid along depth for each pixel of parallax, and the least part of them that
-depth gets."""
+
+@dataclass(frozen=True)
+class ChangeOptions:
+    """Size of a grid of changes, over (x, y, time)."""
+
+    levels: int = 8
+    """Levels; more spread its resolutions more finely."""
+    cells: float = 1.0
+    """Resolution of its finest level relative to the grid of space; larger lets smaller details
+    change."""
+    frames: float = 3
+    """Frames in a cell of its finest level; fewer let colours change faster, and learn more
+    noise."""
 
 
-def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "4 4"]:
-    """Projective map from world to [-1, 1]^3: the view frustum of a camera behind all others, made
+@dataclass(frozen=True)
+class FieldOptions:
+    """Sizes of a colour field's hash grids and of its box."""
+
+    levels: int = 12
+    """Levels of the grid of space."""
+    features: int = 2
+    """Features of a level; the fast backends need 2."""
+    base_resolution: int = 16
+    """Cells along an axis of the coarsest level."""
+    finest_least: int = 256
+    """Least cells along an axis of the finest level, whose cells are as large as pixels."""
+    finest_most: int = 16384
+    """Most cells along an axis of the finest level; indices beyond lose precision."""
+    changes: ChangeOptions = ChangeOptions()
+    """Grid of changes of the background."""
+    mover_changes: ChangeOptions = ChangeOptions(levels=12, cells=1.5, frames=1)
+    """Grid of changes of the movers. Canonical places are less exact than surfaces: each frame's
+    own colours make up for it."""
+    change_cells_least: int = 64
+    """Least cells along an axis of the finest level of a grid of changes."""
+    depth_cells: float = 4.0
+    """Cells of the finest level along depth for each pixel of parallax; more separate surfaces that
+    parallax hardly tells apart."""
+    depth_share_least: float = 1e-3
+    """Least share of the box's depth that the scene takes."""
+
+
+def normalization(
+    cameras: Cameras,
+    vertices: Float[Tensor, "V 3"],
+    options: FieldOptions = FieldOptions(),
+) -> Float[Tensor, "4 4"]:
+    """Projective map from world to [-1, 1]^3: the view frustum of a camera behind all others becomes
     a cube.
 
-    Cells of the hash grid are then about as large as pixels at any depth, near or far, where a
-    uniform scale would give near surfaces too few. (Normalised device coordinates, as in NeRF,
-    Mildenhall et al. 2020, appendix C.) A camera that hardly moved cannot tell depths apart so
-    finely; depth then takes less of the cube, so that frames whose meshes disagree by what cannot
-    be measured still share cells.
+    Cells of the hash grid are thereby about as large as pixels at any depth; a uniform scale would
+    give near surfaces too few cells. A camera that hardly moved measures depth coarsely: the scene
+    takes less of the cube's depth, so that meshes which disagree by less than the error of
+    measurement share cells. Source: normalised device coordinates as in Mildenhall et al., "NeRF",
+    2020, appendix C.
     """
     local = vertices[torch.isfinite(vertices).all(1)].double()
     pose = cameras.world_from_cam[len(cameras) // 2].double().clone()
@@ -33,7 +76,8 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
     pose[:3, 1] = torch.linalg.cross(forward, right)
     pose[:3, 2] = forward
     pose[:3, 3] = cameras.centers.double().mean(0)
-    local -= pose[:3, 3]  # in place, as these are all vertices of a clip
+    # In place: these are all vertices of a clip.
+    local -= pose[:3, 3]
     local = local @ pose[:3, :3]
     z = local[:, 2]
     need = torch.quantile(z.clamp_min(0), 0.5) * 0.3
@@ -44,13 +88,13 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
     inverse = 1 / local[:, 2]
     low = torch.cat([image.min(0).values, inverse.min()[None]])
     high = torch.cat([image.max(0).values, inverse.max()[None]])
-    least = 1e-6 * torch.stack(
-        [torch.ones_like(high[2]), torch.ones_like(high[2]), high[2].abs()]
-    )  # in any unit
+    # Tangents have no unit; inverse depth has that of the world.
+    one = torch.ones_like(high[2])
+    least = 1e-6 * torch.stack([one, one, high[2].abs()])
     center = (low + high) / 2
     half = torch.maximum((high - low) / 2, least)
     half[:2] = half[:2].max()
-    half[2] /= _depth_share(float(half[2]), float(half[0]), cameras)
+    half[2] /= _depth_share(float(half[2]), float(half[0]), cameras, options)
     cam_from_world = torch.linalg.inv(pose)
     project = torch.tensor(
         [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float64
@@ -60,21 +104,27 @@ def normalization(cameras: Cameras, vertices: Float[Tensor, "V 3"]) -> Float[Ten
     return scale @ project @ cam_from_world
 
 
-def _depth_share(inverse_depth: float, tangent: float, cameras: Cameras) -> float:
-    """Part of the cube's depth to use, from half the ranges of inverse depth and of the tangent of
-    the angle of view.
+def _depth_share(
+    inverse_depth: float, tangent: float, cameras: Cameras, options: FieldOptions
+) -> float:
+    """Share of the cube's depth that the scene takes.
 
-    Depth gets DEPTH_CELLS times as many cells as points at its two ends part in pixels over the
-    camera's path.
+    The scene spans ``depth_cells`` cells for each pixel of parallax between its nearest and farthest
+    points over the camera path.
+
+    Args:
+        inverse_depth: half the range of inverse depth.
+        tangent: half the range of the tangent of the angle of view.
     """
     centers = cameras.centers.double()
     path = 2 * float((centers - centers.mean(0)).norm(dim=1).max())
-    return min(1.0, max(LEAST_DEPTH_SHARE, DEPTH_CELLS * inverse_depth * path / tangent))
+    share = options.depth_cells * inverse_depth * path / tangent
+    return min(1.0, max(options.depth_share_least, share))
 
 
 def transform_points(
     matrix: Float[Tensor, "4 4"], points: Float[Tensor, "S 3"]
 ) -> Float[Tensor, "S 3"]:
-    """Points through a projective map."""
+    """Images of points under a projective map."""
     image = points @ matrix[:3, :3].T.to(points) + matrix[:3, 3].to(points)
     return image / (points @ matrix[3, :3].to(points) + matrix[3, 3].to(points))[:, None]

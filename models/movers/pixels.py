@@ -4,15 +4,15 @@ them is."""
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+import torch
+from jaxtyping import Float, Int
 
 from models.cameras import Cameras
-from models.clip import Exposure
 from models.movers.moving_pipeline import MovingMeshPipeline
 from models.movers.options import MoverOptions
 from models.run import SILENT, Progress, return_freed
 from models.surface import interpolate
-from models.tools import share_and_room
+from models.tools import Batch, BatchSettings, TrainingFrames, allocate_samples
 
 SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
 """A pixel of a mover."""
@@ -20,33 +20,56 @@ SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.flo
 
 @dataclass(frozen=True)
 class MovingPixels:
-    """S pixels of the movers, with the canonical coordinate that each one sees; stands in for
-    TrainingPixels."""
+    """S pixels of the movers, each with the canonical coordinate of its mover's point."""
 
     places: Float[np.ndarray, "S 3"]
+    """Canonical coordinates (u, v, w)."""
     rgb: Float[np.ndarray, "S 3"]
+    """Colours without the frame's exposure, 0 to 1 (half precision)."""
     frame: Int[np.ndarray, "S"]
-    face: Int[np.ndarray, "S"]
-    """All 0: they are trusted alike."""
-    trust: Float[np.ndarray, "1"]
     world_from_cam: Float[np.ndarray, "F 4 4"]
+    """Cameras of all frames."""
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def points(
-        self, index: Int[np.ndarray, "B"], positions: object = None
-    ) -> Float[np.ndarray, "B 3"]:
-        """Canonical coordinates of the pixels."""
-        return self.places[index]
+    def open_store(self, settings: BatchSettings) -> "MovingStore":
+        """The pixels in the CPU's memory: they are few."""
+        return MovingStore(self, settings)
+
+
+class MovingStore:
+    """Draws batches of movers' pixels, see ``PixelStore``."""
+
+    device_generator = None
+
+    def __init__(self, pixels: MovingPixels, settings: BatchSettings):
+        self.pixels = pixels
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def draw_index(self, count: int) -> Int[np.ndarray, "B"]:
+        """See ``PixelStore``."""
+        return self.settings.generator.integers(0, len(self), count)
+
+    def batch(self, index: Int[np.ndarray, "B"]) -> Batch:
+        """See ``PixelStore``; all pixels are trusted alike."""
+        pixels = self.pixels
+        places = torch.from_numpy(pixels.places[index]).double()
+        points = self.settings.normalize(places)
+        rgb = torch.from_numpy(pixels.rgb[index].astype(np.float32))
+        weight = torch.full((len(index),), max(1.0, self.settings.least_weight))
+        frame = torch.from_numpy(pixels.frame[index].astype(np.int64))
+        device = self.settings.normalized_from_world.device
+        return Batch(*(part.to(device) for part in (points, rgb, weight, frame)))
 
 
 def sample_movers(
     meshes: MovingMeshPipeline,
     cameras: Cameras,
-    frames: UInt8[np.ndarray, "F H W 3"],
-    masks: Bool[np.ndarray, "F H W"],
-    exposure: Exposure,
+    footage: TrainingFrames,
     generator: np.random.Generator | None = None,
     progress: Progress = SILENT,
     options: MoverOptions = MoverOptions(),
@@ -54,26 +77,28 @@ def sample_movers(
     """The pixels inside the masks of the frames that have a mesh.
 
     Args:
+        footage: with masks and exposure.
         generator: chooses the pixels that are kept, the same share of every frame, if there are
             more than ``options.max_samples``.
     """
     generator = generator or np.random.default_rng(0)
-    most = sum(int(masks[t].sum()) for t in meshes.meshes)
-    share, store = share_and_room(most, options.max_samples, SAMPLE)
+    most = sum(int(footage.masks[t].sum()) for t in meshes.meshes)
+    share, store = allocate_samples(most, options.max_samples, SAMPLE)
     kept = 0
     for t, mesh in progress.over(meshes.meshes.items(), "mover pixels"):
         fragments = mesh.fragments(cameras[t])
-        wanted = (fragments.face.numpy() >= 0) & masks[t]
+        wanted = (fragments.face.numpy() >= 0) & footage.masks[t]
         if share < 1.0:
             wanted &= generator.random(wanted.shape, np.float32) < share
         rows, columns = (places[: len(store) - kept] for places in np.nonzero(wanted))
         own = store[kept : kept + len(rows)]
         own["place"] = interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy()
-        own["rgb"] = (frames[t] / (255 * exposure.factor(t))).clip(0, 1)[rows, columns]
+        own["rgb"] = (footage.frames[t] / (255 * footage.exposure.factor(t))).clip(0, 1)[
+            rows, columns
+        ]
         own["frame"] = t
         kept += len(rows)
     pixels = store[:kept]
     return_freed()
-    alike = np.broadcast_to(np.int32(0), len(pixels)), np.ones(1, np.float32)
     poses = cameras.world_from_cam.double().numpy()
-    return MovingPixels(pixels["place"], pixels["rgb"], pixels["frame"], *alike, poses)
+    return MovingPixels(pixels["place"], pixels["rgb"], pixels["frame"], poses)

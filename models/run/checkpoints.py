@@ -9,9 +9,6 @@ from models.run.files import write_tensors
 from models.run.progress import SILENT, Progress
 from models.run.reading import is_file, load_tensors
 
-CHECKPOINT_SECONDS = 60.0
-"""Training is saved about this often; so much of it an interruption may cost."""
-
 
 class Checkpoint:
     """The checkpoint file of a run; the file of a run with another origin is not used."""

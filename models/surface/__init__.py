@@ -20,6 +20,7 @@ from models.surface.frame_surface import Surface
 from models.surface.meshing import (
     BORDER_TRUST,
     JUMP_TRUST,
+    FrameMesh,
     FramePoints,
     build_mesh,
     find_hidden_points,
@@ -41,6 +42,7 @@ __all__ = [
     "GATHERED",
     "JUMP_TRUST",
     "Fragments",
+    "FrameMesh",
     "FramePoints",
     "MeshOptions",
     "StereoFrames",

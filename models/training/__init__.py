@@ -1,6 +1,16 @@
-"""Clip and tracks -> trained scene."""
+"""Clip and tracks -> trained scene.
 
-from models.training.fit_scene import MASK_MARGIN, train_scene
+Files, in reading order:
+
+- ``options`` - schedule of training and options of all parts of a scene
+- ``inputs`` - track files, frames and masks of one clip, read and checked
+- ``new_field`` - the untrained colour field of a layer
+- ``loop`` - fits one layer's colour field and vertices to its training pixels
+- ``refinement`` - steps of the meshes' vertices
+- ``fit_scene`` - meshes, pixels and training of all layers of a scene
+"""
+
+from models.training.fit_scene import TrainingRun, Watcher, train_scene
 from models.training.inputs import (
     ClipInputs,
     check_same_clip,
@@ -8,13 +18,19 @@ from models.training.inputs import (
     load_inputs,
     needed_memory,
 )
-from models.training.loop import History, Schedule, train
+from models.training.loop import History, LayerTraining, train
+from models.training.options import RateOptions, SceneOptions, Schedule, TrainingOptions
 
 __all__ = [
-    "MASK_MARGIN",
     "ClipInputs",
     "History",
+    "LayerTraining",
+    "RateOptions",
+    "SceneOptions",
     "Schedule",
+    "TrainingOptions",
+    "TrainingRun",
+    "Watcher",
     "check_same_clip",
     "held_out_frames",
     "load_inputs",

@@ -1,244 +1,206 @@
 """A clip with its tracks -> a trained scene: meshes, training pixels, and a colour field fitted to
 each layer."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from tqdm import tqdm
+from jaxtyping import Bool
 
-from models.cameras import Cameras
 from models.clip import Exposure, dilate, estimate_exposure
-from models.field import ColorField, HashGrid, Viewpoints, normalization
+from models.field import normalization
 from models.movers import MovingMeshPipeline, fit_canonical_box, sample_movers
-from models.pipeline import (
-    TriangleMeshPipeline,
-    WorldSpaceTrianglePipeline,
-)
+from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render import Layer, MovingLayer, Scene, score_heldout
-from models.run import Checkpoint, ProgressBars, return_freed, stage_bars
+from models.run import SILENT, Checkpoint, Progress, return_freed
 from models.surface import StereoFrames, Surfaces, choose_matched_size
-from models.tools import TrainingPixels, sample_points
-from models.tracks import Tracks
-from models.training.grid_size import measure_finest_resolution
+from models.tools import TrainingFrames, TrainingPixels, sample_points
 from models.training.inputs import ClipInputs
-from models.training.loop import History, Schedule, train
-
-
-@dataclass(frozen=True)
-class Changes:
-    """How fine a grid of what changes with time is."""
-
-    levels: int
-    cells: float
-    """Along an axis of its finest level, as a share of those of the grid of space."""
-    frames: float
-    """To a cell of that level."""
-
-
-LOG2_ENTRIES = 18, 20
-"""Least and most entries of each level of the hash grid, as powers of 2."""
-PIXELS_PER_ENTRY = 16
-"""Training pixels for each entry between those."""
-CHANGES = Changes(levels=8, cells=1.0, frames=3)
-MOVER_CHANGES = Changes(levels=12, cells=1.5, frames=1)
-"""Canonical places are less exact than surfaces: a frame's own colours make up for it."""
-LEAST_CHANGE_CELLS = 64
-MOVER_EPOCHS = 40
-"""Passes over the movers' pixels, which are few."""
-MOVER_SHARE = 0.3
-"""Seconds of training for the movers as a share of those given."""
-MASK_MARGIN = 3
-"""Pixels by which masks are grown before background colours are learned."""
-_BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+from models.training.loop import History, LayerTraining, train
+from models.training.new_field import FieldSize, build_renderer, measure_finest_resolution
+from models.training.options import SceneOptions, Schedule
 
 
 class Watcher(Protocol):
-    """Whoever looks at the scene while it is trained, such as the live viewer."""
+    """Shows the scene while it is trained, such as the live viewer."""
 
     def show(self, scene: Scene) -> None:
         """Takes the scene to draw; training changes it in place."""
 
     def tell(self, text: str) -> None:
-        """Takes one line of progress, and time to draw the scene as it is now."""
+        """Takes one line of progress, and time to draw the scene in its present state."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """The circumstances of training a scene."""
+
+    seed: int
+    device: torch.device
+    checkpoint: Checkpoint | None = None
+    """The state from which stopped training goes on."""
+    watcher: Watcher | None = None
+
+
+class _WatchedProgress(Progress):
+    """Progress that a watcher hears too."""
+
+    def __init__(self, progress: Progress, watcher: Watcher):
+        self._progress = progress
+        self._watcher = watcher
+
+    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
+        self._progress.step(stage, done, total, note)
+        self._watcher.tell(f"{stage}: {round(100 * done / max(total, 1))} %, {note}")
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
 
 
 def train_scene(
     inputs: ClipInputs,
     schedule: Schedule,
-    seed: int,
-    device: torch.device,
-    checkpoint: Checkpoint | None = None,
-    watcher: Watcher | None = None,
+    run: TrainingRun,
+    progress: Progress = SILENT,
+    options: SceneOptions = SceneOptions(),
 ) -> tuple[Scene, History]:
-    """The scene, and how training of its background went.
+    """The trained scene, and the course of its background's training.
 
     Args:
-        checkpoint: where training that was stopped goes on from.
-        watcher: shows the scene while it is trained.
+        progress: hears the frames that are meshed and sampled, and the percents of training done.
+
+    Raises:
+        InputError: no frame has enough points for a mesh, or the checkpoint cannot be used.
+        NumericalError: the loss is not finite.
     """
-    tracks = inputs.tracks
-    frames = inputs.frames
-    masks = inputs.masks
-    training = sorted(set(range(len(frames))) - set(inputs.held_out))
-    fitting = _Fitting(seed, device, checkpoint, watcher)
-    exposure = _exposure(inputs, training)
-    scene, history = _background(inputs, training, exposure, schedule, fitting)
-    if inputs.movers is None or masks is None:
+    fitting = _Fitting(inputs, run, progress, options)
+    scene, history = fitting.fit_background(schedule)
+    if inputs.movers is None or inputs.masks is None:
         return scene, history
     return_freed()
-    progress = ProgressBars()
-    movers = inputs.unread_tracks("foreground")
-    moving = MovingMeshPipeline.from_tracks(movers, masks, training, progress)
-    del movers  # and with them the memory of all that was looked at
-    if not moving.meshes:
-        return scene, history
-    drawn = {"generator": fitting.random, "progress": progress}
-    pixels = sample_movers(moving, tracks.cameras, frames, masks, exposure, **drawn)
-    renderer = fitting.renderer(
-        *fit_canonical_box(moving), len(pixels), tracks.cameras, MOVER_CHANGES
-    )
-    scene = replace(scene, moving=MovingLayer(moving, renderer))
-    seconds = None if schedule.train_seconds is None else MOVER_SHARE * schedule.train_seconds
-    schedule = replace(
-        schedule, num_epochs=max(schedule.num_epochs, MOVER_EPOCHS), train_seconds=seconds
-    )
-    fitting.fit("movers", scene, renderer, pixels, None, schedule)
-    return scene, history
-
-
-def _background(
-    inputs: ClipInputs,
-    training: list[int],
-    exposure: Exposure,
-    schedule: Schedule,
-    fitting: "_Fitting",
-) -> tuple[Scene, History]:
-    """The scene without movers, trained; the pixels that it was trained on are not kept."""
-    tracks = inputs.tracks
-    frames = inputs.frames
-    masks = inputs.masks
-    meshes, renderer, pixels = _prepared(inputs, training, exposure, fitting)
-    return_freed()
-    scene = Scene(tracks.cameras, tracks.fps, exposure, Layer(meshes, renderer))
-    scored = (
-        partial(score_heldout, scene, frames, masks, inputs.held_out) if inputs.held_out else None
-    )
-    return scene, fitting.fit(
-        "background", scene, renderer, pixels, meshes.vertices.numpy(), schedule, scored
-    )
-
-
-def _exposure(inputs: ClipInputs, training: list[int]) -> Exposure:
-    tracks = inputs.unread_tracks()
-    return estimate_exposure(inputs.frames, tracks.xy.numpy(), tracks.visible.numpy(), training)
-
-
-def _prepared(
-    inputs: ClipInputs, training: list[int], exposure: Exposure, fitting: "_Fitting"
-) -> tuple[TriangleMeshPipeline, WorldSpaceTrianglePipeline, TrainingPixels]:
-    """The background's meshes, what is trained and what it learns from; the grown masks needed here
-    are not kept."""
-    grown = None if inputs.masks is None else dilate(inputs.masks, MASK_MARGIN)
-    meshes = _meshes(inputs.tracks, inputs.frames, inputs.masks, grown, training)
-    box = normalization(meshes.cameras, meshes.vertices[meshes.used])
-    num_pixels = len(training) * meshes.cameras.width * meshes.cameras.height
-    renderer = fitting.renderer(
-        box, measure_finest_resolution(meshes, box), num_pixels, meshes.cameras
-    )
-    own = {"generator": fitting.random, "progress": partial(stage_bars(), "pixels")}
-    return meshes, renderer, sample_points(meshes, inputs.frames, grown, training, exposure, **own)
-
-
-def _meshes(
-    tracks: Tracks,
-    frames: np.ndarray,
-    masks: np.ndarray | None,
-    grown: np.ndarray | None,
-    training: list[int],
-) -> TriangleMeshPipeline:
-    """Meshes of the tracks, and with them as a start those whose outlines the frames themselves
-    tell."""
-    coarse = TriangleMeshPipeline.from_tracks(
-        tracks, tqdm(training, desc="coarse meshes", unit="frame"), masks
-    )
-    framed = tqdm(coarse.faces, desc="meshes", unit="frame")
-    width, height = choose_matched_size(tracks.cameras)
-    starts = partial(coarse.inverse_depth, width=width, height=height)
-    clip = StereoFrames(frames, tracks.cameras, tracks.visible.numpy(), grown)
-    surface_of = Surfaces(clip, starts, list(coarse.faces))
-    return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of)
+    return fitting.fit_movers(scene, schedule), history
 
 
 class _Fitting:
-    """What training of all layers shares."""
+    """Training of the layers of one scene, one after the other."""
 
     def __init__(
-        self,
-        seed: int,
-        device: torch.device,
-        checkpoint: Checkpoint | None,
-        watcher: Watcher | None,
+        self, inputs: ClipInputs, run: TrainingRun, progress: Progress, options: SceneOptions
     ):
-        self.seed = seed
-        self.device = device
-        self.checkpoint = checkpoint
-        self.watcher = watcher
-        self.random = np.random.default_rng(seed)
+        self.inputs = inputs
+        self.run = run
+        self.progress = progress
+        self.options = options
+        self.random = np.random.default_rng(run.seed)
+        self.times = sorted(set(range(len(inputs.frames))) - set(inputs.held_out))
+        """Frames that training learns from."""
+        self.exposure = self._estimate_exposure()
 
-    def renderer(
+    def _estimate_exposure(self) -> Exposure:
+        tracks = self.inputs.unread_tracks()
+        xy, visible = tracks.xy.numpy(), tracks.visible.numpy()
+        return estimate_exposure(self.inputs.frames, xy, visible, self.times)
+
+    def fit_background(self, schedule: Schedule) -> tuple[Scene, History]:
+        """The scene without movers, trained; its training pixels are not kept."""
+        inputs = self.inputs
+        meshes, renderer, pixels = self._prepare_background()
+        return_freed()
+        tracks = inputs.tracks
+        scene = Scene(tracks.cameras, tracks.fps, self.exposure, Layer(meshes, renderer))
+        score = None
+        if inputs.held_out:
+            given = scene, inputs.frames, inputs.masks, inputs.held_out
+            score = partial(score_heldout, *given)
+        # Refinement moves the meshes of the scene: the array shares their memory.
+        vertices = meshes.shared_vertices()
+        layer = LayerTraining(renderer, pixels, vertices, "background", score)
+        return scene, self._fit(layer, scene, schedule)
+
+    def _prepare_background(
         self,
-        to_box: Float[Tensor, "4 4"],
-        finest: int,
-        num_pixels: int,
-        cameras: Cameras,
-        fineness: Changes = CHANGES,
-    ) -> WorldSpaceTrianglePipeline:
-        """An untrained colour field over the box that ``to_box`` maps to, with room for so many
-        training pixels.
+    ) -> tuple[TriangleMeshPipeline, WorldSpaceTrianglePipeline, TrainingPixels]:
+        """The background's meshes, its untrained renderer, and its training pixels; the grown masks
+        are not kept."""
+        inputs = self.inputs
+        margin = self.options.training.mask_margin
+        grown = None if inputs.masks is None else dilate(inputs.masks, margin)
+        meshes = self._build_meshes(grown)
+        cameras = meshes.cameras
+        field = self.options.field
+        box = normalization(cameras, meshes.vertices[meshes.used], field)
+        finest = measure_finest_resolution(meshes, box, field)
+        num_pixels = len(self.times) * cameras.width * cameras.height
+        renderer = self._build_renderer(FieldSize(box, finest, num_pixels, field.changes))
+        footage = TrainingFrames(inputs.frames, self.times, grown, self.exposure)
+        limit = self.options.training.max_samples
+        pixels = sample_points(meshes, footage, limit, self.random, self.progress)
+        return meshes, renderer, pixels
 
-        Args:
-            cameras: of the clip; colours may depend on the place of the camera and the time.
-        """
-        generator = torch.Generator().manual_seed(self.seed)
-        wanted = round(math.log2(max(1, num_pixels / PIXELS_PER_ENTRY)))
-        entries = min(max(wanted, LOG2_ENTRIES[0]), LOG2_ENTRIES[1])
-        grid = HashGrid(log2_entries=entries, finest_resolution=finest, generator=generator)
-        cells = max(LEAST_CHANGE_CELLS, round(fineness.cells * finest))
-        changes = HashGrid(
-            fineness.levels, log2_entries=entries, finest_resolution=cells, generator=generator
+    def _build_meshes(self, grown: Bool[np.ndarray, "F H W"] | None) -> TriangleMeshPipeline:
+        """Meshes of the tracks, refined by dense depth that starts from the meshes of the tracks
+        alone."""
+        tracks = self.inputs.tracks
+        masks = self.inputs.masks
+        mesh, stereo = self.options.mesh, self.options.stereo
+        framed = self.progress.over(self.times, "coarse meshes")
+        coarse = TriangleMeshPipeline.from_tracks(tracks, framed, masks, options=mesh)
+        width, height = choose_matched_size(tracks.cameras, stereo)
+        starts = partial(coarse.inverse_depth, width=width, height=height)
+        visible = tracks.visible.numpy()
+        clip = StereoFrames(self.inputs.frames, tracks.cameras, visible, grown)
+        surface_of = Surfaces(clip, starts, list(coarse.faces), stereo)
+        framed = self.progress.over(coarse.faces, "meshes")
+        return TriangleMeshPipeline.from_tracks(tracks, framed, masks, surface_of, mesh)
+
+    def fit_movers(self, scene: Scene, schedule: Schedule) -> Scene:
+        """The scene with its movers, trained; unchanged if no frame has a mesh of them."""
+        inputs = self.inputs
+        mover_options = self.options.movers
+        # The tracks' memory, mapped pages of their file, ends with this call.
+        moving = MovingMeshPipeline.from_tracks(
+            inputs.unread_tracks("foreground"),
+            inputs.masks,
+            self.times,
+            self.progress,
+            mover_options,
         )
-        field = ColorField(grid, generator=generator, code_width=Viewpoints.WIDTH, changes=changes)
-        viewpoints = Viewpoints.of(cameras, 2 / (fineness.frames * cells))
-        return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(self.device)
+        if not moving.meshes:
+            return scene
+        cameras = inputs.tracks.cameras
+        footage = TrainingFrames(inputs.frames, self.times, inputs.masks, self.exposure)
+        pixels = sample_movers(moving, cameras, footage, self.random, self.progress, mover_options)
+        box, finest = fit_canonical_box(moving, mover_options)
+        size = FieldSize(box, finest, len(pixels), self.options.field.mover_changes)
+        renderer = self._build_renderer(size)
+        scene = replace(scene, moving=MovingLayer(moving, renderer))
+        layer = LayerTraining(renderer, pixels, name="movers")
+        self._fit(layer, scene, self._schedule_movers(schedule))
+        return scene
 
-    def fit(
-        self,
-        name: str,
-        scene: Scene,
-        renderer: WorldSpaceTrianglePipeline,
-        pixels: TrainingPixels,
-        positions: Float[np.ndarray, "V 3"] | None,
-        schedule: Schedule,
-        scored: Callable[[], float] | None = None,
-    ) -> History:
-        """Trains one layer's renderer on its pixels under a progress bar, and shows the scene
-        meanwhile."""
-        if self.watcher is not None:
-            self.watcher.show(scene)
-        with tqdm(total=100, desc=f"training {name}", unit="%", bar_format=_BAR) as bar:
+    def _schedule_movers(self, schedule: Schedule) -> Schedule:
+        """The schedule of the movers' training."""
+        training = self.options.training
+        seconds = schedule.train_seconds
+        return replace(
+            schedule,
+            num_epochs=max(schedule.num_epochs, training.mover_epochs),
+            train_seconds=None if seconds is None else training.mover_share * seconds,
+        )
 
-            def progress(share: float, text: str) -> None:
-                bar.update(100 * share - bar.n)
-                bar.set_postfix_str(text)
-                if self.watcher is not None:
-                    self.watcher.tell(f"training {name}: {100 * share:.0f} %, {text}")
+    def _build_renderer(self, size: FieldSize) -> WorldSpaceTrianglePipeline:
+        generator = torch.Generator().manual_seed(self.run.seed)
+        cameras = self.inputs.tracks.cameras
+        given = size, cameras, generator, self.options.field, self.options.training
+        return build_renderer(*given).to(self.run.device)
 
-            given = renderer, pixels, positions, schedule, self.random, progress
-            return train(*given, self.checkpoint, name, scored)
+    def _fit(self, layer: LayerTraining, scene: Scene, schedule: Schedule) -> History:
+        """Trains one layer, and shows the scene meanwhile."""
+        progress = self.progress
+        if self.run.watcher is not None:
+            self.run.watcher.show(scene)
+            progress = _WatchedProgress(progress, self.run.watcher)
+        training = self.options.training
+        return train(layer, schedule, self.random, self.run.checkpoint, progress, training)

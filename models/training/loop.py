@@ -13,53 +13,28 @@ from torch import Tensor
 from models.field import FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import (
+    SILENT,
     Checkpoint,
     InputError,
     NumericalError,
-    checkpoints,
+    Progress,
     pack_generator,
     restore_generator,
     trim_heap,
 )
-from models.tools import DevicePixels, TrainingPixels, batch_plain
-from models.training.refinement import REFINED_FROM, PlainRefinement, Refinement
+from models.tools import Batch, BatchSettings, PixelSource
+from models.training.options import Schedule, TrainingOptions
+from models.training.refinement import PlainRefinement, Refinement
 
-FINAL_RATE = 0.03
-"""Learning rate at the end, as a share of that at the start."""
-LEAST_WEIGHT = 1.0
-"""Weight of a pixel whose face is hardly trusted: it counts only where nothing else says what is
-there."""
-SCORED = (0.1, 0.25, 0.5, 0.75)
-"""Shares of the training after which held-out frames are scored; they are at the end too."""
-HOLD_SHARE = 0.2
-"""Share of the training in which the learning rate stays at its start."""
-UNCHANGED = 0.2
-"""Share of a batch that is learned without what changes with time, which counts less off the
-path."""
-RECORD_STEPS = 20
-"""Steps between points of the training curve."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train: whole passes over the pixels, or seconds where those are given."""
-
-    num_epochs: float = 6.0
-    train_seconds: float | None = None
-    batch_size: int = 1 << 15
-    refine: bool = True
-    """Move the meshes' vertices as well."""
-
-    def share_done(self, step: int, num_pixels: int, seconds: float) -> float:
-        """0 at the start, 1 when training is over."""
-        if self.train_seconds is not None:
-            return seconds / max(self.train_seconds, 1e-9)
-        return step / max(1, math.ceil(self.num_epochs * num_pixels / self.batch_size))
+# Steps between points of the training curve.
+_RECORD_STEPS = 20
+# Parts of the history that a checkpoint keeps.
+_CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
 
 
 @dataclass
 class History:
-    """Training PSNR over steps, averaged between points, and that of held-out frames."""
+    """Training PSNR in dB over steps, averaged between points, and PSNR of held-out frames."""
 
     steps: list[int] = field(default_factory=list)
     psnr: list[float] = field(default_factory=list)
@@ -69,75 +44,88 @@ class History:
     samples: int = 0
 
 
-CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
-"""What of the history a checkpoint keeps."""
+@dataclass(frozen=True)
+class LayerTraining:
+    """One layer of a scene, as training takes it."""
+
+    renderer: WorldSpaceTrianglePipeline
+    """Its colour field is changed in place."""
+    pixels: PixelSource
+    vertices: Float[np.ndarray, "V 3"] | None = None
+    """World positions of the meshes' vertices, moved in place: given
+    ``TriangleMeshPipeline.shared_vertices``, the meshes move with them. None for meshes that
+    stay."""
+    name: str = "background"
+    """Of the layer, for progress and checkpoint."""
+    score: Callable[[], float] | None = None
+    """Renders held-out frames with the present weights and returns their PSNR; called a few
+    times."""
 
 
 def train(
-    renderer: WorldSpaceTrianglePipeline,
-    pixels: TrainingPixels,
-    positions: Float[np.ndarray, "V 3"],
+    layer: LayerTraining,
     schedule: Schedule,
     generator: np.random.Generator,
-    progress: Callable[[float, str], None] = lambda share, text: None,
     checkpoint: Checkpoint | None = None,
-    layer: str = "background",
-    heldout_psnr: Callable[[], float] | None = None,
+    progress: Progress = SILENT,
+    options: TrainingOptions = TrainingOptions(),
 ) -> History:
     """Fits the colour field to the training pixels, at the points where their rays meet the mesh,
-    and the mesh to it.
+    and the mesh to the pixels.
 
-    With a checkpoint, training that was interrupted goes on from there; on the CPU, and with epochs
-    for a schedule, the result is to the bit that of training without interruption.
+    With a checkpoint, interrupted training goes on from there. On the CPU, if the schedule counts
+    epochs, the result equals that of training without interruption to the bit.
 
     Args:
-        positions: world positions of the meshes' vertices; changed in place unless the schedule
-            says otherwise.
         generator: draws the batches.
-        progress: is told the share done (0 to 1) and a line with PSNR and samples per second.
-        checkpoint: where the state is kept, under the name ``layer``.
-        heldout_psnr: renders held-out frames as they look so far and scores them; called a few
-            times.
+        checkpoint: keeps the state under the layer's name.
+        progress: hears the share done in percent, with PSNR and samples per second.
 
     Raises:
-        NumericalError: the loss is not finite; the step and the likely cause are named.
+        NumericalError: the loss is not finite; the message names the step and the likely cause.
     """
-    run = _Run(renderer, pixels, positions, schedule, generator)
-    if checkpoint is not None and _taken_up(run, checkpoint, layer):
-        return run.finished()
-    start = time.perf_counter() - run.seconds
-    saved = time.perf_counter()
-    while (share := schedule.share_done(run.step, len(pixels), time.perf_counter() - start)) < 1:
-        run.advance(
-            FINAL_RATE ** (max(0.0, share - HOLD_SHARE) / (1 - HOLD_SHARE)), share >= REFINED_FROM
-        )
-        run.seconds = time.perf_counter() - start
-        if run.step % RECORD_STEPS == 0:
+    run = _Run(layer, schedule, generator, options)
+    if checkpoint is not None and _resume(run, checkpoint):
+        return run.finish()
+    clock = time.perf_counter
+    start = clock() - run.seconds
+    saved = clock()
+    stage = f"training {layer.name}"
+    while (share := schedule.share_done(run.step, len(layer.pixels), clock() - start)) < 1:
+        run.advance(_learning_rate(share, options), share >= options.refined_from)
+        run.seconds = clock() - start
+        if run.step % _RECORD_STEPS == 0:
             run.record()
-            progress(
-                share,
-                f"{run.history.psnr[-1]:.2f} dB, {run.samples / run.seconds / 1e6:.2f} M samples/s",
-            )
-        if heldout_psnr and run.unscored and share >= run.unscored[0]:
+            progress.step(stage, min(99, round(100 * share)), 100, run.describe())
+        if layer.score and run.unscored and share >= run.unscored[0]:
             run.unscored = [later for later in run.unscored if later > share]
-            run.score(heldout_psnr)
-        if checkpoint is not None and time.perf_counter() - saved > checkpoints.CHECKPOINT_SECONDS:
-            trim_heap()  # batches fill what meshes left between them, until all of that is held again
-            checkpoint.save(layer, run.state(done=False))
-            saved = time.perf_counter()
+            run.score()
+        if checkpoint is not None and clock() - saved > options.checkpoint_seconds:
+            # Batches fill the gaps that building the meshes left in the heap: give these back.
+            trim_heap()
+            checkpoint.save(layer.name, run.state(done=False))
+            saved = clock()
     run.record()
-    if heldout_psnr:
-        run.score(heldout_psnr)
-    run.seconds = time.perf_counter() - start
+    if layer.score:
+        run.score()
+    run.seconds = clock() - start
     if checkpoint is not None:
-        checkpoint.save(layer, run.state(done=True))
-    return run.finished()
+        checkpoint.save(layer.name, run.state(done=True))
+    progress.step(stage, 100, 100, run.describe())
+    return run.finish()
 
 
-def _taken_up(run: "_Run", checkpoint: Checkpoint, layer: str) -> bool:
-    """Puts training where a checkpoint left it, if there is one; whether it was done then."""
+def _learning_rate(share: float, options: TrainingOptions) -> float:
+    """Learning rate after a share of the training, as a share of the rate at the start."""
+    hold = options.rates.hold
+    return options.rates.final ** (max(0.0, share - hold) / (1 - hold))
+
+
+def _resume(run: "_Run", checkpoint: Checkpoint) -> bool:
+    """Restores training from the checkpoint, if it holds the layer; whether it was finished."""
+    name = run.layer.name
     try:
-        state = checkpoint.load(layer)
+        state = checkpoint.load(name)
         if state is None:
             return False
         run.restore(state)
@@ -146,176 +134,163 @@ def _taken_up(run: "_Run", checkpoint: Checkpoint, layer: str) -> bool:
             f"{checkpoint.path}: is not of this program; remove it to train anew"
         ) from error
     checkpoint.progress.say(
-        f"training {layer}: goes on from step {run.step}, {run.seconds:.0f} s in"
+        f"training {name}: goes on from step {run.step}, {run.seconds:.0f} s in"
     )
     return state["done"]
 
 
 class _Run:
-    """Training under way: all that a checkpoint must hold."""
+    """Training under way, with the state that a checkpoint holds."""
 
     def __init__(
         self,
-        renderer: WorldSpaceTrianglePipeline,
-        pixels: TrainingPixels,
-        positions: Float[np.ndarray, "V 3"],
+        layer: LayerTraining,
         schedule: Schedule,
         generator: np.random.Generator,
+        options: TrainingOptions,
     ):
+        renderer = layer.renderer
+        rates = options.rates
+        self.layer = layer
+        self.options = options
         self.field = renderer.field
-        self.pixels = pixels
-        self.positions = positions
         self.generator = generator
         self.matrix = renderer.normalized_from_world
         self.batch_size = schedule.batch_size
-        self.optimizer = FieldOptimizer(renderer.field)
+        self.optimizer = FieldOptimizer(
+            renderer.field, rates.tables, rates.mlp, change_rate=rates.changes
+        )
         self.step = 0
         self.seconds = 0.0
         self.history = History()
-        self.recent = []
-        self.unscored = list(SCORED)
-        self.store = self.random = None
-        if self.matrix.device.type != "cpu" and isinstance(pixels, TrainingPixels):
-            self.store = DevicePixels(pixels, positions, self.matrix.device)
-            self.random = torch.Generator(self.matrix.device).manual_seed(
-                int(generator.integers(1 << 62))
-            )
+        self.recent: list[Float[Tensor, ""]] = []
+        """Losses since the last point of the training curve."""
+        self.unscored = list(options.scored)
+        settings = BatchSettings(self.matrix, generator, layer.vertices, options.least_weight)
+        self.store = layer.pixels.open_store(settings)
         self.refinement: Refinement | PlainRefinement | None = None
-        if schedule.refine and isinstance(pixels, TrainingPixels):
-            on_device = self.store is not None
-            self.refinement = (
-                PlainRefinement(self.store, positions)
-                if on_device
-                else Refinement(pixels, positions)
-            )
+        if schedule.refine and layer.vertices is not None:
+            on_cpu = self.matrix.device.type == "cpu"
+            refine, pixels = (Refinement, layer.pixels) if on_cpu else (PlainRefinement, self.store)
+            self.refinement = refine(pixels, layer.vertices, options.refine_rate)
         self.codes: ViewCode | None = None
+        """Codes of the clip's frames."""
         if renderer.viewpoints is not None:
-            centers = torch.from_numpy(pixels.world_from_cam[:, :3, 3]).to(self.matrix)
-            self.codes = renderer.viewpoints(
-                centers, torch.arange(len(centers), device=centers.device)
-            )
+            centers = torch.from_numpy(layer.pixels.world_from_cam[:, :3, 3]).to(self.matrix)
+            frames = torch.arange(len(centers), device=centers.device)
+            self.codes = renderer.viewpoints(centers, frames)
 
     @property
     def samples(self) -> int:
-        """Samples seen so far."""
+        """Samples learned up to now."""
         return self.step * self.batch_size
 
     def advance(self, rate: float, refining: bool) -> None:
         """One step at a share of the learning rates; of the vertices too if ``refining``."""
         self.optimizer.lr = rate
         refining = refining and self.refinement is not None
-        index = self._drawn()
-        points, rgb, weight = self._batch(index)
-        with torch.autocast(
-            points.device.type, torch.float16, enabled=points.device.type == "cuda"
-        ):
-            code = self._codes_of(index)
+        index = self.store.draw_index(self.batch_size)
+        batch = self.store.batch(index)
+        device = batch.points.device.type
+        with torch.autocast(device, torch.float16, enabled=device == "cuda"):
             loss, slope = self.field.loss_and_grad(
-                points, rgb, weight, want_point_grad=refining, code=code
+                batch.points,
+                batch.rgb,
+                batch.weight,
+                want_point_grad=refining,
+                code=self._codes_of(batch),
             )
         self.step += 1
         self.recent.append(loss)
-        if loss.device.type == "cpu":  # elsewhere the host would have to wait: there record() looks
+        # On a device the host would wait for the loss here: record() looks there.
+        if loss.device.type == "cpu":
             self._check(self.recent[-1:])
         self.optimizer.step()
         if refining:
             self.refinement.step(index, self.matrix, slope, rate)
 
-    def _drawn(self) -> Tensor | np.ndarray:
-        """Indices of a batch's pixels, where they are kept."""
-        if self.store is None:
-            return self.generator.integers(0, len(self.pixels), self.batch_size)
-        return torch.randint(
-            len(self.store), (self.batch_size,), generator=self.random, device=self.matrix.device
-        )
-
-    def _codes_of(self, index: Tensor | np.ndarray) -> ViewCode | None:
-        """What else the colours of a batch's pixels may depend on."""
+    def _codes_of(self, batch: Batch) -> ViewCode | None:
+        """The view codes of a batch's samples; some samples are learned without changes."""
         if self.codes is None:
             return None
-        if self.store is not None:
-            frame = self.store.frame[index].long()
-        else:
-            frame = torch.from_numpy(self.pixels.frame[index].astype(np.int64))
-        # The first samples are as random as all of the batch.
-        return self.codes.select(frame).without_changes(round(UNCHANGED * len(frame)))
-
-    def _batch(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Points, rgb and weight on the renderer's device."""
-        device = self.matrix.device
-        if self.store is not None:
-            return self.store.batch(index, self.matrix, LEAST_WEIGHT)
-        matrix = self.matrix.cpu().numpy()
-        if isinstance(self.pixels, TrainingPixels):
-            batch = self.pixels.batch(index, self.positions, matrix, LEAST_WEIGHT)
-        else:
-            batch = batch_plain(self.pixels, index, self.positions, matrix, LEAST_WEIGHT)
-        return tuple(
-            torch.from_numpy(x).to(device) for x in (batch.points, batch.rgb, batch.weight)
-        )
+        # The first samples of a batch are as random as all of it.
+        count = round(self.options.unchanged * len(batch.frame))
+        return self.codes.select(batch.frame).without_changes(count)
 
     def record(self) -> None:
-        """Adds the mean of recent losses to the history; on a device the host waits for it here
-        only."""
-        if self.refinement is not None:
-            self.refinement.publish()
+        """Adds the mean of recent losses to the history; only here the host waits for a device."""
+        self._publish()
         if not self.recent:
             return
         self._check(self.recent)
+        mean = float(torch.stack(self.recent).mean())
         self.history.steps.append(self.step)
-        self.history.psnr.append(
-            -10 * math.log10(max(float(torch.stack(self.recent).mean()), 1e-12))
-        )
+        self.history.psnr.append(-10 * math.log10(max(mean, 1e-12)))
         self.recent.clear()
 
-    def score(self, heldout_psnr: Callable[[], float]) -> None:
+    def describe(self) -> str:
+        """PSNR and speed, for a progress bar."""
+        psnr = self.history.psnr[-1] if self.history.psnr else math.nan
+        rate = self.samples / max(self.seconds, 1e-9)
+        return f"{psnr:.2f} dB, {rate / 1e6:.2f} M samples/s"
+
+    def score(self) -> None:
         """Adds the PSNR of held-out frames to the history."""
+        self._publish()
+        self.history.heldout_steps.append(self.step)
+        self.history.heldout_psnr.append(self.layer.score())
+
+    def _publish(self) -> None:
+        """Brings the refined vertices to the meshes."""
         if self.refinement is not None:
             self.refinement.publish()
-        self.history.heldout_steps.append(self.step)
-        self.history.heldout_psnr.append(heldout_psnr())
 
-    def _check(self, losses: list[Tensor]) -> None:
+    def _check(self, losses: list[Float[Tensor, ""]]) -> None:
+        """Raises: NumericalError: one of the last losses is not finite."""
         values = torch.stack(losses).tolist() if losses else []
         for i, loss in enumerate(values):
             if not math.isfinite(loss):
                 step = self.step - len(values) + i + 1
                 raise NumericalError(
-                    f"training stopped at step {step}: the loss is {loss}, {self._cause()}"
+                    f"training stopped at step {step}: the loss is {loss}, {self._guess_cause()}"
                 )
 
-    def _cause(self) -> str:
-        """What is likely to have made the loss bad."""
-        if not np.isfinite(self.pixels.rgb).all():
-            return "the colours of the training pixels hold bad values; look at the video and its exposure"
-        if (
-            self.step > 1
-            and np.isfinite(self.positions if self.positions is not None else 0.0).all()
-        ):
-            return "though it began well: training has diverged; give another --seed and report the clip"
+    def _guess_cause(self) -> str:
+        """The likely cause of a loss that is not finite."""
+        if not np.isfinite(self.layer.pixels.rgb).all():
+            return (
+                "the colours of the training pixels hold bad values; look at the video and its "
+                "exposure"
+            )
+        vertices = self.layer.vertices
+        if self.step > 1 and (vertices is None or np.isfinite(vertices).all()):
+            return (
+                "though it began well: training has diverged; give another --seed and report the "
+                "clip"
+            )
         return "the mesh or the tracks hold bad values; make the track files again"
 
-    def finished(self) -> History:
-        """The history once training is over; what only steps need is let go."""
+    def finish(self) -> History:
+        """The history of finished training; gradients are released."""
         self.field.zero_grad(set_to_none=True)
         self.history.seconds = self.seconds
         self.history.samples = self.samples
         return self.history
 
     def state(self, done: bool) -> dict:
-        """Tensors, numbers and strings from which ``restore`` goes on; what is over needs no
-        optimizer.
+        """Tensors, numbers and strings that ``restore`` takes; without the optimizer if ``done``.
 
         Raises:
             NumericalError: a weight is not finite, and the earlier checkpoint must stay.
         """
         self._check(self.recent)
-        if not all(
-            math.isfinite(p.detach().sum()) for p in self.field.parameters()
-        ):  # isfinite(p) would be another p
+        # The sum, as isfinite of a table would take another table's memory.
+        if not all(math.isfinite(p.detach().sum()) for p in self.field.parameters()):
             raise NumericalError(
-                f"training stopped at step {self.step}: a weight is not finite, {self._cause()}"
+                f"training stopped at step {self.step}: a weight is not finite, "
+                f"{self._guess_cause()}"
             )
+        device_generator = self.store.device_generator
         return {
             "done": done,
             "step": self.step,
@@ -324,24 +299,24 @@ class _Run:
             "optimizer": None if done else self.optimizer.state_dict(),
             "refinement": None if self.refinement is None else self.refinement.state_dict(done),
             "generator": pack_generator(self.generator),
-            "device_generator": None if self.random is None else self.random.get_state(),
+            "device_generator": None if device_generator is None else device_generator.get_state(),
             "unscored": self.unscored,
-            **{name: getattr(self.history, name) for name in CURVES},
+            **{name: getattr(self.history, name) for name in _CURVES},
             "recent": [float(loss) for loss in self.recent],
         }
 
     def restore(self, state: dict) -> None:
-        """Takes over what ``state`` gave."""
+        """Takes over the result of ``state``."""
         self.field.load_state_dict(state["field"])
         if state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         if self.refinement is not None:
             self.refinement.load_state_dict(state["refinement"])
         restore_generator(self.generator, state["generator"])
-        if self.random is not None:
-            self.random.set_state(state["device_generator"])
+        if self.store.device_generator is not None:
+            self.store.device_generator.set_state(state["device_generator"])
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.unscored = list(state["unscored"])
-        self.history = History(**{name: list(state[name]) for name in CURVES})
+        self.history = History(**{name: list(state[name]) for name in _CURVES})
         self.recent = [torch.tensor(loss, device=self.matrix.device) for loss in state["recent"]]

@@ -1,10 +1,12 @@
-"""Photometric refinement: vertices moved so that the rays of training pixels meet the surface where
-its colour is.
+"""Photometric refinement: moves vertices until the rays of training pixels meet the surface at
+points whose colour agrees.
 
-A pixel's ray is fixed; what moves is where it meets the plane of its face: x = o + t d, t = n.(a -
-o) / (n.d). With g = dL/dx and barycentrics b_k of x, the derivative by vertex k is b_k (g.d) /
-(n.d) n, whatever the rasteriser did. ``PlainRefinement`` leaves that derivative to autograd and
-runs on any device; ``Refinement`` is the CPU's kernel.
+A pixel's ray is fixed; its intersection with the plane of its face moves with the vertices: x = o +
+t d, t = n.(a - o) / (n.d). With g = dL/dx and barycentrics b_k of x, the derivative by vertex k is
+b_k (g.d) / (n.d) n, independent of the rasteriser. ``PlainRefinement`` takes the derivative by
+autograd on any device; ``Refinement`` is the CPU's kernel. Both take Adam's step with one second
+moment for each vertex: that of its slope's length, so that the step does not depend on the axes of
+the world.
 """
 
 import math
@@ -18,38 +20,38 @@ from torch import Tensor
 from models.field import transform_points
 from models.run import run_tasks, split_range
 from models.surface import GATHERED, compute_normal, compute_ray, gather_corners
-from models.tools import DevicePixels, TrainingPixels, ray_meets_plane
+from models.tools import DevicePixels, TrainingPixels, find_plane_hits
 
-REFINED_FROM = 0.15
-"""Share of the training after which vertices move: before, the colours do not tell where they
-belong."""
-RATE = 1e-4
-"""Largest step of a vertex, as a share of its distance from the cameras, where the learning rate is
-at its start."""
-BETAS = 0.97, 0.99
-"""Of Adam; a shorter memory of the slope lets vertices shake apart, as few pixels of a batch see
-each of them."""
+# Decay of Adam's moments. A shorter memory of the slope lets vertices shake apart, as few pixels of
+# a batch see each of them.
+_BETAS = 0.97, 0.99
 GRAZING = 0.05
-"""Least cosine between a ray and its face's normal: the slope of what is seen more edge on is all
+"""Least cosine between a ray and its face's normal; the slope of a face seen more edge-on is
 noise."""
+# Keeps the step of a vertex finite whose slopes have been zero.
 _TINY = 1e-30
+# Numbers of a vertex: mean slope (3), mean square of its length, sum of slopes (3), distance from
+# the cameras.
 _STATE = 8
-"""Numbers a vertex: mean slope (3), mean square of its length, sum of slopes (3), distance from the
-cameras."""
 
 
 class Refinement:
     """Steps of all vertices of a clip, by the slopes of a training batch.
 
-    The step is Adam's, with one second moment a vertex, that of its slope's length, so that it does
-    not depend on the axes of the world; vertices that no pixel of the batch sees keep their place
-    and their moments.
+    Vertices that no pixel of the batch sees keep their position and their moments.
     """
 
-    def __init__(self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"]):
-        """Args: positions: world positions of the meshes' vertices; they are changed in place."""
+    def __init__(
+        self, pixels: TrainingPixels, positions: Float[np.ndarray, "V 3"], rate: float = 1e-4
+    ):
+        """
+        Args:
+            positions: world positions of the meshes' vertices; moved in place.
+            rate: see ``TrainingOptions.refine_rate``.
+        """
         self.pixels = pixels
         self.positions = positions
+        self.rate = rate
         self.state = np.zeros((len(positions), _STATE), np.float32)
         self.state[:, 7] = _distances(positions, pixels.world_from_cam)
         self._corner = np.empty((0, 3), np.int32)
@@ -65,9 +67,10 @@ class Refinement:
         """Moves the vertices that pixels ``index`` see, given dL/dx of their normalised points.
 
         Args:
-            rate: share of the learning rate.
+            rate: learning rate as a share of the rate at the start.
         """
-        pixels, (corner, push) = self.pixels, self._room(len(index))
+        pixels = self.pixels
+        corner, push = self._buffers(len(index))
         samples = index, pixels.frame, pixels.pixel, pixels.face
         cameras = (
             pixels.inverse_K,
@@ -81,13 +84,13 @@ class Refinement:
         corner = corner.reshape(-1)
         push = push.reshape(-1, 3)
         shares = split_range(len(self.positions), torch.get_num_threads())
-        size = np.float32(rate * RATE)
+        size = np.float32(rate * self.rate)
         run_tasks(
             lambda i: _move(*shares[i], corner, push, self.positions, self.state, size), len(shares)
         )
 
-    def _room(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Corners and slopes of so many samples, unfilled; the same memory each time, as fresh
+    def _buffers(self, count: int) -> tuple[Int[np.ndarray, "B 3"], Float[np.ndarray, "B 3 3"]]:
+        """Unfilled corners and slopes of ``count`` samples; the same memory each time, as fresh
         memory is slow."""
         if len(self._corner) != count:
             self._corner = np.empty((count, 3), np.int32)
@@ -95,30 +98,37 @@ class Refinement:
         return self._corner, self._push
 
     def state_dict(self, done: bool = False) -> dict[str, Tensor]:
-        """Positions and moments, from which a stopped run goes on to the bit: its own tensors, not
-        copies.
+        """Positions and moments, from which a stopped run goes on to the bit; shared, not copied.
 
         Args:
-            done: leave out what only further steps need.
+            done: leave out the moments, which only further steps need.
         """
         positions = {"positions": torch.from_numpy(self.positions)}
         return positions if done else {**positions, "state": torch.from_numpy(self.state)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes over what state_dict gave."""
+        """Takes over the result of ``state_dict``."""
         self.positions[:] = state["positions"].numpy()
         if "state" in state:
             self.state[:] = state["state"].numpy()
 
     def publish(self) -> None:
-        """Brings the positions to where the meshes are: here they are there."""
+        """Nothing to do: this class moves the meshes' own array."""
 
 
 class PlainRefinement:
-    """``Refinement`` in plain torch, on the device where ``pixels`` are."""
+    """``Refinement`` in plain torch, on the device of ``pixels``, whose positions it moves."""
 
-    def __init__(self, pixels: DevicePixels, positions: Float[np.ndarray, "V 3"]):
+    def __init__(
+        self, pixels: DevicePixels, positions: Float[np.ndarray, "V 3"], rate: float = 1e-4
+    ):
+        """
+        Args:
+            positions: world positions of the meshes' vertices, overwritten by ``publish``.
+            rate: see ``TrainingOptions.refine_rate``.
+        """
         self.pixels = pixels
+        self.rate = rate
         self._published = positions
         self.mean = torch.zeros_like(pixels.positions)
         self.square = torch.zeros_like(pixels.positions[:, 0])
@@ -134,10 +144,11 @@ class PlainRefinement:
     ) -> None:
         """See ``Refinement.step``."""
         pixels = self.pixels
-        corner, (origin, ray) = pixels.corners(index), pixels.rays(index)
+        corner = pixels.corners(index)
+        origin, ray = pixels.rays(index)
         vertices = pixels.positions[corner].double().requires_grad_()
         with torch.enable_grad():
-            points = transform_points(normalized_from_world, ray_meets_plane(vertices, origin, ray))
+            points = transform_points(normalized_from_world, find_plane_hits(vertices, origin, ray))
             (push,) = torch.autograd.grad(points, vertices, slope.double())
         a, b, c = vertices.detach().unbind(1)
         normal = torch.linalg.cross(b - a, c - a)
@@ -145,10 +156,11 @@ class PlainRefinement:
         summed = torch.zeros_like(self.mean).double()
         summed.index_add_(0, corner[facing].flatten(), push[facing].reshape(-1, 3))
         hit = summed.ne(0).any(1).nonzero()[:, 0]
-        total, (beta1, beta2) = summed[hit].float(), BETAS
+        total = summed[hit].float()
+        beta1, beta2 = _BETAS
         self.mean[hit] = beta1 * self.mean[hit] + (1 - beta1) * total
         self.square[hit] = beta2 * self.square[hit] + (1 - beta2) * total.square().sum(1)
-        size = rate * RATE * self.distance[hit] / (self.square[hit].sqrt() + _TINY)
+        size = rate * self.rate * self.distance[hit] / (self.square[hit].sqrt() + _TINY)
         pixels.positions[hit] -= size[:, None] * self.mean[hit]
 
     def state_dict(self, done: bool = False) -> dict[str, Tensor]:
@@ -157,7 +169,7 @@ class PlainRefinement:
         return {name: tensor.cpu() for name, tensor in self._tensors().items() if name in kept}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes over what state_dict gave."""
+        """Takes over the result of ``state_dict``."""
         own = self._tensors()
         for name, values in state.items():
             own[name].copy_(values)
@@ -167,22 +179,22 @@ class PlainRefinement:
         return {"positions": self.pixels.positions, "mean": self.mean, "square": self.square}
 
     def publish(self) -> None:
-        """Brings the positions to where the meshes are."""
+        """Copies the positions on the device to the meshes' vertices."""
         self._published[:] = self.pixels.positions.cpu().numpy()
 
 
 def _distances(
     positions: Float[np.ndarray, "V 3"], world_from_cam: Float[np.ndarray, "F 4 4"]
 ) -> Float[np.ndarray, "V"]:
-    """From the middle of the cameras; 0, which keeps a vertex where it is, where it has no
-    place."""
+    """Distance of each vertex from the mean camera centre, in world units; 0 for a vertex that is
+    not finite, which keeps it in place."""
     away = np.linalg.norm(positions - world_from_cam[:, :3, 3].mean(0).astype(np.float32), axis=1)
     return np.where(np.isfinite(away), away, 0).astype(np.float32)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _slope_in_world(matrix, x, y, z, slope):
-    """dL by a world point, from dL by its image under a projective map."""
+    """dL/d(world point), from dL/d(its image under a projective map)."""
     w = matrix[3, 0] * x + matrix[3, 1] * y + matrix[3, 2] * z + matrix[3, 3]
     along = 0.0
     for k in range(3):
@@ -212,8 +224,8 @@ def _slope_in_world(matrix, x, y, z, slope):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _share(nx, ny, nz, b, c, x, y, z):
-    """Barycentric coordinate of (x, y, z) that belongs to the corner opposite to edge b c, times
-    the squared normal."""
+    """Barycentric coordinate of (x, y, z) for the corner opposite to edge b c, times the squared
+    normal."""
     ex = c[0] - b[0]
     ey = c[1] - b[1]
     ez = c[2] - b[2]
@@ -227,7 +239,7 @@ def _share(nx, ny, nz, b, c, x, y, z):
 def _slopes(
     begin, end, index, frame, pixel, face, vertices, positions, inverse_K, pose, width, matrix, slope, corner, push
 ):  # fmt: skip
-    """Corners of the faces of samples [begin, end) and dL by their positions."""
+    """Corners of the faces of samples [begin, end), and dL/d(their positions)."""
     places = np.empty((GATHERED, 3), np.int64)
     spots = np.empty((GATHERED, 3, 3))
     for start in range(begin, end, GATHERED):
@@ -263,9 +275,9 @@ def _slopes(
 @njit(nogil=True, cache=True, error_model="numpy")
 def _move(begin, end, corner, push, positions, state, rate):
     """Sums the slopes of vertices [begin, end) in the order of samples, and takes one step with
-    each that has one."""
-    beta1 = np.float32(BETAS[0])
-    beta2 = np.float32(BETAS[1])
+    each vertex that has a slope."""
+    beta1 = np.float32(_BETAS[0])
+    beta2 = np.float32(_BETAS[1])
     one = np.float32(1)
     tiny = np.float32(_TINY)
     for i in range(len(corner)):
@@ -279,7 +291,8 @@ def _move(begin, end, corner, push, positions, state, rate):
         x = state[v, 4]
         y = state[v, 5]
         z = state[v, 6]
-        if x == 0 and y == 0 and z == 0:  # no slope, or done already
+        # No slope, or the vertex has taken its step for an earlier sample.
+        if x == 0 and y == 0 and z == 0:
             continue
         state[v, 3] = beta2 * state[v, 3] + (one - beta2) * (x * x + y * y + z * z)
         size = rate * state[v, 7] / (np.float32(math.sqrt(state[v, 3])) + tiny)

@@ -1,0 +1,94 @@
+"""Settings of training: how long it lasts, its rates, and the options of all it builds."""
+
+import math
+from dataclasses import dataclass
+
+from models.field import FieldOptions
+from models.movers import MoverOptions
+from models.surface import MeshOptions, StereoOptions
+
+
+@dataclass(frozen=True)
+class RateOptions:
+    """Learning rates of the colour field."""
+
+    tables: float = 2e-2
+    """Of the grid of space; larger learns faster and leaves more noise."""
+    changes: float = 0.5
+    """Of the grid of changes, as a share of ``tables``; larger lets time explain more."""
+    mlp: float = 1e-3
+    """Of the MLP."""
+    hold: float = 0.2
+    """Share of the training in which the rates stay at their start; they fall exponentially after
+    it."""
+    final: float = 0.03
+    """Rates at the end of training, as a share of those at the start."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a layer's colour field and the vertices of its meshes are trained."""
+
+    rates: RateOptions = RateOptions()
+    least_weight: float = 1.0
+    """Least weight of a pixel, whatever the trust in its face, 0 to 1. A pixel of a hardly trusted
+    face teaches its colour wherever no other frame does."""
+    unchanged: float = 0.2
+    """Share of a batch that is learned with weight 0 of the grid of changes, so that views off the
+    path, where changes have less weight, keep their colours."""
+    scored: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
+    """Shares of the training after which held-out frames are scored; they are scored at the end
+    too."""
+    refined_from: float = 0.15
+    """Share of the training after which vertices move; before it colours are too rough to tell
+    where the vertices belong."""
+    refine_rate: float = 1e-4
+    """Largest step of a vertex at the start's learning rate, as a share of its distance from the
+    cameras; larger follows the pixels faster and shakes more."""
+    mover_epochs: int = 40
+    """Least passes over the movers' pixels, which are few."""
+    mover_share: float = 0.3
+    """Seconds of training for the movers, as a share of ``Schedule.train_seconds``."""
+    mask_margin: int = 3
+    """Pixels by which masks of movers are grown before background colours are learned."""
+    log2_entries_least: int = 18
+    """Least entries of each level of a hash grid, as a power of 2; memory grows with it."""
+    log2_entries_most: int = 20
+    """Most entries of each level, as a power of 2; more keep more detail and take more memory."""
+    pixels_per_entry: float = 16
+    """Training pixels for each entry, between these limits."""
+    max_samples: int = 40_000_000
+    """Training pixels of the background that are kept at most, 16 bytes each."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints: an interruption loses at most this much training."""
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """Options of every part of a trained scene."""
+
+    mesh: MeshOptions = MeshOptions()
+    stereo: StereoOptions = StereoOptions()
+    movers: MoverOptions = MoverOptions()
+    field: FieldOptions = FieldOptions()
+    training: TrainingOptions = TrainingOptions()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train: whole passes over the pixels, or seconds if these are given."""
+
+    num_epochs: float = 6.0
+    """Passes over the training pixels."""
+    train_seconds: float | None = None
+    """Seconds of training, in place of ``num_epochs``."""
+    batch_size: int = 1 << 15
+    """Samples of a step."""
+    refine: bool = True
+    """Move the meshes' vertices too."""
+
+    def share_done(self, step: int, num_pixels: int, seconds: float) -> float:
+        """0 at the start, 1 when training is over."""
+        if self.train_seconds is not None:
+            return seconds / max(self.train_seconds, 1e-9)
+        return step / max(1, math.ceil(self.num_epochs * num_pixels / self.batch_size))
