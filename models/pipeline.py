@@ -39,7 +39,7 @@ _COLOR_CHUNK = 1 << 18
 @dataclass(frozen=True)
 class Canvas:
     """Bounding rectangle, in frame pixels, of the 2D vertices of all frames' meshes: the global
-    canvas of the pipeline. Every model file stores it."""
+    canvas of the pipeline. Part of every model file."""
 
     left: float
     """x of the left edge; negative, as meshes reach past the image."""
@@ -57,7 +57,7 @@ class Canvas:
 
 
 class TriangleMeshPipeline:
-    """One mesh for each frame over a shared pool of vertices: the tracks' points, and the border
+    """A mesh for each frame over a shared pool of vertices: the tracks' points, and the border
     vertices of each mesh."""
 
     def __init__(
@@ -94,7 +94,7 @@ class TriangleMeshPipeline:
 
         Points of other frames fill the parts of the scene that the frame does not see: past its
         border, and behind the movers of ``masks``. With ``surface_of``, dense depth replaces the
-        points that it does not confirm.
+        points that stereo does not confirm.
 
         Raises:
             InputError: no frame has enough points for a mesh.
@@ -117,7 +117,7 @@ class TriangleMeshPipeline:
         out: Fragments | None = None,
         device: torch.device | str = "cpu",
     ) -> Fragments:
-        """Frame t's mesh in the image of one camera; faces across depth jumps included."""
+        """Frame t's mesh in a camera's image; faces across depth jumps included."""
         return self.draw_faces(self.faces[t], view, out, device)
 
     def draw_faces(
@@ -127,7 +127,7 @@ class TriangleMeshPipeline:
         out: Fragments | None = None,
         device: torch.device | str = "cpu",
     ) -> Fragments:
-        """Any faces over the pool of vertices in the image of one camera."""
+        """Any faces over the pool of vertices in a camera's image."""
         used, own = find_used_vertices(faces, len(self.vertices))
         vertices = self.vertices[used].to(device)
         return rasterize_world(vertices, own.to(device), view, near=self.near, out=out)
@@ -177,6 +177,7 @@ class TriangleMeshPipeline:
     def depth_scale(self) -> float:
         """The scene's depth: median distance of the vertices from the middle frame's camera, in
         world units."""
+        # The median, as a few vertices may lie very far away.
         middle = self.cameras.centers[len(self.cameras) // 2]
         return float((self.vertices[self.used].double() - middle).norm(dim=1).median())
 
@@ -195,11 +196,11 @@ class TriangleMeshPipeline:
         return 1 / self.fragments(t, self.cameras[t].resized(width, height)).depth.double().numpy()
 
     def nearest_frame(self, view: Cameras) -> int:
-        """Frame with a mesh whose camera is nearest to one camera in position and direction."""
+        """Frame with a mesh whose camera is nearest to a camera in position and direction."""
         return list(self.faces)[int(torch.argsort(self.view_costs(view), stable=True)[0])]
 
     def view_costs(self, view: Cameras) -> Float[Tensor, "M"]:
-        """Distance of one camera from the camera of each frame with a mesh: position, as a share of
+        """Distance of a camera from the camera of each frame with a mesh: position, as a share of
         the scene's depth, plus half the angle between their axes in radians."""
         axes = self.cameras[list(self.faces)].world_from_cam[:, :3, 2]
         axis = view.world_from_cam[0].double()[:3, 2]
@@ -207,14 +208,14 @@ class TriangleMeshPipeline:
         return self.view_distances(view) + 0.5 * turned
 
     def view_distances(self, view: Cameras) -> Float[Tensor, "M"]:
-        """Distance of one camera from the camera of each frame with a mesh, as a share of the
+        """Distance of a camera from the camera of each frame with a mesh, as a share of the
         scene's depth."""
         centers = self.cameras[list(self.faces)].centers
         return (centers - view.world_from_cam[0, :3, 3].double()).norm(dim=1) / self.depth_scale
 
 
 class _MeshBuilder:
-    """Meshes of a clip's frames, one added after the other to a common pool of vertices."""
+    """Meshes of a clip's frames, added in turn to a common pool of vertices."""
 
     def __init__(
         self,
@@ -231,7 +232,7 @@ class _MeshBuilder:
         self.points = tracks.xyz[0].double()
         self.first, self.last = _find_lifetimes(tracks.visible)
         self.pool = [self.points.float().numpy()]
-        """World positions: the tracks', then the border vertices of each mesh."""
+        """World positions: the tracks', followed by the border vertices of each mesh."""
         self.size = len(self.points)
         """Vertices in the pool."""
         self.faces: dict[int, Int[Tensor, "T 3"]] = {}
@@ -240,7 +241,7 @@ class _MeshBuilder:
         """Lowest and highest 2D vertex of each mesh, in pixels."""
 
     def add_frame(self, t: int) -> None:
-        """Builds the mesh of frame t; nothing if it has too few points."""
+        """Builds the mesh of frame t; nothing if there are too few points."""
         mesh = self._build_mesh(t)
         if mesh is None:
             return

@@ -19,7 +19,7 @@ from models.surface import draw_samples
 SAMPLE = np.dtype(
     [("pixel", np.int32), ("face", np.int32), ("frame", np.uint16), ("rgb", np.float16, 3)]
 )
-"""A training pixel. Its values lie side by side: drawing one at random waits for memory once, not
+"""A training pixel. Its values lie side by side: drawing a pixel at random waits for memory once, not
 four times."""
 # Frames that the 16 bits of SAMPLE's frame number.
 _FRAMES_LIMIT = 1 << 16
@@ -60,7 +60,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What a store needs beside its pixels to make batches."""
+    """The values that a store needs beside its pixels to make batches."""
 
     normalized_from_world: Float[Tensor, "4 4"]
     """Map into the field's box, float64, on the field's device."""
@@ -81,7 +81,7 @@ class PixelStore(Protocol):
     """Training pixels that batches are drawn from."""
 
     device_generator: torch.Generator | None
-    """The generator that draws on a device; None where ``BatchSettings.generator`` draws."""
+    """The generator that draws on a device; None if ``BatchSettings.generator`` draws."""
 
     def __len__(self) -> int: ...
 
@@ -101,7 +101,7 @@ class PixelSource(Protocol):
     def __len__(self) -> int: ...
 
     def open_store(self, settings: BatchSettings) -> PixelStore:
-        """The pixels where batches for these settings are made fastest."""
+        """The pixels in the memory of the field's device, or near it."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ class HostPixels:
         points = np.empty((len(index), 3), np.float32)
         rgb = np.empty((len(index), 3), np.float32)
         weight = np.empty(len(index), np.float32)
+        # Half precision as its bits: numba has no such type on the CPU.
         samples = pixels.frame, pixels.pixel, pixels.face, pixels.rgb.view(np.uint16)
         mesh = pixels.vertices, pixels.trust, self.settings.vertices
         cameras = pixels.inverse_K, pixels.world_from_cam, pixels.width, self._matrix
@@ -198,6 +199,7 @@ class DevicePixels:
         self.face = move(pixels.face)
         self.rgb = move(pixels.rgb)
         self.trust = move(pixels.trust)
+        # Vertex indices of faces; their positions follow below.
         self.vertices = move(pixels.vertices)
         self.inverse_K = move(pixels.inverse_K)
         self.world_from_cam = move(pixels.world_from_cam)
@@ -278,6 +280,7 @@ def sample_points(
     kept = 0
     offsets = np.cumsum([0, *(len(meshes.faces[t]) for t in times)])
     vertices, trust = (values.numpy() for values in meshes.join_in_place(times))
+    # The frames' own arrays of faces are free now.
     return_freed()
     for i, t in enumerate(progress.over(times, "pixels")):
         face = meshes.fragments(t, meshes.cameras[t]).face.numpy().ravel()
@@ -311,6 +314,7 @@ def allocate_samples(most: int, limit: int, sample: np.dtype) -> tuple[float, np
     The system gives memory only to pages that are written: room for more samples than come costs
     nothing.
     """
+    # The number kept varies by the root of its expectation; 8 of these are never exceeded.
     room = min(most, int(limit + 8 * limit**0.5) + 64)
     return min(1.0, limit / max(1, most)), np.empty(room, sample)
 
@@ -319,6 +323,7 @@ def _scene_colors(
     footage: TrainingFrames, t: int, pixel: Int[np.ndarray, "P"]
 ) -> Float[np.ndarray, "P 3"]:
     """Colours of some pixels of frame t without its exposure, 0 to 1."""
+    # float32 is exact for bytes, and half the memory of numpy's float64.
     color = footage.frames[t].reshape(-1, 3)[pixel] / np.float32(255)
     if footage.exposure is not None:
         color /= footage.exposure.factor(t).reshape(-1, 3)[pixel]

@@ -1,4 +1,20 @@
-"""3D points -> colours: hash grids, MLP, their kernels, the box and the view code."""
+"""3D points -> colours: hash grids, MLP, their kernels, the box and the view code.
+
+Files, in reading order:
+
+- ``world_box`` - the cube that a field lives in, and the sizes of its grids
+- ``viewpoints`` - position on the camera path and time as inputs of the field
+- ``hash_grid`` - features of points; calls of the grid's CPU kernels
+- ``color_field`` - hash grids and MLP -> colours, loss and gradients
+- ``optimizer`` - Adam, with its CPU kernel
+- ``reader`` - a field read by a single thread, for views drawn in tiles
+- ``reference`` - the standard in plain torch that the kernels are tested against
+- ``grid_kernels`` - the grid on the CPU
+- ``mlp_kernels`` - the MLP on the CPU, forward and backward fused
+- ``matrix_tile`` - a matrix product in vector registers
+- ``vectors`` - vectors of 16 lanes for numba
+- ``cuda_kernels`` - grid and Adam on CUDA
+"""
 
 from models.field.color_field import ColorField
 from models.field.grid_kernels import BLOCK

@@ -49,7 +49,7 @@ class ColorField(nn.Module):
 
     The MLP may read more than the features of a sample's point, both from its ``ViewCode``: the
     position on the camera path, and the features of a second grid, ``changes``, over (x, y, time),
-    times the code's weight: appearance that changes during the clip. If all samples share one code,
+    times the code's weight: appearance that changes during the clip. If all samples share a code,
     its position folds into the bias of the first layer, see ``specialize``.
     """
 
@@ -77,6 +77,7 @@ class ColorField(nn.Module):
         self.layers = nn.ModuleList(
             nn.utils.skip_init(nn.Linear, *pair) for pair in itertools.pairwise(widths)
         )
+        # torch's own initialisation of nn.Linear, with He's for the weights, from one generator.
         for layer in self.layers:
             bound = 1 / math.sqrt(layer.in_features)
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
@@ -85,7 +86,7 @@ class ColorField(nn.Module):
 
     @property
     def backend(self) -> Backend:
-        """The backend of grids and MLP; "auto" takes the fast one of the points' device."""
+        """The backend of grids and MLP; "auto" takes the fast backend of the points' device."""
         return self.grid.backend
 
     @backend.setter
@@ -95,7 +96,7 @@ class ColorField(nn.Module):
 
     @property
     def grids(self) -> list[HashGrid]:
-        """The grid of space, and the grid of changes if there is one."""
+        """The grid of space, and, if given, the grid of changes."""
         return [self.grid] if self.changes is None else [self.grid, self.changes]
 
     @property
@@ -109,7 +110,7 @@ class ColorField(nn.Module):
         """Colours of points; differentiable in points and parameters.
 
         Args:
-            code: of each sample; without it position 0 and ``moment``.
+            code: of each sample; None for position 0 and ``moment``.
         """
         if self.grid.choose_backend(points) != "numba":
             return self._color_plainly(points, code)
@@ -125,14 +126,15 @@ class ColorField(nn.Module):
 
     @torch.no_grad()
     def specialize(self, code: ViewCode) -> "ColorField":
-        """The field under one code (of length 1); it reads no further codes, and shares all tensors
-        but those of the first layer."""
+        """The field specialised to a code of length 1: reads no codes, and shares all tensors except
+        the first layer's."""
         field = ColorField(self.grid, self.backend, torch.Generator(), changes=self.changes)
         field.moment = float(code.time[0]), float(code.weight[0])
         width = field.layers[0].in_features
         first = nn.utils.skip_init(nn.Linear, width, _HIDDEN, device=self.layers[0].weight.device)
         weight = self.layers[0].weight
         first.weight.copy_(weight[:, :width])
+        # Inputs that all samples share fold into the bias.
         first.bias.copy_(self.layers[0].bias + weight[:, width:] @ code.place[0].to(weight))
         field.layers = nn.ModuleList([first, *self.layers[1:]])
         return field
@@ -148,7 +150,7 @@ class ColorField(nn.Module):
         """A training step's loss, with its gradient added to each parameter's ``.grad``.
 
         The loss is the mean over samples and channels of weight * (rgb - target)^2 (0 for no
-        samples). It equals ``loss.backward()`` on forward's result, without the cost of autograd
+        samples), and equals ``loss.backward()`` on forward's result, without the cost of autograd
         if the backend is "numba".
 
         Args:
@@ -241,6 +243,7 @@ class ColorField(nn.Module):
             share = torch.from_numpy(_as_row(weight, len(parts[0])))
             parts.append(self.changes.encode_blocks(timed)[:, : self.changes.width] * share)
         rest = self.levels.rows - sum(part.shape[1] for part in parts)
+        # Rows of the code and of the padding need no gradient.
         last = parts[0].new_zeros((len(parts[0]), rest, BLOCK))
         self.levels.write_code(last.numpy(), 0, self._place(code))
         return torch.cat([*parts, last], 1)
@@ -253,6 +256,7 @@ class ColorField(nn.Module):
         tasks = [self.grid.prepare_task(coordinate_planes(points))]
         if self.changes is not None:
             time, weight = self._moments(code, len(points))
+            # (x, y, time): the third axis of the grid of changes is time.
             planes = tasks[0].planes.copy()
             planes[2, : len(points)] = time.numpy()
             share = _as_row(weight, len(blocks))
@@ -295,7 +299,7 @@ class ColorField(nn.Module):
 
 
 def _as_row(values: Float[Tensor, "S"], blocks: int) -> Float[np.ndarray, "B 1 64"]:
-    """A number of each sample as one row of blocks, zero past the last sample."""
+    """A number of each sample as a row of blocks, zero past the last sample."""
     row = np.zeros(blocks * BLOCK, np.float32)
     row[: len(values)] = values.numpy()
     return row.reshape(blocks, 1, BLOCK)

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from models.field.reference import PRIME_Y, PRIME_Z, AdamRule
 
+# Samples, and elements of a tensor, that one program of triton handles.
 _BLOCK = 256
 _ADAM_BLOCK = 1024
 _Y = tl.constexpr(PRIME_Y)
@@ -25,7 +26,7 @@ _Z = tl.constexpr(PRIME_Z)
 
 @triton.jit
 def _lattice(x, resolution):
-    """Cell and fraction along one axis. Comparisons keep NaN in the fraction; the cell stays inside
+    """Cell and fraction along an axis. Comparisons keep NaN in the fraction; the cell stays inside
     the lattice."""
     clamped = tl.where(x < -1.0, -1.0, tl.where(x > 1.0, 1.0, x))
     position = (clamped + 1.0) * (resolution * 0.5)
@@ -59,16 +60,10 @@ def _cell(points, rows, inside, resolution):
 
 @triton.jit
 def _forward_kernel(
-    points,
-    tables,
-    resolutions,
-    dense,
-    out,
-    count,
-    entries,
-    levels: tl.constexpr,
+    points, tables, resolutions, dense, out, count, entries, levels: tl.constexpr,
     block: tl.constexpr,
-):
+):  # fmt: skip
+    """out (S, 2 L) = features of a level for a block of points."""
     level = tl.program_id(1)
     rows = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
     inside = rows < count
@@ -93,16 +88,9 @@ def _forward_kernel(
 
 @triton.jit
 def _table_kernel(
-    points,
-    gradient,
-    resolutions,
-    dense,
-    inward,
-    count,
-    entries,
-    levels: tl.constexpr,
+    points, gradient, resolutions, dense, inward, count, entries, levels: tl.constexpr,
     block: tl.constexpr,
-):
+):  # fmt: skip
     """gradient (L, T, 2) += the share of each corner in dL/dfeatures."""
     level = tl.program_id(1)
     rows = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
@@ -126,19 +114,11 @@ def _table_kernel(
 
 @triton.jit
 def _point_kernel(
-    points,
-    tables,
-    resolutions,
-    dense,
-    inward,
-    out,
-    count,
-    entries,
-    levels: tl.constexpr,
+    points, tables, resolutions, dense, inward, out, count, entries, levels: tl.constexpr,
     block: tl.constexpr,
-):
-    """out (S, 3) = dL/dpoints, all levels summed in order; the slope at the border for a point
-    outside the box."""
+):  # fmt: skip
+    """out (S, 3) = dL/dpoints, all levels summed in order; points outside the box get the slope at
+    its border."""
     rows = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
     inside = rows < count
     sum_x = tl.zeros([block], tl.float32)
@@ -176,7 +156,7 @@ def _adam_kernel(
     values, gradients, first, second, count, rate, correction, beta1, beta2, eps, sparse: tl.constexpr,
     block: tl.constexpr,
 ):  # fmt: skip
-    """One Adam step; with ``sparse`` elements without a gradient are not even read."""
+    """An Adam step; with ``sparse`` elements without a gradient are not even read."""
     at = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
     inside = at < count
     g = tl.load(gradients + at, mask=inside, other=0.0)
@@ -198,7 +178,7 @@ def adam_step(
     rate: float,
     rule: AdamRule,
 ) -> None:
-    """One Adam step in place, on contiguous float32 CUDA tensors of one shape; zeroes the
+    """An Adam step in place, on contiguous float32 CUDA tensors of equal shape; zeroes the
     gradient."""
     (first, second), (beta1, beta2) = moments, rule.betas
     scale = rate / (1 - beta1**step)
@@ -211,6 +191,8 @@ def adam_step(
 
 
 class _Encode(torch.autograd.Function):
+    """Features of points, differentiable: apply(points, tables, resolutions, dense)."""
+
     @staticmethod
     def forward(ctx, points, tables, resolutions, dense):
         count, (levels, entries, _) = len(points), tables.shape
@@ -240,6 +222,7 @@ class _Encode(torch.autograd.Function):
                 _point_kernel[(blocks,)](
                     points, tables, *fixed, inward, slope, count, entries, **sizes
                 )
+            # Outside the box the features are constant.
             slope = torch.where(points.abs() <= 1, slope, torch.zeros_like(slope))
         if ctx.needs_input_grad[1]:
             gradient = torch.zeros(tables.shape, device=tables.device)
@@ -259,7 +242,7 @@ def encode(
 ) -> Float[Tensor, "S C"]:
     """Features (S, 2 L), float32, differentiable in points and tables; see HashGrid.forward.
 
-    Under autocast the tables are read as half precision; their gradient is float32 all the same.
+    Under autocast the tables are read as half precision; their gradient stays float32.
     """
     sizes = _copy_sizes(tuple(resolutions), tuple(dense), points.device)
     return _Encode.apply(points.float().contiguous(), tables, *sizes)

@@ -51,13 +51,14 @@ class Levels:
         return -(-(2 * len(self.resolutions) + self.code_width) // 8) * 8
 
     def sizes_of(self, level: int) -> tuple[int, int, bool]:
-        """Entries, resolution and density of one level, as the kernels take them."""
+        """Entries, resolution and density of a level, as the kernels take them."""
         return self.entries, self.resolutions[level], self.dense[level]
 
     def write_code(self, blocks: np.ndarray, row: int, code: Float[Tensor, "S E"] | None) -> None:
         """Writes the code of each sample into the rows from ``row`` on of blocks that are zero."""
         if code is None:
             return
+        # Whole blocks at once, the rest of the samples into the last block.
         whole = len(code) // BLOCK
         for k, column in enumerate(code.numpy().T):
             blocks[:whole, row + k] = column[: whole * BLOCK].reshape(whole, BLOCK)
@@ -88,6 +89,7 @@ class HashGrid(nn.Module):
         self.entries = 2**log2_entries
         self.dense = [(resolution + 1) ** 3 <= self.entries for resolution in self.resolutions]
         tables = torch.empty(levels, self.entries, features)
+        # Small start values, as in Instant NGP.
         self.tables = nn.Parameter(tables.uniform_(-1e-4, 1e-4, generator=generator))
         self.backend: Backend = "auto"
         self.kernel_levels = Levels(np.array(self.resolutions), np.array(self.dense), self.entries)
@@ -104,6 +106,7 @@ class HashGrid(nn.Module):
             blocks = self.encode_blocks(points)
             return blocks.transpose(1, 2).reshape(-1, blocks.shape[1])[: len(points), : self.width]
         if backend == "triton":
+            # Imported late: triton is only installed beside CUDA.
             from models.field import cuda_kernels
 
             return cuda_kernels.encode(points, self.tables, self.resolutions, self.dense)
@@ -127,6 +130,7 @@ class HashGrid(nn.Module):
         if self.backend != "auto":
             return self.backend
         device = points.device.type
+        # The kernels are written for two features of float32.
         pairs = self.tables.shape[2] == 2
         if device == "cpu" and pairs and self.tables.dtype == torch.float32:
             return "numba"
@@ -144,7 +148,7 @@ def has_triton() -> bool:
 
 
 def count_blocks(samples: int) -> int:
-    """Blocks of 64 samples, the last one padded."""
+    """Blocks of 64 samples, the last padded."""
     return -(-samples // BLOCK)
 
 
@@ -158,7 +162,7 @@ def coordinate_planes(points: Float[Tensor, "S 3"]) -> Float[np.ndarray, "3 padd
 
 @dataclass(frozen=True)
 class GridTask:
-    """One grid at S points, and its place in the feature blocks of the CPU kernels."""
+    """A grid at S points, and its place in the feature blocks of the CPU kernels."""
 
     tables: Float[Tensor, "L T 2"]
     levels: Levels

@@ -8,7 +8,8 @@ from numba.extending import intrinsic
 
 from models.field.vectors import FLOATS, I64, LANES, address, call, splat_ir
 
-_NAMES = (
+# Arguments of a tile, in order; see matrix_tile.
+_NAMES = [
     "c",
     "c_at",
     "c_row",
@@ -22,15 +23,16 @@ _NAMES = (
     "depth",
     "extra",
     "extra_at",
-)
+]
 _ZERO = ir.Constant(FLOATS, [0.0] * LANES)
 
 
 def wide_registers() -> bool:
-    """Whether this CPU has 32 vector registers of 512 bits."""
+    """Whether this CPU has 32 vector registers of 512 bits (AVX-512)."""
     try:
         return bool(llvm.get_host_cpu_features().get("avx512f", False))
     except RuntimeError:
+        # LLVM does not know the features of this CPU.
         return False
 
 
@@ -38,7 +40,7 @@ def matrix_tile(rows: int, columns: int, start: str, finish: str):
     """Makes ``tile(c, c_at, c_row, a, a_at, a_row, a_k, b, b_at, b_row, depth, extra, extra_at)``
     for numba code.
 
-    It computes C = finish(start + A B) for a tile of ``rows`` x 16 * ``columns``, A of ``depth`` >=
+    Computes C = finish(start + A B) for a tile of ``rows`` x 16 * ``columns``, A of ``depth`` >=
     1 columns. All arrays are flat float32; A is read at ``a_at + r * a_row + k * a_k``, B at ``b_at
     + k * b_row``.
 
@@ -63,7 +65,7 @@ def matrix_tile(rows: int, columns: int, start: str, finish: str):
 
 
 class _Tile:
-    """The LLVM code of one tile."""
+    """The LLVM code of a tile."""
 
     def __init__(self, context, builder, sig, args, rows: int, columns: int):
         self.context = context
@@ -76,7 +78,8 @@ class _Tile:
     def emit(self, start: str, finish: str) -> None:
         """Starts the sums, loops over the depth, stores the sums."""
         builder = self.builder
-        starts = [self.first(start, *cell) for cell in self.cells]
+        starts = [self.start_of(start, *cell) for cell in self.cells]
+        # One loop over the depth; each sum is a phi node, so that LLVM keeps it in a register.
         before = builder.block
         loop = builder.append_basic_block("tile")
         after = builder.append_basic_block("tile.done")
@@ -84,7 +87,7 @@ class _Tile:
         builder.position_at_end(loop)
         k = builder.phi(I64)
         sums = [builder.phi(FLOATS) for _ in self.cells]
-        new = self.products(k, sums)
+        new = self.add_products(k, sums)
         following = builder.add(k, ir.Constant(I64, 1))
         for phi, initial, value in zip(
             (k, *sums), (ir.Constant(I64, 0), *starts), (following, *new), strict=True
@@ -94,19 +97,20 @@ class _Tile:
         builder.cbranch(builder.icmp_signed("<", following, self.value["depth"]), loop, after)
         builder.position_at_end(after)
         for cell, value in zip(self.cells, new, strict=True):
-            builder.store(self.finished(finish, value, *cell), self.pointer("c", *cell), align=4)
+            builder.store(self.finish(finish, value, *cell), self.pointer("c", *cell), align=4)
 
-    def first(self, start: str, r: int, n: int):
-        """What the sum of a cell starts from."""
+    def start_of(self, start: str, r: int, n: int):
+        """The start value of a cell's sum."""
         if start == "c":
             return self.builder.load(self.pointer("c", r, n), align=4)
         return self.builder.load(self.pointer("extra", 0, n), align=4) if start == "row" else _ZERO
 
-    def products(self, k, sums: list) -> list:
+    def add_products(self, k, sums: list) -> list:
         """The sums with the products of column k of A and row k of B added."""
         b_at = self.builder.add(self.value["b_at"], self.builder.mul(k, self.value["b_row"]))
         b = [self.load("b", self.shifted(b_at, n * LANES), FLOATS) for n in range(self.columns)]
         a_at = self.builder.add(self.value["a_at"], self.builder.mul(k, self.value["a_k"]))
+        # Each scalar of A is broadcast once and multiplies all vectors of B's row.
         rows = range(len(sums) // self.columns)
         scalars = [self.load("a", self.row_of(a_at, "a_row", r), ir.FloatType()) for r in rows]
         a = [splat_ir(self.builder, scalar) for scalar in scalars]
@@ -115,8 +119,8 @@ class _Tile:
             for (r, n), total in zip(self.cells, sums, strict=True)
         ]
 
-    def finished(self, finish: str, value, r: int, n: int):
-        """A cell's sum as it is stored. Comparisons are such that NaN survives a ReLU."""
+    def finish(self, finish: str, value, r: int, n: int):
+        """The stored value of a cell's sum. Ordered comparisons let NaN pass a ReLU."""
         if finish == "relu":
             return self.builder.select(self.builder.fcmp_ordered("<", value, _ZERO), _ZERO, value)
         if finish == "mask":
@@ -125,18 +129,21 @@ class _Tile:
         return value
 
     def pointer(self, name: str, r: int, n: int):
-        """Where cell (r, n) of C, or of ``extra`` laid out as C, is."""
+        """Pointer to cell (r, n) of C, or of ``extra`` laid out as C."""
         at = self.shifted(self.row_of(self.value[name + "_at"], "c_row", r), n * LANES)
         return address(self.context, self.builder, self.type[name], self.value[name], at, FLOATS)
 
     def load(self, name: str, at, kind):
+        """The value of an array at an index, as another type."""
         return self.builder.load(
             address(self.context, self.builder, self.type[name], self.value[name], at, kind),
             align=4,
         )
 
     def row_of(self, at, stride: str, r: int):
+        """Index ``r`` rows of length ``stride`` further."""
         return self.builder.add(at, self.builder.mul(self.value[stride], ir.Constant(I64, r)))
 
     def shifted(self, at, elements: int):
+        """Index some elements further."""
         return self.builder.add(at, ir.Constant(I64, elements))

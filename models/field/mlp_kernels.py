@@ -2,9 +2,9 @@
 fused.
 
 A block of 64 samples passes through all layers while its activations stay in the first-level cache;
-the backward pass computes them again instead of reading them back. Activations are (sample, unit),
-so that every product, forward, backward and for the weights' gradients, is the same register tile:
-broadcast one factor, stream 64-wide rows of the other.
+the backward pass recomputes them. Activations are (sample, unit), so that every product (forward,
+backward, gradient of weights) is the same register tile: broadcast a factor, stream 64-wide rows of
+the other.
 """
 
 from collections.abc import Sequence
@@ -32,9 +32,12 @@ from models.field.vectors import (
 from models.run import run_tasks, split_range
 
 WIDTH = 64
+"""Units of a hidden layer."""
 CHANNELS = 3
+"""Colours of the output layer."""
 # The tile's sums must fit the vector registers: 32 of 512 bits, or half as many of half the width.
 _ROWS, _COLUMNS = (8, 2) if wide_registers() else (4, 1)
+# Activations of a block in one layer.
 _AREA = BLOCK * WIDTH
 _forward_tile = matrix_tile(_ROWS, _COLUMNS, "row", "relu")
 _plain_tile = matrix_tile(_ROWS, _COLUMNS, "zero", "none")
@@ -58,8 +61,8 @@ def _forward(c, a, a_at, a_row, a_k, b, b_at, depth, bias_at):
 
 @njit(nogil=True, cache=True)
 def _back(c, a, a_row, a_k, b, b_at, depth):
-    """C (64, 64) = A B where C was above zero: the gradient behind a ReLU takes the place of its
-    result."""
+    """C (64, 64) = A B for elements of C above zero, else 0: the gradient through a ReLU replaces
+    the ReLU's result."""
     for r in range(0, BLOCK, _ROWS):
         for n in range(0, WIDTH, _COLUMNS * LANES):
             to = r * WIDTH + n
@@ -80,10 +83,13 @@ def _sigmoid(x):
     """1 / (1 + exp(-x)) to 1e-7: exp by 2^n times the Taylor polynomial of the rest, |rest| <= ln 2
     / 2."""
     f = np.float32
+    # exp(87) is close to the largest float32.
     x = clip_keep_nan(splat(f(0)) - x, splat(f(-87)), splat(f(87)))
+    # x = n ln 2 + rest, with ln 2 in two parts so that n ln 2 is exact.
     n = rounded(x * splat(f(1.4426950408889634)))
     rest = fma(n, splat(f(-0.693359375)), x)
     rest = fma(n, splat(f(2.12194440e-4)), rest)
+    # Taylor coefficients 1 / k!.
     value = splat(f(1 / 5040))
     value = fma(value, rest, splat(f(1 / 720)))
     value = fma(value, rest, splat(f(1 / 120)))
@@ -116,8 +122,7 @@ def _colours(hidden, weights, at, rgb):
 
 @njit(nogil=True, cache=True)
 def _layers(features, block, rows, weights, first, second, rgb):
-    """All layers for one block; ``weights`` is what encoding packs: W1^T b1 W2^T b2 W3 b3, then W2
-    and W1 padded."""
+    """All layers for a block; ``weights`` as ``pack_weights`` lays them out."""
     b1 = rows * WIDTH
     w2 = b1 + WIDTH
     b2 = w2 + WIDTH * WIDTH
@@ -154,6 +159,7 @@ def _output_gradient(rgb, block, count, target, weight, scale, as_loss, slope):
             given = target[sample * CHANNELS + c]
             difference = value - given
             total += w * (difference * difference)
+            # d (difference^2) = 2 difference; the sigmoid's slope is value (1 - value).
             outer = w * scale * (np.float32(2) * difference) if as_loss else given
             slope[c * BLOCK + s] = outer * value * (np.float32(1) - value)
     return total
@@ -171,18 +177,7 @@ def _add_row_sums(sums, at, rows):
 
 @njit(nogil=True, cache=True)
 def mlp_backward(
-    features,
-    rows,
-    weights,
-    begin,
-    end,
-    count,
-    target,
-    weight,
-    scale,
-    as_loss,
-    gradients,
-    inward,
+    features, rows, weights, begin, end, count, target, weight, scale, as_loss, gradients, inward
 ):
     """Gradients of blocks [begin, end), the forward pass included.
 
@@ -200,6 +195,7 @@ def mlp_backward(
     w2 = b1 + WIDTH
     b2 = w2 + WIDTH * WIDTH
     w3 = b2 + WIDTH
+    # W2 and W1 a second time, row by row, for the products of the backward pass.
     w2_rows = w3 + CHANNELS * (WIDTH + 1)
     w1_rows = w2_rows + WIDTH * WIDTH
     first = np.empty(_AREA, np.float32)
@@ -217,7 +213,8 @@ def mlp_backward(
             _colour_tile(
                 gradients, w3 + n, WIDTH, slope, 0, BLOCK, 1, second, n, WIDTH, BLOCK, gradients, 0
             )
-        # From here on each activation is overwritten by its gradient once it has served: less to keep in the cache.
+        # From here on each activation is overwritten by its gradient after its last use, so that
+        # less memory must stay in the cache.
         _back(second, slope, 1, BLOCK, weights, w3, CHANNELS)
         _bias_tile(gradients, b2, WIDTH, ones, 0, 0, 0, second, 0, WIDTH, BLOCK, gradients, 0)
         _add_outer(gradients, w2, WIDTH, second, 0, 1, WIDTH, first)
@@ -230,6 +227,7 @@ def mlp_backward(
 
 @njit(nogil=True, cache=True)
 def _padded(rows):
+    """Rows filled up to a multiple of the tile's columns."""
     return (rows + 31) // 32 * 32
 
 
@@ -239,13 +237,13 @@ def _feature_gradient(slope, weights, at, rows, wide, inward, block):
     padded = _padded(rows)
     for r in range(0, BLOCK, _ROWS):
         for n in range(0, padded, _COLUMNS * LANES):
-            from_ = r * WIDTH
+            to = r * padded + n
             _plain_tile(
                 wide,
-                r * padded + n,
+                to,
                 padded,
                 slope,
-                from_,
+                r * WIDTH,
                 WIDTH,
                 1,
                 weights,
@@ -255,19 +253,21 @@ def _feature_gradient(slope, weights, at, rows, wide, inward, block):
                 wide,
                 0,
             )
+    # Features are (rows, 64): transposed here, as the tile writes (sample, row).
     for row in range(rows):
         to = (block * rows + row) * BLOCK
         for s in range(BLOCK):
             inward[to + s] = wide[s * padded + row]
 
 
-# Partial sums of the weights' gradients: a fixed number, so that the result does not depend on the threads.
+# Partial sums of the weights' gradients: a fixed number, so that the result does not depend on the
+# number of threads.
 _PARTS = 16
 
 
-def packed_weights(parameters: Sequence[Tensor], rows: int) -> np.ndarray:
-    """The weights in the order the kernels read: W1^T b1 W2^T b2 W3 b3, then W2 and W1 for the way
-    back."""
+def pack_weights(parameters: Sequence[Tensor], rows: int) -> np.ndarray:
+    """The weights as the kernels read them: W1^T b1 W2^T b2 W3 b3, and for the backward pass W2 and
+    padded W1."""
     w1, b1, w2, b2, w3, b3 = (parameter.detach().numpy() for parameter in parameters)
     w1_rows = np.zeros((WIDTH, _padded(rows)), np.float32)
     w1_rows[:, : w1.shape[1]] = w1
@@ -286,7 +286,7 @@ def mlp_colors(
     out = np.empty((count, CHANNELS), np.float32)
     rows = blocks.shape[1]
     features = blocks.reshape(-1)
-    weights = packed_weights(parameters, rows)
+    weights = pack_weights(parameters, rows)
     ranges = split_range(len(blocks), _PARTS)
     run_tasks(
         lambda i: mlp_forward(features, rows, weights, *ranges[i], count, out.reshape(-1)),
@@ -303,12 +303,12 @@ def mlp_gradients(
     weight: Float[Tensor, "S"] | None = None,
     as_loss: bool = True,
 ) -> tuple[float, list[Tensor]]:
-    """The mean of weight * error over samples and channels, its gradients to parameters and
-    features.
+    """The mean of weight * squared error over samples and channels, and its gradients by parameters
+    and features.
 
     Args:
-        target: the wanted colours, or, with ``as_loss`` false, dL/drgb of another loss (the first
-            result is then void).
+        target: the wanted colours; without ``as_loss``, dL/drgb of another loss, and the returned
+            loss means nothing.
         inward: dL/dfeatures, filled; laid out as ``blocks``.
 
     Returns:
@@ -317,7 +317,7 @@ def mlp_gradients(
     rows = blocks.shape[1]
     count = len(target)
     features = blocks.reshape(-1)
-    weights = packed_weights(parameters, rows)
+    weights = pack_weights(parameters, rows)
     ranges = split_range(len(blocks), _PARTS)
     losses = np.zeros(len(ranges))
     sums = np.zeros((len(ranges), (rows + 1 + WIDTH + 1 + CHANNELS) * WIDTH + CHANNELS), np.float32)
@@ -333,10 +333,11 @@ def mlp_gradients(
         losses[i] = mlp_backward(features, rows, weights, *ranges[i], *fixed)
 
     run_tasks(task, len(ranges))
-    return losses.sum() * mean, _unpacked(sums.sum(0), parameters, rows)
+    return losses.sum() * mean, _unpack_gradients(sums.sum(0), parameters, rows)
 
 
-def _unpacked(flat: np.ndarray, parameters: Sequence[Tensor], rows: int) -> list[Tensor]:
+def _unpack_gradients(flat: np.ndarray, parameters: Sequence[Tensor], rows: int) -> list[Tensor]:
+    """Gradients of the parameters in their own shapes; the rows of padding are cut off."""
     sizes = [rows * WIDTH, WIDTH, WIDTH * WIDTH, WIDTH, CHANNELS * WIDTH]
     first, *rest = np.split(flat, np.cumsum(sizes))
     w1 = first.reshape(rows, WIDTH)[: parameters[0].shape[1]].T

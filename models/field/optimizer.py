@@ -1,4 +1,4 @@
-"""Adam for the colour field, with a numba kernel for the CPU: one pass over values, gradients and
+"""Adam for the colour field, with a numba kernel for the CPU: a single pass over values, gradients and
 moments, which leaves the gradients zero."""
 
 import math
@@ -16,17 +16,18 @@ from models.field.reference import AdamRule, adam_reference
 from models.field.vectors import LANES, any_nonzero, fma, load, root, splat, store, where_nonzero
 from models.run import run_tasks
 
+# Elements of a task: large enough that starting it costs nothing beside its memory traffic.
 _CHUNK = 1 << 18
 
 
 @njit(nogil=True, cache=True)
 def adam(values, gradients, first, second, begin, end, rate, correction, betas, eps, sparse):
-    """One Adam step on elements [begin, end) of flat arrays; leaves the gradients zero.
+    """An Adam step on elements [begin, end) of flat arrays; leaves the gradients zero.
 
     Args:
         rate: learning rate / (1 - beta1^t).
         correction: sqrt(1 - beta2^t).
-        sparse: leave an element whose gradient is zero as it is, its moments too.
+        sparse: elements whose gradient is zero keep value and moments.
 
     Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in the form
     torch.optim.Adam uses.
@@ -40,6 +41,7 @@ def adam(values, gradients, first, second, begin, end, rate, correction, betas, 
     vector_end = begin + (end - begin) // LANES * LANES
     for at in range(begin, vector_end, LANES):
         g = load(gradients, at)
+        # Most of a large table has no gradient: its values and moments are not even read.
         if sparse and not any_nonzero(g):
             continue
         old_value = load(values, at)
@@ -56,6 +58,7 @@ def adam(values, gradients, first, second, begin, end, rate, correction, betas, 
         store(second, at, v)
         store(values, at, value)
         store(gradients, at, zero)
+    # The last elements, fewer than a vector.
     for at in range(vector_end, end):
         g = gradients[at]
         if g != 0 or not sparse:
@@ -73,7 +76,7 @@ def adam_step(
     rate: float,
     rule: AdamRule,
 ) -> None:
-    """One Adam step in place, on contiguous float32 CPU tensors of one shape; zeroes the gradient.
+    """An Adam step in place, on contiguous float32 CPU tensors of equal shape; zeroes the gradient.
 
     Equals ``reference.adam_reference``.
     """
@@ -93,12 +96,12 @@ def adam_step(
 class FieldOptimizer:
     """Adam for a ColorField: sparse on the tables, dense on the MLP.
 
-    Sparse (as in Instant NGP) means: a table value whose gradient is exactly zero keeps its value
-    and its moments; the bias correction counts all steps. A step consumes ``.grad`` and leaves it
-    zero.
+    Sparse (as in Instant NGP) means: a table element whose gradient is exactly zero keeps its value
+    and its moments; the bias correction counts all steps. A step consumes ``.grad`` and leaves
+    zeros.
 
     Attributes:
-        lr: a factor on both learning rates, to be set by the caller's schedule.
+        lr: factor of all learning rates, set by the caller's schedule.
     """
 
     def __init__(
@@ -110,17 +113,23 @@ class FieldOptimizer:
         eps: float = 1e-15,
         change_rate: float = 0.5,
     ):
+        """
+        Args:
+            table_rate: learning rate of the grid of space.
+            mlp_rate: learning rate of the MLP.
+            betas: decay of the moments.
+            eps: added to the root of the second moment.
+            change_rate: learning rate of the grid of changes, as a share of ``table_rate``.
+        """
         self.lr = 1.0
         self.count = 0
         tables = [grid.tables for grid in field.grids]
         layers = field.mlp_parameters
         self.parameters = [*tables, *layers]
-        self.rates = (
-            [table_rate] + [change_rate * table_rate] * (len(tables) - 1) + [mlp_rate] * len(layers)
-        )
-        self.rules = [AdamRule(betas, eps, sparse=True)] * len(tables) + [
-            AdamRule(betas, eps)
-        ] * len(layers)
+        change_rates = [change_rate * table_rate] * (len(tables) - 1)
+        self.rates = [table_rate, *change_rates] + [mlp_rate] * len(layers)
+        sparse, dense = AdamRule(betas, eps, sparse=True), AdamRule(betas, eps)
+        self.rules = [sparse] * len(tables) + [dense] * len(layers)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.field = field
 
@@ -139,20 +148,20 @@ class FieldOptimizer:
             parameter.grad = gradient
 
     def _kernel_for(self, parameter: Tensor) -> Callable[..., None]:
-        """The Adam step of the parameter's device, or the reference where there is none."""
+        """The Adam step of the parameter's device, or the reference if there is none."""
         device = parameter.device.type
         backend = self.field.backend
         if device == "cpu" and parameter.dtype == torch.float32 and backend in ("auto", "numba"):
             return adam_step
         if backend == "triton" or (backend == "auto" and device == "cuda" and has_triton()):
+            # Imported late: triton is only installed beside CUDA.
             from models.field import cuda_kernels
 
             return cuda_kernels.adam_step
         return adam_reference
 
     def state_dict(self) -> dict:
-        """Everything a resumed run needs to go on bit-identically; the tensors are the optimizer's
-        own, not copies."""
+        """State from which a resumed run goes on to the bit; the tensors are shared, not copied."""
         return {
             "count": self.count,
             "lr": self.lr,
@@ -160,7 +169,7 @@ class FieldOptimizer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Takes over what state_dict gave, for a field of the same shape."""
+        """Takes over the result of ``state_dict``, for a field of the same shape."""
         self.count = state["count"]
         self.lr = state["lr"]
         for own, saved in zip(self.moments, state["moments"], strict=True):

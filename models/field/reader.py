@@ -1,4 +1,4 @@
-"""A colour field read by one thread, without torch: for tasks that draw parts of a view."""
+"""A colour field read by a single thread, without torch: for tasks that draw parts of a view."""
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +23,7 @@ class FieldReader:
         self.grids = [
             (grid.kernel_levels, grid_kernels.flat_view(grid.tables)) for grid in field.grids
         ]
-        self.weights = mlp_kernels.packed_weights(field.mlp_parameters, field.levels.rows)
+        self.weights = mlp_kernels.pack_weights(field.mlp_parameters, field.levels.rows)
         self.cell = 2.0 / max(field.grid.resolutions)
         """Side of the smallest cell of the hash grid."""
 
@@ -37,6 +37,7 @@ class FieldReader:
             count: points.
         """
         time, weight = self.moment
+        # Scratch memory holds values of earlier calls past the last point.
         end = count_blocks(count) * BLOCK
         for axis in range(3):
             planes[axis * padded + count : axis * padded + end] = 0

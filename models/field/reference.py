@@ -1,5 +1,5 @@
-"""What the fast kernels compute, in plain torch operations, on any device: the standard they are
-tested against."""
+"""Hash grid and Adam in plain torch operations, on any device: the standard that the fast kernels
+are tested against."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Of the spatial hash; the first axis is not multiplied.
+# Multipliers of y and z in the spatial hash; x is not multiplied. Source: Müller et al., 2022.
 PRIME_Y = 2654435761
 PRIME_Z = 805459861
 
@@ -19,7 +19,7 @@ def encode_reference(
     resolutions: list[int],
     dense: list[bool],
 ) -> Float[Tensor, "S L C"]:
-    """The encoding in plain indexing operations."""
+    """Features of each point in each level, see ``HashGrid``."""
     return torch.stack(
         [
             _interpolate(points, table, resolution, is_dense)
@@ -66,8 +66,8 @@ class AdamRule:
     eps: float = 1e-15
     """Added to the root of the second moment."""
     sparse: bool = False
-    """A value whose gradient is exactly zero keeps its value and moments; the bias correction
-    counts all steps."""
+    """Elements whose gradient is exactly zero keep value and moments; the bias correction counts
+    all steps."""
 
 
 def adam_reference(
@@ -78,7 +78,7 @@ def adam_reference(
     rate: float,
     rule: AdamRule,
 ) -> None:
-    """One Adam step in place; ``step`` counts from 1. Zeroes the gradient."""
+    """An Adam step in place; ``step`` counts from 1. Zeroes the gradient."""
     (first, second), (beta1, beta2) = moments, rule.betas
     m = beta1 * first + (1 - beta1) * gradient
     v = beta2 * second + (1 - beta2) * gradient.square()

@@ -1,8 +1,8 @@
 """Vectors of 16 lanes as numba types, written as LLVM vector code.
 
-numba offers loops, and whether LLVM vectorises them, and how wide, is left to chance. Here the
-vector operations are explicit: one machine instruction each with AVX-512, two with AVX2, four with
-NEON. Nothing here uses fast-math: NaN and infinity pass through as in the plain reference.
+numba leaves to LLVM whether a loop is vectorised, and how wide. Here the vector operations are
+explicit: one machine instruction with AVX-512, two with AVX2, four with NEON. Nothing uses
+fast-math: NaN and infinity pass through as in the plain reference.
 
 numba's cache does not see that a kernel's import has changed: after editing this file or
 matrix_tile.py, delete ``models/field/__pycache__``.
@@ -16,8 +16,10 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
+"""Elements of a vector: a register of AVX-512."""
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 INTS = ir.VectorType(ir.IntType(32), LANES)
+# Lanes of the 8-byte table entries that one gather reads.
 HALF = LANES // 2
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
@@ -43,7 +45,13 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _define(op, float_instruction: str | None, int_instruction: str | None) -> None:
-    """Gives a Python operator its meaning on vectors: one LLVM instruction each."""
+    """Compiles a Python operator on vectors to an LLVM instruction, for each type of element.
+
+    Args:
+        op: a function of the module ``operator``.
+        float_instruction: method of the LLVM builder for float32; None if there is none.
+        int_instruction: method of the LLVM builder for int32; None if there is none.
+    """
     cases = []
     for vector, instruction in ((f32x16, float_instruction), (i32x16, int_instruction)):
         if instruction is None:
@@ -82,6 +90,7 @@ def splat_ir(builder, scalar):
     """LLVM: a scalar in all lanes."""
     vector = ir.VectorType(scalar.type, LANES)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+    # LLVM's idiom for a broadcast: lane 0 of a vector in every lane.
     zeros = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
@@ -142,6 +151,9 @@ def fma(typingctx, a, b, c):
 
 
 def _unary(name: str, result, argument, emit):
+    """Makes the intrinsic ``name(argument) -> result``; ``emit(builder, value)`` writes its
+    code."""
+
     def typed(typingctx, value):
         def codegen(context, builder, sig, args):
             return emit(builder, args[0])
@@ -162,6 +174,7 @@ root = _unary("root", f32x16, f32x16, lambda b, value: call(b, "llvm.sqrt.v16f32
 
 def _power_of_two(builder, value):
     """2^n by writing the exponent's bits."""
+    # float32: 8 bits of exponent with a bias of 127, above 23 bits of mantissa.
     bits = builder.shl(
         builder.add(value, ir.Constant(INTS, [127] * LANES)), ir.Constant(INTS, [23] * LANES)
     )
@@ -173,10 +186,11 @@ exp2_int = _unary("exp2_int", f32x16, i32x16, _power_of_two)
 
 @intrinsic
 def clip(typingctx, value, low, high):
-    """Lanes limited to [low, high]; NaN becomes ``low``, so that an index made from it stays
+    """Lanes limited to [low, high]; NaN becomes ``low``, so that an index made from the lanes stays
     inside."""
 
     def codegen(context, builder, sig, args):
+        # An ordered comparison with NaN is false: the limit is taken.
         above = builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[0], args[1])
         return builder.select(builder.fcmp_ordered("<", above, args[2]), above, args[2])
 
@@ -188,6 +202,7 @@ def clip_keep_nan(typingctx, value, low, high):
     """Lanes limited to [low, high]; NaN stays NaN, as with torch.clamp."""
 
     def codegen(context, builder, sig, args):
+        # An ordered comparison with NaN is false: NaN is taken.
         above = builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[1], args[0])
         return builder.select(builder.fcmp_ordered(">", above, args[2]), args[2], above)
 
@@ -225,6 +240,7 @@ def lane_sum(typingctx, value):
     def codegen(context, builder, sig, args):
         total = args[0]
         width = LANES
+        # Halves are added until one lane is left.
         while width > 1:
             width //= 2
             halves = [
@@ -246,6 +262,7 @@ def _gather_half(builder, base, indices, start: int):
     pick = ir.Constant(ir.VectorType(I32, HALF), list(range(start, start + HALF)))
     longs = ir.VectorType(I64, HALF)
     offsets = builder.zext(builder.shuffle_vector(indices, indices, pick), longs)
+    # Address of each entry: the table's, plus 8 bytes (two float32) for each entry before it.
     first = builder.insert_element(ir.Constant(longs, ir.Undefined), base, ir.Constant(I32, 0))
     bases = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, HALF), [0] * HALF))
     addresses = builder.add(bases, builder.shl(offsets, ir.Constant(longs, [3] * HALF)))
@@ -263,6 +280,7 @@ def gather_pairs(typingctx, array, at, indices):
     def codegen(context, builder, sig, args):
         base = builder.ptrtoint(address(context, builder, sig.args[0], args[0], args[1], I64), I64)
         low, high = (_gather_half(builder, base, args[2], start) for start in (0, HALF))
+        # The gathered pairs interleave both features: even lanes are the first, odd the second.
         index = ir.VectorType(I32, LANES)
         pair = [
             builder.shuffle_vector(

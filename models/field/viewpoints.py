@@ -15,7 +15,7 @@ _STILL = 1e-9
 
 @dataclass(frozen=True)
 class ViewCode:
-    """Inputs of the colour field beside the point, one row for each of S samples or views."""
+    """Inputs of the colour field beside the point, a row for each of S samples or views."""
 
     place: Float[Tensor, "S E"]
     """Camera position on the path, each axis -1 to 1; read by the MLP."""
@@ -32,7 +32,7 @@ class ViewCode:
         return ViewCode(self.place[index], self.time[index], self.weight[index])
 
     def split(self, size: int) -> list["ViewCode"]:
-        """The rows in parts of ``size``, the last one shorter."""
+        """The rows in parts of ``size``, the last shorter."""
         return [self.select(slice(at, at + size)) for at in range(0, max(len(self), 1), size)]
 
     def without_changes(self, count: int) -> "ViewCode":
@@ -48,7 +48,7 @@ class Viewpoints(nn.Module):
 
     The axes of the position are the principal axes of the camera centres, all in the unit of the
     widest; a position off the path is clamped to the box round the path, as no frame shows how a
-    highlight moves outside it. The grid of changes was learned from the views on the path, errors
+    highlight moves outside the box. The grid of changes was learned from the views on the path, errors
     of the surface included: off the path its weight is less.
     """
 
@@ -65,7 +65,7 @@ class Viewpoints(nn.Module):
         Args:
             code_from_world: affine map from world positions to codes.
             high: largest code along each axis; the least is its opposite.
-            clock: the frame whose time is 0, and the step from one frame to the next.
+            clock: the frame whose time is 0, and the step between neighbouring frames.
         """
         super().__init__()
         self.register_buffer("code_from_world", code_from_world.double())
@@ -77,11 +77,12 @@ class Viewpoints(nn.Module):
         """Codes for a clip's cameras; all have position 0 if the camera stands still.
 
         Args:
-            time_step: time from one frame to the next; less for a clip too long for -1 to 1.
+            time_step: time between neighbouring frames; less for a clip too long for -1 to 1.
         """
         centers = cameras.centers.double()
         _, _, axes = torch.linalg.svd(centers - centers.mean(0), full_matrices=True)
         along = centers @ axes.T
+        # The box round the path, in the principal axes.
         low, high = along.amin(0), along.amax(0)
         middle = (low + high) / 2
         half = (high - low) / 2

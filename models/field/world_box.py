@@ -1,5 +1,5 @@
-"""The cube that a colour field lives in, the projective map from the world to it, and how fine its
-grids are."""
+"""The cube that a colour field lives in, the projective map into the cube from the world, and the sizes of
+the field's grids."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class FieldOptions:
     """Grid of changes of the background."""
     mover_changes: ChangeOptions = ChangeOptions(levels=12, cells=1.5, frames=1)
     """Grid of changes of the movers. Canonical places are less exact than surfaces: each frame's
-    own colours make up for it."""
+    own colours make up for the difference."""
     change_cells_least: int = 64
     """Least cells along an axis of the finest level of a grid of changes."""
     depth_cells: float = 4.0
@@ -66,6 +66,7 @@ def normalization(
     measurement share cells. Source: normalised device coordinates as in Mildenhall et al., "NeRF",
     2020, appendix C.
     """
+    # A common camera: mean position and direction, upright as the middle frame.
     local = vertices[torch.isfinite(vertices).all(1)].double()
     pose = cameras.world_from_cam[len(cameras) // 2].double().clone()
     forward = torch.nn.functional.normalize(
@@ -79,6 +80,7 @@ def normalization(
     # In place: these are all vertices of a clip.
     local -= pose[:3, 3]
     local = local @ pose[:3, :3]
+    # Moved back until all vertices are in front of it, at 0.3 of the median depth or more.
     z = local[:, 2]
     need = torch.quantile(z.clamp_min(0), 0.5) * 0.3
     back = max(0.0, float(need - z.min()))
@@ -93,9 +95,11 @@ def normalization(
     least = 1e-6 * torch.stack([one, one, high[2].abs()])
     center = (low + high) / 2
     half = torch.maximum((high - low) / 2, least)
+    # Square cells across the image.
     half[:2] = half[:2].max()
     half[2] /= _depth_share(float(half[2]), float(half[0]), cameras, options)
     cam_from_world = torch.linalg.inv(pose)
+    # (x, y, z, 1) -> (x, y, 1, z): x / z, y / z and inverse depth.
     project = torch.tensor(
         [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float64
     )

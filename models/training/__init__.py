@@ -3,9 +3,9 @@
 Files, in reading order:
 
 - ``options`` - schedule of training and options of all parts of a scene
-- ``inputs`` - track files, frames and masks of one clip, read and checked
+- ``inputs`` - track files, frames and masks of a clip, read and checked
 - ``new_field`` - the untrained colour field of a layer
-- ``loop`` - fits one layer's colour field and vertices to its training pixels
+- ``loop`` - fits a layer's colour field and vertices to its training pixels
 - ``refinement`` - steps of the meshes' vertices
 - ``fit_scene`` - meshes, pixels and training of all layers of a scene
 """

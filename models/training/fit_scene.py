@@ -24,13 +24,13 @@ from models.training.options import SceneOptions, Schedule
 
 
 class Watcher(Protocol):
-    """Shows the scene while it is trained, such as the live viewer."""
+    """Shows the scene during training, such as the live viewer."""
 
     def show(self, scene: Scene) -> None:
-        """Takes the scene to draw; training changes it in place."""
+        """Takes the scene to draw, which training changes in place."""
 
     def tell(self, text: str) -> None:
-        """Takes one line of progress, and time to draw the scene in its present state."""
+        """Takes a line of progress, and time to draw the scene in its present state."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def train_scene(
 
 
 class _Fitting:
-    """Training of the layers of one scene, one after the other."""
+    """Training of all layers of a scene in turn."""
 
     def __init__(
         self, inputs: ClipInputs, run: TrainingRun, progress: Progress, options: SceneOptions
@@ -197,7 +197,7 @@ class _Fitting:
         return build_renderer(*given).to(self.run.device)
 
     def _fit(self, layer: LayerTraining, scene: Scene, schedule: Schedule) -> History:
-        """Trains one layer, and shows the scene meanwhile."""
+        """Trains a layer, and shows the scene meanwhile."""
         progress = self.progress
         if self.run.watcher is not None:
             self.run.watcher.show(scene)

@@ -1,4 +1,4 @@
-"""The optimisation loop of one layer's colour field."""
+"""The optimisation loop of a layer's colour field."""
 
 import math
 import time
@@ -46,7 +46,7 @@ class History:
 
 @dataclass(frozen=True)
 class LayerTraining:
-    """One layer of a scene, as training takes it."""
+    """A layer of a scene, as training takes layers."""
 
     renderer: WorldSpaceTrianglePipeline
     """Its colour field is changed in place."""
@@ -122,7 +122,7 @@ def _learning_rate(share: float, options: TrainingOptions) -> float:
 
 
 def _resume(run: "_Run", checkpoint: Checkpoint) -> bool:
-    """Restores training from the checkpoint, if it holds the layer; whether it was finished."""
+    """Restores training from the checkpoint, if the layer is there; returns whether training was over."""
     name = run.layer.name
     try:
         state = checkpoint.load(name)
@@ -186,7 +186,7 @@ class _Run:
         return self.step * self.batch_size
 
     def advance(self, rate: float, refining: bool) -> None:
-        """One step at a share of the learning rates; of the vertices too if ``refining``."""
+        """A step at a share of the learning rates; of the vertices too if ``refining``."""
         self.optimizer.lr = rate
         refining = refining and self.refinement is not None
         index = self.store.draw_index(self.batch_size)
@@ -246,7 +246,7 @@ class _Run:
             self.refinement.publish()
 
     def _check(self, losses: list[Float[Tensor, ""]]) -> None:
-        """Raises: NumericalError: one of the last losses is not finite."""
+        """Raises: NumericalError: a loss among the last is not finite."""
         values = torch.stack(losses).tolist() if losses else []
         for i, loss in enumerate(values):
             if not math.isfinite(loss):

@@ -51,6 +51,7 @@ def build_renderer(
         cameras: of the clip; colours may depend on the camera's position and the time.
         generator: draws the field's first weights.
     """
+    # A power of 2: the spatial hash takes its lowest bits.
     wanted = round(math.log2(max(1, size.num_pixels / training.pixels_per_entry)))
     entries = min(max(wanted, training.log2_entries_least), training.log2_entries_most)
 
@@ -74,7 +75,7 @@ def measure_finest_resolution(
     """Cells along an axis of [-1, 1]^3 at which a cell is as large as a pixel, by the median over
     frames.
 
-    If the camera pans, the box spans many images: a grid sized for one image would leave five
+    If the camera pans, the box spans many images: a grid sized for a single image would leave five
     pixels to a cell.
     """
     frames = list(meshes.faces)
@@ -93,6 +94,7 @@ def _pixel_sizes(
     rows, columns = torch.nonzero(inverse > 0, as_tuple=True)
     scale = torch.tensor([camera.width, camera.height]).double() / torch.tensor(_MEASURED_SIZE)
     xy = (torch.stack([columns, rows], 1) + 0.5) * scale
+    # One pixel to the right, at the same depth.
     beside = xy + torch.tensor([1.0, 0.0]).double()
     depth = 1 / inverse[rows, columns]
     here, there = (

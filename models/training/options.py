@@ -1,4 +1,4 @@
-"""Settings of training: how long it lasts, its rates, and the options of all it builds."""
+"""Settings of training: its length and rates, and the options of all parts of a scene."""
 
 import math
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class RateOptions:
     """Of the MLP."""
     hold: float = 0.2
     """Share of the training in which the rates stay at their start; they fall exponentially after
-    it."""
+    this share."""
     final: float = 0.03
-    """Rates at the end of training, as a share of those at the start."""
+    """Rates at the end of training, as a share of the rates at the start."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class TrainingOptions:
     """Shares of the training after which held-out frames are scored; they are scored at the end
     too."""
     refined_from: float = 0.15
-    """Share of the training after which vertices move; before it colours are too rough to tell
-    where the vertices belong."""
+    """Share of the training after which vertices move; earlier, colours are too rough to tell
+    the right place of a vertex."""
     refine_rate: float = 1e-4
     """Largest step of a vertex at the start's learning rate, as a share of its distance from the
     cameras; larger follows the pixels faster and shakes more."""
@@ -52,7 +52,7 @@ class TrainingOptions:
     mask_margin: int = 3
     """Pixels by which masks of movers are grown before background colours are learned."""
     log2_entries_least: int = 18
-    """Least entries of each level of a hash grid, as a power of 2; memory grows with it."""
+    """Least entries of each level of a hash grid, as a power of 2; memory doubles with each step."""
     log2_entries_most: int = 20
     """Most entries of each level, as a power of 2; more keep more detail and take more memory."""
     pixels_per_entry: float = 16

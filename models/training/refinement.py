@@ -4,7 +4,7 @@ points whose colour agrees.
 A pixel's ray is fixed; its intersection with the plane of its face moves with the vertices: x = o +
 t d, t = n.(a - o) / (n.d). With g = dL/dx and barycentrics b_k of x, the derivative by vertex k is
 b_k (g.d) / (n.d) n, independent of the rasteriser. ``PlainRefinement`` takes the derivative by
-autograd on any device; ``Refinement`` is the CPU's kernel. Both take Adam's step with one second
+autograd on any device; ``Refinement`` is the CPU's kernel. Both take Adam's step with a single second
 moment for each vertex: that of its slope's length, so that the step does not depend on the axes of
 the world.
 """
@@ -83,6 +83,8 @@ class Refinement:
         run_tasks(lambda i: _slopes(*parts[i], *fixed), len(parts))
         corner = corner.reshape(-1)
         push = push.reshape(-1, 3)
+        # A thread owns a range of vertices and sums in the order of samples: the result does not
+        # depend on the number of threads.
         shares = split_range(len(self.positions), torch.get_num_threads())
         size = np.float32(rate * self.rate)
         run_tasks(
@@ -117,7 +119,7 @@ class Refinement:
 
 
 class PlainRefinement:
-    """``Refinement`` in plain torch, on the device of ``pixels``, whose positions it moves."""
+    """``Refinement`` in plain torch, on the device of ``pixels``, whose positions move."""
 
     def __init__(
         self, pixels: DevicePixels, positions: Float[np.ndarray, "V 3"], rate: float = 1e-4
@@ -187,7 +189,7 @@ def _distances(
     positions: Float[np.ndarray, "V 3"], world_from_cam: Float[np.ndarray, "F 4 4"]
 ) -> Float[np.ndarray, "V"]:
     """Distance of each vertex from the mean camera centre, in world units; 0 for a vertex that is
-    not finite, which keeps it in place."""
+    not finite, which stays in place."""
     away = np.linalg.norm(positions - world_from_cam[:, :3, 3].mean(0).astype(np.float32), axis=1)
     return np.where(np.isfinite(away), away, 0).astype(np.float32)
 
@@ -263,6 +265,7 @@ def _slopes(
             y = oy + depth * dy
             z = oz + depth * dz
             gx, gy, gz = _slope_in_world(matrix, x, y, z, slope[i])
+            # (g.d) / (n.d), over |n|^2 as _share leaves barycentrics unnormalised.
             along = (gx * dx + gy * dy + gz * dz) / (facing * squared)
             first = _share(nx, ny, nz, b, c, x, y, z)
             second = _share(nx, ny, nz, c, a, x, y, z)
@@ -274,7 +277,7 @@ def _slopes(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _move(begin, end, corner, push, positions, state, rate):
-    """Sums the slopes of vertices [begin, end) in the order of samples, and takes one step with
+    """Sums the slopes of vertices [begin, end) in the order of samples, and takes a step with
     each vertex that has a slope."""
     beta1 = np.float32(_BETAS[0])
     beta2 = np.float32(_BETAS[1])
@@ -282,6 +285,7 @@ def _move(begin, end, corner, push, positions, state, rate):
     tiny = np.float32(_TINY)
     for i in range(len(corner)):
         if begin <= corner[i] < end:
+            # Elements 4 to 6 are the sum of slopes, zero between steps.
             for k in range(3):
                 state[corner[i], 4 + k] += push[i, k]
     for i in range(len(corner)):
@@ -294,6 +298,7 @@ def _move(begin, end, corner, push, positions, state, rate):
         # No slope, or the vertex has taken its step for an earlier sample.
         if x == 0 and y == 0 and z == 0:
             continue
+        # Adam with one second moment: of the slope's squared length.
         state[v, 3] = beta2 * state[v, 3] + (one - beta2) * (x * x + y * y + z * z)
         size = rate * state[v, 7] / (np.float32(math.sqrt(state[v, 3])) + tiny)
         for k in range(3):
