@@ -256,6 +256,7 @@ def _slopes(
             push[i] = 0
             nx, ny, nz = compute_normal(a, b, c)
             ox, oy, oz, dx, dy, dz = compute_ray(place[0], place[1], inverse_K, pose, width)
+            # Cosine of ray and normal, times both lengths.
             facing = nx * dx + ny * dy + nz * dz
             squared = nx * nx + ny * ny + nz * nz
             if not abs(facing) > GRAZING * math.sqrt(squared * (dx * dx + dy * dy + dz * dz)):
