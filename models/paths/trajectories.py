@@ -26,7 +26,7 @@ CLEAR_SHARE = 0.5
 the nearest surface."""
 
 
-def _unbounded(center: Float[Tensor, "3"]) -> float:
+def _ignore_surfaces(center: Float[Tensor, "3"]) -> float:
     return math.inf
 
 
@@ -38,7 +38,7 @@ class Clip:
     """Camera of each frame of the clip."""
     depth: float
     """Typical depth of the scene in front of the middle camera, in world units."""
-    clearance: Callable[[Float[Tensor, "3"]], float] = _unbounded
+    clearance: Callable[[Float[Tensor, "3"]], float] = _ignore_surfaces
     """Distance from a world point to the nearest surface of the scene, in world units."""
 
     def limit_reach(self, k: int, wanted: float) -> float:
@@ -67,7 +67,7 @@ class Spiral:
 
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
         k = find_middle_frame(clip.cameras)
-        angle = _loop_angles(len(times))
+        angle = _divide_circle(len(times))
         around = torch.stack(
             [
                 torch.cos(self.turns * angle),
@@ -103,7 +103,7 @@ class Dolly:
     def follow(self, clip: Clip, times: Sequence[float]) -> Cameras:
         k = find_middle_frame(clip.cameras)
         reach = clip.limit_reach(k, self.reach * clip.depth)
-        forward = reach * (1 - torch.cos(_loop_angles(len(times)))) / 2
+        forward = reach * (1 - torch.cos(_divide_circle(len(times)))) / 2
         still = torch.zeros_like(forward)
         return _look_from(clip, k, torch.stack([still, still, forward], 1))
 
@@ -119,7 +119,7 @@ class Zoom:
         still = torch.zeros(len(times), 3, dtype=torch.float64)
         path = _look_from(clip, find_middle_frame(clip.cameras), still)
         # a geometric change looks even to the eye
-        share = (1 - torch.cos(_loop_angles(len(times)))) / 2
+        share = (1 - torch.cos(_divide_circle(len(times)))) / 2
         K = path.K.clone()
         K[:, [0, 1], [0, 1]] *= self.factor ** share[:, None].to(K)
         return Cameras(K, path.world_from_cam, path.width, path.height)
@@ -177,7 +177,7 @@ def read_path(path: str | Path) -> CameraPath:
     return cameras, times
 
 
-def _loop_angles(num_frames: int) -> Float[Tensor, "F"]:
+def _divide_circle(num_frames: int) -> Float[Tensor, "F"]:
     """Angles once around; the last lies a step before the first, so that a video loops without a
     pause."""
     return 2 * math.pi * torch.arange(num_frames, dtype=torch.float64) / num_frames
@@ -190,7 +190,7 @@ def _swing(clip: Clip, k: int, num_frames: int, degrees: float) -> Cameras:
     half = math.radians(min(abs(degrees), 180.0)) / 2
     chord = clip.limit_reach(k, 2 * clip.depth * math.sin(half))
     widest = math.copysign(2 * math.asin(chord / (2 * clip.depth)), degrees)
-    angle = widest * torch.sin(_loop_angles(num_frames))
+    angle = widest * torch.sin(_divide_circle(num_frames))
     offsets = torch.stack([torch.sin(angle), torch.zeros_like(angle), 1 - torch.cos(angle)], 1)
     return _look_from(clip, k, clip.depth * offsets)
 

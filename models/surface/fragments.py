@@ -21,7 +21,7 @@ class Fragments:
     """Face, barycentric coordinates and depth at each pixel centre of an image."""
 
     face: Int[Tensor, "H W"]
-    """int32; index of the nearest face whose projection covers the pixel centre, -1 if none does."""
+    """int32; index of the nearest face whose projection covers the pixel centre, or -1."""
     barycentric: Float[Tensor, "H W 3"]
     """Weights b of the face's vertices v in camera space: the surface point is sum_k b_k v_k; 0 in
     empty pixels."""
@@ -47,7 +47,7 @@ def interpolate(
             not in ``faces``.
     """
     check_faces(faces, len(attributes))
-    if _index_range(fragments.face)[1] >= len(faces):
+    if _find_range(fragments.face)[1] >= len(faces):
         raise ValueError("interpolate: these fragments were drawn with other faces")
     faces = faces.to(attributes.device, torch.int64)
     attributes = attributes.detach().to(torch.float32)
@@ -97,7 +97,7 @@ def check_faces(faces: Tensor, num_vertices: int) -> None:
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
         raise ValueError(f"faces must be integers (T, 3), not {faces.dtype} {tuple(faces.shape)}")
     if len(faces):
-        low, high = _index_range(faces)
+        low, high = _find_range(faces)
         if low < 0 or high >= num_vertices:
             raise ValueError(f"faces name vertices {low} to {high}, but there are {num_vertices}")
 
@@ -107,7 +107,7 @@ def count_bands() -> int:
     return _BANDS_PER_THREAD * torch.get_num_threads()
 
 
-def _index_range(indices: Tensor) -> tuple[int, int]:
+def _find_range(indices: Tensor) -> tuple[int, int]:
     """Smallest and largest index; numpy is faster than torch on small CPU tensors."""
     indices = indices.numpy() if indices.device.type == "cpu" else indices
     return int(indices.min()), int(indices.max())

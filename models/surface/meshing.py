@@ -91,7 +91,7 @@ def build_mesh(
     points = _drop_outliers(points, options)
     if len(points) < 3:
         return None
-    points = points.joined(_border_of(points, options))
+    points = points.joined(_build_border(points, options))
     faces = Delaunay(points.xy).simplices.astype(np.int32)
     trust = _rate_faces(points, faces, options)
     return FrameMesh(points.xy, points.depth, faces, trust, points.point)
@@ -221,7 +221,7 @@ def _find_spikes(points: FramePoints, options: MeshOptions) -> Bool[np.ndarray, 
     return alone | outnumbered
 
 
-def _border_of(points: FramePoints, options: MeshOptions) -> FramePoints:
+def _build_border(points: FramePoints, options: MeshOptions) -> FramePoints:
     """Vertices round the image, at depths extrapolated from the points."""
     margin = options.border_share * max(points.width, points.height)
     ring = _place_ring(points.width, points.height, margin)

@@ -22,7 +22,7 @@ class MeshOptions:
     """Cell size in pixels of the grid that thins points outside the frame's view to a point a
     cell; larger values keep fewer points."""
     extrapolation_neighbours: int = 96
-    """Nearest points that the plane of a border vertex is fitted to; more give a smoother margin."""
+    """Nearest points that the plane of a border vertex is fitted to; more smooth the margin."""
     spike_ratio: float = 1.08
     """Ratio of a point's depth to its neighbours' depths from which they disagree; larger values
     keep more outliers. A point stays if at least two of its seven nearest neighbours agree."""

@@ -38,7 +38,7 @@ def rasterize_torch(
     # 0: no hit yet
     keys = torch.zeros(height * width, dtype=torch.int64, device=points.device)
     largest = torch.tensor(1 / near, dtype=torch.float32)
-    for triangle, column, row in _pixels_of_boxes(boxes):
+    for triangle, column, row in _list_box_pixels(boxes):
         values = _evaluate_planes(planes[triangle], column, row)
         inverse = values[:, 3].float()
         drawn = (values[:, :3] >= 0).all(1) & (inverse > 0) & (inverse <= largest)
@@ -73,7 +73,7 @@ def _evaluate_planes(
     return planes[..., 0] * px.double() + (planes[..., 1] * py.double() + planes[..., 2])
 
 
-def _pixels_of_boxes(boxes: Int[Tensor, "T 4"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _list_box_pixels(boxes: Int[Tensor, "T 4"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields (triangle, column, row) for all pixels of all boxes, in chunks of bounded size or of
     a single triangle."""
     wide = boxes[:, 1] - boxes[:, 0] + 1

@@ -7,7 +7,7 @@ Each does a range of the work, so that callers can share it out among threads
 No fast-math here. Only while no compiler contracts or reorders sums do the two sides of a shared
 edge get opposite values, and does the rasteriser in plain torch give the same bits.
 
-Planes (T, 4, 3) are affine in the pixel: three edge functions, positive inside, and the inverse depth.
+Planes (T, 4, 3) are affine in the pixel: three edge functions, positive inside, and inverse depth.
 Boxes (T, 4) hold the first and last column, and the first and last row, of a triangle's pixels.
 """
 
@@ -36,8 +36,8 @@ def _cross(ax, ay, az, bx, by, bz):
 def _clip_range(a, z, near, size):
     """First and last pixel, along an image axis, whose centre may lie in a triangle.
 
-    a, z: homogeneous coordinates of the corners. The range covers the part with depth >= near and is
-    padded for rounding; the edge functions decide.
+    a, z: homogeneous coordinates of the corners. The range covers depths >= near and is padded
+    for rounding; the edge functions decide.
     """
     low, high = np.inf, -np.inf
     for k in range(3):
@@ -167,8 +167,8 @@ def _narrow(slope, rest, low, high):
 def _find_span(planes, py, x0, x1):
     """First and last column of a triangle in the row with centre py.
 
-    The ends are solved for; ends close to a pixel centre are tested. An edge function is monotone in
-    the column even after rounding, so the two ends decide the whole span.
+    The ends are solved for; ends close to a pixel centre are tested. An edge function is monotone
+    in the column even after rounding, so the two ends decide the whole span.
     """
     rest0 = planes[0, 1] * py + planes[0, 2]
     rest1 = planes[1, 1] * py + planes[1, 2]
@@ -257,8 +257,8 @@ def fill(planes, boxes, near, top, bottom, face, barycentric, depth):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def interpolate(face, barycentric, faces, attributes, top, bottom, out):
-    """out (H, W, C) = sum over a face's corners of barycentric * attribute, in rows [top, bottom); 0
-    in empty pixels."""
+    """out (H, W, C) = sum over a face's corners of barycentric * attribute, in rows [top, bottom);
+    0 in empty pixels."""
     for row in range(top, bottom):
         for column in range(face.shape[1]):
             t = face[row, column]

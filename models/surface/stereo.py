@@ -66,7 +66,8 @@ class Surfaces:
         """See the class.
 
         Args:
-            starts: inverse depth of a frame's points' mesh at ``choose_matched_size``; 0 off the mesh.
+            starts: inverse depth of a frame's points' mesh at ``choose_matched_size``; 0 off
+                the mesh.
             chosen: frames that have a points' mesh.
         """
         size = choose_matched_size(clip.cameras, options)
@@ -89,14 +90,14 @@ class Surfaces:
             return own
         sources = self._sources[t]
         maps = np.stack([self._match(s).inverse_depth for s in sources])
-        return _clean(own, maps, _relate(self._cameras, t, sources), self._small.rgb(t))
+        return _clean(own, maps, _relate(self._cameras, t, sources), self._small.read_rgb(t))
 
     def _match(self, t: int) -> Surface:
         """Frame t's surface from its own matches alone."""
         if t not in self._found:
             start = _fill_holes(self._starts(t).astype(np.float32))
             sources = self._choose_sources(t, 1 / np.median(start))
-            doubt = _find_bends(start, self._options) & ~self._small.mask(t) & bool(sources)
+            doubt = _find_bends(start, self._options) & ~self._small.read_mask(t) & bool(sources)
             inverse = self._search(t, sources, start, doubt) if doubt.any() else start
             self._found[t] = Surface(inverse, doubt, self._options)
             self._sources[t] = sources
@@ -135,14 +136,14 @@ class Surfaces:
     ) -> Float[np.ndarray, "h w"]:
         """Inverse depth of frame t by PatchMatch in the region in doubt, ``start`` elsewhere."""
         A, T = _relate(self._cameras, t, sources)
-        images = np.stack([self._small.enlarged(s) for s in sources])
+        images = np.stack([self._small.enlarge(s) for s in sources])
         rho = start.copy()
         # planes start along the points' mesh, but not as steep as across a depth jump
         slope = np.stack(np.gradient(rho)[::-1], -1).astype(np.float32)
         slope = np.clip(slope, -_STEEPEST * rho[..., None], _STEEPEST * rho[..., None])
         cost = np.zeros_like(rho)
         parts = split_range(len(rho), _PARTS)
-        state = self._small.grey(t), images, A, T, rho, slope, cost, start, doubt
+        state = self._small.read_grey(t), images, A, T, rho, slope, cost, start, doubt
         run_tasks(lambda i: stereo_kernels.start_costs(*state, *parts[i]), len(parts))
         for n, (reach, spread) in enumerate(_SWEEPS):
             for colour in (0, 1):
@@ -175,19 +176,19 @@ class _SmallImages:
         self.masks = masks
         self.size = size
 
-    def rgb(self, t: int) -> Float[np.ndarray, "h w 3"]:
+    def read_rgb(self, t: int) -> Float[np.ndarray, "h w 3"]:
         small = cv2.resize(self.frames[t], self.size, interpolation=cv2.INTER_AREA)
         return small.astype(np.float32)
 
-    def grey(self, t: int) -> Float[np.ndarray, "h w"]:
-        return cv2.cvtColor(self.rgb(t), cv2.COLOR_RGB2GRAY)
+    def read_grey(self, t: int) -> Float[np.ndarray, "h w"]:
+        return cv2.cvtColor(self.read_rgb(t), cv2.COLOR_RGB2GRAY)
 
-    def enlarged(self, t: int) -> Float[np.ndarray, "pixels"]:
+    def enlarge(self, t: int) -> Float[np.ndarray, "pixels"]:
         """The grey image enlarged ZOOM-fold, row by row."""
         size = tuple(stereo_kernels.ZOOM * side for side in self.size)
-        return cv2.resize(self.grey(t), size, interpolation=cv2.INTER_CUBIC).ravel()
+        return cv2.resize(self.read_grey(t), size, interpolation=cv2.INTER_CUBIC).ravel()
 
-    def mask(self, t: int) -> Bool[np.ndarray, "h w"]:
+    def read_mask(self, t: int) -> Bool[np.ndarray, "h w"]:
         """Pixels that a mover covers in part."""
         if self.masks is None:
             return np.zeros(self.size[::-1], bool)

@@ -1,8 +1,8 @@
 """numba kernels of PatchMatch stereo: unlikeness of slanted patches, and the search for planes.
 
-A surface is described at each pixel by rho, its inverse depth, and by slope, the change
-of rho a pixel along x and y. A pixel p of the frame projects into source view s at A[s] p + T[s] rho,
-homogeneous.
+A surface is described at each pixel by rho, its inverse depth, and by slope, the
+change of rho a pixel along x and y. A pixel p of the frame projects into source view
+s at A[s] p + T[s] rho, homogeneous.
 """
 
 import numba
@@ -16,7 +16,7 @@ BEST = 2
 # half the side of the compared patch, in pixels, and the side
 _RADIUS = 3
 _SIDE = 2 * _RADIUS + 1
-# difference from the middle pixel, in grey levels, at which a pixel's weight in the patch falls to 1/e
+# grey levels from the middle pixel at which a pixel's weight in the patch falls to 1/e
 _COLOR_SIGMA = np.float32(15.0)
 # variance in squared grey levels below which a patch has no texture to compare
 _NOISE = np.float32(4.0)
@@ -175,12 +175,12 @@ def start_costs(image, sources, A, T, rho, slope, cost, start, region, top, bott
 def sweep(
     image, sources, A, T, rho, slope, cost, start, region, colour, reach, spread, seed, top, bottom
 ):
-    """Tries the planes of 8 neighbours and 2 random planes at each pixel of a checkerboard's colour,
-    in the region and in rows [top, bottom).
+    """Tries the planes of 8 neighbours and 2 random planes at each pixel of a checkerboard's
+    colour, in the region and in rows [top, bottom).
 
     reach: pixels to the far neighbours; spread: largest relative random change of inverse depth.
-    Source: Galliani, Lasinger, Schindler, "Massively parallel multiview stereopsis by surface normal
-    diffusion", 2015.
+    Source: Galliani, Lasinger, Schindler, "Massively parallel multiview stereopsis by surface
+    normal diffusion", 2015.
     """
     # neighbours are of the other colour, so that rows can be shared out among threads
     height, width = image.shape

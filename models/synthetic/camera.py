@@ -24,7 +24,7 @@ def build_camera_path(num_frames: int, width: int, height: int, motion: str) -> 
     if motion not in _MOTIONS:
         raise InputError(f'motion is "{motion}"; it must be "sideways", "turn" or "still"')
     moments = np.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else [0.0]
-    poses = torch.stack([_pose_at(s, motion) for s in moments])
+    poses = torch.stack([_build_pose(s, motion) for s in moments])
     # a horizontal field of view of 62 degrees
     focal = width * 5 / 6
     K = torch.tensor(
@@ -33,7 +33,7 @@ def build_camera_path(num_frames: int, width: int, height: int, motion: str) -> 
     return Cameras(K.repeat(num_frames, 1, 1), poses, width, height)
 
 
-def _pose_at(s: float, motion: str) -> torch.Tensor:
+def _build_pose(s: float, motion: str) -> torch.Tensor:
     """world_from_cam at the moment s, from -0.5 to 0.5."""
     # slow sines that share no period stand for the sway of a hand
     sway = [math.sin(7 * s), math.sin(11 * s + 1), math.sin(5 * s + 2)]

@@ -102,7 +102,7 @@ def _write_frames(
     frames: UInt8[np.ndarray, "F H W 3"],
     masks: Bool[np.ndarray, "F H W"] | None,
 ) -> None:
-    """Writes numbered images into a subfolder, and masks, if any, as white on black into another."""
+    """Writes numbered images into a subfolder, and masks, if any, into another."""
     every = range(len(frames))
     write_images(folder / frames_name, frames, every)
     if masks is not None:

@@ -59,7 +59,7 @@ class Solid:
     yaw: float = 0.0
     """Turn about z."""
 
-    def moved(self, x: float = 0.0, y: float = 0.0, yaw: float = 0.0) -> "Solid":
+    def move(self, x: float = 0.0, y: float = 0.0, yaw: float = 0.0) -> "Solid":
         """This solid shifted in x and y and turned about its own centre."""
         center = self.center[0] + x, self.center[1] + y, self.center[2]
         return replace(self, center=center, yaw=self.yaw + yaw)

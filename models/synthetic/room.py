@@ -20,7 +20,7 @@ _CART_WAY = 1.9
 _CART_TURN = 1.9
 # half width in radians of the random turn of each cart
 _CART_SPREAD = 0.25
-# half width in metres of the random shift of each picture, and of the loose solids (radians for a yaw)
+# half width of the random shift of pictures (metres) and of loose solids (metres or radians)
 _PICTURE_SPREAD = 0.06
 _LOOSE_SPREAD = 0.08
 # height in metres of the foot of each row of books
@@ -53,7 +53,7 @@ class Room:
         self._add_solids((*SOLIDS["room"], *SOLIDS["shell"]))
         self._hang_pictures()
         self._add_shelf()
-        self._add_solids([s.moved(*PLACES["table"]) for s in SOLIDS["table"]])
+        self._add_solids([s.move(*PLACES["table"]) for s in SOLIDS["table"]])
         self._add_loose_solids()
         for mover in range(1, num_movers + 1):
             self._add_cart(mover)
@@ -65,7 +65,7 @@ class Room:
         """Number of the cart that each solid is part of, 0 if it is static."""
         return self._rows[:, 9].astype(np.int64)
 
-    def solids_at(self, progress: float) -> Float[np.ndarray, "P 15"]:
+    def place_solids(self, progress: float) -> Float[np.ndarray, "P 15"]:
         """The table of solids at a moment; see ``solids``.
 
         Args:
@@ -74,12 +74,12 @@ class Room:
         rows = self._rows.copy()
         for mover in range(1, self.mover_of_solid.max() + 1):
             part = self.mover_of_solid == mover
-            pose = self.mover_pose(mover, progress)
+            pose = self.place_mover(mover, progress)
             rows[part, 1:4] = rows[part, 1:4] @ pose[:3, :3].T + pose[:3, 3]
             rows[part, 7:9] = rows[part, 7:9] @ pose[:2, :2].T
         return rows
 
-    def mover_pose(self, mover: int, progress: float) -> Float[np.ndarray, "4 4"]:
+    def place_mover(self, mover: int, progress: float) -> Float[np.ndarray, "4 4"]:
         """world_from_cart; the cart's origin is the point of the floor below its middle."""
         side = 1 if mover % 2 else -1
         s = progress - 0.5
@@ -117,24 +117,24 @@ class Room:
         """A bookcase; each row of books has a random length and height and stands at the left or
         the right end of its board."""
         place = PLACES["shelf"]
-        self._add_solids([s.moved(*place) for s in SOLIDS["shelf"]])
+        self._add_solids([s.move(*place) for s in SOLIDS["shelf"]])
         for z in _BOOK_ROWS:
             half = self._random.uniform(0.34, 0.5)
             tall = self._random.uniform(0.13, 0.175)
             left = self._random.choice((-1.0, 1.0)) * (_BOARD - half)
             size = half, _BOOKS_DEPTH, tall
             books = Solid(BOX, (left, -_BOOKS_FORWARD, z + tall), size, "books")
-            self._add_solids([books.moved(*place)])
-        self._add_solids([s.moved(*place) for s in SOLIDS["on shelf"]])
+            self._add_solids([books.move(*place)])
+        self._add_solids([s.move(*place) for s in SOLIDS["on shelf"]])
 
     def _add_loose_solids(self) -> None:
         shifts = self._random.uniform(-_LOOSE_SPREAD, _LOOSE_SPREAD, 6)
         for solid, numbers in LOOSE:
             own = {coordinate: shifts[k] for coordinate, k in numbers.items()}
-            self._add_solids([solid.moved(**own)])
+            self._add_solids([solid.move(**own)])
 
     def _add_cart(self, mover: int) -> None:
-        """A cart around the origin, which ``solids_at`` moves to its place."""
+        """A cart around the origin, which ``place_solids`` moves to its place."""
         crate, ball = SOLIDS["cart load"]
         if mover % 2 == 0:
             crate = Solid(crate.kind, crate.center, crate.half, "crate", crate.yaw)

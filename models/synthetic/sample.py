@@ -20,8 +20,8 @@ Times = Real[np.ndarray, "F"] | Sequence[int | float]
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """A rendered clip and its ground truth, in metres; the world's z axis points up and the floor is
-    z = 0."""
+    """A rendered clip and its ground truth, in metres; the world's z axis points up and the floor
+    is z = 0."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
     """RGB with noise."""
@@ -66,7 +66,8 @@ class RoomOptions:
     num_movers: int = 1
     """Carts that travel and turn on the floor, 0 to 3."""
     motion: Literal["sideways", "turn", "still"] = "sideways"
-    """Motion of the camera: carried sideways (with parallax), turned about a fixed centre, or none."""
+    """Motion of the camera: carried sideways (with parallax), turned about a fixed centre,
+    or none."""
     noise: float = 1.0
     """Standard deviation of the frames' Gaussian noise, in grey levels of 255."""
     num_tracks: int = 512
@@ -143,7 +144,7 @@ def _render_frames(
     intrinsics = cameras.K.numpy()
     poses = cameras.world_from_cam.contiguous().numpy()
     for K, pose, time in zip(intrinsics, poses, np.asarray(times, np.float64), strict=True):
-        solids = room.solids_at(_progress_at(time, num_frames))
+        solids = room.place_solids(_measure_progress(time, num_frames))
         surface, z, solid = trace(solids, K, pose, cameras.height, cameras.width)
         rgb.append(shade(room.materials, surface))
         depth.append(z)
@@ -151,7 +152,7 @@ def _render_frames(
     return np.stack(rgb), np.stack(depth), np.stack(mover)
 
 
-def _progress_at(time: int | float, num_frames: int) -> float:
+def _measure_progress(time: int | float, num_frames: int) -> float:
     """Share of the clip that has passed at a frame: 0 at the first, 1 at the last."""
     return time / max(num_frames - 1, 1)
 
@@ -196,11 +197,11 @@ def _follow_points(
     z = torch.from_numpy(depth[frame, row, column].astype(np.float64))
     start = cameras[torch.from_numpy(frame)].unproject(xy[:, None], z[:, None])[:, 0].numpy()
     path = np.broadcast_to(start, (num_frames, *start.shape)).copy()
-    progress = [_progress_at(f, num_frames) for f in range(num_frames)]
+    progress = [_measure_progress(f, num_frames) for f in range(num_frames)]
     # points of a cart keep their place in the cart's own frame of reference
     for number in range(1, mover.max(initial=0) + 1):
         moved = np.flatnonzero(mover == number)
-        poses = np.stack([room.mover_pose(number, share) for share in progress])
+        poses = np.stack([room.place_mover(number, share) for share in progress])
         homogeneous = np.c_[start[moved], np.ones(len(moved))][..., None]
         local = np.linalg.inv(poses)[frame[moved]] @ homogeneous
         path[:, moved] = (poses[:, None] @ local)[..., :3, 0]
@@ -215,6 +216,6 @@ def _project_points(
     visible = (z > 0) & (xy >= 0).all(-1)
     visible &= (xy[..., 0] < cameras.width) & (xy[..., 1] < cameras.height)
     for f, center in enumerate(cameras.centers.numpy()):
-        solids = room.solids_at(_progress_at(f, len(xyz)))
+        solids = room.place_solids(_measure_progress(f, len(xyz)))
         visible[f] &= find_unoccluded(solids, np.ascontiguousarray(center), xyz[f])
     return xy, visible

@@ -1,9 +1,9 @@
 """Convex solids of the synthetic room: intersections with rays; numba kernels.
 
-A scene at one moment is a table ``solids`` (P, 15). Columns: kind, centre (3), half size (3), cosine
-and sine of the turn about z, mover (0 = static), materials of the faces across x, y and z (of a
-curved face: the first), texture seed, bounding radius. Lengths are metres, z is up, solid 0 is the
-room itself, seen from inside.
+A scene at one moment is a table ``solids`` (P, 15). Columns: kind, centre (3), half size (3),
+cosine and sine of the turn about z, mover (0 = static), materials of the faces across x, y and z
+(of a curved face: the first), texture seed, bounding radius. Lengths are metres, z is up; solid
+0 is the room itself, seen from inside.
 """
 
 import math
@@ -58,7 +58,7 @@ def turn_to_local(solids, p, x, y):
 def find_interval(solids, p, ox, oy, oz, dx, dy, dz):
     """Enter and exit parameter of a ray in a solid, and the axis of the face at each.
 
-    A ray misses the solid if enter > exit. The ray is given by origin o and direction d in the world.
+    A ray misses the solid if enter > exit. o and d: origin and direction of the ray in the world.
     """
     kind = solids[p, 0]
     hx = solids[p, 4]

@@ -20,7 +20,7 @@ PLAIN, GRID, DOTS, TRIANGLES, STONES, POSTER = range(len(PATTERNS))
 def shade(
     materials: Float[np.ndarray, "M 18"], surface: Float[np.ndarray, "H W S 8"], gamma: float = 2.2
 ) -> Float[np.ndarray, "H W 3"]:
-    """Pixels from 0 to 255, not rounded: texture times light, averaged over S samples, gamma encoded.
+    """Pixels from 0 to 255, not rounded: texture times light, mean of S samples, gamma encoded.
 
     Args:
         surface: of each sample material, seed, u and v on the surface, width of the sample there,
@@ -185,7 +185,7 @@ def _cover_type(half_u, half_v, u, v, w, seed):
 
 @njit(cache=True)
 def _draw_poster(materials, m, u, v, w, seed, c):
-    """Colour channel c of a print: discs, blocks and rings over two-tone paper, lines of type below."""
+    """Colour channel c of a print: discs, blocks and rings over two-tone paper, and type."""
     half_u = materials[m, 1]
     half_v = materials[m, 2]
     paper = _clip((u * 0.4 + v - half_v * (_hash_cell(1, 1, seed) - 0.4)) / w + 0.5)
