@@ -4,17 +4,13 @@ weights."""
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 
 from models.clip.frames_of import ClipFrames
 from models.depth.maps import read_depth
-from models.learned.depth import (
-    DEPTH_MODELS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    open_depth_model,
-    write_depth_maps,
-)
+from models.learned.depth import IMAGENET_MEAN, IMAGENET_STD, write_depth_maps
 from models.learned.pretrained import open_pretrained
+from models.learned.registry import DEPTH_MODELS, open_depth_model
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -52,11 +48,11 @@ def test_depth_pro_is_asked_as_its_authors_do(checkpoints):
 def test_depth_has_the_frames_size_and_is_kept_in_files(checkpoints, tmp_path, name):
     frames = np.stack([picture(45, 81, seed) for seed in range(3)])
     (tmp_path / "00007.npy").touch()
-    model, done = open_depth_model(name, str(checkpoints[name])), []
-    write_depth_maps(tmp_path, frames, model, done.append)
-    assert done == [1, 2, 3] and sorted(p.name for p in tmp_path.glob("*.npy")) == [
-        f"{t:05d}.npy" for t in range(3)
-    ]
+    model = open_depth_model(name, str(checkpoints[name]))
+    heard = Heard()
+    write_depth_maps(tmp_path, frames, model, heard)
+    assert heard.steps == [("depth", done, 3) for done in range(4)]
+    assert sorted(p.name for p in tmp_path.glob("*.npy")) == [f"{t:05d}.npy" for t in range(3)]
     maps = read_depth(tmp_path, ClipFrames.in_order(3, (81, 45)))
     for t in range(3):
         np.testing.assert_allclose(maps[t], np.maximum(model(frames[t]), 0), rtol=2e-3, atol=1e-6)

@@ -13,9 +13,9 @@ import torch
 
 from models.clip.video import write_images
 from models.depth.options import LearnedOptions, check_learned_options
-from models.learned.depth import DEPTH_MODELS, open_depth_model
 from models.learned.pretrained import open_pretrained
-from models.learned.sam2 import SAM2, open_mask_model
+from models.learned.registry import DEPTH_MODELS, open_depth_model, open_mask_model
+from models.learned.sam2 import SAM2
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import load_tracks

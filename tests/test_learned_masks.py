@@ -4,12 +4,14 @@ weights."""
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.learned import sam2 as sam2_masks
 from models.learned.pretrained import open_pretrained
-from models.learned.sam2 import SAM2, best_frame, follow_movers, followed, open_mask_model
+from models.learned.registry import open_mask_model
+from models.learned.sam2 import SAM2, best_frame, follow_movers, is_followed
 from models.synthetic.sample import RoomOptions, render_room
 
 SIDE = 128
@@ -36,7 +38,7 @@ def test_frames_handed_over_one_by_one_give_what_the_whole_clip_gives(sam2, kind
     prompt = {"mask": mask} if kind == "mask" else {
         "point_coords": points, "point_labels": torch.tensor([[[2, 3, 1]]], dtype=torch.int32)
     }  # fmt: skip
-    video = torch.cat([sam2_masks._pixels(frame, SIDE) for frame in frames])
+    video = torch.cat([sam2_masks._prepare_image(frame, SIDE) for frame in frames])
     session = Sam2VideoInferenceSession(video, 60, 80, dtype=torch.float32)
     session.obj_id_to_idx(1)
     add = session.add_mask_inputs if kind == "mask" else session.add_point_inputs
@@ -72,11 +74,12 @@ def test_what_is_kept_of_a_clip_does_not_grow(sam2, monkeypatch):
 
 def test_a_mover_that_the_model_does_not_follow_keeps_its_mask(checkpoints):
     labels = render_room(RoomOptions(6, 80, 48, num_movers=1, num_tracks=0)).masks.astype(np.uint8)
-    frames, told = np.stack([picture(48, 80, t) for t in range(6)]), []
+    frames = np.stack([picture(48, 80, t) for t in range(6)])
+    heard = Heard()
     model = open_mask_model("sam2", str(checkpoints["sam2"]))
-    out = model(frames, labels, lambda done, total: told.append((done, total)))
+    out = model(frames, labels, heard)
     np.testing.assert_array_equal(out, labels)
-    assert told[-1] == (7, 7)
+    assert heard.steps[-1] == ("learned masks", 7, 7)
 
 
 def test_the_models_outline_replaces_that_of_motion(sam2, monkeypatch):
@@ -103,7 +106,7 @@ def test_the_prompt_lies_in_the_mask(seed):
     for _ in range(3):
         y, x = random.integers(0, 30, 2)
         mask[y : y + random.integers(1, 12), x : x + random.integers(1, 12)] = True
-    (left, top), (right, bottom), *inside = sam2_masks._box_and_points(mask)
+    (left, top), (right, bottom), *inside = sam2_masks._choose_points(mask)
     rows, columns = np.nonzero(mask)
     assert (left, right, top, bottom) == (
         columns.min(),
@@ -119,4 +122,4 @@ def test_the_frame_that_shows_a_mover_best_is_prompted():
     for t, size in enumerate([0, 4, 6, 10, 10, 10, 6, 30, 0]):  # frame 7: a burst of noise
         mask[t, 5 : 5 + size, 5 : 5 + size] = True
     assert best_frame(mask) in (3, 4, 5)
-    assert followed(mask, mask) and not followed(~mask, mask)
+    assert is_followed(mask, mask) and not is_followed(~mask, mask)

@@ -15,7 +15,8 @@ import torch
 from pans import panned, panning, queries_over
 
 import models
-from models.learned.trackers import LEARNED
+from models.learned.registry import DEPTH_MODELS, LEARNED, MASK_MODELS
+from models.learned.tapir import open_tapir
 from models.run.errors import InputError
 from models.tracking.growing import track_points
 from models.tracking.lucas_kanade import lucas_kanade
@@ -198,12 +199,11 @@ def test_an_adapter_takes_no_queries(submodules, name):
     assert xy.shape == (4, 0, 2) and visible.shape == (4, 0)
 
 
-def test_tapir_in_windows_equals_one_pass(submodules, monkeypatch):
+def test_tapir_in_windows_equals_one_pass(submodules):
     frames, _ = panning(20)
     queries = queries_over(20, 9)
     in_pieces = open_tracker("tapir")(frames, queries)
-    monkeypatch.setattr("models.learned.tapir.WINDOW", 20)
-    for a, b in zip(in_pieces, open_tracker("tapir")(frames, queries), strict=True):
+    for a, b in zip(in_pieces, open_tapir(None, "cpu", window=20)(frames, queries), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not in_pieces[1].all() and in_pieces[1].mean() > 0.7
 
@@ -279,6 +279,20 @@ def test_an_unknown_tracker_is_refused_with_all_that_are_known():
         InputError, match=r"'nobody' is not known.*cotracker3, dis_flow, lucas_kanade.*tapir"
     ):
         open_tracker("nobody")
+
+
+def test_the_readme_of_submodules_lists_every_learned_model_with_its_commands():
+    text = (Path(__file__).parents[1] / "submodules" / "README.md").read_text()
+    rows = {line for line in text.splitlines() if line.startswith("| `")}
+    entries = [*LEARNED.values(), *DEPTH_MODELS.values(), *MASK_MODELS.values()]
+    assert rows == {entry.readme_row for entry in entries}
+    for tracker in LEARNED.values():
+        for command in tracker.clone.split(" && "):
+            assert command in text
+        assert not tracker.requirements or f"pip install {tracker.requirements}" in text
+    for entry in entries:
+        # The weights of spatracker2 are two folders, which the file lists with their own commands.
+        assert entry.name == "spatracker2" or entry.download in text
 
 
 def test_no_third_party_code_is_imported_before_it_is_chosen():

@@ -1,22 +1,43 @@
-"""Other people's models behind three function types: tracker, depth model, mask model."""
+"""Models of other authors behind three function types: tracker, depth model, mask model.
 
-from models.learned.depth import (
+Files in reading order:
+
+- ``entry`` - the facts about a learned model that options, messages and documents share
+- ``third_party`` - trackers with code of their own: import from a clone, checkpoints
+- ``windows`` - trackers of a few frames or of one direction, made to follow through a whole clip
+- ``cotracker3``, ``tapir``, ``spatracker2`` - the adapters of the trackers
+- ``pretrained`` - models of the transformers package
+- ``depth`` - the depth models, and the maps that they write
+- ``sam2`` - the mask model
+- ``registry`` - all of them by name
+"""
+
+from models.learned.depth import remove_depth_maps, write_depth_maps
+from models.learned.entry import SUBMODULES
+from models.learned.registry import (
+    DEPTH_MODELS,
+    LEARNED,
+    MASK_MODELS,
+    Tracker,
     check_depth_model,
+    check_mask_model,
+    list_models,
     open_depth_model,
-    remove_depth_maps,
-    write_depth_maps,
+    open_learned,
+    open_mask_model,
 )
-from models.learned.sam2 import MaskModel, check_mask_model, open_mask_model
-from models.learned.third_party import SUBMODULES
-from models.learned.trackers import LEARNED, Tracker, open_learned
+from models.learned.sam2 import MaskModel
 
 __all__ = [
+    "DEPTH_MODELS",
     "LEARNED",
+    "MASK_MODELS",
     "SUBMODULES",
     "MaskModel",
     "Tracker",
     "check_depth_model",
     "check_mask_model",
+    "list_models",
     "open_depth_model",
     "open_learned",
     "open_mask_model",

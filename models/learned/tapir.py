@@ -1,79 +1,76 @@
-"""BootsTAPIR (Doersch et al., 2024), causal: it sees a few frames at a time and carries its state
-along."""
+"""BootsTAPIR, causal: it reads a few frames at a time and carries its state along.
+
+Source: Doersch et al., "BootsTAP: bootstrapped training for tracking-any-point", 2024.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from models.learned.third_party import Source, import_from, load_weights
-from models.learned.windows import in_groups
+from models.learned.third_party import ThirdParty, import_from, load_weights
+from models.learned.windows import Follow, in_groups
 
-SOURCE = Source(
-    tracker="tapir",
-    package="tapnet",
-    repository="https://github.com/google-deepmind/tapnet",
-    commit="c2cbab81cc06092b5f05bfe2da7bfec54e2079c9",
-    checkpoint="causal_bootstapir_checkpoint.pt",
-    checkpoint_url="https://storage.googleapis.com/dm-tapnet/bootstap/causal_bootstapir_checkpoint.pt",
-    requirements="einshape dm-tree",
-)
-SIDE = 512
-"""Frames are brought to this size, squeezed; the model was trained at 256 and 512."""
-WINDOW = 8
-"""Frames seen at a time."""
-GROUP = 256
-"""Points followed at a time: their state takes about 2 MB each."""
+# Width and height in pixels to which frames are resized; the model was trained at 256 and 512.
+_SIDE = 512
+# Frames read at a time; the results do not depend on it.
+_WINDOW = 8
+# Points followed at a time: the state of a point takes about 2 MB.
+_GROUP = 256
 
 
-def open_tapir(checkpoint_path: Path | None, device: str):
+def open_tapir(checkpoint_path: Path | None, device: str, window: int = _WINDOW) -> Follow:
     """The tracker with its weights on a device.
+
+    Args:
+        window: frames read at a time; memory grows with it.
 
     Raises:
         InputError: the code or the checkpoint is missing or wrong.
     """
-    model = import_from(SOURCE, "tapnet.torch.tapir_model").TAPIR(
-        pyramid_level=1, use_casual_conv=True
-    )
-    load_weights(SOURCE, model, checkpoint_path)
+    code = import_from(TAPIR, "tapnet.torch.tapir_model")
+    model = code.TAPIR(pyramid_level=1, use_casual_conv=True)
+    load_weights(TAPIR, model, checkpoint_path)
     model = model.to(device).eval()
 
     @torch.no_grad()
     def follow(frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = _query_features(model, frames, queries, device)
+        features = _read_features(model, frames, queries, device)
+        levels = len(features.resolutions) - 1
         state = [
             {key: value.to(device) for key, value in level.items()}
-            for level in model.construct_initial_causal_state(
-                len(queries), len(features.resolutions) - 1
-            )
+            for level in model.construct_initial_causal_state(len(queries), levels)
         ]
-        places = []
-        flags = []
-        for first in range(0, len(frames), WINDOW):
-            grids = model.get_feature_grids(
-                _video(frames[first : first + WINDOW], device), is_training=False
-            )
+        positions = []
+        visible = []
+        for first in range(0, len(frames), window):
+            video = _make_video(frames[first : first + window], device)
+            grids = model.get_feature_grids(video, is_training=False)
             out = model.estimate_trajectories(
-                (SIDE, SIDE), is_training=False, feature_grids=grids, query_features=features,
+                (_SIDE, _SIDE), is_training=False, feature_grids=grids, query_features=features,
                 query_points_in_video=None, query_chunk_size=64, causal_context=state, get_causal_context=True,
             )  # fmt: skip
             state = out["causal_context"]
             xy, hidden, unsure = (
-                _averaged(out[k], model) for k in ("tracks", "occlusion", "expected_dist")
+                _average_levels(out[k], model) for k in ("tracks", "occlusion", "expected_dist")
             )
-            places.append(xy.transpose(0, 1).cpu().numpy())
-            flags.append(((1 - hidden.sigmoid()) * (1 - unsure.sigmoid()) > 0.5).T.cpu().numpy())
+            positions.append(xy.transpose(0, 1).cpu().numpy())
+            # Visible = neither occluded nor uncertain, as the authors' own code decides.
+            visible.append(((1 - hidden.sigmoid()) * (1 - unsure.sigmoid()) > 0.5).T.cpu().numpy())
         height, width = frames.shape[1:3]
-        return np.concatenate(places) * np.float32([width / SIDE, height / SIDE]), np.concatenate(
-            flags
-        )
+        scale = np.float32([width / _SIDE, height / _SIDE])
+        return np.concatenate(positions) * scale, np.concatenate(visible)
 
-    return lambda frames, queries: _answered(in_groups(follow, GROUP), frames, queries)
+    return lambda frames, queries: _follow_all(in_groups(follow, _GROUP), frames, queries)
 
 
-def _answered(follow, frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Its answers for all frames, before the query too, with each query answered by itself."""
+def _follow_all(
+    follow: Follow, frames: np.ndarray, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tracks in all frames, those before the query too; in its own frame a query is its own
+    answer."""
     if len(queries) == 0:
         return np.zeros((len(frames), 0, 2), np.float32), np.zeros((len(frames), 0), bool)
     xy, visible = follow(frames, queries)
@@ -83,41 +80,57 @@ def _answered(follow, frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarr
     return xy, visible
 
 
-def _query_features(model, frames: np.ndarray, queries: np.ndarray, device: str):
-    """The points' features, each read in its own frame, one frame at a time."""
+def _read_features(model: Any, frames: np.ndarray, queries: np.ndarray, device: str) -> Any:
+    """The model's query features, each read in its query's frame, one frame at a time."""
     height, width = frames.shape[1:3]
     parts = []
     order = []
     for t in np.unique(queries[:, 0]):
         n = np.flatnonzero(queries[:, 0] == t)
-        yx = queries[n][:, [2, 1]] * np.array([SIDE / height, SIDE / width])
-        asked = torch.from_numpy(np.c_[np.zeros(len(n)), yx]).float().to(device)[None]
-        video = _video(frames[int(t) : int(t) + 1], device)
+        yx = queries[n][:, [2, 1]] * np.array([_SIDE / height, _SIDE / width])
+        points = torch.from_numpy(np.c_[np.zeros(len(n)), yx]).float().to(device)[None]
+        video = _make_video(frames[int(t) : int(t) + 1], device)
         grids = model.get_feature_grids(video, is_training=False)
         parts.append(
             model.get_query_features(
-                video, is_training=False, query_points=asked, feature_grids=grids
+                video, is_training=False, query_points=points, feature_grids=grids
             )
         )
         order.append(n)
     back = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
 
-    def joined(name: str) -> tuple[torch.Tensor, ...]:
+    def join(name: str) -> tuple[torch.Tensor, ...]:
         levels = zip(*(getattr(part, name) for part in parts), strict=True)
         return tuple(torch.cat(level, 1)[:, back] for level in levels)
 
-    return type(parts[0])(joined("lowres"), joined("hires"), parts[0].resolutions)
+    return type(parts[0])(join("lowres"), join("hires"), parts[0].resolutions)
 
 
-def _averaged(steps: list[torch.Tensor], model) -> torch.Tensor:
-    """Mean of the answers at each resolution's last refinement, as the model's own forward pass
-    takes it."""
+def _average_levels(steps: list[torch.Tensor], model: Any) -> torch.Tensor:
+    """Mean over the resolutions of the last refinement step of each, as the model's own forward
+    pass does."""
     return torch.stack(steps[model.num_pips_iter :: model.num_pips_iter]).mean(0)[0]
 
 
-def _video(frames: np.ndarray, device: str) -> torch.Tensor:
-    """(1, F, SIDE, SIDE, 3) in [-1, 1]."""
+def _make_video(frames: np.ndarray, device: str) -> torch.Tensor:
+    """Frames (F, H, W, 3), resized, as (1, F, _SIDE, _SIDE, 3) in [-1, 1]."""
     small = np.stack(
-        [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
+        [cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
     )
     return torch.from_numpy(small).to(device)[None].float() / 255 * 2 - 1
+
+
+TAPIR = ThirdParty(
+    option="--tracker",
+    name="tapir",
+    title="BootsTAPIR",
+    licence="Apache-2.0, code and weights",
+    open=open_tapir,
+    package="tapnet",
+    repository="https://github.com/google-deepmind/tapnet",
+    commit="c2cbab81cc06092b5f05bfe2da7bfec54e2079c9",
+    checkpoint="causal_bootstapir_checkpoint.pt",
+    checkpoint_url="https://storage.googleapis.com/dm-tapnet/bootstap/causal_bootstapir_checkpoint.pt",
+    requirements="einshape dm-tree",
+    hardware="a GPU is much faster",
+)

@@ -1,7 +1,7 @@
-"""Third-party models that a user has put into ``submodules/`` or installed: their code and
+"""Trackers whose code a user has cloned into ``submodules/`` or installed: their code and
 checkpoints, found and read.
 
-Nothing is imported, read or downloaded before it is asked for.
+No code is imported and nothing is read or downloaded before a tracker is opened.
 """
 
 import importlib
@@ -14,72 +14,80 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from models.learned.entry import SUBMODULES, LearnedModel
 from models.run import InputError
-
-SUBMODULES = Path(__file__).resolve().parents[2] / "submodules"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a tracker's code and weights come from."""
+class ThirdParty(LearnedModel):
+    """A tracker with code of its own; ``open(checkpoint_path, device)`` returns it."""
 
-    tracker: str
-    """The name it goes by, and that of its folder in submodules/."""
     package: str
     """The top-level package of its code."""
     repository: str
-    """Where git finds the code."""
+    """Address from which git clones the code."""
     commit: str
-    """The version whose interface the adapter was written for."""
+    """Commit whose interface the adapter was written for."""
     checkpoint: str
-    """File name of the weights, in the tracker's folder unless the user says otherwise."""
+    """File or folder of the weights inside the tracker's folder."""
     checkpoint_url: str
-    """Where the weights are."""
+    """Address of the weights."""
     requirements: str
-    """Packages that the code needs beyond ours, as pip takes them; empty if none."""
+    """Packages that the code needs beyond ours, as arguments of pip; empty if none."""
+    hardware: str
+    """The machine that it needs or profits from, for submodules/README.md."""
 
     @property
     def folder(self) -> Path:
-        return SUBMODULES / self.tracker
+        """Folder of its code and weights."""
+        return SUBMODULES / self.name
 
     @property
     def clone(self) -> str:
-        """The command that fetches the code."""
-        place = f"submodules/{self.tracker}"
-        return f"git clone {self.repository} {place} && git -C {place} checkout {self.commit[:10]}"
+        """Command that fetches the code."""
+        checkout = f"git -C {self.place} checkout {self.commit[:10]}"
+        return f"git clone {self.repository} {self.place} && {checkout}"
 
     @property
     def download(self) -> str:
-        """The command that fetches the weights."""
-        place = f"submodules/{self.tracker}/{self.checkpoint}"
-        return f"curl -L --create-dirs -o {place} {self.checkpoint_url}"
+        """Command that fetches the weights."""
+        return f"curl -L --create-dirs -o {self.place}/{self.checkpoint} {self.checkpoint_url}"
+
+    @property
+    def readme_row(self) -> str:
+        """Its row in the table of trackers of submodules/README.md."""
+        where = f"[{self.repository.removeprefix('https://github.com/')}]({self.repository})"
+        packages = ", ".join(f"`{package}`" for package in self.requirements.split())
+        needs = f"{packages}; {self.hardware}" if packages else self.hardware
+        cells = f"`{self.name}`", f"{where} `{self.commit[:10]}`", self.licence
+        return f"| {' | '.join([*cells, f'`{self.checkpoint}`', needs])} |"
 
 
-def import_from(source: Source, module: str) -> ModuleType:
-    """A module of third-party code, from submodules/<tracker> or else as an installed package.
+def import_from(source: ThirdParty, module: str) -> ModuleType:
+    """A module of third-party code, from the tracker's folder or else from an installed package.
 
     Raises:
         InputError: the code, or a package that it imports, is missing.
     """
     if source.package not in sys.modules:
-        _register(source)
+        _register_package(source)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == source.package:
             raise InputError(
-                f"tracker '{source.tracker}' needs its own code; run: {source.clone}"
+                f"tracker '{source.name}' needs its own code; run: {source.clone}"
             ) from error
         install = f"pip install {source.requirements or missing}"
         raise InputError(
-            f"tracker '{source.tracker}' needs the package '{missing}'; run: {install}"
+            f"tracker '{source.name}' needs the package '{missing}'; run: {install}"
         ) from error
 
 
-def _register(source: Source) -> None:
-    """Makes the clone's top-level package importable by its own name, without touching the search
-    path."""
+def _register_package(source: ThirdParty) -> None:
+    """Makes the clone's top-level package importable under its own name, without a change of the
+    search path."""
     init = source.folder / source.package / "__init__.py"
     if not init.is_file():
         return
@@ -95,8 +103,11 @@ def _register(source: Source) -> None:
         raise
 
 
-def read_checkpoint(source: Source, path: Path | None) -> dict[str, Tensor]:
-    """The weights in a checkpoint, on the CPU.
+def read_checkpoint(source: ThirdParty, path: Path | None) -> dict[str, Tensor]:
+    """The weights in a checkpoint by name, on the CPU.
+
+    Args:
+        path: the checkpoint file; the one in the tracker's folder if None.
 
     Raises:
         InputError: the file is missing or holds no weights.
@@ -104,26 +115,23 @@ def read_checkpoint(source: Source, path: Path | None) -> dict[str, Tensor]:
     path = path or source.folder / source.checkpoint
     if not path.is_file():
         raise InputError(
-            f"{path}: tracker '{source.tracker}' finds no checkpoint there; give --checkpoint_path or run: "
+            f"{path}: tracker '{source.name}' finds no checkpoint there; give --checkpoint_path or run: "
             f"{source.download}"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or foreign file can fail anywhere in the unpickler
-        raise InputError(
-            _wrong(source, path, f"cannot be read ({type(error).__name__})")
-        ) from error
+    # A damaged or foreign file can fail anywhere in the unpickler.
+    except Exception as error:
+        problem = f"cannot be read ({type(error).__name__})"
+        raise _checkpoint_error(source, path, problem) from error
     state = state.get("model", state) if isinstance(state, dict) else state
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(v, Tensor) for v in state.values())
-    ):
-        raise InputError(_wrong(source, path, "holds no weights"))
+    is_state = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not is_state or not state:
+        raise _checkpoint_error(source, path, "holds no weights")
     return state
 
 
-def load_weights(source: Source, model: nn.Module, path: Path | None) -> None:
+def load_weights(source: ThirdParty, model: nn.Module, path: Path | None) -> None:
     """Puts a checkpoint's weights into a model.
 
     Raises:
@@ -133,10 +141,11 @@ def load_weights(source: Source, model: nn.Module, path: Path | None) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(
-            _wrong(source, path or source.folder / source.checkpoint, "is another model's")
-        ) from error
+        path = path or source.folder / source.checkpoint
+        raise _checkpoint_error(source, path, "is another model's") from error
 
 
-def _wrong(source: Source, path: Path, what: str) -> str:
-    return f"{path}: as a checkpoint of '{source.tracker}' the file {what}; run: {source.download}"
+def _checkpoint_error(source: ThirdParty, path: Path, problem: str) -> InputError:
+    return InputError(
+        f"{path}: as a checkpoint of '{source.name}' the file {problem}; run: {source.download}"
+    )

@@ -69,7 +69,7 @@ def mask_movers(
     if not masks.any() or against is None:
         return masks, scene
     if mask_model is not None:
-        masks = _redraw(frames, motion.labels, mask_model, progress)
+        masks = mask_model(frames, motion.labels, progress) > 0
         progress.say(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
         if not masks.any():
             return masks, solve_points(against, tracks)
@@ -106,20 +106,6 @@ def solve_without_movers(
         return known
     enough = again.points.agrees.sum() > _AGREEING_SHARE * known.points.agrees.sum()
     return again if enough else known
-
-
-def _redraw(
-    frames: UInt8[np.ndarray, "F H W 3"],
-    labels: UInt8[np.ndarray, "F H W"],
-    mask_model: MaskModel,
-    progress: Progress,
-) -> Bool[np.ndarray, "F H W"]:
-    """Masks by a learned model, prompted by the labels that motion gives."""
-
-    def hear(done: int, total: int) -> None:
-        progress.step("learned masks", done, total)
-
-    return mask_model(frames, labels, hear) > 0
 
 
 def _find_outside(
