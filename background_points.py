@@ -7,7 +7,7 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
 )  # idle OpenMP threads must not spin beside numba's
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,14 +32,14 @@ from models.depth import (
     DepthMaps,
     Imported,
     LearnedOptions,
+    apply_depth,
     check_learned_options,
-    depth_maps,
     fitting_cameras,
-    forget_depth,
+    list_inputs,
+    open_depth_maps,
     open_masks,
     read_imported,
-    weights_and_maps,
-    with_depth,
+    remove_old_depth,
 )
 from models.learned import MaskModel
 from models.motion import (
@@ -161,7 +161,7 @@ def inputs(settings: Settings) -> dict[str, Path | None]:
         "tracker": find_tracker_file(settings.tracker),
     }
     files |= {"cameras": settings.cameras_path, "imported tracks": settings.import_path}
-    return files | weights_and_maps(settings.learned)
+    return files | list_inputs(settings.learned)
 
 
 def solve(
@@ -180,7 +180,9 @@ def solve(
     need = partial(estimate_memory, video, with_motion=settings.mask_path is None)
     warn_of_need(need(estimate_num_tracks(video, settings.spacing)), memory, stages.progress)
     masks = load_masks(settings, video)
-    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
+    imported = None
+    if settings.import_path is not None:
+        imported = read_imported(settings.import_path, video, settings.learned.imports)
     known = known_cameras(settings, video, imported)
     maps = open_depth(settings.learned, video, output_dir, learned.device, stages)
 
@@ -222,7 +224,10 @@ def solve(
         xy = values.pop("xy")
         scene = StaticScene.from_values(values)
         if maps is not None:
-            xy, scene = with_maps(maps, xy, scene, masks, settings.spacing)
+            points = PointTracks(xy, scene.points.agrees, video.width, video.height)
+            bars = ProgressBars("step")
+            points, scene = apply_depth(maps, points, scene, masks, settings.spacing, bars)
+            xy = points.xy
 
     agreeing = PointTracks(xy, scene.points.agrees, video.width, video.height)
     frames = (draw_mask(f, m) for f, m in zip(video.frames, masks, strict=True))
@@ -258,25 +263,13 @@ def open_depth(
     """The depth maps given, or those that a model makes now; None where there are neither."""
 
     def make() -> None:
-        with steps("depth", len(video)) as progress:
-            depth_maps(options, video, output_dir, device, progress)
+        open_depth_maps(options, video, output_dir, device, ProgressBars("step"))
 
-    forget_depth(options, output_dir)
+    remove_old_depth(options, output_dir)
     if options.depth is not None:
         stages.make("depth", stage_outputs("depth"), make)
         options = replace(options, depth=None)  # they are there now
-    return depth_maps(options, video, output_dir, device, lambda done: None)
-
-
-def with_maps(
-    maps: DepthMaps, xy: np.ndarray, scene: StaticScene, masks: np.ndarray, spacing: int
-) -> tuple[np.ndarray, StaticScene]:
-    """Tracks and scene with depth maps put to use, see ``with_depth``."""
-    told = []
-    with steps("aligning depth", len(maps)) as progress:
-        xy, scene = with_depth(maps, xy, scene, masks, spacing, told.append, progress)
-    print(*told, sep="\n")
-    return xy, scene
+    return open_depth_maps(options, video, output_dir, device)
 
 
 def check_spacing(spacing: int) -> None:
@@ -349,18 +342,6 @@ def taken_tracker(tracker: Tracker, num_frames: int) -> Tracker:
     if taken is not tracker:
         print(f"tracker: {taken.__name__}, for {num_frames} frames")
     return taken
-
-
-@contextmanager
-def steps(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar, shown once there is progress; called with (done) or (done, total)."""
-    with tqdm(desc=what, unit="step", total=total, delay=0.1) as bar:
-
-        def progress(done: int, total: int | None = None) -> None:
-            bar.total = total or bar.total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 def figures(

@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from background_points import clip_name, describe, load_masks, steps, taken_tracker
+from background_points import clip_name, describe, load_masks, taken_tracker
 from models.clip import ClipFrames, Video, read_masks, read_video, write_image, write_video
 from models.depth import (
     DEPTH_FOLDER,
     DepthOptions,
     Imported,
+    MovingTracks,
     check_depth_options,
-    depth_maps,
+    list_inputs,
+    open_depth_maps,
     read_imported,
-    tracks_depth,
-    weights_and_maps,
+    refine_mover_depth,
 )
 from models.motion import label_movers
 from models.movers import MoverShapes, lift_tracks, solve_mover_shapes
@@ -120,7 +121,7 @@ def inputs(settings: Settings) -> dict[str, Path | None]:
     files |= {"background": background_path, "weights": settings.checkpoint_path}
     files |= {"tracker": find_tracker_file(settings.tracker)}
     kept = background_path.parent / DEPTH_FOLDER if settings.learned.depth is None else None
-    learned = weights_and_maps(settings.learned)
+    learned = list_inputs(settings.learned)
     return (
         files
         | learned
@@ -161,9 +162,11 @@ def solve(
         print(f"nothing moves in this clip: wrote an empty {out}")
         return
 
-    with steps("depth", len(video)) as progress:
-        maps = depth_maps(settings.learned, video, background_path.parent, device, progress)
-    imported = None if settings.import_path is None else read_imported(settings.import_path, video)
+    folder = background_path.parent
+    maps = open_depth_maps(settings.learned, video, folder, device, ProgressBars("step"))
+    imported = None
+    if settings.import_path is not None:
+        imported = read_imported(settings.import_path, video, settings.learned.imports)
     labels = label_movers(masks)
     labels[masks & (labels == 0)] = 1
     points = track(video, settings, masks, tracker, imported)
@@ -175,10 +178,11 @@ def solve(
         return
     shapes = solve_mover_shapes(background, points, labels, settings.seed, ProgressBars())
     xyz = lift_tracks(background.cameras, points, shapes.depth)
-    if maps is not None or imported is not None:
-        found = tracks_depth(
-            maps, imported, background, points.xy, points.visible, shapes.label, xyz, print
-        )
+    source = maps if imported is None else imported
+    if source is not None:
+        movers = MovingTracks(points, shapes.label, xyz)
+        options = settings.learned.mover_depth
+        found = refine_mover_depth(source, background, movers, ProgressBars("step"), options)
         shapes = replace(shapes, depth=found)
         xyz = lift_tracks(background.cameras, points, shapes.depth)
     tracks = moving_tracks(settings, video, background, points, shapes, xyz)

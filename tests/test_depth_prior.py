@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from models.clip.frames_of import ClipFrames
-from models.depth.maps import FAR_SHELL, AlignedDepth, DepthMaps, align_depth, read_depth
-from models.depth.movers import mover_depth
+from models.depth.aligned import AlignedDepth, align_depth
+from models.depth.maps import DepthMaps, read_depth
+from models.depth.mover_depth import merge_depth
+from models.depth.options import AlignmentOptions
 from models.depth.points import align_to_scene, fill_gaps, settle_points
 from models.run.errors import InputError
 from models.sfm.static_scene import StaticScene
@@ -120,7 +122,7 @@ def test_zero_is_unknown_in_depth_and_the_far_shell_in_inverse_depth(tmp_path):
         depth = align(tmp_path / "inverse", np.where(values > 0, 1 / values, 0))
     z, _ = depth.at(2, pixels())
     assert np.isfinite(z).all() and z.max() <= depth.farthest * (1 + 1e-9)
-    assert depth.farthest < 1.2 * FAR_SHELL * room().depth.max()
+    assert depth.farthest < 1.2 * AlignmentOptions().far_shell * room().depth.max()
     assert depth.at(2, np.array([[5.0, 5.0]]))[0] > room().depth.max()
 
 
@@ -178,7 +180,7 @@ def test_depth_that_cannot_be_used_is_refused_in_one_sentence(tmp_path):
 
 
 @functools.cache
-def short_tracks() -> tuple[np.ndarray, StaticScene]:
+def short_tracks() -> tuple[PointTracks, StaticScene]:
     """Noisy tracks of which half last three frames, too few to tell their depth well."""
     random = np.random.default_rng(1)
     xy, visible, _ = static()
@@ -186,8 +188,10 @@ def short_tracks() -> tuple[np.ndarray, StaticScene]:
     middle = np.array([np.flatnonzero(v)[v.sum() // 2] if v.any() else 0 for v in visible.T])
     short = random.random(xy.shape[1]) < 0.5
     visible = visible & ~(short & (np.abs(np.arange(FRAMES)[:, None] - middle) > 1))
-    points = triangulate(PointTracks(xy, visible, WIDTH, HEIGHT), room().cameras)
-    return xy, StaticScene(room().cameras, points, "given", np.ones(FRAMES, bool), 0.2)
+    tracks = PointTracks(xy, visible, WIDTH, HEIGHT)
+    points = triangulate(tracks, room().cameras)
+    scene = StaticScene(room().cameras, points, "given", np.ones(FRAMES, bool), 0.2)
+    return tracks, scene
 
 
 def depth_error(points: Points, chosen: np.ndarray) -> np.ndarray:
@@ -199,11 +203,11 @@ def depth_error(points: Points, chosen: np.ndarray) -> np.ndarray:
 
 
 def test_points_of_little_parallax_come_nearer_to_the_truth(tmp_path):
-    xy, scene = short_tracks()
+    tracks, scene = short_tracks()
     unsure = scene.points.uncertainty > 0.1
     assert unsure.sum() > 100
     maps = read_depth(write(tmp_path, 2 * warped() + 0.3), TAKEN)
-    settled = settle_points(xy, scene, align_to_scene(maps, scene))
+    settled = settle_points(tracks, scene, align_to_scene(maps, scene))
     before, after = depth_error(scene.points, unsure), depth_error(settled.points, unsure)
     assert np.quantile(after, 0.9) < 0.9 * np.quantile(before, 0.9)
     assert np.median(after) < np.median(before)
@@ -214,21 +218,23 @@ def test_points_of_little_parallax_come_nearer_to_the_truth(tmp_path):
 
 
 def test_gaps_are_filled_on_the_surface_and_nothing_else_is(tmp_path):
-    xy, scene = short_tracks()
+    tracks, scene = short_tracks()
+    xy = tracks.xy
     maps = read_depth(write(tmp_path, warped()), TAKEN)
     depth, free = align_to_scene(maps, scene), ~room().masks
-    full, _ = fill_gaps(xy, scene, depth, free, 4)
-    assert full.shape[1] - xy.shape[1] < 5
+    full, _ = fill_gaps(tracks, scene, depth, free, 4)
+    assert full.num_tracks - tracks.num_tracks < 5
     hole = (xy[..., 0] < 90) & (xy[..., 1] < 60)
     cut = scene.points.restrict(~hole)
-    filled, with_more = fill_gaps(xy, replace(scene, points=cut), depth, free, 4)
-    added = slice(xy.shape[1], None)
+    filled, with_more = fill_gaps(tracks, replace(scene, points=cut), depth, free, 4)
+    added = slice(tracks.num_tracks, None)
     seen, points = with_more.points.agrees[:, added], with_more.points.xyz[added]
-    assert len(points) >= 4 and filled.shape[:2] == with_more.points.agrees.shape
+    assert len(points) >= 4 and filled.visible.shape == with_more.points.agrees.shape
+    np.testing.assert_array_equal(filled.visible[:, added], seen)
     assert len(with_more.points.residual) == with_more.points.agrees.sum()
     _, z = (v.numpy() for v in scene.cameras.project(torch.from_numpy(points)))
     t, n = np.nonzero(seen)
-    x, y = filled[t, added.start + n].astype(int).T
+    x, y = filled.xy[t, added.start + n].astype(int).T
     assert free[t, y, x].all()
     off = np.abs(z[t, n] / room().depth[t, y, x] - 1)
     assert np.median(off) < 0.08
@@ -244,7 +250,9 @@ def test_movers_get_their_relief_and_distance_from_the_maps(tmp_path):
     contact = np.repeat(
         1.1 * np.median(truth, 1, keepdims=True), own.sum(), 1
     )  # the ground seen behind it
-    found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact)
+    found = merge_depth(
+        depth, PointTracks(xy, visible, WIDTH, HEIGHT), np.ones(own.sum(), int), contact
+    )
     before, after = (np.abs(z / truth - 1)[visible] for z in (contact, found))
     assert np.median(after) < 0.3 * np.median(before)
     assert np.isfinite(found).all() and (found > 0).all()
@@ -259,7 +267,9 @@ def test_a_relief_that_movers_have_stays_and_its_distance_gains(tmp_path):
     depth = align(
         tmp_path, 1 / room().depth + 0.01 * np.random.default_rng(0).normal(size=room().depth.shape)
     )
-    found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), 1.15 * truth)
+    found = merge_depth(
+        depth, PointTracks(xy, visible, WIDTH, HEIGHT), np.ones(own.sum(), int), 1.15 * truth
+    )
     relief, expected = (z / np.median(z, 1, keepdims=True) for z in (found, truth))
     assert np.abs(relief / expected - 1).max() < 0.03
     assert np.median(np.abs(found / truth - 1)) < 0.1
@@ -272,7 +282,10 @@ def test_movers_keep_their_contact_depth_where_maps_say_nothing(tmp_path):
     contact = np.repeat(np.linspace(1, 2, FRAMES)[:, None], own.sum(), 1)
     visible = visible & room().masks[np.arange(FRAMES)[:, None], *_pixel(xy)]
     np.testing.assert_array_equal(
-        mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact), contact
+        merge_depth(
+            depth, PointTracks(xy, visible, WIDTH, HEIGHT), np.ones(own.sum(), int), contact
+        ),
+        contact,
     )
 
 

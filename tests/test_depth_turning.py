@@ -10,7 +10,8 @@ import torch
 
 from models.clip.frames_of import ClipFrames
 from models.depth.maps import read_depth
-from models.depth.turning import FARTHEST, raise_relief
+from models.depth.options import AlignmentOptions
+from models.depth.turning import raise_relief
 from models.run.errors import InputError
 from models.sfm.static_scene import StaticScene
 from models.sfm.triangulation import triangulate
@@ -28,9 +29,12 @@ def room(motion: str) -> SyntheticScene:
     )
 
 
+def tracks(motion: str) -> PointTracks:
+    return PointTracks(room(motion).track_xy, room(motion).track_visible, WIDTH, HEIGHT)
+
+
 def flat_scene(motion: str) -> StaticScene:
-    tracks = PointTracks(room(motion).track_xy, room(motion).track_visible, WIDTH, HEIGHT)
-    points = triangulate(tracks, room(motion).cameras, flat=True)
+    points = triangulate(tracks(motion), room(motion).cameras, flat=True)
     method = "still" if motion == "still" else "rotation"
     return StaticScene(room(motion).cameras, points, method, np.ones(FRAMES, bool), 0.1)
 
@@ -49,7 +53,7 @@ def test_points_get_their_distance_up_to_one_scale(tmp_path, motion, inverse):
     values = drift / room(motion).depth + moved if inverse else drift * room(motion).depth
     maps = read_depth(write(tmp_path, values), TAKEN, inverse)
     before = flat_scene(motion)
-    scene = raise_relief(room(motion).track_xy, before, maps)
+    scene = raise_relief(tracks(motion), before, maps)
     center = room(motion).cameras.centers[0].numpy()
     truth, found = (
         np.linalg.norm(xyz - center, axis=1)
@@ -68,13 +72,13 @@ def test_points_get_their_distance_up_to_one_scale(tmp_path, motion, inverse):
 def test_nothing_lies_beyond_the_far_shell(tmp_path):
     values = np.where(np.arange(WIDTH) < 60, 0, 1 / room("turn").depth)
     maps = read_depth(write(tmp_path, values), TAKEN, inverse=True)
-    scene = raise_relief(room("turn").track_xy, flat_scene("turn"), maps)
+    scene = raise_relief(tracks("turn"), flat_scene("turn"), maps)
     distance = np.linalg.norm(scene.points.xyz - room("turn").cameras.centers[0].numpy(), axis=1)
-    assert np.nanmax(distance) == pytest.approx(FARTHEST)
+    assert np.nanmax(distance) == pytest.approx(AlignmentOptions().turning_far_shell)
     assert len(scene.points.residual) == scene.points.agrees.sum()
 
 
 def test_maps_that_know_nothing_are_refused(tmp_path):
     maps = read_depth(write(tmp_path, np.zeros((FRAMES, HEIGHT, WIDTH))), TAKEN)
     with pytest.raises(InputError, match="fewer than 12 tracked points lie on known depth"):
-        raise_relief(room("still").track_xy, flat_scene("still"), maps)
+        raise_relief(tracks("still"), flat_scene("still"), maps)

@@ -13,7 +13,7 @@ from heard import Heard
 from models.cameras import Cameras
 from models.clip.video import Video
 from models.depth.imported import Imported, align_imported, fitting_cameras, read_imported
-from models.depth.movers import mover_depth
+from models.depth.mover_depth import merge_depth
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracking.growing import grow_tracks
@@ -199,7 +199,9 @@ def test_imported_depth_comes_in_the_backgrounds_scale(tmp_path):
         v.numpy() for v in room().cameras.project(torch.from_numpy(room().track_xyz[:, own]))
     )
     contact = np.repeat(1.1 * np.median(truth, 1, keepdims=True), own.sum(), 1)
-    found = mover_depth(depth, xy, visible, np.ones(own.sum(), int), contact)
+    found = merge_depth(
+        depth, PointTracks(xy, visible, WIDTH, HEIGHT), np.ones(own.sum(), int), contact
+    )
     assert np.median(np.abs(found / truth - 1)[visible]) < 0.3 * np.median(
         np.abs(contact / truth - 1)[visible]
     )

@@ -1,35 +1,52 @@
-"""Depth from outside, brought to the scene's scale and put to use."""
+"""Depth from outside, brought to the scene's scale and put to use.
 
+Files in reading order:
+
+- ``options`` - the flags that name its sources, and how it is aligned and used
+- ``maps`` - depth maps in files
+- ``sources`` - models and maps that the options ask for, opened
+- ``fit`` - robust scale and shift of inverse depth
+- ``aligned`` - depth maps in the scale of a scene
+- ``points`` - depth maps for the points of the background, and points added in gaps
+- ``turning`` - depth maps for a camera without parallax
+- ``imported`` - another program's 3D tracks
+- ``mover_depth`` - depth of movers from either of them
+- ``apply`` - all of this on a scene, and on moving tracks
+"""
+
+from models.depth.apply import MovingTracks, apply_depth, refine_mover_depth
 from models.depth.imported import Imported, fitting_cameras, read_imported
 from models.depth.maps import DepthMaps
 from models.depth.options import (
-    DEPTH_FOLDER,
+    AlignmentOptions,
     DepthOptions,
+    ImportOptions,
     LearnedOptions,
+    MoverDepthOptions,
     check_depth_options,
     check_learned_options,
-    depth_maps,
-    forget_depth,
-    open_masks,
-    tracks_depth,
-    weights_and_maps,
-    with_depth,
+    list_inputs,
 )
+from models.depth.sources import DEPTH_FOLDER, open_depth_maps, open_masks, remove_old_depth
 
 __all__ = [
     "DEPTH_FOLDER",
+    "AlignmentOptions",
     "DepthMaps",
     "DepthOptions",
+    "ImportOptions",
     "Imported",
     "LearnedOptions",
+    "MoverDepthOptions",
+    "MovingTracks",
+    "apply_depth",
     "check_depth_options",
     "check_learned_options",
-    "depth_maps",
     "fitting_cameras",
-    "forget_depth",
+    "list_inputs",
+    "open_depth_maps",
     "open_masks",
     "read_imported",
-    "tracks_depth",
-    "weights_and_maps",
-    "with_depth",
+    "refine_mover_depth",
+    "remove_old_depth",
 ]

@@ -1,69 +1,127 @@
-"""The scripts' options for learned depth and masks, and what each of them gives."""
+"""Options of depth from outside: the flags that name its sources, and how it is aligned and used."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-import torch
+import tyro
 
-from models.clip import Video
-from models.depth.imported import Imported, align_imported
-from models.depth.maps import DepthMaps, align_depth, read_depth
-from models.depth.movers import align_to_tracks, mover_depth
-from models.depth.points import align_to_scene, fill_gaps, settle_points
-from models.depth.turning import raise_relief
 from models.learned import (
+    DEPTH_MODELS,
+    MASK_MODELS,
     SUBMODULES,
-    MaskModel,
     check_depth_model,
     check_mask_model,
-    open_depth_model,
-    open_mask_model,
-    remove_depth_maps,
-    write_depth_maps,
+    list_models,
 )
-from models.run import InputError, make_subfolder
-from models.sfm import StaticScene
-from models.tracks import Tracks
+from models.run import InputError
 
-DEPTH_FOLDER = "depth"
-"""Where the maps of a depth model are kept, beside the track file."""
+_DEPTH_HELP = (
+    f"Learned depth: {list_models(DEPTH_MODELS)}; needs pip install -r requirements-learned.txt."
+)
+_MASKS_HELP = f"Learned masks: {list_models(MASK_MODELS)}, prompted by the masks that motion gives."
+
+
+@dataclass(frozen=True)
+class AlignmentOptions:
+    """How depth maps are aligned to the points of a scene, and how far they are trusted."""
+
+    far_shell: float = 4.0
+    """Largest depth, as a multiple of the depth of the farthest points; anything beyond lies on
+    this far shell. Larger values place the sky farther away."""
+    turning_far_shell: float = 8.0
+    """The same for a camera that only turns, in median distances of the points."""
+    near_points: int = 16
+    """Number of points that correct the alignment of a pixel near them. More points correct a
+    smoother error: the error of a monocular map is smooth over a surface, not white."""
+    near_pixels: float = 0.06
+    """Standard deviation of the reach of such points in the image, as a share of its longer
+    side."""
+    near_depth: float = 0.1
+    """Standard deviation of their reach in depth, as a difference of its logarithm."""
+    outlier_limit: float = 4.0
+    """Standard deviations to which the residual of a point is clipped. Larger values let outliers
+    count more."""
+    min_explained: float = 0.5
+    """Share of the spread of the points' inverse depth that the maps must explain to be used."""
+    gap: float = 3.0
+    """Distance from the nearest tracked point beyond which points are added, in spacings of
+    tracks. Larger values add fewer points."""
+    added_spacing: float = 2.0
+    """Distance between added points, in spacings of tracks."""
+    agreement: float = 3.0
+    """Standard deviations by which an added point may differ from the depth map of a frame that
+    counts as seeing it."""
+
+
+@dataclass(frozen=True)
+class MoverDepthOptions:
+    """How depth from outside changes the depth of movers."""
+
+    contact_uncertainty: float = 0.1
+    """Relative standard deviation of the depth of the ground that a mover touches. Larger values
+    trust depth from outside more."""
+    relief: float = 1.5
+    """Largest ratio between the depth of a mover's point and the middle depth of the mover, either
+    way."""
+    smoothing: float = 2.0
+    """Standard deviation in frames of the smoothing over time."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How another program's 3D tracks are used."""
+
+    min_explained: float = 0.6
+    """Share of the observations, movers among them, that imported cameras must explain to be
+    used."""
+    neighbours: int = 4
+    """Number of imported points that give the depth of a pixel."""
+    reach: float = 0.05
+    """Largest distance of such a point from the pixel, as a share of the image's longer side."""
+    uncertainty: float = 0.03
+    """Relative standard deviation of imported depth. Larger values trust it less."""
 
 
 @dataclass(frozen=True)
 class DepthOptions:
-    """Depth beside what parallax tells."""
+    """Depth beside the parallax of the tracks."""
 
-    depth: str | None = None
-    """Learned depth: depth_anything or depth_pro (pip install -r requirements-learned.txt)."""
+    depth: Annotated[str | None, tyro.conf.arg(help=_DEPTH_HELP)] = None
+    """Name of a depth model, see ``models.learned``."""
     depth_checkpoint: str | None = None
-    """Its weights: a folder or a hub name; submodules/<name>, or else the usual weights, if not
-    given."""
+    """Weights of the depth model: a folder or a hub name; if not given submodules/<name>, or else
+    the usual weights."""
     depth_path: Path | None = None
     """Depth of your own: a folder with a .npy or 16-bit PNG for each frame, depth or inverse depth
     in any unit."""
     allow_download: bool = False
     """Let learned depth and masks fetch their weights from the hub; nothing is downloaded without
     this."""
+    alignment: AlignmentOptions = AlignmentOptions()
+    """How depth maps are aligned and used."""
+    mover_depth: MoverDepthOptions = MoverDepthOptions()
+    """How they change the depth of movers."""
+    imports: ImportOptions = ImportOptions()
+    """How imported tracks are used."""
 
 
 @dataclass(frozen=True)
 class LearnedOptions(DepthOptions):
-    """Learned depth and masks."""
+    """Depth beside the parallax of the tracks, and learned masks."""
 
-    masks: str | None = None
-    """Learned masks: sam2, prompted by the masks that motion gives."""
+    masks: Annotated[str | None, tyro.conf.arg(help=_MASKS_HELP)] = None
+    """Name of a mask model, see ``models.learned``."""
     masks_checkpoint: str | None = None
-    """Its weights: a folder or a hub name; submodules/<name>, or else the usual weights, if not
-    given."""
+    """Weights of the mask model: a folder or a hub name; if not given submodules/<name>, or else
+    the usual weights."""
 
 
 def check_depth_options(options: DepthOptions) -> None:
     """Refuses options that contradict each other, before any work is spent.
 
     Raises:
-        InputError: the names are not known or do not go together.
+        InputError: a model's name is not known, or options exclude each other.
     """
     if options.depth is not None and options.depth_path is not None:
         raise InputError(
@@ -78,10 +136,10 @@ def check_depth_options(options: DepthOptions) -> None:
 
 
 def check_learned_options(options: LearnedOptions, mask_path: Path | None) -> None:
-    """The same for depth and masks.
+    """Refuses options of depth and masks that contradict each other, or the masks that a user gave.
 
     Raises:
-        InputError: the names are not known or do not go together.
+        InputError: a model's name is not known, or options exclude each other.
     """
     check_depth_options(options)
     if options.masks is not None:
@@ -96,127 +154,18 @@ def check_learned_options(options: LearnedOptions, mask_path: Path | None) -> No
         )
 
 
-def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
-    """The mask model asked for, or None where none is.
-
-    Raises:
-        InputError: see ``open_mask_model``.
-    """
-    if options.masks is None:
-        return None
-    return open_mask_model(options.masks, options.masks_checkpoint, options.allow_download, device)
-
-
-def depth_maps(
-    options: DepthOptions, video: Video, folder: Path, device: str, progress: Callable[[int], None]
-) -> DepthMaps | None:
-    """The depth maps given, or made by the model asked for and kept in ``folder``/depth, now or by
-    an earlier run.
-
-    None where there are none.
-
-    Raises:
-        InputError: see ``read_depth`` and ``open_depth_model``.
-    """
-    kept = folder / DEPTH_FOLDER
-    path = options.depth_path
-    if options.depth is not None:
-        model = open_depth_model(
-            options.depth, options.depth_checkpoint, options.allow_download, device
-        )
-        write_depth_maps(make_subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
-        path = kept
-    elif path is None and kept.is_dir() and any(kept.iterdir()):
-        path = kept
-    elif path is None:
-        return None
-    inverse = True if path.resolve() == kept.resolve() else None
-    return read_depth(path, video.clip_frames, inverse)
-
-
-def weights_and_maps(options: DepthOptions) -> dict[str, str | Path | None]:
-    """The files and folders that these options stand for, by what is in them; None where an option
-    is not given."""
-
-    def weights(name: str | None, checkpoint: str | None) -> str | Path | None:
-        return checkpoint or (None if name is None else SUBMODULES / name)
-
+def list_inputs(options: DepthOptions) -> dict[str, str | Path | None]:
+    """The files and folders that the results depend on, by their content; None for options that
+    are not given."""
     files = {
         "depth": options.depth_path,
-        "depth weights": weights(options.depth, options.depth_checkpoint),
+        "depth weights": _find_weights(options.depth, options.depth_checkpoint),
     }
     if isinstance(options, LearnedOptions):
-        files["mask weights"] = weights(options.masks, options.masks_checkpoint)
+        files["mask weights"] = _find_weights(options.masks, options.masks_checkpoint)
     return files
 
 
-def forget_depth(options: DepthOptions, folder: Path) -> None:
-    """Removes maps that a model of an earlier run left, where this run makes none: they may be of
-    other frames."""
-    kept = folder / DEPTH_FOLDER
-    if options.depth is None and (
-        options.depth_path is None or options.depth_path.resolve() != kept.resolve()
-    ):
-        remove_depth_maps(kept)
-
-
-def tracks_depth(
-    maps: DepthMaps | None,
-    imported: Imported | None,
-    background: Tracks,
-    xy: np.ndarray,
-    visible: np.ndarray,
-    movers: np.ndarray,
-    xyz: np.ndarray,
-    report: Callable[[str], None],
-) -> np.ndarray:
-    """z-depth (F, N) of moving tracks by imported depth or else depth maps, see ``mover_depth``.
-
-    Args:
-        xyz: world positions (F, N, 3) that the tracks have so far.
-    """
-    found = background.cameras.to_camera(torch.from_numpy(np.asarray(xyz, np.float64)))[
-        ..., 2
-    ].numpy()
-    depth = (
-        align_imported(imported, background)
-        if imported is not None
-        else align_to_tracks(maps, background)
-    )
-    report(depth.describe())
-    return mover_depth(depth, xy, visible, movers, found) if depth.trusted else found
-
-
-def with_depth(
-    maps: DepthMaps,
-    xy: np.ndarray,
-    scene: StaticScene,
-    masks: np.ndarray,
-    spacing: int,
-    report: Callable[[str], None],
-    progress: Callable[[int], None],
-) -> tuple[np.ndarray, StaticScene]:
-    """Tracks and scene with depth maps put to use; as they were where the maps cannot be aligned or
-    tell too little.
-
-    Args:
-        xy: pixels (F, N, 2) of the scene's tracks.
-        masks: where something moves, (F, H, W).
-    """
-    if scene.method in ("rotation", "still"):
-        scene = raise_relief(xy, scene, maps)
-        depth = align_depth(maps, scene.cameras, scene.points.xyz, scene.points.agrees, progress)
-        report(
-            "the camera keeps its place, so that depth is that of the maps alone, its median set to 1"
-        )
-        report(depth.describe())
-    else:
-        depth = align_to_scene(maps, scene, progress)
-        report(depth.describe())
-        if not depth.trusted:
-            return xy, scene
-        scene = settle_points(xy, scene, depth)
-    before = xy.shape[1]
-    xy, scene = fill_gaps(xy, scene, depth, ~masks, spacing)
-    report(f"depth maps: {xy.shape[1] - before} points added where nothing could be tracked")
-    return xy, scene
+def _find_weights(name: str | None, checkpoint: str | None) -> str | Path | None:
+    """Weights of a model: those given, or else the model's folder in submodules/."""
+    return checkpoint or (None if name is None else SUBMODULES / name)

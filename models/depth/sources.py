@@ -1,0 +1,65 @@
+"""Models and depth maps that the options ask for, opened."""
+
+from pathlib import Path
+
+from models.clip import Video
+from models.depth.maps import DepthMaps, read_depth
+from models.depth.options import DepthOptions, LearnedOptions
+from models.learned import (
+    MaskModel,
+    open_depth_model,
+    open_mask_model,
+    remove_depth_maps,
+    write_depth_maps,
+)
+from models.run import SILENT, Progress, make_subfolder
+
+DEPTH_FOLDER = "depth"
+"""Folder beside the track file in which the maps of a depth model are kept."""
+
+
+def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
+    """The mask model asked for; None if there is none.
+
+    Raises:
+        InputError: see ``open_mask_model``.
+    """
+    if options.masks is None:
+        return None
+    return open_mask_model(options.masks, options.masks_checkpoint, options.allow_download, device)
+
+
+def open_depth_maps(
+    options: DepthOptions, video: Video, folder: Path, device: str, progress: Progress = SILENT
+) -> DepthMaps | None:
+    """The depth maps given, those of the depth model asked for, or those that an earlier run kept;
+    None if there are none.
+
+    Maps of a depth model are written to ``folder``/depth and kept there. They hold inverse depth.
+
+    Raises:
+        InputError: see ``read_depth`` and ``open_depth_model``.
+    """
+    kept = folder / DEPTH_FOLDER
+    path = options.depth_path
+    if options.depth is not None:
+        model = open_depth_model(
+            options.depth, options.depth_checkpoint, options.allow_download, device
+        )
+        write_depth_maps(make_subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
+        path = kept
+    elif path is None and kept.is_dir() and any(kept.iterdir()):
+        path = kept
+    elif path is None:
+        return None
+    inverse = True if path.resolve() == kept.resolve() else None
+    return read_depth(path, video.clip_frames, inverse, options.alignment)
+
+
+def remove_old_depth(options: DepthOptions, folder: Path) -> None:
+    """Removes the maps that the model of an earlier run left in ``folder``/depth, unless this run
+    makes or uses them: they may belong to other frames."""
+    kept = folder / DEPTH_FOLDER
+    given = options.depth_path is not None and options.depth_path.resolve() == kept.resolve()
+    if options.depth is None and not given:
+        remove_depth_maps(kept)
