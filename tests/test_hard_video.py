@@ -15,8 +15,12 @@ from forks import ask, fork_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.clip.decoding import damaged_frames
-from models.clip.frame_checks import misleading, named, small_picture
+from models.clip.frame_checks import (
+    describe_frames,
+    find_misleading,
+    inspect_frames,
+    reduce_frame,
+)
 from models.clip.video import read_video, write_images, write_video
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
@@ -128,24 +132,67 @@ def test_a_cut_that_starts_between_keyframes_begins_at_a_whole_frame(source, who
         assert min(error(frame, own) for own in whole) < 6
 
 
-def corrupted(source: Path, path: Path) -> None:
-    """The clip in groups of five frames, one packet in the middle with zeros in it, as a bad disk
-    gives."""
-    ffmpeg("-i", source, "-c:v", "libx264", "-g", 5, "-bf", 0, "-crf", 8, "-sc_threshold", 0, path)
+GROUP = 5
+"""Frames from one keyframe to the next in damaged files."""
+H264 = ["-c:v", "libx264", "-bf", 0, "-crf", 8, "-sc_threshold", 0]
+CODECS = {
+    "h264.mp4": H264,
+    "h264.mkv": H264,
+    "bframes.mp4": ["-c:v", "libx264", "-bf", 2, "-crf", 8, "-sc_threshold", 0],
+    "hevc.mp4": ["-c:v", "libx265", "-crf", 8, "-x265-params", "log-level=none:scenecut=0"],
+    "mpeg4.avi": ["-c:v", "mpeg4", "-q:v", 2],
+    "mjpeg.avi": ["-c:v", "mjpeg", "-q:v", 2],
+    "vp9.webm": ["-c:v", "libvpx-vp9", "-crf", 8, "-b:v", 0, "-deadline", "realtime"],
+}
+"""Damaged files by name, and their encoders' arguments."""
+PLACES = {
+    "begin": [(7, 0.0, 0.4)],
+    "middle": [(7, 0.3, 0.7)],
+    "end": [(7, 0.6, 1.0)],
+    "whole": [(7, 0.0, 1.0)],
+    "a keyframe": [(5, 0.3, 0.7)],
+    "two packets": [(2, 0.3, 0.7), (11, 0.2, 0.6)],
+}
+"""Packets, in decoding order, and the part of each that is zeroed, as a bad disk does."""
+
+
+def read_contents(path: Path) -> list[bytes]:
+    """The bytes of each packet of a file."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(path)]
+    copy = [*command, "-map", "0:v:0", "-c", "copy"]
+    table = subprocess.run([*copy, "-f", "framecrc", "-"], capture_output=True, text=True).stdout
+    rows = [line.split(",") for line in table.splitlines() if line[:1].isdigit()]
+    data = subprocess.run([*copy, "-f", "rawvideo", "-"], capture_output=True).stdout
+    ends = np.cumsum([int(row[4]) for row in rows])
+    return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def write_damaged(source: Path, path: Path, encoder: list, place: list) -> None:
+    """The clip in groups of five frames, with zeros in some of its packets."""
+    ffmpeg("-i", source, *encoder, "-g", GROUP, "-pix_fmt", "yuvj420p", path)
     data = bytearray(path.read_bytes())
-    start = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
-    data[start : start + 600] = bytes(600)
+    contents = read_contents(path)
+    for number, begin, end in place:
+        packet = contents[number]
+        at = data.index(packet)
+        begin, end = at + round(begin * len(packet)), at + round(end * len(packet))
+        data[begin:end] = bytes(end - begin)
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", CODECS)
 def test_damaged_packets_cost_only_the_frames_that_need_them_and_those_are_named(
-    source, whole, tmp_path
+    source, tmp_path, name, place
 ):
-    corrupted(source, tmp_path / "bad.mp4")
-    video = read_video(tmp_path / "bad.mp4")
-    assert 0 < FRAMES - len(video) <= 5
+    write_damaged(source, tmp_path / f"good-{name}", CODECS[name], [])
+    good = read_video(tmp_path / f"good-{name}")
+    assert len(good) == FRAMES and not good.notes
+    write_damaged(source, tmp_path / name, CODECS[name], PLACES[place])
+    video = read_video(tmp_path / name)
+    assert 0 < FRAMES - len(video) <= (GROUP + 2) * len(PLACES[place])
     assert "damaged" in video.notes[0]
-    assert error(video.frames, whole[video.frame_indices]) < 4, (
+    assert error(video.frames, good.frames[video.frame_indices]) < 1, (
         "what is left is whole, under its own number"
     )
 
@@ -156,8 +203,8 @@ def test_the_decoders_words_name_damaged_frames_until_the_next_keyframe():
         ("corrupt decoded frame\n" if t in (3, 8) else "") + line.format(t, int(t % 6 == 0))
         for t in range(12)
     )
-    assert damaged_frames(log) == {3, 4, 5, 8, 9, 10, 11}
-    assert damaged_frames("") == set()
+    assert inspect_frames(log).damaged == {3, 4, 5, 8, 9, 10, 11}
+    assert inspect_frames("").damaged == set()
 
 
 @pytest.mark.parametrize("name", ["sound.m4a", "void.mp4", "headers.mp4"])
@@ -220,16 +267,16 @@ def test_no_clip_is_emptied_and_steady_clips_are_left_alone(seed, count, contras
     base = cv2.resize(random.standard_normal((5, 5)).astype(np.float32), (64, 48)) * contrast + 127
     clip = np.stack([np.roll(base, t, 1) for t in range(count)])
     pictures = np.stack(
-        [small_picture(np.repeat(p[..., None], 3, 2).clip(0, 255).astype(np.uint8)) for p in clip]
+        [reduce_frame(np.repeat(p[..., None], 3, 2).clip(0, 255).astype(np.uint8)) for p in clip]
     )
-    wrong = misleading(pictures)
+    wrong = find_misleading(pictures)
     assert len(wrong) < max(count - 1, 1)
     assert contrast < 10 or not wrong
 
 
 def test_frames_are_named_in_runs():
     assert (
-        named({3: "blank", 7: "damaged", 8: "damaged", 9: "damaged", 5: "blank"})
+        describe_frames({3: "blank", 7: "damaged", 8: "damaged", 9: "damaged", 5: "blank"})
         == "3, 5 (blank); 7 to 9 (damaged)"
     )
 
@@ -245,7 +292,7 @@ def server():
 @pytest.mark.parametrize("kind", ["black", "another scene", "damaged"])
 def test_hard_video_goes_through_all_scripts(server, source, frames, tmp_path, kind):
     if kind == "damaged":
-        corrupted(source, tmp_path / "in.mp4")
+        write_damaged(source, tmp_path / "in.mp4", H264, PLACES["middle"])
         (tmp_path / "in.mp4").rename(tmp_path / "in")
     else:
         write_images(tmp_path / "in", made_worse(frames, kind), range(FRAMES))

@@ -333,15 +333,30 @@ def test_a_checkpoint_of_something_else_or_damaged_is_not_used(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path):
-    schedule = Schedule(train_seconds=0.5, batch_size=1 << 10)
+class SteadyClock:
+    """Seconds that pass by a hundredth at each look at the clock, on any machine."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self) -> float:
+        self.seconds += 0.01
+        return self.seconds
+
+
+def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.training.loop.time", SteadyClock())
+    schedule = Schedule(train_seconds=2.0, batch_size=1 << 10)
     training = Training(tmp_path, schedule, checkpoint_seconds=0.003)
     with pytest.raises(KeyboardInterrupt):
         training.run(stop_at=0.6)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["layers"]["background"]
-    assert 0 < saved["seconds"] < 0.5
+    assert 0 < saved["seconds"] < 2.0
     _, histories = training.run()
     assert histories[0].samples > saved["step"] * (1 << 10)
+    (tmp_path / "whole").mkdir()
+    _, whole = Training(tmp_path / "whole", training.schedule).run()
+    assert histories[0].samples == pytest.approx(whole[0].samples, rel=0.2), "not all of it again"
 
 
 def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp_path):

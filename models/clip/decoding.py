@@ -12,6 +12,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy import ndarray
 
+from models.clip.frame_checks import Integrity, inspect_frames
+from models.clip.packets import read_packets
 from models.run import MAX_PIXELS, MAX_SIDE, InputError
 
 DEFAULT_FPS = 30.0
@@ -36,7 +38,7 @@ def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> I
     Interlaced frames are made whole, and high dynamic range is mapped to the usual one.
 
     Args:
-        log: takes ffmpeg's words, for ``damaged_frames`` and ``frame_rate``.
+        log: takes ffmpeg's words, for ``inspect_file`` and ``frame_rate``.
 
     Raises:
         InputError: no frame can be decoded, or the size changes.
@@ -118,23 +120,14 @@ def _has_tone_map() -> bool:
     return " zscale " in known and " tonemap " in known
 
 
-def damaged_frames(log: str) -> set[int]:
-    """Numbers, from 0, of the frames that could not be decoded whole, and of those predicted from
-    them."""
-    damaged = set()
-    number = 0
-    spoilt = False
-    for line in log.splitlines():
-        if "corrupt decoded frame" in line:
-            spoilt = True
-            damaged.add(number)
-        elif "decoder -> pts" in line:
-            if number not in damaged and "keyframe:1" in line:
-                spoilt = False
-            if spoilt:
-                damaged.add(number)
-            number += 1
-    return damaged
+def inspect_file(path: Path, log: str, count: int | None) -> Integrity:
+    """The state of each frame of a file that was decoded.
+
+    Args:
+        log: of the decoder.
+        count: frames from the beginning that were asked for, or None for all.
+    """
+    return inspect_frames(log, read_packets(_input(path), count))
 
 
 def text_of(log: IO[bytes]) -> str:

@@ -11,8 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from models.clip.decoding import DEFAULT_FPS, damaged_frames, decode, frame_rate, text_of
-from models.clip.frame_checks import SIZE, misleading, named, small_picture
+from models.clip.decoding import DEFAULT_FPS, decode, frame_rate, inspect_file, text_of
+from models.clip.frame_checks import (
+    SIZE,
+    Integrity,
+    describe_frames,
+    find_misleading,
+    reduce_frame,
+)
 from models.clip.frame_store import FrameStore
 from models.clip.frames_of import ClipFrames
 from models.clip.images import image_paths, read_image, write_image, write_images
@@ -104,7 +110,7 @@ def read_video(
     check_exists(path)
     read = _read_folder if path.is_dir() else _read_file
     share = None if memory is None else int(FRAMES_SHARE * memory)
-    video, damaged = read(path, max_frames, stride, max_size, share)
+    video, state = read(path, max_frames, stride, max_size, share)
     if len(video) < 2:
         raise InputError(
             f"{path}: gave one frame at stride {stride}, needs at least 2; "
@@ -112,23 +118,29 @@ def read_video(
         )
     if keep is not None:
         return _taken(video, np.isin(video.frame_indices, keep), (), share)
-    return _sound(video, damaged, share)
+    return _sound(video, state, share)
 
 
-def _sound(video: Video, damaged: set[int], share: int | None) -> Video:
+def _sound(video: Video, state: Integrity, share: int | None) -> Video:
     """The video without frames that would mislead."""
     pictures = None
     if video.width >= SIZE[0] and video.height >= SIZE[1]:
-        pictures = np.stack([small_picture(frame) for frame in video.frames])
+        pictures = np.stack([reduce_frame(frame) for frame in video.frames])
     places = {int(index): place for place, index in enumerate(video.frame_indices)}
-    damaged = {places[t] for t in damaged if t in places}
-    wrong = misleading(pictures, damaged) if pictures is not None else {}
-    numbers = {int(video.frame_indices[place]): reason for place, reason in wrong.items()}
-    notes = [f"frames left out: {named(numbers)}"] if numbers else []
+    suspects = [
+        {places[t] for t in kind if t in places} for kind in (state.damaged, state.doubtful)
+    ]
+    wrong = find_misleading(pictures, *suspects) if pictures is not None else {}
+    # Frames lost behind the last frame taken belong to the clip only if all of it was read.
+    end = video.frame_indices[-1]
+    lost = [t for t in sorted(state.lost) if video.original_frames or t < end]
+    numbers = dict.fromkeys(lost, "damaged")
+    numbers |= {int(video.frame_indices[place]): reason for place, reason in wrong.items()}
+    notes = [f"frames left out: {describe_frames(numbers)}"] if numbers else []
     same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
     if 0 < len(same) <= len(video) / 2:
         notes.append(
-            f"frames that repeat the one before: {named({int(video.frame_indices[k]): 'kept' for k in same})}"
+            f"frames that repeat the one before: {describe_frames({int(video.frame_indices[k]): 'kept' for k in same})}"
         )
     kept = np.array([place not in wrong for place in range(len(video))])
     return _taken(video, kept, tuple(notes), share)
@@ -193,7 +205,7 @@ def _reduced(image: ndarray, max_size: int) -> ndarray:
 
 def _read_folder(
     path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
-) -> tuple[Video, set[int]]:
+) -> tuple[Video, Integrity]:
     paths = image_paths(path)
     indices = np.arange(len(paths))[::stride][:max_frames]
     frames = FrameStore(share)
@@ -208,19 +220,23 @@ def _read_folder(
                 "give images of one size"
             )
         frames.add(_reduced(image, max_size))
-    return Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths)), set()
+    return Video(
+        frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths)
+    ), Integrity()
 
 
 def _read_file(
     path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
-) -> tuple[Video, set[int]]:
+) -> tuple[Video, Integrity]:
     frames, size = FrameStore(share), (0, 0)
     with tempfile.TemporaryFile() as log:
         for image in decode(path, max_frames, stride, log):
             size = image.shape[1], image.shape[0]
             frames.add(_reduced(image, max_size))
         said = text_of(log)
-    indices = np.arange(frames.count) * stride
-    known = frames.count if stride == 1 and frames.count != max_frames else None
+    state = inspect_file(path, said, max_frames and max_frames * stride)
+    indices = np.array(state.number_taken(frames.count, stride), int)
+    whole = stride == 1 and frames.count != max_frames
+    known = frames.count + len(state.lost) if whole else None
     video = Video(frames.array(), frame_rate(said) / stride, path, indices, size, known)
-    return video, damaged_frames(said)
+    return video, state
