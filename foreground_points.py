@@ -31,7 +31,7 @@ from models.depth import (
     refine_mover_depth,
 )
 from models.motion import label_movers
-from models.movers import MoverShapes, lift_tracks, solve_mover_shapes
+from models.movers import MoverShapes, lift_tracks, make_foreground_tracks, solve_mover_shapes
 from models.report import draw_tracks
 from models.run import (
     InputError,
@@ -158,7 +158,7 @@ def solve(
     out = output_dir / "foreground_points.pt"
     write_json(output_dir / "foreground_config.json", describe_run(settings, device, made_from))
     if not masks.any():
-        write_empty(settings, video, background, out)
+        write_empty(video, background, out)
         print(f"nothing moves in this clip: wrote an empty {out}")
         return
 
@@ -171,7 +171,7 @@ def solve(
     labels[masks & (labels == 0)] = 1
     points = track(video, settings, masks, tracker, imported)
     if not points.num_tracks:
-        write_empty(settings, video, background, out)
+        write_empty(video, background, out)
         print(
             f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}"
         )
@@ -185,7 +185,7 @@ def solve(
         found = refine_mover_depth(source, background, movers, ProgressBars("step"), options)
         shapes = replace(shapes, depth=found)
         xyz = lift_tracks(background.cameras, points, shapes.depth)
-    tracks = moving_tracks(settings, video, background, points, shapes, xyz)
+    tracks = make_foreground_tracks(video, background, points, shapes, xyz)
     movers = shapes.label
     del xyz, shapes  # twice as large as what the file holds
     save_tracks(out, tracks)
@@ -245,38 +245,11 @@ def no_tracks(video: Video) -> PointTracks:
     return PointTracks(xy, np.zeros((len(video), 0), bool), video.width, video.height)
 
 
-def write_empty(settings: Settings, video: Video, background: Tracks, path: Path) -> None:
+def write_empty(video: Video, background: Tracks, path: Path) -> None:
     """Writes the track file of a clip without movers."""
     xyz = np.zeros((len(video), 0, 3))
     shapes = MoverShapes.none(len(video))
-    save_tracks(path, moving_tracks(settings, video, background, no_tracks(video), shapes, xyz))
-
-
-def moving_tracks(
-    settings: Settings,
-    video: Video,
-    background: Tracks,
-    points: PointTracks,
-    shapes: MoverShapes,
-    xyz: np.ndarray,
-) -> Tracks:
-    """The track file's content."""
-    return Tracks(
-        xy=torch.from_numpy(points.xy).float(),
-        visible=torch.from_numpy(points.visible),
-        confidence=torch.from_numpy(points.visible).float(),
-        xyz=torch.from_numpy(xyz).float(),
-        K=background.K,
-        world_from_cam=background.world_from_cam,
-        width=video.width,
-        height=video.height,
-        fps=video.fps,
-        frame_indices=torch.as_tensor(video.frame_indices),
-        layer="foreground",
-        video_path=str(settings.video_path),
-        canonical=torch.from_numpy(shapes.canonical).float(),
-        label=torch.as_tensor(shapes.label, dtype=torch.int64),
-    )
+    save_tracks(path, make_foreground_tracks(video, background, no_tracks(video), shapes, xyz))
 
 
 def write_labels(output_dir: Path, labels: np.ndarray) -> None:

@@ -135,9 +135,8 @@ def _compare(
             continue
         view = view * _estimate_exposure(image, view, known & static)
         place = used[fresh].astype(int), *np.nonzero(fresh)
-        of_plain, of_dark = _measure_misfits(image, view, slope)
-        plain[place] = of_plain[fresh]
-        dark[place] = of_dark[fresh]
+        for misfits, own in zip((plain, dark), _measure_misfits(image, view, slope), strict=True):
+            misfits[place] = own[fresh]
         used += fresh
     distance = _average_best_half(plain, used)
     miss = _average_best_half(dark, used)

@@ -23,8 +23,7 @@ def smooth_probability(
     probability: Float[np.ndarray, "F h w"],
     near: Bool[np.ndarray, "F h w"],
 ) -> Float[np.ndarray, "F h w"]:
-    """Mean-field estimate of the probability of motion: the pixel's own odds, and the pull of its
-    neighbours (8 in space, 2 in time along the flow).
+    """Mean-field estimate of the probability of motion from the pixels' odds and their neighbours.
 
     Args:
         odds: log-odds of each pixel by itself.
@@ -39,9 +38,7 @@ def smooth_probability(
             if box is None:
                 continue
             total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
-            image = evidence.images[t][box].astype(np.float32)
-            planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-            pull = _weigh_neighbours(planes, sharpness)
+            pull = _weigh_neighbours(evidence.images[t][box], sharpness)
             new[t][box] = _solve_mean_field(pull, total, probability[t][box])
         probability = new
     return probability
@@ -72,7 +69,7 @@ def _measure_contrast(images: UInt8[np.ndarray, "F h w 3"]) -> float:
 
 
 def _weigh_neighbours(
-    image: Float[np.ndarray, "3 h w"], sharpness: float
+    rgb: UInt8[np.ndarray, "h w 3"], sharpness: float
 ) -> Float[np.ndarray, "4 h2 w2"]:
     """Pull between each pixel and its neighbour right, below, below right and below left, with a
     border of 0.
@@ -80,7 +77,8 @@ def _weigh_neighbours(
     Args:
         sharpness: in 1 / squared grey levels. The larger, the more edges separate pixels.
     """
-    height, width = image.shape[1:]
+    image = np.ascontiguousarray(rgb.astype(np.float32).transpose(2, 0, 1))
+    height, width = rgb.shape[:2]
     weight = np.zeros((4, height + 2, width + 2), np.float32)
     for k, (dx, dy) in enumerate(((1, 0), (0, 1), (1, 1), (-1, 1))):
         left = max(0, -dx)

@@ -5,6 +5,7 @@ canonical - place of each track on its mover, constant in time
 contact - depth of a mover by its contact with the background
 rigid - depth of a rigid mover by structure from motion
 lifting - labels, canonical coordinates, depths and world positions of the tracks of all movers
+track_file - the content of the foreground's track file
 local_maps - values at points from nearby known points
 mesh - the mesh of a frame, and its vertices between frames
 mesh_building - tracks and mask of a frame to its mesh
@@ -19,6 +20,7 @@ from models.movers.moving_pipeline import MovingMeshPipeline, fit_canonical_box
 from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.rigid import metric_depth, solve_rigid
+from models.movers.track_file import make_foreground_tracks
 
 __all__ = [
     "MoverOptions",
@@ -28,6 +30,7 @@ __all__ = [
     "fit_canonical_box",
     "label_tracks",
     "lift_tracks",
+    "make_foreground_tracks",
     "metric_depth",
     "sample_movers",
     "solve_mover_shapes",

@@ -95,7 +95,7 @@ def metric_depth(
     options: MoverOptions = MoverOptions(),
 ) -> Float[np.ndarray, "F N"] | None:
     """World z-depths of the tracks: the largest scale at which the mover does not sink into the
-    background.
+    background; None without background behind the mover.
 
     A mover that stands touches the ground with its lowest points. The depth of a mover in the air
     is an upper bound.
@@ -103,9 +103,6 @@ def metric_depth(
     Args:
         motion: of the same tracks.
         surface: the background's depth map in each frame, also behind the mover; inf at holes.
-
-    Returns:
-        None without background behind the mover.
     """
     scales = []
     for t in np.flatnonzero(motion.placed):

@@ -1,0 +1,43 @@
+"""Tracks and shapes of movers -> the content of the foreground's track file."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from models.clip import Video
+from models.movers.lifting import MoverShapes
+from models.tracks import PointTracks, Tracks
+
+
+def make_foreground_tracks(
+    video: Video,
+    background: Tracks,
+    tracks: PointTracks,
+    shapes: MoverShapes,
+    xyz: Float[np.ndarray, "F N 3"],
+) -> Tracks:
+    """The moving layer of a clip.
+
+    Args:
+        background: the static layer, whose cameras are those of the moving layer.
+        tracks: of the movers; there may be none.
+        shapes: of the same tracks.
+        xyz: their world positions.
+    """
+    visible = torch.from_numpy(tracks.visible)
+    return Tracks(
+        xy=torch.from_numpy(tracks.xy).float(),
+        visible=visible,
+        confidence=visible.float(),
+        xyz=torch.from_numpy(xyz).float(),
+        K=background.K,
+        world_from_cam=background.world_from_cam,
+        width=video.width,
+        height=video.height,
+        fps=video.fps,
+        frame_indices=torch.as_tensor(video.frame_indices),
+        layer="foreground",
+        video_path=str(video.path),
+        canonical=torch.from_numpy(shapes.canonical).float(),
+        label=torch.as_tensor(shapes.label, dtype=torch.int64),
+    )
