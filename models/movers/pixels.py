@@ -1,5 +1,5 @@
-"""What the movers' colour field learns from: pixels inside the masks and where on its mover each of
-them is."""
+"""Training pixels of the movers' colour field: pixels inside the masks, with their canonical
+coordinates."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from models.run import SILENT, Progress, return_freed
 from models.surface import interpolate
 from models.tools import Batch, BatchSettings, TrainingFrames, allocate_samples
 
-SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
-"""A pixel of a mover."""
+# A pixel of a mover. Its values lie side by side: to draw a pixel at random waits for memory once.
+_SAMPLE = np.dtype([("place", np.float32, 3), ("frame", np.int32), ("rgb", np.float16, 3)])
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class MovingPixels:
     rgb: Float[np.ndarray, "S 3"]
     """Colours without the frame's exposure, 0 to 1 (half precision)."""
     frame: Int[np.ndarray, "S"]
+    """Frame of each pixel."""
     world_from_cam: Float[np.ndarray, "F 4 4"]
-    """Cameras of all frames."""
+    """Poses of all frames' cameras."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -77,13 +78,14 @@ def sample_movers(
     """The pixels inside the masks of the frames that have a mesh.
 
     Args:
+        cameras: of the clip.
         footage: with masks and exposure.
         generator: chooses the pixels that are kept, the same share of every frame, if there are
             more than ``options.max_samples``.
     """
     generator = generator or np.random.default_rng(0)
     most = sum(int(footage.masks[t].sum()) for t in meshes.meshes)
-    share, store = allocate_samples(most, options.max_samples, SAMPLE)
+    share, store = allocate_samples(most, options.max_samples, _SAMPLE)
     kept = 0
     for t, mesh in progress.over(meshes.meshes.items(), "mover pixels"):
         fragments = mesh.fragments(cameras[t])
@@ -93,12 +95,12 @@ def sample_movers(
         rows, columns = (places[: len(store) - kept] for places in np.nonzero(wanted))
         own = store[kept : kept + len(rows)]
         own["place"] = interpolate(fragments, mesh.faces, mesh.source)[rows, columns, :3].numpy()
-        own["rgb"] = (footage.frames[t] / (255 * footage.exposure.factor(t))).clip(0, 1)[
-            rows, columns
-        ]
+        rgb = footage.frames[t] / (255 * footage.exposure.factor(t))
+        own["rgb"] = rgb.clip(0, 1)[rows, columns]
         own["frame"] = t
         kept += len(rows)
     pixels = store[:kept]
+    # The fragments of all frames, each as large as an image, leave much freed memory.
     return_freed()
     poses = cameras.world_from_cam.double().numpy()
     return MovingPixels(pixels["place"], pixels["rgb"], pixels["frame"], poses)
