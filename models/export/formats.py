@@ -39,7 +39,7 @@ class ExportSource:
 
 
 Writer = Callable[[ExportSource, Path, TexturedMesh | None], None]
-"""Writes the files of a format into a folder; the mesh is None if no format needs one."""
+"""Writes the files of a format into a folder; the mesh is None if no format needs a mesh."""
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,21 @@ class ExportOptions:
     """Frames, evenly spread, that may become key frames of the mesh, and that test whether its
     faces hide a surface; more close more holes and take longer."""
     keyframe_gain: float = 0.001
-    """Share of its image that a key frame must add; a larger one gives fewer key frames."""
+    """Share of its image that a key frame must add; a larger value gives fewer key frames."""
     margin: float = 0.2
-    """Border by which images are widened, as a share of the longer side; a larger one keeps more
+    """Border by which images are widened, as a share of the longer side; a larger value keeps more
     surface outside the images."""
     agreement: float = 0.02
-    """Relative difference of depth up to which two faces show one surface; a larger one leaves out
+    """Relative difference of depth up to which two faces show the same surface; a larger value leaves out
     more faces."""
     hidden_share: float = 0.4
-    """Share of a face's pixels in other frames that may hide a surface there, 0 to 1; a larger one
+    """Share of a face's pixels in other frames that may hide a surface there, 0 to 1; a larger value
     keeps more faces."""
     open_share: float = 0.05
-    """Share of a face that must lie on no surface yet, 0 to 1; a smaller one overlaps key frames
+    """Share of a face that must lie on no surface yet, 0 to 1; a smaller value overlaps key frames
     more and leaves fewer cracks."""
     rim_gain: float = 0.02
-    """Mean gain in colour (0 to 1) of a pixel that keeps a face of a rim; a larger one keeps fewer
+    """Mean gain in colour (0 to 1) of a pixel that keeps a face of a rim; a larger value keeps fewer
     faces."""
     witnesses: int = 24
     """Frames, evenly spread, that vote on the rims of near surfaces."""
@@ -42,4 +42,4 @@ class ExportOptions:
     points: int = 500_000
     """Points of the PLY file at most."""
     jpeg_quality: int = 95
-    """Quality of the static texture, 0 to 100; a larger one gives larger files."""
+    """Quality of the static texture, 0 to 100; a larger value gives larger files."""

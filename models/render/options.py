@@ -13,34 +13,34 @@ class RenderOptions:
     """Distance from the nearest frame beyond which a view is off the path: near surfaces hide much
     from that frame, so that frames aside are drawn too."""
     aside_least: float = 0.04
-    """Least distance of a frame aside; a larger one lets it see further behind near surfaces."""
+    """Least distance of a frame aside; a larger value lets it see further behind near surfaces."""
     aside_best: float = 0.1
     """Distance of the frame aside that is preferred on each side of the nearest frame in time."""
     aside_most: float = 0.3
-    """Largest distance of a frame aside; a larger one admits frames with coarser meshes there."""
+    """Largest distance of a frame aside; a larger value admits frames with coarser meshes there."""
     aside_weight: float = 0.003
     """Weight of a frame aside: less than any surface of the nearest frames, more than their faces
     across depth jumps."""
     changes_whole: float = 0.4
     """Distance from the path, in ``off_path``, up to which the grid of changes has weight 1."""
     changes_far: float = 1.0
-    """Distance from the path, in ``off_path``, from which it has the weight ``changes_least``."""
+    """Distance from the path, in ``off_path``, beyond which the weight is ``changes_least``."""
     changes_least: float = 0.5
     """Weight of the grid of changes far off the path, 0 to 1; 0 would ignore time there."""
     moment_span: int = 8
     """Frames from the heaviest frame up to which times are averaged: frames further apart show
     different times, whose mean no frame shows."""
     agreement: float = 0.03
-    """Relative difference of depth up to which two meshes show one surface; a larger one blends
+    """Relative difference of depth up to which two meshes show the same surface; a larger value blends
     more meshes and blurs depth jumps."""
     least_share: float = 0.02
-    """Share of a pixel, 0 to 1, below which a mesh is left out; a larger one reads the field less
+    """Share of a pixel, 0 to 1, below which a mesh is left out; a larger value reads the field less
     often."""
     merged_cells: float = 0.25
-    """Distance, in cells of the finest grid level, up to which surfaces of a pixel are read at one
-    point; a larger one is faster and less exact."""
+    """Distance, in cells of the finest grid level, up to which surfaces of a pixel are read at a single
+    point; a larger value is faster and less exact."""
     mover_tolerance: float = 0.15
-    """Relative depth by which the background must be nearer to hide a mover; a smaller one lets the
+    """Relative depth by which the background must be nearer to hide a mover; a smaller value lets the
     ground cut off feet."""
     tile_pixels: int = 1 << 13
-    """Pixels of a tile, which one thread draws; more take more memory and fewer threads."""
+    """Pixels of a tile, the work of a thread; more take more memory and fewer threads."""

@@ -55,7 +55,7 @@ class _Picture:
     """Planes and bounding boxes of each mesh's faces in the image; see ``surface.setup_mesh``."""
     reader: FieldReader
     limits: Float[np.ndarray, "3"]
-    """Agreement, least share, and distance in the field's box of points that are read as one."""
+    """Agreement, least share, and distance in the field's box of points that are read together."""
     rgb: Float[np.ndarray, "H W 3"]
     depth: Float[np.ndarray, "H W"]
 

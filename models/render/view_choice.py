@@ -19,7 +19,7 @@ class DrawnFrames:
     frames: list[int]
     """The nearest first."""
     weights: list[float]
-    """Weight of each frame; those of the nearest frames sum to 1."""
+    """Weight of each frame; the weights of the nearest frames sum to 1."""
 
 
 def choose_nearest(meshes: TriangleMeshPipeline, view: Cameras, count: int) -> DrawnFrames:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from models.cameras import Cameras, find_middle_frame
+from models.clip import choose_evenly
 from models.report.world import World
 from models.run import find_output, replace_file
 from models.tracks import Tracks
@@ -178,8 +179,7 @@ def draw_camera_path(world: World) -> "Figure":
     axes.scatter(*points.T, s=2.5, c=world.rgb / 255, linewidths=0, rasterized=True)
     # outlines as long as a share of the scene's depth
     reach = 0.08 * float(np.median(np.abs(points[:, 1]))) if len(points) else 0.1
-    count = min(_MAX_OUTLINES, len(cameras))
-    for t in np.unique(np.linspace(0, len(cameras) - 1, count).astype(int)).tolist():
+    for t in choose_evenly(len(cameras), _MAX_OUTLINES).tolist():
         outline = _project_to_ground(_outline_view(cameras[t], reach), pose)
         axes.plot(*outline.T, color=_ACCENT, linewidth=0.8, alpha=0.8)
     axes.plot(*centers.T, color=_ACCENT, linewidth=1.8, label="camera")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from models.clip import choose_evenly
 from models.tracks import PointTracks
 
 Frame = UInt8[ndarray, "H W 3"]
@@ -36,8 +37,7 @@ def draw_tracks(
         tail: frames that the line goes back.
         max_tracks: draw at most this number of tracks, evenly chosen.
     """
-    count = tracks.num_tracks
-    chosen = np.unique(np.linspace(0, count - 1, min(max_tracks, count)).astype(int))
+    chosen = choose_evenly(tracks.num_tracks, max_tracks)
     points = _fix_points(tracks.xy[:, chosen])
     visible = np.asarray(tracks.visible)[:, chosen]
     # factors prime to the number of colours: neighbouring numbers get unlike colours

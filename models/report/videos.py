@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
-from models.clip import VideoWriter, write_image
+from models.clip import VideoWriter, choose_evenly, write_image
 from models.paths import CameraPath
 from models.render import LayerViews, Scene, average_scores, score_frame
 from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
@@ -135,8 +135,7 @@ def _join_layers(
     visible = []
     groups = []
     for tracks, group in layers:
-        count = min(_MAX_DRAWN, tracks.num_tracks)
-        index = np.linspace(0, tracks.num_tracks - 1, count).astype(int)
+        index = choose_evenly(tracks.num_tracks, _MAX_DRAWN)
         xy.append(tracks.xy.numpy()[:, index])
         visible.append(tracks.visible.numpy()[:, index])
         groups.append(group[index])

@@ -11,14 +11,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import viser
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from models.cameras import Cameras, find_middle_frame
-from models.clip import VideoWriter
+from models.clip import VideoWriter, choose_evenly
 from models.paths import CameraPath, K_from_fov, pose_from_wxyz
 from models.render import Scene
 from models.report.live import check_address
@@ -128,7 +127,7 @@ class Viewer:
         first.near = 0.01 * self.depth
         first.far = 1000 * self.depth
         self._frusta = self.server.scene.add_frame("/cameras", show_axes=False, visible=False)
-        for t in np.unique(np.linspace(0, len(self.cameras) - 1, _MAX_FRUSTA).astype(int)).tolist():
+        for t in choose_evenly(len(self.cameras), _MAX_FRUSTA).tolist():
             pose = self.cameras.world_from_cam[t].double().numpy()
             fov = self._field_of_view(t)
             self._keys.add_frustum(f"/cameras/{t:05d}", pose, fov, _CAMERA_COLOR)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_middle_frame
+from models.clip import choose_evenly
 from models.sfm import choose_anchors
 from models.tracks import PointTracks, Tracks
 
@@ -55,7 +56,7 @@ def gather_world(tracks: Tracks, movers: Tracks | None, frames: UInt8[ndarray, "
     """
     visible = tracks.visible.numpy()
     index = np.flatnonzero(visible.any(0))
-    index = index[_choose(len(index), _MAX_POINTS)]
+    index = index[choose_evenly(len(index), _MAX_POINTS)]
     points = PointTracks(tracks.xy.numpy(), visible, tracks.width, tracks.height)
     rgb = color_points(frames, points)[index]
     xyz = tracks.xyz[0].numpy()[index]
@@ -68,7 +69,7 @@ def _gather_movers(
     """World positions and labels of some tracks of movers."""
     if movers is None or not movers.num_tracks:
         return np.zeros((num_frames, 0, 3), np.float32), np.zeros(0, np.int64)
-    index = _choose(movers.num_tracks, _MAX_MOVER_TRACKS)
+    index = choose_evenly(movers.num_tracks, _MAX_MOVER_TRACKS)
     visible = movers.visible.numpy()[:, index, None]
     tracks = np.where(visible, movers.xyz.numpy()[:, index], np.nan).astype(np.float32)
     if movers.label is None:
@@ -85,13 +86,6 @@ def color_points(frames: UInt8[ndarray, "F H W 3"], tracks: PointTracks) -> UInt
     pixel = np.nan_to_num(xy).astype(np.int64).clip(0, [width - 1, height - 1])
     rgb = frames[frame, pixel[:, 1], pixel[:, 0]]
     return np.where(tracks.visible.any(0)[:, None], rgb, _UNSEEN)
-
-
-def _choose(count: int, limit: int) -> Int[ndarray, "K"]:
-    """At most ``limit`` indices below ``count``, evenly spaced."""
-    if not count:
-        return np.zeros(0, np.int64)
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
 
 
 def world_json(world: World, depth: float) -> dict:
