@@ -13,7 +13,7 @@ from models.run.outputs import (
     clear_outputs,
     find_output,
     find_shown,
-    names_by_kind,
+    group_by_kind,
     stage_outputs,
 )
 
@@ -74,7 +74,7 @@ def test_the_page_shows_each_existing_video_once_and_in_order(tmp_path: Path):
 
 def test_names_come_in_the_order_of_their_kinds():
     names = ["scene.glb", "tracks.mp4", "model.pt", "mesh.mp4", "notes.txt", "index.html"]
-    assert names_by_kind(names) == {
+    assert group_by_kind(names) == {
         "model": ["model.pt"],
         "videos": ["mesh.mp4", "tracks.mp4"],
         "exported": ["scene.glb"],

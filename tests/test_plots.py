@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from models.report.drawing import colorize_depth, depth_range, draw_mask, draw_mesh, draw_tracks
+from models.report.drawing import (
+    colorize_depth,
+    draw_mask,
+    draw_mesh,
+    draw_tracks,
+    measure_depth_range,
+)
 from models.tracks import PointTracks
 
 BLACK = np.zeros((40, 50, 3), np.uint8)
@@ -74,10 +80,10 @@ def test_depth_range_ignores_outliers_and_what_is_no_depth():
     depth[0, :5, :5] = 1e9
     depth[1, :5] = np.nan
     depth[2, :5] = -3
-    near, far = depth_range(depth)
+    near, far = measure_depth_range(depth)
     assert 2 <= near < 2.5 and 7.5 < far <= 8
-    assert depth_range([np.full((4, 4), np.nan)]) == (1.0, 2.0)
-    near, far = depth_range([np.full((4, 4), 3.0)])
+    assert measure_depth_range([np.full((4, 4), np.nan)]) == (1.0, 2.0)
+    near, far = measure_depth_range([np.full((4, 4), 3.0)])
     assert near < far
 
 

@@ -15,9 +15,9 @@ from playwright.sync_api import Page, expect
 
 from models.clip.video import write_video
 from models.report.charts import draw_loss_curve, save_png, svg_from_figure, write_charts
-from models.report.page import Report, three_js, write_report
+from models.report.page import Report, extract_three_js, write_report
 from models.report.videos import write_track_overlay
-from models.report.world import color_points, gather_world, world_json
+from models.report.world import color_points, gather_world, pack_world
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import PointTracks
@@ -200,7 +200,7 @@ def test_a_page_without_scores_videos_or_surface_opens_too(
 
 
 def test_three_js_comes_whole_and_with_its_licence():
-    text = three_js()
+    text = extract_three_js()
     assert "SPDX-License-Identifier: MIT" in text
     assert text.rstrip().endswith("THREE.GLTFLoader=GLTFLoader;})();") and "</script" not in text
 
@@ -217,7 +217,7 @@ def test_points_take_the_colour_of_a_frame_that_sees_them(room: SyntheticScene):
 def test_the_world_of_the_page_holds_finite_poses_and_every_mover(room: SyntheticScene):
     world = gather_world(true_tracks(room, False), true_tracks(room, True), room.frames)
     assert len(world.mover_paths) == 1 and np.isfinite(world.mover_paths[0]).all()
-    data = json.loads(json.dumps(world_json(world, 2.0), allow_nan=False))
+    data = json.loads(json.dumps(pack_world(world, 2.0), allow_nan=False))
     poses = np.frombuffer(base64.b64decode(data["poses"]), "<f4").reshape(FRAMES, 4, 4)
     np.testing.assert_allclose(
         poses[:, 3, :3], room.cameras.centers, atol=1e-5

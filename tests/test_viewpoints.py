@@ -19,8 +19,8 @@ from models.pipeline import (
 )
 from models.render.options import RenderOptions
 from models.render.view_choice import (
-    distance_from_path,
-    mean_time,
+    average_times,
+    measure_path_distance,
     weigh_changes,
 )
 from models.tools import TrainingPixels
@@ -103,9 +103,9 @@ def test_times_are_even_and_fit_the_clip(frames: int, step: float):
 
 
 def test_the_moment_of_a_view_is_of_frames_that_belong_together():
-    assert mean_time([4, 6], [0.5, 0.5]) == pytest.approx(5)
-    assert mean_time([4, 5, 3, 6], [0.999, 4e-4, 3e-4, 3e-4]) == pytest.approx(4, abs=1e-3)
-    assert mean_time([10, 200, 11, 201], [0.3, 0.25, 0.25, 0.2]) == pytest.approx(
+    assert average_times([4, 6], [0.5, 0.5]) == pytest.approx(5)
+    assert average_times([4, 5, 3, 6], [0.999, 4e-4, 3e-4, 3e-4]) == pytest.approx(4, abs=1e-3)
+    assert average_times([10, 200, 11, 201], [0.3, 0.25, 0.25, 0.2]) == pytest.approx(
         10.4545, abs=1e-3
     )  # passed twice
 
@@ -123,7 +123,9 @@ def test_distance_from_the_path_is_that_from_its_nearest_piece(seed: int):
     away = centers[random.integers(12, size=8)] + random.standard_normal((8, 3))
     for i, point in enumerate(away):
         expected = np.linalg.norm(line - point, axis=1).min() / meshes.depth_scale
-        assert distance_from_path(meshes, cameras_at(away)[i]) == pytest.approx(expected, abs=2e-3)
+        assert measure_path_distance(meshes, cameras_at(away)[i]) == pytest.approx(
+            expected, abs=2e-3
+        )
     on_line = cameras_at(line[random.integers(len(line), size=5)])
     assert all(weigh_changes(meshes, on_line[i]) == 1 for i in range(5))
     options = RenderOptions()

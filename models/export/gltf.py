@@ -102,7 +102,7 @@ class GltfWriter:
             "znear": 1e-3,
         }
         camera = self.add("cameras", {"name": name, "type": "perspective", "perspective": lens})
-        shift, turn = camera_motion(cameras)
+        shift, turn = compute_camera_motion(cameras)
         place = {"translation": shift[t].tolist(), "rotation": turn[t].tolist()}
         return self.add_node({"name": name, "camera": camera, **place})
 
@@ -182,7 +182,9 @@ class AnimationWriter:
         self._gltf.add("animations", animation)
 
 
-def camera_motion(cameras: Cameras) -> tuple[Float[np.ndarray, "F 3"], Float[np.ndarray, "F 4"]]:
+def compute_camera_motion(
+    cameras: Cameras,
+) -> tuple[Float[np.ndarray, "F 3"], Float[np.ndarray, "F 4"]]:
     """Centres and unit quaternions (x, y, z, w) of cameras in glTF's camera axes (y up, z
     backward), in the scene's own world."""
     poses = (cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV).numpy()

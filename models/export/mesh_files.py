@@ -14,7 +14,7 @@ from models.export.gltf import (
     AnimationWriter,
     GltfWriter,
     bytes_from_colors,
-    camera_motion,
+    compute_camera_motion,
     encode_image,
 )
 from models.export.mover_atlas import MoverMeshes
@@ -51,7 +51,7 @@ def write_animated_glb(
     animation = AnimationWriter(gltf)
     _add_movers(gltf, animation, movers, len(cameras), fps)
     camera = gltf.add_camera("camera", cameras, 0)
-    shift, turn = camera_motion(cameras)
+    shift, turn = compute_camera_motion(cameras)
     seconds = [t / fps for t in range(len(cameras))]
     animation.animate(camera, "translation", seconds, shift, "LINEAR")
     animation.animate(camera, "rotation", seconds, turn, "LINEAR")

@@ -16,17 +16,17 @@ class ExportOptions:
     """Border by which images are widened, as a share of the longer side; a larger value keeps more
     surface outside the images."""
     agreement: float = 0.02
-    """Relative difference of depth up to which two faces show the same surface; a larger value leaves out
-    more faces."""
+    """Relative difference of depth up to which two faces show the same surface; a larger value
+    leaves out more faces."""
     hidden_share: float = 0.4
-    """Share of a face's pixels in other frames that may hide a surface there, 0 to 1; a larger value
-    keeps more faces."""
+    """Share of a face's pixels in other frames that may hide a surface there, 0 to 1; a larger
+    value keeps more faces."""
     open_share: float = 0.05
     """Share of a face that must lie on no surface yet, 0 to 1; a smaller value overlaps key frames
     more and leaves fewer cracks."""
     rim_gain: float = 0.02
-    """Mean gain in colour (0 to 1) of a pixel that keeps a face of a rim; a larger value keeps fewer
-    faces."""
+    """Mean gain in colour (0 to 1) of a pixel that keeps a face of a rim; a larger value keeps
+    fewer faces."""
     witnesses: int = 24
     """Frames, evenly spread, that vote on the rims of near surfaces."""
     fitted: int = 48

@@ -4,7 +4,8 @@ frames agree with them.
 A frame's mesh spans the gap between the last point of a near surface and the first point behind,
 with faces off any surface. Two sets of small faces replace them: the depth of their near
 corners is carried outwards, and the depth of their far corners inwards. The key frame's pixels
-paint the small faces. A face stays if the frames look more like the scene with the face than without.
+paint the small faces. A face stays if the frames look more like the scene with
+the face than without.
 """
 
 from collections.abc import Callable, Iterable

@@ -20,8 +20,8 @@ def blend_surfaces(
 ) -> tuple[Float[Tensor, "M H W"], Float[Tensor, "H W"]]:
     """Share of each mesh in each pixel, and the depth of the visible surface.
 
-    Meshes that agree in depth vote with their weights, and the surface with most votes is visible. This
-    is the plain form of ``view_kernels.tile_points``, on any device.
+    Meshes that agree in depth vote with their weights, and the surface with most votes is visible.
+    This is the plain form of ``view_kernels.tile_points``, on any device.
 
     Args:
         depth: z-depth of each mesh, inf if the mesh does not cover the pixel.

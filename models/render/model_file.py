@@ -46,15 +46,15 @@ def save_scene(path: Path, scene: Scene) -> None:
     state = {
         "model_version": _VERSION,
         "fps": scene.fps,
-        "cameras": _camera_state(scene.cameras),
+        "cameras": _pack_cameras(scene.cameras),
         "exposure": {
             "gain": torch.from_numpy(exposure.gain),
             "shading": torch.from_numpy(exposure.shading),
         },
-        "background": _layer_state(scene.background),
+        "background": _pack_layer(scene.background),
     }
     if scene.moving is not None:
-        state["moving"] = {**scene.moving.meshes.state(), **_renderer_state(scene.moving.renderer)}
+        state["moving"] = {**scene.moving.meshes.state(), **_pack_renderer(scene.moving.renderer)}
     write_tensors(path, state)
 
 
@@ -66,7 +66,7 @@ def load_scene(path: Path, device: torch.device, options: RenderOptions = Render
     """
     state = _read_state(Path(path))
     try:
-        return _scene_from(state, device, options)
+        return _unpack_scene(state, device, options)
     except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:_MAX_MESSAGE]
         raise InputError(
@@ -91,19 +91,19 @@ def _read_state(path: Path) -> dict:
     return state
 
 
-def _scene_from(state: dict, device: torch.device, options: RenderOptions) -> Scene:
-    cameras = _cameras_from(state["cameras"])
+def _unpack_scene(state: dict, device: torch.device, options: RenderOptions) -> Scene:
+    cameras = _unpack_cameras(state["cameras"])
     fps = float(state["fps"])
     gain = _check(state["exposure"]["gain"], len(cameras), 3).numpy()
     shading = _check(state["exposure"]["shading"], len(cameras), None, None, 3).numpy()
     if not (len(shading) and min(shading.shape[1:3]) > 0 and 0 < fps <= _MAX_RATE):
         raise ValueError("the exposure or the frame rate is empty")
     exposure = Exposure(gain, shading, cameras.width, cameras.height)
-    background = _layer_from(state["background"], cameras, device)
+    background = _unpack_layer(state["background"], cameras, device)
     moving = None
     if "moving" in state:
         meshes = MovingMeshPipeline.from_state(state["moving"], cameras)
-        moving = MovingLayer(meshes, _renderer_from(state["moving"], device))
+        moving = MovingLayer(meshes, _unpack_renderer(state["moving"], device))
     return Scene(cameras, fps, exposure, background, moving, options)
 
 
@@ -123,12 +123,12 @@ def _check(tensor: Tensor, *shape: int | None) -> Tensor:
     return tensor
 
 
-def _camera_state(cameras: Cameras) -> dict:
+def _pack_cameras(cameras: Cameras) -> dict:
     size = {"width": cameras.width, "height": cameras.height}
     return {"K": cameras.K, "world_from_cam": cameras.world_from_cam, **size}
 
 
-def _cameras_from(state: dict) -> Cameras:
+def _unpack_cameras(state: dict) -> Cameras:
     K = _check(state["K"], None, 3, 3).double()
     poses = _check(state["world_from_cam"], len(K), 4, 4).double()
     width = int(state["width"])
@@ -142,18 +142,18 @@ def _cameras_from(state: dict) -> Cameras:
     return Cameras(K, poses, width, height)
 
 
-def _layer_state(layer: Layer) -> dict:
+def _pack_layer(layer: Layer) -> dict:
     meshes = layer.meshes
     return {
         "vertices": meshes.vertices,
         "faces": meshes.faces,
         "trust": meshes.trust,
         "canvas": asdict(meshes.canvas),
-        **_renderer_state(layer.renderer),
+        **_pack_renderer(layer.renderer),
     }
 
 
-def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
+def _unpack_layer(state: dict, cameras: Cameras, device: torch.device) -> Layer:
     vertices: Tensor = state["vertices"].float()
     if not state["faces"]:
         raise ValueError("no frame has a mesh")
@@ -169,10 +169,10 @@ def _layer_from(state: dict, cameras: Cameras, device: torch.device) -> Layer:
     faces = {t: of_frame.int() for t, of_frame in state["faces"].items()}
     canvas = Canvas(**state["canvas"])
     meshes = TriangleMeshPipeline(cameras, vertices, faces, state["trust"], canvas)
-    return Layer(meshes, _renderer_from(state, device))
+    return Layer(meshes, _unpack_renderer(state, device))
 
 
-def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
+def _pack_renderer(renderer: WorldSpaceTrianglePipeline) -> dict:
     field = {key: value.cpu() for key, value in renderer.field.state_dict().items()}
     state = {
         "field": field,
@@ -186,10 +186,10 @@ def _renderer_state(renderer: WorldSpaceTrianglePipeline) -> dict:
     return state
 
 
-def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
+def _unpack_renderer(state: dict, device: torch.device) -> WorldSpaceTrianglePipeline:
     # models without a grid of changes store one resolution
     grids = [
-        _grid_from(state["field"][f"{name}.tables"], finest)
+        _unpack_grid(state["field"][f"{name}.tables"], finest)
         for name, finest in zip(_GRIDS, state["finest"], strict=False)
     ]
     viewpoints = None
@@ -206,7 +206,7 @@ def _renderer_from(state: dict, device: torch.device) -> WorldSpaceTrianglePipel
     return WorldSpaceTrianglePipeline(field, to_box, viewpoints).to(device)
 
 
-def _grid_from(tables: Tensor, finest: int) -> HashGrid:
+def _unpack_grid(tables: Tensor, finest: int) -> HashGrid:
     """An empty grid of the size of its tables."""
     levels, entries, features = tables.shape
     if not (0 < levels <= _MAX_LEVELS and 0 < int(finest) <= _MAX_RESOLUTION):

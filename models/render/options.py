@@ -31,16 +31,16 @@ class RenderOptions:
     """Frames from the heaviest frame up to which times are averaged: frames further apart show
     different times, whose mean no frame shows."""
     agreement: float = 0.03
-    """Relative difference of depth up to which two meshes show the same surface; a larger value blends
-    more meshes and blurs depth jumps."""
+    """Relative difference of depth up to which two meshes show the same surface; a larger value
+    blends more meshes and blurs depth jumps."""
     least_share: float = 0.02
     """Share of a pixel, 0 to 1, below which a mesh is left out; a larger value reads the field less
     often."""
     merged_cells: float = 0.25
-    """Distance, in cells of the finest grid level, up to which surfaces of a pixel are read at a single
-    point; a larger value is faster and less exact."""
+    """Distance, in cells of the finest grid level, up to which surfaces of a pixel are read at
+    a single point; a larger value is faster and less exact."""
     mover_tolerance: float = 0.15
-    """Relative depth by which the background must be nearer to hide a mover; a smaller value lets the
-    ground cut off feet."""
+    """Relative depth by which the background must be nearer to hide a mover; a smaller value lets
+    the ground cut off feet."""
     tile_pixels: int = 1 << 13
     """Pixels of a tile, the work of a thread; more take more memory and fewer threads."""

@@ -13,7 +13,7 @@ from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.blending import blend_surfaces, fill_holes
 from models.render.options import RenderOptions
 from models.render.tiles import View, WorldMesh, render_tiles
-from models.render.view_choice import DrawnFrames, choose_drawn, mean_time, weigh_changes
+from models.render.view_choice import DrawnFrames, average_times, choose_drawn, weigh_changes
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def render_view(
     covers the pixel. Uncovered pixels are filled.
     """
     drawn = choose_drawn(meshes, view, options)
-    moment = mean_time(drawn.frames, drawn.weights, options)
+    moment = average_times(drawn.frames, drawn.weights, options)
     changes = weigh_changes(meshes, view, options)
     renderer = renderer.seen_from(view.world_from_cam[0, :3, 3], moment, changes)
     # tensors on a GPU have no numba kernels

@@ -59,7 +59,11 @@ class Scene:
     """How views are drawn; a model file does not hold them."""
 
     def render(self, view: Cameras, time: float) -> Rendering:
-        """The picture of a camera (``view`` of length 1) at ``time`` (in frames of the clip, may be fractional)."""
+        """The picture of a camera (``view`` of length 1) at ``time``.
+
+        Args:
+            time: in frames of the clip, may be fractional.
+        """
         return self.views(view, time).merged
 
     def views(self, view: Cameras, time: float, in_front: bool = False) -> LayerViews:
@@ -85,8 +89,8 @@ class Scene:
         opaque = alpha[..., 0] > _OPAQUE
         rgb = alpha * mover.rgb * 255 + (1 - alpha) * background.rgb
         depth = np.where(opaque, mover.depth, background.depth)
-        merged = Rendering(_to_bytes(rgb), depth, background.covered | opaque)
-        return LayerViews(merged, background, _to_bytes(alpha * mover.rgb * 255))
+        merged = Rendering(_round_colors(rgb), depth, background.covered | opaque)
+        return LayerViews(merged, background, _round_colors(alpha * mover.rgb * 255))
 
     def rebuild(self, t: int) -> LayerViews:
         """Frame t as the clip's own camera recorded it, with that frame's exposure.
@@ -112,11 +116,11 @@ class Scene:
         return float(1 / (1 / z[z > 0]).mean())
 
 
-def _to_bytes(rgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+def _round_colors(rgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     return (rgb + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def _expose(
     rgb: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, "H W 3"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    return _to_bytes(rgb * factor)
+    return _round_colors(rgb * factor)

@@ -58,7 +58,7 @@ def choose_drawn(
     return DrawnFrames(nearest.frames + aside, weights)
 
 
-def distance_from_path(meshes: TriangleMeshPipeline, view: Cameras) -> float:
+def measure_path_distance(meshes: TriangleMeshPipeline, view: Cameras) -> float:
     """Distance of a camera from the line segments between successive frames with a mesh, as a
     share of the scene's depth."""
     centers = meshes.cameras[list(meshes.faces)].centers.double()
@@ -77,12 +77,12 @@ def weigh_changes(
 ) -> float:
     """Weight of the grid of changes in a view: 1 near the path, ``changes_least`` far from it."""
     whole, far = options.changes_whole, options.changes_far
-    distance = distance_from_path(meshes, view) / options.off_path
+    distance = measure_path_distance(meshes, view) / options.off_path
     nearness = (far - distance) / (far - whole)
     return options.changes_least + (1 - options.changes_least) * min(1.0, max(0.0, nearness))
 
 
-def mean_time(
+def average_times(
     frames: Sequence[int], weights: Sequence[float], options: RenderOptions = RenderOptions()
 ) -> float:
     """Time, in frames, of a view drawn from these frames: their weighted mean near the heaviest.

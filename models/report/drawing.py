@@ -60,7 +60,7 @@ def _draw_frames(
             # the first frame has no line behind it
             times = range(max(1, t - tail + 1), t + 1)
             segments = [_connect(points, visible, drawn, s) for s in times]
-            _draw_color(canvas, points[t, drawn], segments, _palette()[c].tolist())
+            _draw_color(canvas, points[t, drawn], segments, _make_palette()[c].tolist())
         yield canvas
 
 
@@ -109,14 +109,14 @@ def _fix_points(xy: Float[ndarray, "*N 2"]) -> Int[ndarray, "*N 2"]:
     return np.round(np.clip(finite, -_FAR_OUTSIDE, _FAR_OUTSIDE) * (1 << _SHIFT)).astype(np.int32)
 
 
-def _palette() -> UInt8[ndarray, "C 3"]:
+def _make_palette() -> UInt8[ndarray, "C 3"]:
     """Colours of evenly spaced hues, equal in saturation and value."""
     hues = np.arange(_NUM_COLORS) / _NUM_COLORS
     rgb = np.array([colorsys.hsv_to_rgb(hue, 0.8, 1.0) for hue in hues])
     return (rgb * 255).astype(np.uint8)
 
 
-def depth_range(
+def measure_depth_range(
     depths: Iterable[Float[ndarray, "..."]], low: float = 2.0, high: float = 98.0
 ) -> tuple[float, float]:
     """Near and far of a whole clip, so that the colours of depth do not flicker.

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from models.report import tables
-from models.report.world import World, world_json
+from models.report.world import World, pack_world
 from models.run import find_shown, write_bytes
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -64,7 +64,7 @@ def write_report(out: Path, report: Report) -> Path:
         InputError: the file cannot be written.
     """
     path = out / "index.html"
-    page = _environment().get_template("page.html")
+    page = _make_environment().get_template("page.html")
     # lone surrogates of file names become question marks
     text = page.render(**_describe_clip(report), **_list_sections(out, report), **_load_assets(out))
     write_bytes(path, text.encode(errors="replace"))
@@ -72,7 +72,7 @@ def write_report(out: Path, report: Report) -> Path:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _make_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -100,7 +100,7 @@ def _describe_clip(report: Report) -> dict:
             "fps": report.world.fps,
             "psnr": [min(frame["psnr"], _MAX_PSNR) for frame in report.metrics.get("frames", [])],
             "held_out": list(report.held_out),
-            "world": world_json(report.world, report.depth),
+            "world": pack_world(report.world, report.depth),
         },
     }
 
@@ -121,7 +121,7 @@ def _list_sections(out: Path, report: Report) -> dict:
         "is_rebuilt": all((out / name).is_file() for name in compared),
         "videos": _list_videos(out),
         "charts": {title: Markup(svg) for title, svg in report.charts.items()},
-        "tiles": tables.headline_tiles(report.metrics, report.background),
+        "tiles": tables.make_tiles(report.metrics, report.background),
         "quality": tables.tabulate_quality(report.metrics),
         "seconds": tables.tabulate_seconds(report.metrics, report.background),
         "totals": tables.tabulate_totals(report.metrics, report.background),
@@ -143,7 +143,7 @@ def _list_videos(out: Path) -> list[ShownVideo]:
 
 def _load_assets(out: Path) -> dict[str, str]:
     """Style, scripts and the exported surface, as the page carries them."""
-    three = three_js()
+    three = extract_three_js()
     # empty without an exported surface
     surface = _find_surface(out)
     glb = "" if surface is None else base64.b64encode(surface.read_bytes()).decode()
@@ -169,7 +169,7 @@ def _find_surface(out: Path) -> Path | None:
 
 
 @functools.cache
-def three_js() -> str:
+def extract_three_js() -> str:
     """three.js with its GLTFLoader and licence, out of the archive of trimesh's own viewer.
 
     trimesh is a pinned package, so that no JavaScript is stored in this repository and none is

@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from models.cameras import Cameras
 from models.render import Scene
-from models.report.drawing import colorize_depth, depth_range, draw_mesh
+from models.report.drawing import colorize_depth, draw_mesh, measure_depth_range
 
 MODES = ("colour", "depth", "mesh")
 """Kinds of pictures of a scene."""
@@ -27,7 +27,7 @@ def make_render_function(scene: Scene) -> RenderFunction:
     height = max(1, _PROBE_WIDTH * scene.cameras.height // width)
     probe = scene.cameras[len(scene.cameras) // 2].resized(_PROBE_WIDTH, height)
     # one range for all views: colours would flicker otherwise
-    near_far = depth_range([scene.render(probe, 0.0).depth])
+    near_far = measure_depth_range([scene.render(probe, 0.0).depth])
 
     def draw(
         view: Cameras, time: float, mode: str, background: bool, movers: bool

@@ -76,27 +76,27 @@ class ListedFile:
     size: str
 
 
-def headline_tiles(metrics: Mapping, background: Mapping) -> list[Tile]:
+def make_tiles(metrics: Mapping, background: Mapping) -> list[Tile]:
     """The figures at the head of the page; held-out scores come first.
 
     Args:
         metrics: content of metrics.json.
         background: content of background_metrics.json; may be empty.
     """
-    tiles = _score_tiles(metrics)
+    tiles = _make_score_tiles(metrics)
     if "frames_registered" in background:
         count = str(background["frames_registered"])
         tiles.append(Tile("Cameras placed", count, f"of {background['frames']}"))
     if (error := background.get("reprojection_error_px")) is not None:
         tiles.append(Tile("Reprojection error", f"{error:.2f}", "px"))
-    if seconds := _all_seconds(metrics, background):
+    if seconds := _join_seconds(metrics, background):
         tiles.append(Tile("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))
     if metrics.get("peak_memory_gib"):
         tiles.append(Tile("Peak memory", f"{metrics['peak_memory_gib']:.2f}", "GiB"))
     return tiles
 
 
-def _score_tiles(metrics: Mapping) -> list[Tile]:
+def _make_score_tiles(metrics: Mapping) -> list[Tile]:
     held_out = metrics.get("heldout_frames")
     training = metrics.get("training_frames")
     tiles = []
@@ -128,7 +128,7 @@ def tabulate_quality(metrics: Mapping) -> Quality | None:
     return Quality([name for name, _ in groups], scores, totals)
 
 
-def _all_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:
+def _join_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:
     """Seconds of each stage of the background script and of demo_pipeline.py, in order."""
     # the background script adds "all" to its stages
     first = {key: value for key, value in background.get("seconds", {}).items() if key != "all"}
@@ -137,7 +137,7 @@ def _all_seconds(metrics: Mapping, background: Mapping) -> dict[str, float]:
 
 def tabulate_seconds(metrics: Mapping, background: Mapping) -> list[StageSeconds]:
     """Seconds of each stage in the order of the run."""
-    seconds = _all_seconds(metrics, background)
+    seconds = _join_seconds(metrics, background)
     # a run whose stages all took no time has bars of length 0
     longest = max(max(seconds.values(), default=0), 1e-9)
     return [
@@ -148,7 +148,7 @@ def tabulate_seconds(metrics: Mapping, background: Mapping) -> list[StageSeconds
 
 def tabulate_totals(metrics: Mapping, background: Mapping) -> list[tuple[str, str]]:
     """Label and value of the whole run's time, training rate and peak memory."""
-    rows = [("all", f"{sum(_all_seconds(metrics, background).values()):.1f}")]
+    rows = [("all", f"{sum(_join_seconds(metrics, background).values()):.1f}")]
     if "samples_per_second" in metrics:
         rate = metrics["samples_per_second"] / 1e6
         rows.append(("training, million samples a second", f"{rate:.2f}"))

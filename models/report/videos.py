@@ -12,7 +12,7 @@ from numpy import ndarray
 from models.clip import VideoWriter, choose_evenly, write_image
 from models.paths import CameraPath
 from models.render import LayerViews, Scene, average_scores, score_frame
-from models.report.drawing import colorize_depth, depth_range, draw_mesh, draw_tracks
+from models.report.drawing import colorize_depth, draw_mesh, draw_tracks, measure_depth_range
 from models.report.pictures import project_mesh
 from models.run import SILENT, Progress, clear_numbered, clear_outputs, make_subfolder
 from models.tracks import PointTracks, Tracks
@@ -49,7 +49,7 @@ def reconstruct(
             rgb = layers.merged.rgb
             lines = draw_mesh(frame, *project_mesh(scene, scene.cameras[t]))
             videos.add(frame, layers, lines)
-            scores.append(score_frame(rgb, frame, _mask_of(inputs.masks, t)))
+            scores.append(score_frame(rgb, frame, _select_mask(inputs.masks, t)))
             if save_frames:
                 save_frame(out, "reconstruction", t, rgb)
             if t in inputs.held_out:
@@ -57,7 +57,7 @@ def reconstruct(
     return {"frames": scores} | average_scores(scores, inputs.held_out)
 
 
-def _mask_of(masks: Bool[ndarray, "F H W"] | None, t: int) -> Bool[ndarray, "H W"] | None:
+def _select_mask(masks: Bool[ndarray, "F H W"] | None, t: int) -> Bool[ndarray, "H W"] | None:
     return None if masks is None else masks[t]
 
 
@@ -93,7 +93,7 @@ class _ReconstructionWriter(ExitStack):
             lines: the mesh over the frame.
         """
         depth = layers.merged.depth
-        self._near_far = self._near_far or depth_range([depth])
+        self._near_far = self._near_far or measure_depth_range([depth])
         pictures = {
             "input": frame,
             "reconstruction": layers.merged.rgb,
@@ -161,7 +161,7 @@ def render_video(
     """Renders a camera path to a video.
 
     Args:
-        path: of the video; the PNGs go to ``frames`` in the same folder, under the name of the video.
+        path: of the video; the PNGs go to ``frames`` in the same folder, under the video's name.
         fps: frames per second; the clip's if not given.
         save_frames: write a PNG of every view.
 

@@ -88,7 +88,7 @@ def color_points(frames: UInt8[ndarray, "F H W 3"], tracks: PointTracks) -> UInt
     return np.where(tracks.visible.any(0)[:, None], rgb, _UNSEEN)
 
 
-def world_json(world: World, depth: float) -> dict:
+def pack_world(world: World, depth: float) -> dict:
     """The world for the page's script: numbers, and arrays as base64 of little-endian float32 or
     bytes.
 

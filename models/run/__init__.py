@@ -29,7 +29,7 @@ from models.run.outputs import (
     clear_outputs,
     find_output,
     find_shown,
-    names_by_kind,
+    group_by_kind,
     stage_outputs,
 )
 from models.run.progress import SILENT, Progress, ProgressBars
@@ -75,13 +75,13 @@ __all__ = [
     "find_shown",
     "fingerprint",
     "flatten_settings",
+    "group_by_kind",
     "hash_content",
     "hash_fingerprint",
     "is_file",
     "load_tensors",
     "make_subfolder",
     "make_write_error",
-    "names_by_kind",
     "pack_generator",
     "parse_settings",
     "read_claimed_size",

@@ -197,7 +197,7 @@ def find_shown(folder: Path, kind: str) -> dict[Path, Output]:
     return shown
 
 
-def names_by_kind(names: Iterable[str]) -> dict[str, list[str]]:
+def group_by_kind(names: Iterable[str]) -> dict[str, list[str]]:
     """File names of a results folder under their kinds, in the order of ``KINDS``."""
     kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for name in sorted(names):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from models.run.errors import InputError
 from models.run.fingerprint import PROGRAM, read_versions
-from models.run.outputs import names_by_kind
+from models.run.outputs import group_by_kind
 from models.run.reading import read_json
 from models.run.settings import flatten_settings
 
@@ -88,7 +88,7 @@ def summarise_run(output_dir: Path, metrics: dict, page: Path) -> str:
     told["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
     told["peak memory"] = f"{metrics['peak_memory_gib']} GiB"
     names = [path.name for path in output_dir.iterdir() if path.is_file()]
-    told |= {kind: ", ".join(chosen) for kind, chosen in names_by_kind(names).items()}
+    told |= {kind: ", ".join(chosen) for kind, chosen in group_by_kind(names).items()}
     told["look at"] = page
     return "\n".join(
         [
