@@ -356,7 +356,7 @@ def test_training_by_the_clock_goes_on_from_the_seconds_it_had(tmp_path, monkeyp
     assert histories[0].samples > saved["step"] * (1 << 10)
     (tmp_path / "whole").mkdir()
     _, whole = Training(tmp_path / "whole", training.schedule).run()
-    assert histories[0].samples == pytest.approx(whole[0].samples, rel=0.2), "not all of it again"
+    assert histories[0].samples < 1.2 * whole[0].samples, "the seconds count once"
 
 
 def test_bad_values_stop_training_by_name_and_leave_the_last_good_checkpoint(tmp_path):
