@@ -93,6 +93,7 @@ class _Fitting:
         self.run = run
         self.progress = progress
         self.options = options
+        # One generator draws for all layers, so that the seed repeats the whole run.
         self.random = np.random.default_rng(run.seed)
         self.times = sorted(set(range(len(inputs.frames))) - set(inputs.held_out))
         """Frames that training learns from."""
@@ -186,11 +187,13 @@ class _Fitting:
         seconds = schedule.train_seconds
         return replace(
             schedule,
+            # Movers have few pixels: they take more passes in little time.
             num_epochs=max(schedule.num_epochs, training.mover_epochs),
             train_seconds=None if seconds is None else training.mover_share * seconds,
         )
 
     def _build_renderer(self, size: FieldSize) -> WorldSpaceTrianglePipeline:
+        # Seeded anew: a layer's first weights do not depend on the layers before it.
         generator = torch.Generator().manual_seed(self.run.seed)
         cameras = self.inputs.tracks.cameras
         given = size, cameras, generator, self.options.field, self.options.training

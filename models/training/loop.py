@@ -88,6 +88,7 @@ def train(
     if checkpoint is not None and _resume(run, checkpoint):
         return run.finish()
     clock = time.perf_counter
+    # A resumed run counts the seconds of the run before it.
     start = clock() - run.seconds
     saved = clock()
     stage = f"training {layer.name}"
@@ -98,6 +99,7 @@ def train(
             run.record()
             progress.step(stage, min(99, round(100 * share)), 100, run.describe())
         if layer.score and run.unscored and share >= run.unscored[0]:
+            # Several marks may have passed since the last step: they are scored once.
             run.unscored = [later for later in run.unscored if later > share]
             run.score()
         if checkpoint is not None and clock() - saved > options.checkpoint_seconds:
@@ -105,6 +107,7 @@ def train(
             trim_heap()
             checkpoint.save(layer.name, run.state(done=False))
             saved = clock()
+    # The losses since the last point of the curve.
     run.record()
     if layer.score:
         run.score()
@@ -170,12 +173,14 @@ class _Run:
         self.store = layer.pixels.open_store(settings)
         self.refinement: Refinement | PlainRefinement | None = None
         if schedule.refine and layer.vertices is not None:
+            # The kernel needs the pixels in the CPU's memory; the plain form runs on any device.
             on_cpu = self.matrix.device.type == "cpu"
             refine, pixels = (Refinement, layer.pixels) if on_cpu else (PlainRefinement, self.store)
             self.refinement = refine(pixels, layer.vertices, options.refine_rate)
         self.codes: ViewCode | None = None
         """Codes of the clip's frames."""
         if renderer.viewpoints is not None:
+            # Cameras do not move in training, so the codes of all frames are computed once.
             centers = torch.from_numpy(layer.pixels.world_from_cam[:, :3, 3]).to(self.matrix)
             frames = torch.arange(len(centers), device=centers.device)
             self.codes = renderer.viewpoints(centers, frames)
@@ -225,6 +230,7 @@ class _Run:
         self._check(self.recent)
         mean = float(torch.stack(self.recent).mean())
         self.history.steps.append(self.step)
+        # Colours are in [0, 1], so the peak of the PSNR is 1.
         self.history.psnr.append(-10 * math.log10(max(mean, 1e-12)))
         self.recent.clear()
 
@@ -272,6 +278,7 @@ class _Run:
 
     def finish(self) -> History:
         """The history of finished training; gradients are released."""
+        # Gradients take as much memory as the tables.
         self.field.zero_grad(set_to_none=True)
         self.history.seconds = self.seconds
         self.history.samples = self.samples
@@ -302,12 +309,14 @@ class _Run:
             "device_generator": None if device_generator is None else device_generator.get_state(),
             "unscored": self.unscored,
             **{name: getattr(self.history, name) for name in _CURVES},
+            # Kept so that the curve of a resumed run is the same to the bit.
             "recent": [float(loss) for loss in self.recent],
         }
 
     def restore(self, state: dict) -> None:
         """Takes over the result of ``state``."""
         self.field.load_state_dict(state["field"])
+        # A finished layer is kept without the optimizer's moments.
         if state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         if self.refinement is not None:

@@ -157,6 +157,7 @@ class PlainRefinement:
         facing = (normal * ray).sum(1).abs() > GRAZING * normal.norm(dim=1) * ray.norm(dim=1)
         summed = torch.zeros_like(self.mean).double()
         summed.index_add_(0, corner[facing].flatten(), push[facing].reshape(-1, 3))
+        # Vertices without a slope keep their moments, as in the kernel.
         hit = summed.ne(0).any(1).nonzero()[:, 0]
         total = summed[hit].float()
         beta1, beta2 = _BETAS
@@ -197,6 +198,7 @@ def _distances(
 @njit(nogil=True, cache=True, error_model="numpy")
 def _slope_in_world(matrix, x, y, z, slope):
     """dL/d(world point), from dL/d(its image under a projective map)."""
+    # Quotient rule of the homogeneous division by w.
     w = matrix[3, 0] * x + matrix[3, 1] * y + matrix[3, 2] * z + matrix[3, 3]
     along = 0.0
     for k in range(3):
@@ -228,6 +230,7 @@ def _slope_in_world(matrix, x, y, z, slope):
 def _share(nx, ny, nz, b, c, x, y, z):
     """Barycentric coordinate of (x, y, z) for the corner opposite to edge b c, times the squared
     normal."""
+    # Twice the signed area of (b, c, x), times the normal's length.
     ex = c[0] - b[0]
     ey = c[1] - b[1]
     ez = c[2] - b[2]
@@ -253,6 +256,7 @@ def _slopes(
                     spots[i - start, k, axis] = positions[corner[i, k], axis]
         for i in range(start, stop):
             place, (a, b, c) = places[i - start], spots[i - start]
+            # A face seen edge-on gives no slope.
             push[i] = 0
             nx, ny, nz = compute_normal(a, b, c)
             ox, oy, oz, dx, dy, dz = compute_ray(place[0], place[1], inverse_K, pose, width)
@@ -261,6 +265,7 @@ def _slopes(
             squared = nx * nx + ny * ny + nz * nz
             if not abs(facing) > GRAZING * math.sqrt(squared * (dx * dx + dy * dy + dz * dz)):
                 continue
+            # t of the plane's intersection, see the formula at the top.
             depth = (nx * (a[0] - ox) + ny * (a[1] - oy) + nz * (a[2] - oz)) / facing
             x = ox + depth * dx
             y = oy + depth * dy
