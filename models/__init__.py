@@ -8,10 +8,10 @@ centre of the top-left pixel is (0.5, 0.5), as in COLMAP; OpenCV's own (0, 0) or
 the call. Names say the frames of reference: ``world_from_cam`` maps camera axes to world axes.
 Images are uint8 RGB, (H, W, 3).
 
-The package has four nouns (``cameras``, ``tracks``, ``pipeline``, ``tools``) and sixteen rooms. A
-room is a change of state of the data, and its ``__init__.py`` is its door: its job, its files in
-reading order, and the names that other rooms may take. Data flows one way: ``IMPORTS`` is the table
-of allowed imports, which ``tests/test_layout.py`` reads.
+The package has four nouns (``cameras``, ``tracks``, ``pipeline``, ``tools``; ``tracks`` is a folder)
+and sixteen rooms. A room is a change of state of the data, and its ``__init__.py`` is its door: its
+job, its files in reading order, and the names that other rooms may take. Data flows one way:
+``IMPORTS`` is the table of allowed imports, which ``tests/test_layout.py`` reads.
 """
 
 IMPORTS: dict[str, str] = {

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from models.clip.exposure import Exposure
 from models.movers.canonical import canonical_coordinates
 from models.run import Progress
 from models.synthetic.sample import SyntheticScene
@@ -54,3 +55,9 @@ def true_tracks(room: SyntheticScene, moving: bool, video_path: str = "") -> Tra
 
 def _fields(room: SyntheticScene) -> list[tuple[np.ndarray, type]]:
     return [(room.track_xy, np.float32), (room.track_visible, bool), (room.track_xyz, np.float32)]
+
+
+def neutral_exposure(num_frames: int, width: int, height: int) -> Exposure:
+    """Frames in the scene's own colours."""
+    gain = np.zeros((num_frames, 3), np.float32)
+    return Exposure(gain, np.zeros((num_frames, 2, 2, 3), np.float32), width, height)

@@ -11,9 +11,8 @@ import pycolmap
 import pytest
 import torch
 import trimesh
-from clips import true_tracks
+from clips import neutral_exposure, true_tracks
 
-from models.clip.exposure import Exposure
 from models.clip.masks import dilate
 from models.clip.transforms import load_transforms
 from models.export.atlas import Atlas
@@ -63,7 +62,7 @@ def small_field(seed: int) -> ColorField:
 def scene(room) -> Scene:
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, TRAINING, room.masks)
-    exposure = Exposure.neutral(FRAMES, WIDTH, HEIGHT)
+    exposure = neutral_exposure(FRAMES, WIDTH, HEIGHT)
     renderer = WorldSpaceTrianglePipeline(
         small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used])
     )

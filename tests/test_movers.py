@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from clips import neutral_exposure
 from heard import Heard
 from scipy.ndimage import map_coordinates
 
 from models.cameras import Cameras
-from models.clip.exposure import Exposure
 from models.field.color_field import ColorField
 from models.field.world_box import transform_points
 from models.movers.canonical import _HOLD, _solve_poisson, canonical_coordinates
@@ -176,7 +176,7 @@ def test_the_mesh_of_a_mover_covers_its_mask_and_alpha_is_soft_only_at_the_outli
 
 
 def footage_of(scene) -> TrainingFrames:
-    return TrainingFrames(scene.frames, range(8), scene.masks, Exposure.neutral(8, 160, 96))
+    return TrainingFrames(scene.frames, range(8), scene.masks, neutral_exposure(8, 160, 96))
 
 
 def test_pixels_of_movers_lie_in_the_box_of_their_field(room):

@@ -1,26 +1,38 @@
-"""Pixels in and out: video, images, masks, exposure, other programs' track files."""
+"""Pixels in and out: video, images, masks, exposure, camera files.
 
-from models.clip.exposure import Exposure, estimate_exposure
+Files in reading order:
+
+- ``frames_of`` - frames of a clip: rows of a file, stretches, even choices, smoothing over time
+- ``images`` - image files and folders of images
+- ``decoding`` - video files through ffmpeg, frame by frame
+- ``packets`` - the packets of a video file, and damage to their bytes
+- ``frame_checks`` - frames that would mislead
+- ``frame_store`` - many frames in memory or in a file
+- ``video`` - the frames of a clip, by all of these
+- ``video_writer`` - video files, written
+- ``masks`` - masks of movers
+- ``exposure`` - how each frame's colours differ from the scene's own
+- ``transforms`` - camera files of nerfstudio and instant-ngp
+"""
+
+from models.clip.exposure import Exposure, ExposureOptions, estimate_exposure
 from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
 from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
 from models.clip.masks import at_points, dilate, read_masks, write_masks
-from models.clip.tracks_import import SPATRACKER_KEYS, from_npz, from_spatracker
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.clip.video import Video, read_video
 from models.clip.video_writer import VideoWriter, write_video
 
 __all__ = [
-    "SPATRACKER_KEYS",
     "ClipFrames",
     "Exposure",
+    "ExposureOptions",
     "Video",
     "VideoWriter",
     "at_points",
     "choose_evenly",
     "dilate",
     "estimate_exposure",
-    "from_npz",
-    "from_spatracker",
     "image_paths",
     "load_lenses",
     "load_transforms",

@@ -1,4 +1,4 @@
-"""Frames of a clip, in memory or, where they are too many, in a file that the system pages in."""
+"""The frames of a clip in memory, or, if they are too large, in a file that the system pages in."""
 
 import tempfile
 
@@ -6,25 +6,28 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-GROWTH = 8
-"""Room is made for so much more than what is held: an eighth."""
+# When the array is full it grows by one part in this many.
+_GROWTH = 8
 
 
 class FrameStore:
-    """Frames as they come: in memory, or from a limit on in a temporary file, whose pages the
+    """Frames added one by one: in memory, or above a limit in a temporary file, whose pages the
     system can take back.
 
-    In memory they are one array from the start: thousands of arrays, once freed, would stay with
-    the process.
+    In memory they are one array from the start: the memory of thousands of small arrays would stay
+    with the process after they are freed.
     """
 
     def __init__(self, limit: int | None):
-        """``limit``: bytes of frames to hold in memory, all of them where None."""
-        self.limit, self.shape, self.count, self.file = limit, (), 0, None
+        """Holds at most ``limit`` bytes of frames in memory; all of them if None."""
+        self.limit = limit
+        self.shape: tuple[int, ...] = ()
+        self.count = 0
+        self.file = None
         self.frames = np.empty(0, np.uint8)
 
     def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
-        """Takes one more frame."""
+        """Adds one frame, of the size of all others."""
         self.shape = frame.shape
         begin = self.count * frame.nbytes
         self.count = self.count + 1
@@ -37,13 +40,12 @@ class FrameStore:
             self.file.write(np.ascontiguousarray(frame).data)
             return
         if end > len(self.frames):
-            self.frames.resize(
-                end + end // GROWTH, refcheck=False
-            )  # large blocks are moved, not copied
+            # Large blocks are moved by the system, not copied.
+            self.frames.resize(end + end // _GROWTH, refcheck=False)
         self.frames[begin:end] = frame.reshape(-1)
 
     def array(self) -> UInt8[ndarray, "F H W 3"]:
-        """All frames; none can be added after."""
+        """All frames; no frame can be added afterwards."""
         shape = self.count, *self.shape
         if self.file is not None:
             self.file.flush()

@@ -1,5 +1,4 @@
-"""Image files and the folders that hold them: natural order, 8-bit RGB in, PNG out under a
-temporary name."""
+"""Image files and folders of images: read as 8-bit RGB in natural order, written as PNG."""
 
 import re
 from collections.abc import Iterable
@@ -23,10 +22,20 @@ from models.run import (
     write_bytes,
 )
 
-# A corrupt image is reported by InputError; OpenCV's own lines would bury that sentence.
+# A corrupt image raises InputError; OpenCV's own log lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+"""Suffixes of the image files of a folder, in lower case."""
+# Bytes that OpenCV takes at most for a pixel while it decodes an image.
+_DECODED_PIXEL = 16
+# First bytes of JPEG and PNG files, and the markers that end them.
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+_PNG_START = b"\x89PNG"
+_PNG_END = b"IEND"
+# Names of images that write_images writes.
+_NUMBERED = r"\d{5}\.png"
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
@@ -39,27 +48,24 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Image files of a folder in natural name order, hidden ones left out.
+    """Image files of a folder in natural name order, without hidden files.
 
     Raises:
         InputError: the folder cannot be listed or holds no image.
     """
     try:
-        names = [
-            p
-            for p in folder.iterdir()
-            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-        ]
+        files = [p for p in folder.iterdir() if not p.name.startswith(".")]
+        paths = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     except OSError as error:
         raise InputError(
             f"{folder}: the folder cannot be read ({error.strerror}); check its permissions"
         ) from error
-    if not names:
+    if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(
             f"{folder}: the folder holds no images; put the frames there as {suffixes}"
         )
-    return sorted(names, key=lambda p: (natural_key(p.name), p.name))
+    return sorted(paths, key=lambda p: (natural_key(p.name), p.name))
 
 
 def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
@@ -82,27 +88,32 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
         )
     image = None
     if width and height and not _is_cut_short(data):
-        with suppress(cv2.error, MemoryError), bound_memory(16 * width * height + HEADROOM):
+        with (
+            suppress(cv2.error, MemoryError),
+            bound_memory(_DECODED_PIXEL * width * height + HEADROOM),
+        ):
             image = cv2.imdecode(
                 np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
             )
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")
     if image.dtype == np.uint16:
+        # 65535 / 255 = 257; half of it rounds.
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """True for a JPEG or PNG without its end marker; OpenCV decodes such a file to a half-grey
-    image and no error."""
-    if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in data
-    return data.startswith(b"\x89PNG") and b"IEND" not in data
+    """Whether a JPEG or PNG lacks its end marker; OpenCV decodes such a file to a half-grey image
+    without an error."""
+    if data.startswith(_JPEG_START):
+        return _JPEG_END not in data
+    return data.startswith(_PNG_START) and _PNG_END not in data
 
 
 def write_image(path: Path, image: UInt8[ndarray, "H W *C"]) -> None:
-    """Writes one RGB (H, W, 3) or grey (H, W) image as PNG under a temporary name and renames it.
+    """Writes one RGB (H, W, 3) or grey (H, W) image as PNG, under a temporary name until it is
+    whole.
 
     Raises:
         InputError: the folder is missing or cannot be written, or the disk is full.
@@ -117,8 +128,7 @@ def write_images(
 ) -> None:
     """Writes each frame to ``folder/%05d.png``, numbered by ``indices``; creates the folder.
 
-    Numbered PNGs that an earlier run left there are removed, so that the folder holds this set
-    alone.
+    Numbered PNGs of an earlier run are removed, so that the folder holds this set alone.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -129,5 +139,5 @@ def write_images(
         written.add(f"{int(index):05d}.png")
         write_image(folder / f"{int(index):05d}.png", frame)
     for stale in folder.iterdir():
-        if re.fullmatch(r"\d{5}\.png", stale.name) and stale.name not in written:
+        if re.fullmatch(_NUMBERED, stale.name) and stale.name not in written:
             stale.unlink()

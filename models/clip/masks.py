@@ -1,4 +1,4 @@
-"""Masks of what moves: read from images or a video, grown, written."""
+"""Masks of movers: read from images or a video, grown, written."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -86,7 +86,11 @@ def at_points(
 
 
 def dilate(masks: Bool[ndarray, "F H W"], pixels: int) -> Bool[ndarray, "F H W"]:
-    """Grows each mask by a disc of ``pixels`` radius (0 or more)."""
+    """Grows each mask by a disc.
+
+    Args:
+        pixels: radius of the disc, 0 or more.
+    """
     if pixels < 0:
         raise ValueError(f"cannot grow masks by {pixels} pixels")
     offset = np.arange(-pixels, pixels + 1)
@@ -105,8 +109,8 @@ def write_masks(
     Raises:
         InputError: the folder cannot be made or written.
     """
-    write_images(folder, _images(masks), range(len(masks)) if indices is None else indices)
+    write_images(folder, _make_images(masks), range(len(masks)) if indices is None else indices)
 
 
-def _images(masks: Bool[ndarray, "F H W"]) -> Iterator[ndarray]:
+def _make_images(masks: Bool[ndarray, "F H W"]) -> Iterator[UInt8[ndarray, "H W"]]:
     return (mask.astype(np.uint8) * 255 for mask in masks)

@@ -1,4 +1,5 @@
-"""H.264 MP4 files that browsers play, frame by frame, under their name only once they are whole."""
+"""H.264 MP4 files that browsers play, written frame by frame, under their name once they are
+whole."""
 
 import subprocess
 import tempfile
@@ -16,18 +17,22 @@ from models.run import InputError, make_write_error, take_place
 
 
 class VideoWriter:
-    """Writes frames as they come to an H.264 MP4 that browsers play; a context manager.
+    """Writes frames to an H.264 MP4 that browsers play; a context manager.
 
-    The file appears under its name only when the block ends without an error. Odd sizes are padded
-    to even ones by repeating the last column or row, since yuv420p stores colour at half
-    resolution.
+    The file appears under its name when the block ends without an error. Odd sizes are padded to
+    even sizes with the last column or row, since yuv420p stores colour at half resolution.
 
     Raises:
         InputError: the folder is missing or cannot be written, or the disk is full.
     """
 
     def __init__(self, path: str | Path, fps: float, crf: int = 16):
-        """``crf``: quality of x264, 0 lossless, 16 near-visually-lossless, 23 its default."""
+        """Opens nothing yet.
+
+        Args:
+            fps: frames per second.
+            crf: quality of x264: 0 is lossless, 16 nearly so to the eye, 23 the default of x264.
+        """
         self.path = Path(path)
         self._temporary = self.path.with_name(self.path.name + ".part")
         self._fps = fps
@@ -37,7 +42,8 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         try:
-            self._temporary.unlink(missing_ok=True)  # it may be a link to elsewhere
+            # A link of that name would make ffmpeg write elsewhere.
+            self._temporary.unlink(missing_ok=True)
             self._temporary.open("wb").close()
         except OSError as error:
             raise make_write_error(self.path, error.strerror) from error
@@ -45,7 +51,12 @@ class VideoWriter:
         return self
 
     def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
-        """Appends one RGB frame; all must have the size of the first."""
+        """Appends one RGB frame of the size of the first.
+
+        Raises:
+            ValueError: another type or size.
+            InputError: ffmpeg cannot write it.
+        """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
         if self._process is None:
@@ -56,47 +67,22 @@ class VideoWriter:
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
             self._process.stdin.write(np.ascontiguousarray(frame).data)
-        except OSError as error:  # ffmpeg has ended: its log says why
-            raise self._failure() from error
+        # ffmpeg has ended; its log says why.
+        except OSError as error:
+            raise self._make_error() from error
 
     def _start(self, shape: tuple[int, ...]) -> None:
+        """Starts ffmpeg for frames of a shape."""
         self._shape = shape
         height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
-        command = [
-            imageio_ffmpeg.get_ffmpeg_exe(),
-            "-hide_banner",
-            "-loglevel",
-            "error",
-            "-y",
-            "-f",
-            "rawvideo",
-        ]
-        command += [
-            "-pix_fmt",
-            "rgb24",
-            "-s",
-            f"{width}x{height}",
-            "-r",
-            f"{self._fps:.6f}",
-            "-i",
-            "pipe:0",
-        ]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *["-hide_banner", "-loglevel", "error", "-y"]]
+        command += f"-f rawvideo -pix_fmt rgb24 -s {width}x{height}".split()
+        command += f"-r {self._fps:.6f} -i pipe:0".split()
         # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.
-        command += [
-            "-vf",
-            f"scale=out_color_matrix=bt601:out_range=tv:{SCALE_FLAGS},format=yuv420p",
-        ]
+        colors = f"scale=out_color_matrix=bt601:out_range=tv:{SCALE_FLAGS},format=yuv420p"
+        command += ["-vf", colors]
         command += ["-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"]
-        command += [
-            "-c:v",
-            "libx264",
-            "-crf",
-            str(self._crf),
-            "-preset",
-            "fast",
-            "-movflags",
-            "+faststart",
-        ]
+        command += f"-c:v libx264 -crf {self._crf} -preset fast -movflags +faststart".split()
         command += ["-f", "mp4", f"file:{self._temporary.absolute()}"]
         pipe = subprocess.PIPE
         null = subprocess.DEVNULL
@@ -112,42 +98,41 @@ class VideoWriter:
             self._release()
 
     def _finish(self) -> None:
+        """Waits for ffmpeg and gives the file its name."""
         if self._process is None:
             raise ValueError(f"{self.path}: no frame was given to write")
         try:
             self._process.stdin.close()
         except OSError as error:
-            raise self._failure() from error
+            raise self._make_error() from error
         if self._process.wait() != 0:
-            raise self._failure()
+            raise self._make_error()
         try:
             take_place(self._temporary, self.path)
         except OSError as error:
             raise make_write_error(self.path, error.strerror) from error
 
     def _release(self) -> None:
-        """Ends ffmpeg if it still runs and removes what was not finished."""
+        """Ends ffmpeg if it still runs, and removes an unfinished file."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process.stdin.raw.close() if hasattr(
-                self._process.stdin, "raw"
-            ) else self._process.stdin.close()
+            # The raw stream: closing the buffered one would write to a process that has ended.
+            getattr(self._process.stdin, "raw", self._process.stdin).close()
         self._log.close()
         self._temporary.unlink(missing_ok=True)
 
-    def _failure(self) -> InputError:
+    def _make_error(self) -> InputError:
+        """An error with the last line of ffmpeg's log."""
         self._process.wait()
         lines = text_of(self._log).strip().splitlines()
-        return make_write_error(
-            self.path,
-            lines[-1].strip() if lines else f"ffmpeg ended with {self._process.returncode}",
-        )
+        ended = f"ffmpeg ended with {self._process.returncode}"
+        return make_write_error(self.path, lines[-1].strip() if lines else ended)
 
 
 def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:
-    """Writes RGB frames (an array or any iterable, consumed one by one) to an H.264 MP4; see
-    :class:`VideoWriter`.
+    """Writes RGB frames, from an array or from an iterable that is consumed one by one, to an H.264
+    MP4; see ``VideoWriter``.
 
     Raises:
         InputError: the folder is missing or cannot be written, or the disk is full.

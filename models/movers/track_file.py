@@ -1,5 +1,7 @@
 """Tracks and shapes of movers -> the content of the foreground's track file."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -24,20 +26,8 @@ def make_foreground_tracks(
         shapes: of the same tracks.
         xyz: their world positions.
     """
-    visible = torch.from_numpy(tracks.visible)
-    return Tracks(
-        xy=torch.from_numpy(tracks.xy).float(),
-        visible=visible,
-        confidence=visible.float(),
-        xyz=torch.from_numpy(xyz).float(),
-        K=background.K,
-        world_from_cam=background.world_from_cam,
-        width=video.width,
-        height=video.height,
-        fps=video.fps,
-        frame_indices=torch.as_tensor(video.frame_indices),
-        layer="foreground",
-        video_path=str(video.path),
+    return replace(
+        Tracks.of("foreground", video, background.cameras, tracks, xyz),
         canonical=torch.from_numpy(shapes.canonical).float(),
         label=torch.as_tensor(shapes.label, dtype=torch.int64),
     )

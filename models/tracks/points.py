@@ -1,0 +1,41 @@
+"""Tracks in pixels."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class PointTracks:
+    """N points followed through F frames in pixels, without 3D: numpy arrays and the image size."""
+
+    xy: Float[np.ndarray, "F N 2"]
+    """Pixels; in frames in which a track is not visible, its position in the last frame in which it
+    was."""
+    visible: Bool[np.ndarray, "F N"]
+    """Whether a track was observed."""
+    width: int
+    """Image width in pixels."""
+    height: int
+    """Image height in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @property
+    def num_tracks(self) -> int:
+        """N."""
+        return self.xy.shape[1]
+
+    def select(self, tracks: Int[np.ndarray, "n"] | Bool[np.ndarray, "N"]) -> "PointTracks":
+        """Some of the tracks, in the given order."""
+        return replace(self, xy=self.xy[:, tracks], visible=self.visible[:, tracks])
+
+    def select_frames(self, frames: slice | Int[np.ndarray, "f"]) -> "PointTracks":
+        """All tracks in some of the frames."""
+        return replace(self, xy=self.xy[frames], visible=self.visible[frames])
+
+    def restrict(self, allowed: Bool[np.ndarray, "F N"]) -> "PointTracks":
+        """The same tracks, visible only where ``allowed`` too; positions are shared, not copied."""
+        return replace(self, visible=self.visible & allowed)
