@@ -58,11 +58,13 @@ def dense_exposure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Plain form: every track in every frame, with weight 0 where it is not seen."""
     height, width = frames.shape[1:3]
-    grid = exposure._grid(width, height)
-    color = np.stack([exposure._sampled(f, p) for f, p in zip(frames, xy, strict=True)])
-    weight = visible & (color > exposure.DARK).all(-1) & (color < exposure.BRIGHT).all(-1)
+    options = exposure.ExposureOptions()
+    grid = exposure._choose_grid(width, height, options)
+    color = np.stack([exposure._sample_colors(f, p) for f, p in zip(frames, xy, strict=True)])
+    weight = visible & (color > options.dark).all(-1) & (color < options.bright).all(-1)
     weight[:, weight.sum(0) < 2] = False
-    value, cell = np.log(np.maximum(color, 1.0)), [exposure._cells(p, width, height) for p in xy]
+    value = np.log(np.maximum(color, 1.0))
+    cell = [exposure._find_cells(p, width, height, grid) for p in xy]
     steps = [np.zeros(3)]
     for a, b in zip(range(len(value) - 1), range(1, len(value)), strict=True):
         both = weight[a] & weight[b]
@@ -72,7 +74,7 @@ def dense_exposure(
     gain = np.cumsum(steps, 0)
     gain = (gain - np.median(gain, 0)).astype(np.float32)
     robust, shading = weight.astype(np.float32), np.zeros((len(value), *grid, 3), np.float32)
-    for _ in range(exposure.ROUNDS):
+    for _ in range(exposure._ROUNDS):
         model = gain[:, None] + np.stack(
             [s.reshape(-1, 3)[c] for s, c in zip(shading, cell, strict=True)]
         )
@@ -81,7 +83,10 @@ def dense_exposure(
         ]
         left = value - own - gain[:, None]
         shading = np.stack(
-            [exposure._smooth(e, r, c, grid) for e, r, c in zip(left, robust, cell, strict=True)]
+            [
+                exposure._smooth_cells(e, r, c, grid, options.prior)
+                for e, r, c in zip(left, robust, cell, strict=True)
+            ]
         )
         mean = shading.mean((1, 2))
         gain, shading = gain + mean, shading - mean[:, None, None]

@@ -126,11 +126,18 @@ def _sample_frame(
     """
     track = np.flatnonzero(visible)
     xy = np.nan_to_num(xy[track])
-    smooth = cv2.blur(frame.astype(np.float32), (_POINT_SIZE, _POINT_SIZE))
-    color = at_points(smooth[None], xy[None])[0]
+    color = _sample_colors(frame, xy)
     cell = _find_cells(xy, frame.shape[1], frame.shape[0], grid)
     own = _Samples(track, np.log(np.maximum(color, 1.0)), cell)
     return own.select((color > options.dark).all(-1) & (color < options.bright).all(-1))
+
+
+def _sample_colors(
+    frame: UInt8[np.ndarray, "H W 3"], xy: Float[np.ndarray, "N 2"]
+) -> Float[np.ndarray, "N 3"]:
+    """Colour around each point, averaged over a small square."""
+    smooth = cv2.blur(frame.astype(np.float32), (_POINT_SIZE, _POINT_SIZE))
+    return at_points(smooth[None], xy[None])[0]
 
 
 def _solve(
