@@ -34,7 +34,7 @@ from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.metrics import psnr
 from models.render.scene import Layer, MovingLayer, Scene
 from models.run.errors import InputError
-from models.sfm.colmap import read_model
+from models.sfm.colmap_files import read_model
 from models.surface.rasterizer import rasterize
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tools import TrainingFrames, sample_points

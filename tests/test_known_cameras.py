@@ -17,7 +17,7 @@ from models.clip.frames_of import ClipFrames
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.run.errors import InputError
 from models.run.progress import SILENT, Progress
-from models.sfm.colmap import measure_lens_shift, read_model
+from models.sfm.colmap_files import measure_lens_shift, read_model
 from models.sfm.known_cameras import read_cameras
 
 WIDTH, HEIGHT = 200, 100

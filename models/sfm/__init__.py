@@ -4,7 +4,8 @@ In reading order:
 
 - ``options``: settings that a person may tune.
 - ``rotation``: a camera that only turns or stands still.
-- ``colmap``: COLMAP's mappers, bundle adjustment and model files.
+- ``colmap``: COLMAP's mappers and bundle adjustment.
+- ``colmap_files``: COLMAP's model folders, read and written.
 - ``mapping``: the mappers tried and judged; keyframes of a long clip.
 - ``triangulation``: points of static tracks, with the uncertainty of their depth.
 - ``sharpening``: observations aligned to sub-pixels by known geometry.
@@ -20,8 +21,8 @@ from models.sfm.colmap import (
     read_poses,
     run_mapper,
     write_database,
-    write_model,
 )
+from models.sfm.colmap_files import write_model
 from models.sfm.known_cameras import cameras_of_clip
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation

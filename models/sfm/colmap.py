@@ -1,4 +1,4 @@
-"""Mapping and bundle adjustment of 2D tracks by COLMAP; the only file that imports pycolmap.
+"""Mapping and bundle adjustment of 2D tracks by COLMAP.
 
 Tracks are handed over as matches between frames at gaps 1, 2, 4, ..., without descriptors.
 Everything runs in a single thread: threads sum in any order, and the same seed must give the same
@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras
-from models.clip import natural_key
-from models.run import InputError
 from models.tracks import PointTracks
 
 MIN_SHARED = 30
@@ -32,8 +30,6 @@ _LEAST_ANGLE = 4.0
 # with some point; a loss that discounts them early keeps the focal length.
 _LOSS_SCALE = 0.1
 _MAX_ITERATIONS = 30
-# Points along each side of the grid on which lens distortion is measured.
-_LENS_GRID = 17
 
 
 def write_database(path: Path, tracks: PointTracks, focal_length: float | None = None) -> None:
@@ -63,6 +59,7 @@ def _write_frames(
     """Writes an image with its keypoints for each frame; returns the keypoints."""
     keypoints = []
     for t in range(len(tracks)):
+        # COLMAP's numbers begin at 1.
         image = pycolmap.Image(name=f"{t:05d}.png", camera_id=1, image_id=t + 1)
         database.write_image(image, True)
         frame = pycolmap.Frame()
@@ -82,6 +79,7 @@ def _write_matches(
     keypoints: list[Float[np.ndarray, "n 2"]],
 ) -> None:
     """Writes the shared tracks of each pair of frames as verified matches."""
+    # Index of each observation among its frame's keypoints.
     index = np.cumsum(visible, 1) - 1
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = 0
@@ -124,25 +122,33 @@ def run_mapper(
     try:
         with _silent():
             if method == "incremental":
-                options = pycolmap.IncrementalPipelineOptions()
-                options.multiple_models = False
-                options.extract_colors = False
-                options.mapper.init_min_tri_angle = _LEAST_ANGLE
-                options.min_model_size = 3
-                options.ba_refine_focal_length = refine_focal_length
-                options.random_seed = seed
-                options.num_threads = 1
-                models = pycolmap.incremental_mapping(
-                    database, folder, out, options, next_image_callback=placed
-                )
+                options = _choose_incremental(seed, refine_focal_length)
+                given = database, folder, out, options
+                models = pycolmap.incremental_mapping(*given, next_image_callback=placed)
             else:
                 options = pycolmap.GlobalPipelineOptions()
                 options.random_seed = seed
                 options.num_threads = 1
                 models = pycolmap.global_mapping(database, folder, out, options)
+    # COLMAP raises this if it cannot even begin.
     except RuntimeError:
         return None
     return max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+
+
+def _choose_incremental(
+    seed: int, refine_focal_length: bool
+) -> pycolmap.IncrementalPipelineOptions:
+    """Options of incremental mapping for the frames of a video."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.multiple_models = False
+    options.extract_colors = False
+    options.mapper.init_min_tri_angle = _LEAST_ANGLE
+    options.min_model_size = 3
+    options.ba_refine_focal_length = refine_focal_length
+    options.random_seed = seed
+    options.num_threads = 1
+    return options
 
 
 @contextmanager
@@ -298,101 +304,3 @@ def _build_model(
         track = pycolmap.Track([pycolmap.TrackElement(int(t) + 1, int(row[t, n])) for t in seen])
         model.add_point3D(xyz[n], track)
     return model
-
-
-def write_model(
-    folder: Path,
-    cameras: Cameras,
-    frames: list[int],
-    xyz: Float[np.ndarray, "N 3"],
-    rgb: UInt8[np.ndarray, "N 3"],
-    tracks: PointTracks,
-) -> None:
-    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are
-    named %05d.png.
-
-    Points that fewer than two of the frames see are left out. Each image has a camera of its own
-    if intrinsics differ between frames.
-    """
-    visible = tracks.visible
-    model = pycolmap.Reconstruction()
-    K = cameras.K.double().numpy()
-    shared = bool((K[frames] == K[frames[0]]).all())
-    poses = cameras.cam_from_world.double().numpy()
-    seen = visible & (visible[frames].sum(0) >= 2)
-    for t in frames:
-        own = frames[0] if shared else t
-        if t == own:
-            values = [K[t, 0, 0], K[t, 1, 1], K[t, 0, 2], K[t, 1, 2]]
-            camera = pycolmap.Camera(
-                model="PINHOLE",
-                width=cameras.width,
-                height=cameras.height,
-                params=values,
-                camera_id=t + 1,
-            )
-            model.add_camera_with_trivial_rig(camera)
-        keypoints = np.ascontiguousarray(tracks.xy[t, seen[t]], np.float64)
-        image = pycolmap.Image(
-            name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1
-        )
-        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
-    row = np.cumsum(seen, 1) - 1
-    for n in np.flatnonzero(seen[frames].any(0)):
-        elements = [pycolmap.TrackElement(t + 1, int(row[t, n])) for t in frames if seen[t, n]]
-        model.add_point3D(xyz[n], pycolmap.Track(elements), rgb[n])
-    model.update_point_3d_errors()
-    model.write_text(folder)
-
-
-def read_model(path: Path) -> tuple[Cameras, list[str], float]:
-    """Pinhole cameras and image names of a COLMAP model folder, in natural name order.
-
-    Returns:
-        Cameras, names, and the largest shift of a pixel by lens distortion, see
-        ``measure_lens_shift``.
-
-    Raises:
-        InputError: not such a folder, no image is registered, or images are of unlike sizes.
-    """
-    try:
-        model = pycolmap.Reconstruction(path)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)"
-        ) from error
-    images = sorted(
-        (model.image(i) for i in model.reg_image_ids()), key=lambda image: natural_key(image.name)
-    )
-    if not images:
-        raise InputError(f"{path}: the COLMAP model has no registered image")
-    used = {image.camera_id: image.camera for image in images}.values()
-    sizes = sorted({(camera.width, camera.height) for camera in used})
-    if len(sizes) > 1:
-        listed = ", ".join(f"{w}x{h}" for w, h in sizes)
-        raise InputError(
-            f"{path}: the COLMAP model has images of {listed}; give one of images of one size"
-        )
-    K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
-    pose = np.tile(np.eye(4), (len(images), 1, 1))
-    pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
-    shift = max(
-        measure_lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used
-    )
-    return Cameras(K, torch.from_numpy(pose), *sizes[0]), [image.name for image in images], shift
-
-
-def measure_lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
-    """Largest shift of a pixel by lens distortion, in pixels; infinite if a pixel has no ray.
-
-    Args:
-        model: COLMAP's name of the camera model.
-        params: in COLMAP's order for that model.
-    """
-    camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
-    across = np.linspace(0, width, _LENS_GRID)
-    down = np.linspace(0, height, _LENS_GRID)
-    grid = np.stack(np.meshgrid(across, down), -1).reshape(-1, 2)
-    K = camera.calibration_matrix()
-    straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
-    return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())

@@ -6,7 +6,7 @@ from pathlib import Path
 from models.cameras import Cameras
 from models.clip import ClipFrames, Video, image_paths, load_lenses, load_transforms
 from models.run import SILENT, InputError, Progress
-from models.sfm.colmap import measure_lens_shift, read_model
+from models.sfm.colmap_files import measure_lens_shift, read_model
 
 # Pixels by which the lens distortion of given cameras may move a pixel and still be ignored.
 _LENS_LIMIT = 1.0

@@ -62,6 +62,7 @@ def map_cameras(
         mapped = _map_frames(tracks.select_frames(keys), seed, progress)
         if mapped is not None and mapped.registered.mean() >= options.well_mapped:
             return _register_others(tracks, keys, mapped, options)
+        # Too few keyframes were registered: twice as many.
         step //= 2
     return _map_frames(tracks, seed, progress)
 
@@ -113,6 +114,7 @@ def _register_others(
         if pose is not None:
             poses[t] = pose
             registered[t] = True
+    # The keyframes' focal length holds for the whole clip.
     shared = cameras.K[:1].repeat(len(tracks), 1, 1)
     poses = torch.from_numpy(interpolate_poses(poses, registered))
     return Mapped(replace(cameras, K=shared, world_from_cam=poses), registered, mapped.method)
@@ -181,6 +183,7 @@ def _normalize(
     local = points @ from_world[:3, :3].T + from_world[:3, 3]
     ahead = local[:, 2][local[:, 2] > 0]
     moved = from_world @ world_from_cam
+    # Points behind the first camera are errors of the mapper.
     moved[:, :3, 3] /= np.median(ahead) if len(ahead) else 1.0
     return moved
 

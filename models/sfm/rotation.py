@@ -36,6 +36,7 @@ def solve_rotation(
     width, height = tracks.width, tracks.height
     focal = _solve_focal_length(tracks)
     rotations, error = _fit_rotations(tracks, focal, _FINAL_ROUNDS)
+    # A still camera keeps exact identities, which later stages compare with.
     poses = np.tile(np.eye(4), (len(tracks), 1, 1))
     observed = rotations[tracks.visible.any(1)]
     if _measure_motion(observed, focal, width, height) > options.still_motion:
@@ -58,6 +59,7 @@ def _solve_focal_length(tracks: PointTracks) -> float:
     best = int(errors.argmin())
     if measure_error(usual) - errors[best] < max(_CLEAR_GAIN, _CLEAR_SHARE * errors[best]):
         return usual
+    # Once more between the best's neighbours on the ladder.
     fine = np.geomspace(ladder[max(0, best - 1)], ladder[min(len(ladder) - 1, best + 1)], 9)
     return float(fine[np.argmin([measure_error(focal) for focal in fine])])
 
@@ -94,6 +96,7 @@ def _fit_rotations(
             np.einsum("fij,fnj->fni", rotations, rays) - direction, axis=-1
         )
         weight = visible / (1.0 + miss**2)
+    # The first frame's axes are the world's.
     rotations = rotations[0].T @ rotations
     return rotations, float(np.median(miss[visible]))
 
@@ -113,5 +116,6 @@ def _align_directions(
     weight: Float[np.ndarray, "n"],
 ) -> Float[np.ndarray, "3 3"]:
     """Rotation R with target ~ R source, weighted least squares (Kabsch, 1976)."""
+    # The sign of the last singular vector excludes reflections.
     u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, target, source))
     return u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt

@@ -75,6 +75,7 @@ def sharpen_tracks(
     visible = tracks.visible.copy()
     for t in range(len(frames)):
         rows = np.flatnonzero(tracks.visible[t, good])
+        # The middle frame's own patch is the reference.
         rows = rows[planes.anchor[rows] != t]
         n = good[rows]
         warp = _warp_planes(K, pose, planes.select(rows), t)
@@ -85,6 +86,7 @@ def sharpen_tracks(
         tracks.xy[t, n[fine]] = moved[fine]
         visible[t, n] &= likeness > options.unlike
         progress.step("sharpening", t + 1, len(frames))
+    # The reference lies at the projection of the point, around which its patch was cut.
     tracks.xy[planes.anchor, good] = planes.center
     return replace(tracks, visible=visible)
 
@@ -122,6 +124,7 @@ def _fit_planes(
         around = good[points.agrees[t, good]]
         pixels, inverse = _project(points.xyz[around], K[t], pose[t])
         center[rows], rho[rows] = _project(points.xyz[good[rows]], K[t], pose[t])
+        # Too few neighbours for a plane: the patch faces the camera.
         if len(around) < _MIN_NEIGHBOURS:
             continue
         _, near = cKDTree(pixels).query(center[rows], min(_PLANE_NEIGHBOURS, len(around)))
@@ -232,6 +235,7 @@ def _align(image, gx, gy, template, warp, start):
             power = (patch * patch).sum() + 1e-3
             gain = (T * patch).sum() / power
             likeness[n] = (T * patch).sum() / np.sqrt(power * ((T * T).sum() + 1e-3))
+            # Not the same patch: its gradient leads nowhere.
             if likeness[n] < 0.2:
                 break
             error = T / gain - patch
@@ -242,6 +246,7 @@ def _align(image, gx, gy, template, warp, start):
             det = a * c - b * b
             step_x = (c * u - b * v) / det
             step_y = (a * v - b * u) / det
+            # Steps of at most a pixel, the range in which the gradient is valid.
             limit = max(1.0, np.sqrt(step_x**2 + step_y**2))
             sx += step_x / limit
             sy += step_y / limit

@@ -149,6 +149,7 @@ def _differentiate(K, pose, point, tangent, u, v, Jc, Jp):
     a1 = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2]
     a2 = pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2]
     rho = point[3]
+    # Kept in front of the camera, so that the projection stays finite.
     z = max(a2 + rho * pose[2, 3], 1e-3)
     x, y = (a0 + rho * pose[0, 3]) / z, (a1 + rho * pose[1, 3]) / z
     for r in range(2):
@@ -211,11 +212,13 @@ def _reduce_system(seen, frame, first, K, pose, points, damping):
                 K[t], pose[t], points[n], tangent, seen[i, 0], seen[i, 1], Jc, Jp
             )
             e2 = (ex * ex + ey * ey) / _SCALE**2
+            # Cauchy's weight.
             w = 1.0 / (1.0 + e2)
             cost += _SCALE**2 * np.log(1.0 + e2)
             _accumulate(w, ex, ey, Jc, Jp, 6 * t, S, g, V, gp[n], W[i])
         for k in range(3):
             V[k, k] += damping * V[k, k] + 1e-9
+        # The point's own block, inverted for its elimination.
         V_inverse[n] = np.linalg.inv(V)
     for k in range(len(S)):
         S[k, k] += damping * S[k, k]
@@ -290,6 +293,7 @@ def _move_points(frame, first, points, step, W, V_inverse, gp):
         change = V_inverse[n] @ rest
         d = points[n, :3] + _span_tangent(points[n, :3]) @ change[:2]
         moved[n, :3] = d / np.linalg.norm(d)
+        # Inverse depth stays positive: the point in front of the camera.
         moved[n, 3] = max(points[n, 3] + change[2], 1e-3)
     return moved
 

@@ -98,6 +98,7 @@ def solve_scene(
     if cameras is not None:
         return _triangulate_scene(tracks, cameras, "given", np.ones(len(tracks), bool))
     longer = max(tracks.width, tracks.height)
+    # The mappers' time grows with the tracks; a few hundred in a frame suffice.
     few = tracks.select(_choose_long_tracks(tracks, longer // _TRACKS_ACROSS, options))
     turning, residual = solve_rotation(few, options)
     progress.say(f"pure rotation leaves {residual:.2f} px")
@@ -161,6 +162,10 @@ class _Round(Progress):
         """Hears the steps of the round."""
         self.whole.step(stage, self.before + done, self.total, note)
 
+    def say(self, text: str) -> None:
+        """Hears a sentence of the round."""
+        self.whole.say(text)
+
 
 def _adjust(tracks: PointTracks, cameras: Cameras, options: CameraOptions) -> Cameras:
     """Cameras by bundle adjustment of long tracks, evenly over the image."""
@@ -189,6 +194,7 @@ def _choose_long_tracks(
         long = thin(tracks, spacing, min_length=least)
         if (tracks.visible[:, long].sum(1) >= enough).all():
             return long
+        # Some frame keeps too few tracks of this length.
         least //= 2
     return subset
 

@@ -78,6 +78,7 @@ def triangulate(
     K = cameras.K.double().numpy()
     unit = 1.0 if flat else _estimate_depth(cameras.centers.double().numpy())
     pose = cameras.cam_from_world.double().numpy()
+    # Depths near 1 keep the priors' strengths meaningful in any unit.
     pose[:, :3, 3] /= unit
     anchor = choose_anchors(visible)
     start = np.ones(len(anchor))
@@ -92,6 +93,7 @@ def triangulate(
             xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure)
         )
     agrees = _find_agreeing(xy, visible, K, pose, xyz)
+    # A point needs two views, and half of its track: otherwise the track is of no static point.
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     agrees &= enough
     residual = _measure_residuals(xy, agrees, K, pose, xyz, np.cumsum([0, *agrees.sum(1)]))
@@ -144,6 +146,7 @@ def _prefer_guess(
     prior: np.ndarray, strength: np.ndarray, guess: DepthGuess, sigma: np.ndarray, unit: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The prior of unsure points from their neighbours, or the guess if it is less uncertain."""
+    # Relative errors of depth and of inverse depth are equal to first order.
     rho = unit / guess.depth
     known = 1 / np.maximum(guess.uncertainty * rho, 1e-6 * rho) ** 2
     better = (sigma >= UNSURE) & np.isfinite(rho) & (known > strength)
@@ -170,12 +173,14 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
         H, g, cost = _build_equations(u, v, rho, prior[n], strength[n], seen)
         damping = 1e-3
         for _ in range(25):
+            # Marquardt's damping scales with the diagonal.
             A = H.copy()
             for k in range(3):
                 A[k, k] += damping * H[k, k] + 1e-12
             step = np.linalg.solve(A, g)
             u_new = u - step[0]
             v_new = v - step[1]
+            # A point stays in front of its anchor camera.
             rho_new = max(rho - step[2], 1e-4 * prior[n])
             H_new, g_new, cost_new = _build_equations(
                 u_new, v_new, rho_new, prior[n], strength[n], seen
@@ -208,6 +213,7 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
 @numba.njit(cache=True)
 def _reduce_information(H):
     """Information about inverse depth with the ray's direction free (Schur complement)."""
+    # Without information on the ray there is none on the depth.
     det = H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0]
     if det < 1e-12:
         return 0.0
@@ -257,11 +263,13 @@ def _build_equations(u, v, rho, prior, strength, seen):
         y = o[3] * u + o[4] * v + o[5] + rho * o[10]
         z = o[6] * u + o[7] * v + o[8] + rho * o[11]
         if z < 1e-6:
+            # Behind the camera: a large cost, and no slope.
             cost += 1e4
             continue
         ex = o[12] * x / z + o[14] - o[16]
         ey = o[13] * y / z + o[15] - o[17]
         e = np.sqrt(ex * ex + ey * ey)
+        # Huber's loss with its corner at one pixel.
         w = 1.0 if e < 1.0 else 1.0 / e
         cost += e * e if e < 1.0 else 2.0 * e - 1.0
         for k in range(3):

@@ -93,6 +93,7 @@ def follow_by_flow(
             points = points[seen]
             places = places[seen]
             if allowed is not None:
+                # A track that has met a mask may follow the mover from there on.
                 alive[points[~at_points(allowed[[t]], places[None])[0]]] = False
                 points, places = points[alive[points]], places[alive[points]]
             parts.append((t, points.astype(np.int32), places))
@@ -131,6 +132,7 @@ def _sweep(
     fronts = {}
     last = (start * order.step).max(initial=order[0] * order.step)
     for t in order:
+        # No link reaches back this far.
         fronts.pop(t - order.step * (_INTERVALS[-1] + 1), None)
         if not fronts and t * order.step > last:
             return
@@ -139,6 +141,7 @@ def _sweep(
         points = np.flatnonzero(np.isfinite(cost))
         if len(points):
             yield t, points, place[points], unlike[points] < options.seen_difference
+        # Queries of this frame begin here, at no cost.
         cost[start == t] = 0
         place[start == t] = queries[start == t, 1:]
         points = np.flatnonzero(np.isfinite(cost))
@@ -167,6 +170,7 @@ def _link_points(
         there, error = _link(fields, source, t, front.xy)
         patch = _cut_patches(blurred, there)
         good = (error < options.link_error) & _is_inside(there, blurred.shape)
+        # Neighbouring frames share most points, so they tell the change of exposure best.
         if abs(t - source) == 1:
             gain = _estimate_gain(appearance[front.points[good]], patch[good])
         differs = _measure_differences(appearance, front.points, patch, gain)

@@ -144,6 +144,7 @@ class _Growing:
             reach: frames in which new points are followed.
             fields: the clip's dense flow, if that is the tracker.
         """
+        # The first stretch has no tracks to carry on.
         if stretch[0]:
             grown = self._carry_on(grown, stretch, fields)
         numbers = grown.numbers
@@ -158,6 +159,7 @@ class _Growing:
             self.done += len(batch)
             found = self.count + len(tracks.length) - settled
             self.progress.step("tracking", self.done, len(self.frames), f"{found} tracks")
+        # Tracks of this stretch get the next numbers of the clip.
         fresh = len(tracks.length) - settled
         numbers = np.concatenate([numbers, self.count + np.arange(fresh)])
         self.count += fresh

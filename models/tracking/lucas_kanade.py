@@ -53,6 +53,7 @@ def _sweep(
         if len(begun) == 0:
             continue
         guess = xy[t, begun] + sample_field(estimate_coarse_flow(current, following), xy[t, begun])
+        # Ended tracks only drift with the dense flow.
         alive = visible[t, begun]
         moved, good = _step(current, following, xy[t, begun[alive]], guess[alive])
         xy[t + step, begun] = np.clip(guess, 0.5, corner)
@@ -71,6 +72,7 @@ def _step(
     if len(xy) == 0:
         return xy, np.zeros(0, bool)
     moved, good = _follow_and_check(a, b, xy, guess, 0)
+    # The guess was off by more than a window: search from coarse to fine.
     rest = np.flatnonzero(~good)
     if len(rest):
         levels = max(1, min(_MAX_LEVELS, int(np.log2(min(a.shape) / _WINDOW))))

@@ -88,6 +88,7 @@ def dense_tracks(
         track = np.repeat(numbers, part.length)
         xy[part.frame, track] = part.xy
         visible[part.frame, track] = True
+    # Positions of frames without an observation, for overlays and as guesses.
     _hold(xy, visible)
     return xy, visible
 

@@ -1,0 +1,134 @@
+"""COLMAP model folders: cameras of others read, our cameras and tracks written.
+
+Beside ``colmap``, which maps and adjusts, this file imports pycolmap.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import torch
+from jaxtyping import Bool, Float, UInt8
+
+from models.cameras import Cameras
+from models.clip import natural_key
+from models.run import InputError
+from models.tracks import PointTracks
+
+# Points along each side of the grid on which lens distortion is measured.
+_LENS_GRID = 17
+# Frames of the model that must see a point, as COLMAP's viewers expect.
+_MIN_OBSERVATIONS = 2
+
+
+def write_model(
+    folder: Path,
+    cameras: Cameras,
+    frames: list[int],
+    xyz: Float[np.ndarray, "N 3"],
+    rgb: UInt8[np.ndarray, "N 3"],
+    tracks: PointTracks,
+) -> None:
+    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are
+    named %05d.png.
+
+    Points that fewer than two of the frames see are left out. Each image has a camera of its own
+    if intrinsics differ between frames.
+    """
+    seen = tracks.visible & (tracks.visible[frames].sum(0) >= _MIN_OBSERVATIONS)
+    model = pycolmap.Reconstruction()
+    _add_images(model, cameras, frames, tracks, seen)
+    # Index of each observation among its image's keypoints.
+    row = np.cumsum(seen, 1) - 1
+    for n in np.flatnonzero(seen[frames].any(0)):
+        elements = [pycolmap.TrackElement(t + 1, int(row[t, n])) for t in frames if seen[t, n]]
+        model.add_point3D(xyz[n], pycolmap.Track(elements), rgb[n])
+    model.update_point_3d_errors()
+    model.write_text(folder)
+
+
+def _add_images(
+    model: pycolmap.Reconstruction,
+    cameras: Cameras,
+    frames: list[int],
+    tracks: PointTracks,
+    seen: Bool[np.ndarray, "F N"],
+) -> None:
+    """Adds the frames with their cameras and the keypoints of the observations ``seen``."""
+    K = cameras.K.double().numpy()
+    shared = bool((K[frames] == K[frames[0]]).all())
+    poses = cameras.cam_from_world.double().numpy()
+    for t in frames:
+        own = frames[0] if shared else t
+        if t == own:
+            camera = pycolmap.Camera(
+                model="PINHOLE",
+                width=cameras.width,
+                height=cameras.height,
+                params=[K[t, 0, 0], K[t, 1, 1], K[t, 0, 2], K[t, 1, 2]],
+                camera_id=t + 1,
+            )
+            model.add_camera_with_trivial_rig(camera)
+        keypoints = np.ascontiguousarray(tracks.xy[t, seen[t]], np.float64)
+        # COLMAP's numbers begin at 1.
+        image = pycolmap.Image(
+            name=f"{t:05d}.png", keypoints=keypoints, camera_id=own + 1, image_id=t + 1
+        )
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
+
+
+def read_model(path: Path) -> tuple[Cameras, list[str], float]:
+    """Pinhole cameras and image names of a COLMAP model folder, in natural name order.
+
+    Returns:
+        Cameras, names, and the largest shift of a pixel by lens distortion, see
+        ``measure_lens_shift``.
+
+    Raises:
+        InputError: not such a folder, no image is registered, or images are of unlike sizes.
+    """
+    images = _read_images(path)
+    used = {image.camera_id: image.camera for image in images}.values()
+    sizes = sorted({(camera.width, camera.height) for camera in used})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{w}x{h}" for w, h in sizes)
+        raise InputError(
+            f"{path}: the COLMAP model has images of {listed}; give one of images of one size"
+        )
+    K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
+    pose = np.tile(np.eye(4), (len(images), 1, 1))
+    pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
+    shift = max(
+        measure_lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used
+    )
+    return Cameras(K, torch.from_numpy(pose), *sizes[0]), [image.name for image in images], shift
+
+
+def _read_images(path: Path) -> list[pycolmap.Image]:
+    """The registered images of a model folder, in natural name order."""
+    try:
+        model = pycolmap.Reconstruction(path)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)"
+        ) from error
+    images = [model.image(i) for i in model.reg_image_ids()]
+    if not images:
+        raise InputError(f"{path}: the COLMAP model has no registered image")
+    return sorted(images, key=lambda image: natural_key(image.name))
+
+
+def measure_lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
+    """Largest shift of a pixel by lens distortion, in pixels; infinite if a pixel has no ray.
+
+    Args:
+        model: COLMAP's name of the camera model.
+        params: in COLMAP's order for that model.
+    """
+    camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
+    across = np.linspace(0, width, _LENS_GRID)
+    down = np.linspace(0, height, _LENS_GRID)
+    grid = np.stack(np.meshgrid(across, down), -1).reshape(-1, 2)
+    K = camera.calibration_matrix()
+    straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
+    return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())
