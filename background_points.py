@@ -3,12 +3,9 @@ results/<clip>/background_points.pt."""
 
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # idle OpenMP threads must not spin beside numba's
+# Idle OpenMP threads must not spin beside numba's.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +13,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from models.cameras import Cameras
 from models.clip import (
     Video,
     dilate,
+    name_clip,
     read_masks,
     read_video,
     save_transforms,
@@ -30,7 +27,6 @@ from models.clip import (
 )
 from models.depth import (
     DepthMaps,
-    Imported,
     LearnedOptions,
     apply_depth,
     check_learned_options,
@@ -55,12 +51,13 @@ from models.run import (
     InputError,
     Origin,
     Plain,
+    Progress,
     ProgressBars,
     Stages,
     check_output_dir,
-    describe_run,
     find_memory_limit,
     make_subfolder,
+    name_input,
     parse_settings,
     run_script,
     stage_outputs,
@@ -69,6 +66,7 @@ from models.run import (
     write_json,
 )
 from models.sfm import (
+    CameraOptions,
     StaticScene,
     cameras_of_clip,
     make_background_tracks,
@@ -78,301 +76,241 @@ from models.sfm import (
 from models.tracking import (
     Tracker,
     TrackingOptions,
-    choose_for_length,
     find_tracker_file,
     grow_tracks,
     open_tracker,
 )
-from models.tracks import PointTracks, Tracks, save_tracks
+from models.tracks import PointTracks, save_tracks
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to read, how to track, where to write."""
+    """Input, tracking and output of background_points.py."""
 
     video_path: Path
     """Video file, or folder of images in name order."""
     mask_path: Path | None = None
-    """Folder of masks or mask video (white = moving); without it masks are made from motion."""
+    """Folder of masks or mask video (white = moving); made from motion if not given."""
     output_dir: Path | None = None
-    """Where to write; results/<clip> if not given."""
+    """Folder of the results; results/<clip> if not given."""
     tracker: str = "auto"
-    """auto (dis_flow to 1,000 frames, else lucas_kanade), either of them, or a learned one of
-    submodules/README.md."""
+    """auto (dis_flow to 1,000 frames, else lucas_kanade), or a name of submodules/README.md."""
     checkpoint_path: Path | None = None
-    """Weights of a learned tracker; where submodules/README.md puts them if not given."""
-    spacing: int = 8
-    """Pixels between points."""
+    """Weights of a learned tracker."""
     max_frames: int | None = None
-    """Take at most so many frames."""
+    """Largest number of frames."""
     stride: int = 1
     """Take every stride-th frame."""
     max_size: int = 960
-    """Reduce frames whose longer side is larger, in pixels."""
+    """Longer side in pixels to which larger frames are reduced."""
     cameras_path: Path | None = None
     """Known cameras: a transforms.json or a COLMAP model folder."""
     import_path: Path | None = None
-    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts
-    around it."""
-    learned: Annotated[LearnedOptions, Plain()] = LearnedOptions()
-    """Depth and masks from learned models or files."""
+    """3D tracks of TAPIP3D or SpaTrackerV2 (.npz, .pt) for this clip."""
     seed: int = 0
     """Seed of the mappers."""
     max_memory: float | None = None
-    """GiB to stay within; most of the machine's if not given."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What is opened once, before any work: so what is missing is told at once."""
-
-    tracker: Tracker
-    masks: MaskModel | None
-    device: str
+    """GiB that the run may hold; most of the machine's if not given."""
+    tracking: Annotated[TrackingOptions, Plain(names=("spacing",))] = TrackingOptions()
+    """Tracks."""
+    learned: Annotated[LearnedOptions, Plain(("depth", "depth_path", "masks"))] = LearnedOptions()
+    """Depth and masks from learned models or files."""
+    cameras: CameraOptions = CameraOptions()
+    """Cameras from tracks."""
+    motion: MotionOptions = MotionOptions()
+    """Masks from motion."""
 
 
 def main() -> None:
-    settings = parse_settings(Settings(video_path=Path("data/sample/frames")))
-    output_dir = check_output_dir(
-        settings.output_dir or Path("results") / clip_name(settings.video_path)
+    settings = parse_settings(
+        Settings(
+            video_path=Path("data/sample/frames"),
+            mask_path=None,
+            output_dir=None,
+            tracker="auto",
+            tracking=TrackingOptions(spacing=8),
+            max_frames=None,
+            stride=1,
+            max_size=960,
+            cameras_path=None,
+            seed=0,
+            learned=LearnedOptions(depth=None, masks=None),
+        )
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_spacing(settings.spacing)
+    spacing = settings.tracking.spacing
+    if spacing < 2:
+        raise InputError(f"--spacing is {spacing}; give the pixels between points, 2 or more")
     check_learned_options(settings.learned, settings.mask_path)
+    output_dir = settings.output_dir or Path("results") / name_clip(settings.video_path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    origin = Origin(__file__, settings, gather_inputs(settings), {"device": device})
+    stages = Stages(check_output_dir(output_dir), origin, ProgressBars())
+    # Models are opened before any work, so that a missing file is reported at once.
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
-    learned = Learned(tracker, open_masks(settings.learned, device), device)
-    origin = Origin(__file__, settings, inputs(settings), {"device": device})
-    stages = Stages(output_dir, origin, ProgressBars())
-    work = partial(solve, settings, output_dir, learned, stages)
+    mask_model = open_masks(settings.learned, device)
     outputs = stage_outputs("background_points")
     if settings.learned.depth is not None:
         outputs += stage_outputs("depth")
+    work = partial(solve, settings, stages, tracker, mask_model)
     with watch_memory(find_memory_limit(settings.max_memory)):
-        summarise(output_dir, stages.make("background_points", outputs, work))
+        figures = stages.make("background_points", outputs, work)
     stages.drop_values()
+    print_figures(figures, output_dir)
 
 
-def inputs(settings: Settings) -> dict[str, Path | None]:
-    """The files that the result depends on."""
-    files = {
+def gather_inputs(settings: Settings) -> dict[str, Path | None]:
+    """Input files by name."""
+    return {
         "clip": settings.video_path,
         "masks": settings.mask_path,
         "weights": settings.checkpoint_path,
         "tracker": find_tracker_file(settings.tracker),
+        "cameras": settings.cameras_path,
+        "imported tracks": settings.import_path,
+        **list_inputs(settings.learned),
     }
-    files |= {"cameras": settings.cameras_path, "imported tracks": settings.import_path}
-    return files | list_inputs(settings.learned)
 
 
 def solve(
-    settings: Settings,
-    output_dir: Path,
-    learned: Learned,
-    stages: Stages,
+    settings: Settings, stages: Stages, tracker: Tracker, mask_model: MaskModel | None
 ) -> dict:
-    """All of the work; what takes long is kept on the way, so that a run that was stopped goes on
-    from there."""
+    """The method, step by step; a run that was stopped resumes at the first unfinished step."""
+    progress = stages.progress
     memory = find_memory_limit(settings.max_memory)
     video = read_video(
         settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
     )
-    describe(video)
-    need = partial(estimate_memory, video, with_motion=settings.mask_path is None)
-    warn_of_need(need(estimate_num_tracks(video, settings.spacing)), memory, stages.progress)
-    masks = load_masks(settings, video)
+    for sentence in video.describe():
+        progress.say(sentence)
+    options = settings.motion
+    need = partial(estimate_memory, video, with_motion=settings.mask_path is None, options=options)
+    warn_of_need(need(estimate_num_tracks(video, settings.tracking.spacing)), memory, progress)
+    given = read_given(settings, video, progress)
+    maps = make_depth(settings.learned, video, stages)
+    solver = partial(
+        solve_scene,
+        cameras=given.cameras,
+        seed=settings.seed,
+        progress=progress,
+        options=settings.cameras,
+    )
+
+    with name_input(settings.video_path):
+        tracks = stages.step(
+            "tracking",
+            grow_tracks,
+            video.frames,
+            tracker,
+            find_allowed(given.masks, options.mask_margin),
+            given.tracks,
+            options=settings.tracking,
+        )
+        warn_of_need(need(tracks.num_tracks), memory, progress)
+        if given.masks is None or given.cameras is not None:
+            scene = stages.step("cameras", solver, tracks)
+        else:
+            scene = stages.step("cameras", solve_masked_scene, tracks, solver, options)
+        masks = given.masks
+        if masks is None:
+            masks, scene = stages.step(
+                "motion", mask_movers, video.frames, tracks, scene, mask_model, options=options
+            )
+            scene = stages.step(
+                "static scene", solve_without_movers, tracks, masks, scene, solver, options
+            )
+        tracks, scene = stages.step(
+            "sharpening", sharpen_scene, video.frames, tracks, scene, options=settings.cameras
+        )
+        tracks = replace(tracks, visible=scene.points.agrees)
+        if maps is not None:
+            spacing = settings.tracking.spacing
+            tracks, scene = apply_depth(maps, tracks, scene, masks, spacing, progress)
+
+    return write_results(stages, video, tracks, scene, masks)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gives beside the clip; None where it is to be solved."""
+
+    masks: np.ndarray | None
+    """Where something moves, (F, H, W) bool."""
+    cameras: Cameras | None
+    """One for each frame."""
+    tracks: PointTracks | None
+    """Of another program."""
+
+
+def read_given(settings: Settings, video: Video, progress: Progress) -> Given:
+    """Reads masks, cameras and imported tracks; imported cameras count if they fit their tracks."""
+    masks = None
+    cameras = None
     imported = None
+    if settings.mask_path is not None:
+        masks = read_masks(settings.mask_path, video.clip_frames)
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)
-    known = known_cameras(settings, video, imported)
-    maps = open_depth(settings.learned, video, output_dir, learned.device, stages)
+    if settings.cameras_path is not None:
+        cameras = cameras_of_clip(settings.cameras_path, video, progress)
+    elif imported is not None:
+        cameras = fitting_cameras(imported, progress)
+    return Given(masks, cameras, None if imported is None else imported.tracks)
 
-    def tracked() -> dict:
-        grown = track(video, settings, masks, learned.tracker, imported)
-        return {"xy": grown.xy, "visible": grown.visible}
 
-    def solve_tracks(points: PointTracks, cameras: Cameras | None = None) -> StaticScene:
-        return solve_scene(points, cameras, settings.seed, stages.progress)
+def make_depth(options: LearnedOptions, video: Video, stages: Stages) -> DepthMaps | None:
+    """The given depth maps, or maps that a model makes now; None without either."""
+    device = str(stages.origin.more["device"])
+    remove_old_depth(options, stages.folder)
+    if options.depth is not None:
+        work = partial(open_depth_maps, options, video, stages.folder, device, stages.progress)
+        stages.make("depth", stage_outputs("depth"), work)
+        options = replace(options, depth=None)  # the maps now lie in the folder
+    return open_depth_maps(options, video, stages.folder, device)
 
-    def placed() -> dict:
-        points = PointTracks(*tracks.values(), video.width, video.height)
-        if masks is not None and known is None:
-            return solve_masked_scene(points, solve_tracks).to_values()
-        return solve_tracks(points, known).to_values()
 
-    def parted() -> dict:
-        points = PointTracks(*tracks.values(), video.width, video.height)
-        masks, against = mask_movers(video.frames, points, scene, learned.masks, ProgressBars())
-        still = solve_without_movers(points, masks, against, solve_tracks)
-        return {"masks": masks, **still.to_values()}
+def find_allowed(masks: np.ndarray | None, margin: int) -> np.ndarray | None:
+    """Pixels in which background points may lie; None for all."""
+    return None if masks is None else ~dilate(masks, margin)
 
-    def sharpened() -> dict:
-        # Positions are overwritten; nothing else needs them.
-        points = PointTracks(tracks.pop("xy"), tracks["visible"], video.width, video.height)
-        sharp, again = sharpen_scene(video.frames, points, scene, stages.progress)
-        return {"xy": sharp.xy, **again.to_values()}
 
-    with naming(settings.video_path):
-        tracks = stages.step("tracking", tracked)
-        warn_of_need(need(tracks["xy"].shape[1]), memory, stages.progress)
-        scene = StaticScene.from_values(stages.step("cameras", placed))
-        if masks is None:
-            values = stages.step("motion", parted)
-            masks = values["masks"]
-            scene = StaticScene.from_values(values)
-        values = stages.step("sharpening", sharpened)
-        tracks.clear()
-        xy = values.pop("xy")
-        scene = StaticScene.from_values(values)
-        if maps is not None:
-            points = PointTracks(xy, scene.points.agrees, video.width, video.height)
-            bars = ProgressBars("step")
-            points, scene = apply_depth(maps, points, scene, masks, settings.spacing, bars)
-            xy = points.xy
-
-    agreeing = PointTracks(xy, scene.points.agrees, video.width, video.height)
-    frames = (draw_mask(f, m) for f, m in zip(video.frames, masks, strict=True))
-    drawn = draw_tracks(frames, agreeing)
-    tracks = make_background_tracks(video, scene, agreeing)
-    write_json(
-        output_dir / "background_config.json",
-        describe_run(settings, learned.device, stages.origin.fingerprint([solve])),
+def print_figures(figures: dict, output_dir: Path) -> None:
+    """Prints the figures of ``write_results`` and the names of the files."""
+    print(
+        f"cameras ({figures['method']}): {figures['frames_registered']} of {figures['frames']} "
+        f"frames, reprojection {figures['reprojection_error_px']:.2f} px, {figures['points']} "
+        f"points, {sum(figures['seconds'].values()):.0f} s"
     )
-    save_tracks(output_dir / "background_points.pt", tracks)
+    files = "background_points.pt, transforms.json, background_tracks.mp4, masks/"
+    print(f"wrote {output_dir}/{files}")
+
+
+def write_results(
+    stages: Stages, video: Video, tracks: PointTracks, scene: StaticScene, masks: np.ndarray
+) -> dict:
+    """Writes the track file and the files beside it; returns figures."""
+    output_dir = stages.folder
+    background = make_background_tracks(video, scene, tracks)
+    write_json(output_dir / "background_config.json", stages.describe(solve))
+    save_tracks(output_dir / "background_points.pt", background)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(make_subfolder(output_dir, "masks"), masks)
-    overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
+    masked = (draw_mask(frame, mask) for frame, mask in zip(video.frames, masks, strict=True))
+    overlay = stages.progress.over(draw_tracks(masked, tracks), "track overlay", len(video))
     write_video(output_dir / "background_tracks.mp4", overlay, video.fps)
-    return figures(output_dir, video, scene, tracks, stages)
-
-
-def known_cameras(settings: Settings, video: Video, imported: Imported | None) -> Cameras | None:
-    """The cameras given, or else those of imported tracks that they fit; None where they must be
-    solved."""
-    if settings.cameras_path is not None:
-        return cameras_of_clip(settings.cameras_path, video, ProgressBars())
-    return None if imported is None else fitting_cameras(imported, ProgressBars())
-
-
-def open_depth(
-    options: LearnedOptions,
-    video: Video,
-    output_dir: Path,
-    device: str,
-    stages: Stages,
-) -> DepthMaps | None:
-    """The depth maps given, or those that a model makes now; None where there are neither."""
-
-    def make() -> None:
-        open_depth_maps(options, video, output_dir, device, ProgressBars("step"))
-
-    remove_old_depth(options, output_dir)
-    if options.depth is not None:
-        stages.make("depth", stage_outputs("depth"), make)
-        options = replace(options, depth=None)  # they are there now
-    return open_depth_maps(options, video, output_dir, device)
-
-
-def check_spacing(spacing: int) -> None:
-    """Refuses a spacing that leaves no room between points."""
-    if spacing < 2:
-        raise InputError(f"--spacing is {spacing}; give the pixels between points, 2 or more")
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Puts the clip's name before what the stages, which see only its frames, say of it."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def clip_name(path: Path) -> str:
-    """Name of the clip: the file's stem; for a folder called frames or images, that of its
-    parent."""
-    path = path.resolve()
-    if path.is_dir() and path.name.lower() in ("frames", "images", "rgb"):
-        return path.parent.name
-    return path.name if path.is_dir() else path.stem
-
-
-def describe(video: Video) -> None:
-    """Says what was read, and whether it was reduced."""
-    width, height = video.original_size
-    reduced = (
-        ""
-        if (width, height) == (video.width, video.height)
-        else f" (reduced from {width}x{height})"
-    )
-    print(
-        f"{video.path}: {len(video)} frames {video.width}x{video.height}{reduced}, {video.fps:.2f} per second"
-    )
-    for note in video.notes:
-        print(f"{video.path}: {note}")
-
-
-def load_masks(settings: Settings, video: Video) -> np.ndarray | None:
-    """The masks given, at the frames' size."""
-    if settings.mask_path is None:
-        return None
-    return read_masks(settings.mask_path, video.clip_frames)
-
-
-def track(
-    video: Video,
-    settings: Settings,
-    masks: np.ndarray | None,
-    tracker: Tracker,
-    imported: Imported | None,
-) -> PointTracks:
-    """Tracks over the whole clip that stay off the masks: those imported, and our own where they
-    leave room."""
-    begun = None
-    if imported is not None:
-        begun = PointTracks(imported.xy, imported.visible, video.width, video.height)
-    allowed = None if masks is None else ~dilate(masks, MotionOptions().mask_margin)
-    tracker = taken_tracker(tracker, len(video))
-    options = TrackingOptions(spacing=settings.spacing)
-    return grow_tracks(video.frames, tracker, allowed, begun, ProgressBars(), options)
-
-
-def taken_tracker(tracker: Tracker, num_frames: int) -> Tracker:
-    """The tracker for a clip of so many frames; says which where that was left open."""
-    taken = choose_for_length(tracker, num_frames)
-    if taken is not tracker:
-        print(f"tracker: {taken.__name__}, for {num_frames} frames")
-    return taken
-
-
-def figures(
-    output_dir: Path, video: Video, scene: StaticScene, tracks: Tracks, stages: Stages
-) -> dict:
-    """How it went, written too."""
-    told = {
+    figures = {
         "method": scene.method,
-        "frames": len(tracks),
+        "frames": len(video),
         "image_size": [video.width, video.height],
         "original_image_size": list(video.original_size),
         "frames_registered": int(scene.registered.sum()),
         "reprojection_error_px": scene.reprojection_error,
-        "points": tracks.num_tracks,
-        "focal_length_px": float(tracks.K[0, 0, 0]),
+        "points": background.num_tracks,
+        "focal_length_px": float(background.K[0, 0, 0]),
         "seconds": stages.seconds(),
         "peak_memory_gib_of_stages": stages.memory(),
     }
-    write_json(output_dir / "background_metrics.json", told)
-    return told
-
-
-def summarise(output_dir: Path, told: dict) -> None:
-    """Prints how it went."""
-    print(
-        f"cameras ({told['method']}): {told['frames_registered']} of {told['frames']} frames, reprojection "
-        f"{told['reprojection_error_px']:.2f} px, {told['points']} points, {sum(told['seconds'].values()):.0f} s"
-    )
-    print(
-        f"wrote {output_dir}/background_points.pt, transforms.json, background_tracks.mp4, masks/"
-    )
+    write_json(output_dir / "background_metrics.json", figures)
+    return figures
 
 
 if __name__ == "__main__":

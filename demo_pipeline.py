@@ -1,13 +1,11 @@
-"""Track files + video -> trained scene, rebuilt video, novel views, figures and a page, in
+"""Track files + video -> trained scene, rebuilt video, novel views, metrics and a page, in
 results/pipeline_demo."""
 
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # idle OpenMP threads must not spin beside numba's
+# Idle OpenMP threads must not spin beside numba's.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +13,17 @@ from pathlib import Path
 import torch
 
 from models.clip import save_transforms
-from models.export import ExportSource, export_and_score, gather_footage, parse_formats
+from models.export import (
+    ExportOptions,
+    ExportSource,
+    export_and_score,
+    gather_footage,
+    parse_formats,
+)
 from models.field import FieldOptions
 from models.movers import MoverOptions
 from models.paths import CameraPath, Clip, PathScript, parse_path, read_path
-from models.render import Scene, load_scene, save_scene
+from models.render import RenderOptions, Scene, load_scene, save_scene
 from models.report import (
     LiveViewer,
     Report,
@@ -40,9 +44,7 @@ from models.run import (
     ProgressBars,
     Stages,
     check_output_dir,
-    describe_run,
     find_memory_limit,
-    fingerprint,
     hash_fingerprint,
     parse_settings,
     read_figures,
@@ -67,33 +69,33 @@ from models.training import (
     train_scene,
 )
 
+# Frame numbers beyond this are a slip of the keyboard.
+_MOST_FRAMES = 1e9
+# Flags that the trained model depends on.
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
 TRAINING += ("mesh", "stereo", "movers", "field", "training")
-"""Settings that the model depends on."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to load, how long to train, what to render."""
+    """Input, training and output of demo_pipeline.py."""
 
     background_path: Path = Path("results/sample/background_points.pt")
     """Track file of the static background."""
     foreground_path: Path | None = None
-    """Track file of the movers; foreground_points.pt beside the background's, where there is one,
-    if not given."""
+    """Track file of the movers; the file beside the background's if not given."""
     video_path: Path | None = None
-    """The clip; the one that the track file names if not given."""
+    """The clip; as the track file names it if not given."""
     output_dir: Path = Path("results/pipeline_demo")
-    """Where to write."""
+    """Folder of the results."""
     holdout_every: int = 0
-    """Keep frames t with t % N == N // 2 out of meshes and training, and score them; 0 keeps
-    none."""
+    """Keep frames t with t % N == N // 2 out of training, and score them; 0 keeps none."""
     num_epochs: float = 6.0
     """Passes over the training pixels."""
     train_seconds: float | None = None
-    """Train so many seconds instead of num_epochs."""
+    """Seconds of training, in place of num_epochs."""
     refine: bool = True
-    """Move the meshes' vertices to where the training pixels agree on colours."""
+    """Move the meshes' vertices in training."""
     camera_path: Path | None = None
     """A transforms.json of views to render."""
     checkpoint: Path | None = None
@@ -101,117 +103,133 @@ class Settings:
     save_frames: bool = False
     """Write PNGs beside each video."""
     trajectory: str = "spiral"
-    """Path of the novel view video, such as "spiral radius=0.1 turns=3; freeze 24; orbit"; see
-    README.md."""
+    """Path of the novel view video, such as "spiral radius=0.1; freeze 24"."""
     freeze_time: float | None = None
-    """Hold the movers at this frame in the novel view video."""
+    """Frame at which the movers stand still in that video."""
     export: str = "glb"
-    """Formats to take the scene along in, with commas between: glb, ply, obj, colmap, nerfstudio;
-    "" for none."""
+    """Formats with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
     seed: int = 0
     """Seed of training."""
     view: bool = False
-    """Open the live viewer: while training and after it, or on a checkpoint alone."""
+    """Open the live viewer: during training and after it, or on a checkpoint alone."""
     view_host: str = "127.0.0.1"
-    """Address of the viewer; 127.0.0.1 is reached from this machine only, 0.0.0.0 from any."""
+    """Address of the viewer; 0.0.0.0 lets other machines reach it."""
     view_port: int = 8080
     """Port of the viewer; the next free one if taken."""
     max_memory: float | None = None
-    """GiB to stay within; most of the machine's if not given."""
+    """GiB that the run may hold; most of the machine's if not given."""
     mesh: MeshOptions = MeshOptions()
-    """How meshes are built."""
+    """Meshes of the background."""
     stereo: StereoOptions = StereoOptions()
-    """How dense depth is found."""
+    """Dense depth."""
     movers: MoverOptions = MoverOptions()
-    """How the meshes of movers are built."""
+    """Meshes of movers."""
     field: FieldOptions = FieldOptions()
     """Sizes of the colour field."""
     training: TrainingOptions = TrainingOptions()
-    """How the colour field and the meshes are trained."""
-
-
-def scene_options(settings: Settings) -> SceneOptions:
-    """The options of all parts of a scene."""
-    own = settings
-    return SceneOptions(own.mesh, own.stereo, own.movers, own.field, own.training)
+    """Training of the colour field and of the meshes."""
+    render: RenderOptions = RenderOptions()
+    """Views of the trained scene."""
+    scene_mesh: ExportOptions = ExportOptions()
+    """The exported mesh."""
 
 
 def main() -> None:
-    settings = parse_settings(Settings())
-    check(settings)
+    settings = parse_settings(
+        Settings(
+            background_path=Path("results/sample/background_points.pt"),
+            foreground_path=None,
+            video_path=None,
+            output_dir=Path("results/pipeline_demo"),
+            holdout_every=0,
+            num_epochs=6.0,
+            train_seconds=None,
+            camera_path=None,
+            checkpoint=None,
+            save_frames=False,
+            trajectory="spiral",
+            export="glb",
+            seed=0,
+        )
+    )
+    check_settings(settings)
     with watch_memory(find_memory_limit(settings.max_memory)):
         run(settings)
 
 
-def run(settings: Settings) -> None:
-    """All stages, each used again where it was finished before."""
-    output_dir = check_output_dir(settings.output_dir)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    path = None if settings.camera_path is None else read_path(settings.camera_path)
-    progress = ProgressBars()
-    script = parse_path(settings.trajectory)
-    memory = settings.max_memory
-    with Meter() as loading:
-        paths = settings.background_path, settings.foreground_path, settings.video_path
-        inputs = load_inputs(*paths, settings.holdout_every, find_memory_limit(memory))
-        scene = None if settings.checkpoint is None else load_model(settings, inputs, device)
-    stages = Stages(output_dir, Origin(__file__, settings, inputs.files), progress)
-    script.check(len(inputs.frames))
-    warn_of_need(needed_memory(inputs.frames), find_memory_limit(memory), progress)
-    viewer = start_viewer(settings, inputs) if settings.view else None
-    if viewer is not None and scene is not None and path is None:
-        viewer.show(scene)
-        return viewer.run()
-    metrics = {}
-    history = None
-    if scene is None:
-        metrics, history = trained(settings, inputs, device, stages, viewer)
-        scene = load_model(settings, inputs, device)
-    if viewer is not None:
-        viewer.show(scene)
-    own = {"camera path": settings.camera_path, "model": settings.checkpoint}
-    made_from = fingerprint(__file__, {}, {**inputs.files, **own}, [run])
-    config = describe_run(settings, device, made_from)
-    write_json(output_dir / "config.json", config)
-    save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
-    metrics |= shown(settings, inputs, scene, script, path, stages)
-    metrics["seconds"] = {"load": loading.seconds, **stages.seconds()}
-    metrics["peak_memory_gib_of_stages"] = held = {"load": loading.peak_gib, **stages.memory()}
-    metrics["peak_memory_gib"] = max(
-        (peak for peak in held.values() if peak is not None), default=None
-    )
-    write_json(output_dir / "metrics.json", metrics)
-    print(
-        summarise_run(output_dir, metrics, page(settings, inputs, scene, metrics, config, history))
-    )
-    if viewer is not None:
-        print(f"the viewer goes on at {viewer.url} until Ctrl-C")
-        viewer.run()
-
-
-def check(settings: Settings) -> None:
-    """Refuses settings that cannot work, before anything is done."""
+def check_settings(settings: Settings) -> None:
+    """Refuses settings that cannot work, before any work is spent."""
     if settings.holdout_every < 0 or settings.holdout_every == 1:
         raise InputError("--holdout_every must be 0 (none) or at least 2")
     lengths = settings.num_epochs, 1.0 if settings.train_seconds is None else settings.train_seconds
     if not all(0 < length < float("inf") for length in lengths):
         raise InputError("--num_epochs and --train_seconds must be positive numbers")
-    if settings.freeze_time is not None and not abs(settings.freeze_time) < 1e9:
+    if settings.freeze_time is not None and not abs(settings.freeze_time) < _MOST_FRAMES:
         raise InputError("--freeze_time must be the number of a frame")
     parse_path(settings.trajectory)
     parse_formats(settings.export)
 
 
+def run(settings: Settings) -> None:
+    """The method, stage by stage; finished stages of an earlier run are reused."""
+    out = check_output_dir(settings.output_dir)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    progress = ProgressBars()
+    memory = find_memory_limit(settings.max_memory)
+    views = None if settings.camera_path is None else read_path(settings.camera_path)
+    script = parse_path(settings.trajectory)
+    with Meter() as loading:
+        paths = settings.background_path, settings.foreground_path, settings.video_path
+        inputs = load_inputs(*paths, settings.holdout_every, memory)
+        scene = settings.checkpoint and load_model(settings, inputs, device)
+    script.check(len(inputs.frames))
+    warn_of_need(needed_memory(inputs.frames), memory, progress)
+    stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
+    viewer = start_viewer(settings, inputs) if settings.view else None
+    if viewer is not None and scene is not None and views is None:
+        viewer.show(scene)
+        return viewer.run()
+
+    metrics = {}
+    history = None
+    if scene is None:
+        work = partial(train_model, settings, inputs, stages, device, viewer)
+        told = stages.make("train", stage_outputs("train"), work, TRAINING)
+        history = History(**told)
+        metrics |= describe_training(history)
+        scene = load_model(settings, inputs, device)
+    if viewer is not None:
+        viewer.show(scene)
+    metrics |= make_outputs(settings, inputs, scene, stages, views)
+
+    files = {"camera path": settings.camera_path, "model": settings.checkpoint}
+    config = stages.describe(run, files)
+    write_json(out / "config.json", config)
+    save_transforms(out / "transforms.json", scene.cameras, list(range(len(scene.cameras))))
+    metrics |= describe_cost(stages, loading)
+    write_json(out / "metrics.json", metrics)
+    page = write_page(settings, inputs, scene, metrics, config, history)
+    print(summarise_run(out, metrics, page))
+    if viewer is not None:
+        print(f"the viewer goes on at {viewer.url} until Ctrl-C")
+        viewer.run()
+    return None
+
+
 def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
-    """The scene trained now or before, if it is one of this clip."""
+    """The scene of the checkpoint or of this run.
+
+    Raises:
+        InputError: it is the scene of another clip.
+    """
     path = settings.checkpoint or settings.output_dir / "model.pt"
-    scene = load_scene(path, device)
+    scene = load_scene(path, device, settings.render)
     check_same_clip(scene, path, inputs.tracks, settings.background_path)
     return scene
 
 
 def start_viewer(settings: Settings, inputs: ClipInputs) -> LiveViewer:
-    """The live viewer, which shows nothing until it is given a scene; says where it is."""
+    """The live viewer, which shows nothing until it gets a scene; prints its address."""
     viewer = open_viewer(
         inputs.tracks,
         settings.output_dir,
@@ -219,107 +237,120 @@ def start_viewer(settings: Settings, inputs: ClipInputs) -> LiveViewer:
         port=settings.view_port,
         has_movers=inputs.movers is not None,
     )
-    reach = (
-        "this machine only"
-        if settings.view_host in ("127.0.0.1", "localhost")
-        else "other machines too"
-    )
+    is_local = settings.view_host in ("127.0.0.1", "localhost")
+    reach = "this machine only" if is_local else "other machines too"
     print(f"viewer: open {viewer.url} in a browser (it is reached from {reach})", flush=True)
     return viewer
 
 
-def trained(
+def train_model(
     settings: Settings,
     inputs: ClipInputs,
-    device: torch.device,
     stages: Stages,
+    device: torch.device,
     viewer: LiveViewer | None,
-) -> tuple[dict, History]:
-    """Writes model.pt, with checkpoints on the way; returns figures and how training went, now or
-    in an earlier run."""
-    out = settings.output_dir
-    origin = Origin(__file__, settings, inputs.files, {"device": device})
-    made_from = origin.fingerprint([train_scene, save_scene], TRAINING)
+) -> dict:
+    """Trains the scene, with checkpoints, and writes model.pt; returns the course of training."""
+    made_from = stages.origin.fingerprint([train_model], TRAINING)
+    path = stages.folder / "checkpoint.pt"
+    checkpoint = Checkpoint(path, hash_fingerprint(made_from), stages.progress)
+    schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
+    options = SceneOptions(
+        settings.mesh, settings.stereo, settings.movers, settings.field, settings.training
+    )
+    circumstances = TrainingRun(settings.seed, device, checkpoint, viewer)
+    scene, history = train_scene(inputs, schedule, circumstances, stages.progress, options)
+    save_scene(stages.folder / "model.pt", scene)
+    checkpoint.remove()
+    return asdict(history)
 
-    def work() -> dict:
-        checkpoint = Checkpoint(out / "checkpoint.pt", hash_fingerprint(made_from), stages.progress)
-        schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
-        run = TrainingRun(settings.seed, device, checkpoint, viewer)
-        scene, history = train_scene(
-            inputs, schedule, run, stages.progress, scene_options(settings)
-        )
-        save_scene(out / "model.pt", scene)
-        checkpoint.remove()
-        return asdict(history)
 
-    history = History(**stages.run("train", made_from, stage_outputs("train"), work))
-    rate = history.samples / max(history.seconds, 1e-9)
+def describe_training(history: History) -> dict:
+    """Figures of training."""
     return {
         "training_psnr": history.psnr[-1] if history.psnr else None,
-        "samples_per_second": rate,
-    }, history
+        "samples_per_second": history.samples / max(history.seconds, 1e-9),
+    }
 
 
-def shown(
+def describe_cost(stages: Stages, loading: Meter) -> dict:
+    """Seconds and peak memory in GiB of each stage."""
+    held = {"load": loading.peak_gib, **stages.memory()}
+    known = [peak for peak in held.values() if peak is not None]
+    return {
+        "seconds": {"load": loading.seconds, **stages.seconds()},
+        "peak_memory_gib_of_stages": held,
+        "peak_memory_gib": max(known, default=None),
+    }
+
+
+def make_outputs(
     settings: Settings,
     inputs: ClipInputs,
     scene: Scene,
-    script: PathScript,
-    path: CameraPath | None,
     stages: Stages,
+    views: CameraPath | None,
 ) -> dict:
-    """Writes videos and exports of a scene, each a stage; returns the figures."""
-    out = settings.output_dir
-    model = settings.checkpoint or settings.output_dir / "model.pt"
-    metrics = {}
+    """Writes videos and exports of a scene, each in a stage; returns their figures.
+
+    Args:
+        views: cameras to render. From a checkpoint nothing else is rendered.
+    """
+    out = stages.folder
     progress = stages.progress
-
-    def stage(
-        name: str, work: Callable[[], dict | None], *uses: str, kind: str = "", **files: Path
-    ) -> None:
-        outputs = stage_outputs(name, kind)
-        metrics.update(stages.make(name, outputs, work, uses, {"model": model, **files}))
-
-    def exported() -> dict:
-        footage = gather_footage(scene, inputs.frames, inputs.masks, settings.training.mask_margin)
-        source = ExportSource(scene, footage, inputs.tracks)
-        formats = parse_formats(settings.export)
-        return export_and_score(source, out, formats, inputs.held_out, progress)
-
-    if settings.checkpoint is None or path is None:
+    model = {"model": settings.checkpoint or out / "model.pt"}
+    metrics = {}
+    if settings.checkpoint is None or views is None:
         work = partial(reconstruct, out, scene, inputs, settings.save_frames, progress)
-        stage("reconstruction", work, "holdout_every", "save_frames")
+        uses = ("holdout_every", "save_frames", "render")
+        outputs = stage_outputs("reconstruction")
+        metrics |= stages.make("reconstruction", outputs, work, uses, model)
+
+        script = parse_path(settings.trajectory)
         work = partial(render_script, settings, scene, script, progress)
-        own = ("trajectory", "freeze_time", "save_frames")
-        stage("novel_view", work, *own, kind=f"_{script.name}")
-    if path is not None:
-        work = partial(render_path, settings, scene, path, progress)
-        stage("camera_path", work, **{"camera path": settings.camera_path})
-    if settings.checkpoint is None or path is None:
-        stage("export", exported, "holdout_every", "export")
+        uses = ("trajectory", "freeze_time", "save_frames", "render")
+        outputs = stage_outputs("novel_view", f"_{script.name}")
+        metrics |= stages.make("novel_view", outputs, work, uses, model)
+    if views is not None:
+        files = {**model, "camera path": settings.camera_path}
+        work = partial(render_given, out, scene, views, progress)
+        outputs = stage_outputs("camera_path")
+        metrics |= stages.make("camera_path", outputs, work, ("render",), files)
+    if settings.checkpoint is None or views is None:
+        work = partial(export_model, settings, scene, inputs, stages)
+        uses = ("holdout_every", "export", "render", "scene_mesh", "training.mask_margin")
+        metrics |= stages.make("export", stage_outputs("export"), work, uses, model)
     work = partial(write_track_overlay, out, inputs.frames, inputs.tracks, inputs.movers, progress)
-    stage("tracks", work)
+    stages.make("tracks", stage_outputs("tracks"), work, ())
     return metrics
 
 
 def render_script(settings: Settings, scene: Scene, script: PathScript, progress: Progress) -> dict:
-    """The novel view video."""
+    """Writes the novel view video."""
     clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
     views = script.build(clip, settings.freeze_time)
     path = settings.output_dir / f"novel_view_{script.name}.mp4"
-    save_frames = settings.save_frames
-    coverage = render_video(path, scene, views, script.fps, save_frames, progress)
+    coverage = render_video(path, scene, views, script.fps, settings.save_frames, progress)
     return {"novel_view_coverage": coverage}
 
 
-def render_path(settings: Settings, scene: Scene, views: CameraPath, progress: Progress) -> dict:
-    """The video of a camera path that was given."""
-    path = settings.output_dir / "novel_view.mp4"
+def render_given(out: Path, scene: Scene, views: CameraPath, progress: Progress) -> dict:
+    """Writes the video of a given camera path."""
+    path = out / "novel_view.mp4"
     coverage = render_video(path, scene, views, save_frames=True, progress=progress)
     return {"camera_path_coverage": coverage}
 
 
-def page(
+def export_model(settings: Settings, scene: Scene, inputs: ClipInputs, stages: Stages) -> dict:
+    """Writes the scene for other programs, and scores the exported mesh."""
+    margin = settings.training.mask_margin
+    footage = gather_footage(scene, inputs.frames, inputs.masks, margin)
+    source = ExportSource(scene, footage, inputs.tracks, settings.scene_mesh)
+    formats = parse_formats(settings.export)
+    return export_and_score(source, stages.folder, formats, inputs.held_out, stages.progress)
+
+
+def write_page(
     settings: Settings,
     inputs: ClipInputs,
     scene: Scene,
@@ -327,17 +358,15 @@ def page(
     config: dict,
     history: History | None,
 ) -> Path:
-    """Writes charts and index.html; returns its path."""
+    """Writes the charts and index.html; returns the path of the page."""
     out = settings.output_dir
-    tracks = inputs.tracks
-    held_out = inputs.held_out
-    world = gather_world(tracks, inputs.movers, inputs.frames)
-    charts = write_charts(out, tracks, world, metrics.get("frames", []), held_out, history)
-    told = read_figures(settings.background_path.with_name("background_metrics.json"))
+    world = gather_world(inputs.tracks, inputs.movers, inputs.frames)
+    scores = metrics.get("frames", [])
+    charts = write_charts(out, inputs.tracks, world, scores, inputs.held_out, history)
+    tracking = read_figures(settings.background_path.with_name("background_metrics.json"))
     title = settings.background_path.resolve().parent.name
-    return write_report(
-        out, Report(title, world, scene.depth, metrics, config, told, held_out, charts)
-    )
+    report = Report(title, world, scene.depth, metrics, config, tracking, inputs.held_out, charts)
+    return write_report(out, report)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Video + background_points.pt -> tracks of what moves, in 2D, 3D and canonical coordinates:
+"""Video + background_points.pt -> tracks of moving objects in 2D, 3D and canonical coordinates, in
 foreground_points.pt."""
 
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # idle OpenMP threads must not spin beside numba's
+# Idle OpenMP threads must not spin beside numba's.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import time
 from dataclasses import dataclass, replace
@@ -15,14 +14,19 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from background_points import clip_name, describe, load_masks, taken_tracker
-from models.clip import ClipFrames, Video, read_masks, read_video, write_image, write_video
+from models.clip import (
+    ClipFrames,
+    Video,
+    name_clip,
+    read_masks,
+    read_video,
+    write_images,
+    write_video,
+)
 from models.depth import (
     DEPTH_FOLDER,
     DepthOptions,
-    Imported,
     MovingTracks,
     check_depth_options,
     list_inputs,
@@ -30,17 +34,23 @@ from models.depth import (
     read_imported,
     refine_mover_depth,
 )
-from models.motion import label_movers
-from models.movers import MoverShapes, lift_tracks, make_foreground_tracks, solve_mover_shapes
+from models.motion import MotionOptions, label_movers
+from models.movers import (
+    MoverOptions,
+    MoverShapes,
+    lift_tracks,
+    make_foreground_tracks,
+    solve_mover_shapes,
+)
 from models.report import draw_tracks
 from models.run import (
     InputError,
     Origin,
     Plain,
+    Progress,
     ProgressBars,
     Stages,
     check_output_dir,
-    describe_run,
     find_memory_limit,
     make_subfolder,
     parse_settings,
@@ -61,160 +71,165 @@ from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
 
 @dataclass(frozen=True)
 class Settings:
-    """What to read, how to track, where to write."""
+    """Input, tracking and output of foreground_points.py."""
 
     video_path: Path
     """Video file, or folder of images in name order."""
     mask_path: Path | None = None
-    """Folder of masks or mask video (white = moving); those beside the background file if not
-    given."""
+    """Folder of masks or mask video (white = moving); beside the background file if not given."""
     background_path: Path | None = None
     """Track file of the background; results/<clip>/background_points.pt if not given."""
     output_dir: Path | None = None
-    """Where to write; the folder of the background file if not given."""
+    """Folder of the results; that of the background file if not given."""
     tracker: str = "lucas_kanade"
-    """lucas_kanade, dis_flow, auto (see background_points.py), or a learned one of
-    submodules/README.md."""
+    """lucas_kanade, dis_flow, auto, or a name of submodules/README.md."""
     checkpoint_path: Path | None = None
-    """Weights of a learned tracker; where submodules/README.md puts them if not given."""
+    """Weights of a learned tracker."""
     import_path: Path | None = None
-    """Another program's 3D tracks of this clip: .npz of TAPIP3D or SpaTrackerV2, or .pt of scripts
-    around it."""
-    learned: Annotated[DepthOptions, Plain()] = DepthOptions()
-    """Depth from learned models or files; what background_points.py made is used again."""
-    spacing: int = 5
-    """Pixels between points."""
+    """3D tracks of TAPIP3D or SpaTrackerV2 (.npz, .pt) for this clip."""
     max_frames: int | None = None
-    """Take at most so many frames (as for the background)."""
+    """Largest number of frames (as for the background)."""
     stride: int = 1
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
-    """Reduce frames whose longer side is larger (as for the background), in pixels."""
+    """Longer side in pixels to which larger frames are reduced (as for the background)."""
     seed: int = 0
     """Seed of structure from motion on the movers."""
     max_memory: float | None = None
-    """GiB to stay within; most of the machine's if not given."""
+    """GiB that the run may hold; most of the machine's if not given."""
+    tracking: Annotated[TrackingOptions, Plain(names=("spacing",))] = TrackingOptions(spacing=5)
+    """Tracks."""
+    learned: Annotated[DepthOptions, Plain(("depth", "depth_path"))] = DepthOptions()
+    """Depth from learned models or files; maps of background_points.py are used again."""
+    motion: MotionOptions = MotionOptions()
+    """Labels of movers."""
+    movers: MoverOptions = MoverOptions()
+    """Shapes of movers."""
 
 
 def main() -> None:
-    settings = parse_settings(Settings(video_path=Path("data/sample/frames")))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = parse_settings(
+        Settings(
+            video_path=Path("data/sample/frames"),
+            mask_path=None,
+            background_path=None,
+            output_dir=None,
+            tracker="lucas_kanade",
+            tracking=TrackingOptions(spacing=5),
+            max_frames=None,
+            stride=1,
+            max_size=960,
+            seed=0,
+            learned=DepthOptions(depth=None),
+        )
+    )
     check_depth_options(settings.learned)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
-    background_path = background_path_of(settings)
+    background_path = find_background(settings.background_path, settings.video_path)
     output_dir = check_output_dir(settings.output_dir or background_path.parent)
-    origin = Origin(__file__, settings, inputs(settings), {"device": device})
-    stages = Stages(output_dir, origin, ProgressBars())
-    made_from = origin.fingerprint([solve])
-    work = partial(solve, settings, tracker, background_path, output_dir, device, made_from)
+    inputs = gather_inputs(settings, background_path)
+    stages = Stages(
+        output_dir, Origin(__file__, settings, inputs, {"device": device}), ProgressBars()
+    )
+    work = partial(solve, settings, stages, tracker, background_path)
     with watch_memory(find_memory_limit(settings.max_memory)):
         stages.make("foreground_points", stage_outputs("foreground_points"), work)
+    stages.drop_values()
 
 
-def inputs(settings: Settings) -> dict[str, Path | None]:
-    """The files that the result depends on."""
-    background_path = background_path_of(settings)
-    files = {
-        "clip": settings.video_path,
-        "masks": settings.mask_path or background_path.parent / "masks",
-    }
-    files |= {"background": background_path, "weights": settings.checkpoint_path}
-    files |= {"tracker": find_tracker_file(settings.tracker)}
+def find_background(path: Path | None, video_path: Path) -> Path:
+    """The given track file of the background, or the file that background_points.py writes."""
+    return path or Path("results") / name_clip(video_path) / "background_points.pt"
+
+
+def gather_inputs(settings: Settings, background_path: Path) -> dict[str, Path | None]:
+    """Input files by name."""
     kept = background_path.parent / DEPTH_FOLDER if settings.learned.depth is None else None
     learned = list_inputs(settings.learned)
-    return (
-        files
-        | learned
-        | {"imported tracks": settings.import_path, "depth": learned["depth"] or kept}
-    )
+    return {
+        "clip": settings.video_path,
+        "masks": settings.mask_path or background_path.parent / "masks",
+        "background": background_path,
+        "weights": settings.checkpoint_path,
+        "tracker": find_tracker_file(settings.tracker),
+        "imported tracks": settings.import_path,
+        **learned,
+        "depth": learned["depth"] or kept,
+    }
 
 
-def background_path_of(settings: Settings) -> Path:
-    """The background's track file given, or the one that background_points.py writes."""
-    return (
-        settings.background_path
-        or Path("results") / clip_name(settings.video_path) / "background_points.pt"
-    )
-
-
-def solve(
-    settings: Settings,
-    tracker: Tracker,
-    background_path: Path,
-    output_dir: Path,
-    device: str,
-    made_from: dict[str, str],
-) -> None:
-    """All of the work."""
+def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path: Path) -> None:
+    """The method, step by step; a run that was stopped resumes at the first unfinished step."""
     start = time.perf_counter()
+    progress = stages.progress
     background = load_tracks(background_path)
     memory = find_memory_limit(settings.max_memory)
     video = read_video(
         settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
     )
-    describe(video)
+    for sentence in video.describe():
+        progress.say(sentence)
     check_same_clip(video, background, background_path)
-    masks = moving_masks(settings, video, background_path)
-    out = output_dir / "foreground_points.pt"
-    write_json(output_dir / "foreground_config.json", describe_run(settings, device, made_from))
+    masks = read_mover_masks(settings.mask_path, video, background_path)
+    write_json(stages.folder / "foreground_config.json", stages.describe(solve))
     if not masks.any():
-        write_empty(video, background, out)
-        print(f"nothing moves in this clip: wrote an empty {out}")
-        return
+        return write_empty(stages, video, background, "nothing moves in this clip")
 
     folder = background_path.parent
-    maps = open_depth_maps(settings.learned, video, folder, device, ProgressBars("step"))
-    imported = None
+    device = str(stages.origin.more["device"])
+    source = open_depth_maps(settings.learned, video, folder, device, progress)
+    begun = None
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)
-    labels = label_movers(masks)
-    labels[masks & (labels == 0)] = 1
-    points = track(video, settings, masks, tracker, imported)
-    if not points.num_tracks:
-        write_empty(video, background, out)
-        print(
-            f"nothing in the masks can be tracked from one frame to another: wrote an empty {out}"
-        )
-        return
-    shapes = solve_mover_shapes(background, points, labels, settings.seed, ProgressBars())
-    xyz = lift_tracks(background.cameras, points, shapes.depth)
-    source = maps if imported is None else imported
-    if source is not None:
-        movers = MovingTracks(points, shapes.label, xyz)
-        options = settings.learned.mover_depth
-        found = refine_mover_depth(source, background, movers, ProgressBars("step"), options)
-        shapes = replace(shapes, depth=found)
-        xyz = lift_tracks(background.cameras, points, shapes.depth)
-    tracks = make_foreground_tracks(video, background, points, shapes, xyz)
-    movers = shapes.label
-    del xyz, shapes  # twice as large as what the file holds
-    save_tracks(out, tracks)
-    drawn = draw_tracks(video.frames, points, groups=movers)
-    overlay = tqdm(drawn, total=len(video), desc="track overlay", unit="frame")
-    write_video(output_dir / "foreground_tracks.mp4", overlay, video.fps)
-    write_labels(output_dir, labels)
-    print(
-        f"{labels.max()} mover(s), {points.num_tracks} tracks, {time.perf_counter() - start:.0f} s"
+        begun = imported.tracks
+        source = imported
+    tracks = stages.step(
+        "mover tracks", track, video.frames, tracker, masks, begun, options=settings.tracking
     )
-    print(f"wrote {out}, foreground_tracks.mp4, labels/")
+    if not tracks.num_tracks:
+        reason = "nothing in the masks can be tracked from one frame to another"
+        return write_empty(stages, video, background, reason)
+    labels = label_pixels(masks, settings.motion)
+    shapes = stages.step(
+        "mover shapes",
+        solve_mover_shapes,
+        background,
+        tracks,
+        labels,
+        settings.seed,
+        options=settings.movers,
+    )
+    if source is not None:
+        xyz = lift_tracks(background.cameras, tracks, shapes.depth)
+        moving = MovingTracks(tracks, shapes.label, xyz)
+        refine = settings.learned.mover_depth
+        depth = refine_mover_depth(source, background, moving, progress, refine)
+        shapes = replace(shapes, depth=depth)
+        del xyz, moving  # twice as large as the track file
+    write_tracks(stages.folder / "foreground_points.pt", video, background, tracks, shapes)
+    write_pictures(stages, video, tracks, shapes.label, labels)
+    seconds = time.perf_counter() - start
+    progress.say(f"{labels.max()} mover(s), {tracks.num_tracks} tracks, {seconds:.0f} s")
+    progress.say(f"wrote {stages.folder}/foreground_points.pt, foreground_tracks.mp4, labels/")
+    return None
 
 
 def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
     """Refuses a background file that was made from other frames."""
-    if len(video) != len(background) or (video.width, video.height) != (
-        background.width,
-        background.height,
-    ):
+    made_from = f"{len(background)} frames {background.width}x{background.height}"
+    given = f"{len(video)} frames {video.width}x{video.height}"
+    if made_from != given:
         raise InputError(
-            f"{path}: was made from {len(background)} frames {background.width}x{background.height}, but {video.path} "
-            f"gives {len(video)} frames {video.width}x{video.height}; use the same clip and settings for both"
+            f"{path}: was made from {made_from}, but {video.path} gives {given}; use the same clip "
+            "and settings for both"
         )
 
 
-def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.ndarray:
-    """The masks given, or those that background_points.py wrote."""
-    if settings.mask_path is not None:
-        return load_masks(settings, video)
+def read_mover_masks(path: Path | None, video: Video, background_path: Path) -> np.ndarray:
+    """The given masks, or the masks that background_points.py wrote."""
+    if path is not None:
+        return read_masks(path, video.clip_frames)
     folder = background_path.parent / "masks"
     if not folder.is_dir():
         raise InputError(
@@ -223,40 +238,54 @@ def moving_masks(settings: Settings, video: Video, background_path: Path) -> np.
     return read_masks(folder, ClipFrames.in_order(len(video), (video.width, video.height)))
 
 
+def label_pixels(masks: np.ndarray, options: MotionOptions) -> np.ndarray:
+    """Number of the mover of each pixel, 0 on the background; blobs too small for a mover of their
+    own belong to the first."""
+    labels = label_movers(masks, options)
+    labels[masks & (labels == 0)] = 1
+    return labels
+
+
 def track(
-    video: Video, settings: Settings, masks: np.ndarray, tracker: Tracker, imported: Imported | None
+    frames: np.ndarray,
+    tracker: Tracker,
+    masks: np.ndarray,
+    begun: PointTracks | None,
+    progress: Progress,
+    options: TrackingOptions,
 ) -> PointTracks:
-    """Tracks inside the masks: those imported, and our own where they leave room; none if nothing
-    can be followed."""
-    begun = None
-    if imported is not None:
-        begun = PointTracks(imported.xy, imported.visible, video.width, video.height)
-    tracker = taken_tracker(tracker, len(video))
-    options = TrackingOptions(spacing=settings.spacing)
+    """Tracks inside the masks: the imported ones, and new ones in the gaps between them; no track
+    where nothing can be followed."""
     try:
-        return grow_tracks(video.frames, tracker, masks, begun, ProgressBars(), options)
+        return grow_tracks(frames, tracker, masks, begun, progress, options)
     except InputError:
-        return no_tracks(video)
+        return PointTracks.none(len(frames), frames.shape[2], frames.shape[1])
 
 
-def no_tracks(video: Video) -> PointTracks:
-    """No track at all."""
-    xy = np.zeros((len(video), 0, 2), np.float32)
-    return PointTracks(xy, np.zeros((len(video), 0), bool), video.width, video.height)
+def write_empty(stages: Stages, video: Video, background: Tracks, reason: str) -> None:
+    """Writes the track file of a clip without movers, and says why."""
+    path = stages.folder / "foreground_points.pt"
+    tracks = PointTracks.none(len(video), video.width, video.height)
+    write_tracks(path, video, background, tracks, MoverShapes.none(len(video)))
+    stages.progress.say(f"{reason}: wrote an empty {path}")
 
 
-def write_empty(video: Video, background: Tracks, path: Path) -> None:
-    """Writes the track file of a clip without movers."""
-    xyz = np.zeros((len(video), 0, 3))
-    shapes = MoverShapes.none(len(video))
-    save_tracks(path, make_foreground_tracks(video, background, no_tracks(video), shapes, xyz))
+def write_tracks(
+    path: Path, video: Video, background: Tracks, tracks: PointTracks, shapes: MoverShapes
+) -> None:
+    """Writes the track file. World positions take twice the memory of the file, and end here."""
+    xyz = lift_tracks(background.cameras, tracks, shapes.depth)
+    save_tracks(path, make_foreground_tracks(video, background, tracks, shapes, xyz))
 
 
-def write_labels(output_dir: Path, labels: np.ndarray) -> None:
-    """The number of the mover of each pixel, as PNGs."""
-    folder = make_subfolder(output_dir, "labels")
-    for t, image in enumerate(labels):
-        write_image(folder / f"{t:05d}.png", image)
+def write_pictures(
+    stages: Stages, video: Video, tracks: PointTracks, movers: np.ndarray, labels: np.ndarray
+) -> None:
+    """Writes the overlay of tracks, and the number of the mover of each pixel as PNGs."""
+    drawn = draw_tracks(video.frames, tracks, groups=movers)
+    overlay = stages.progress.over(drawn, "track overlay", len(video))
+    write_video(stages.folder / "foreground_tracks.mp4", overlay, video.fps)
+    write_images(make_subfolder(stages.folder, "labels"), labels, range(len(labels)))
 
 
 if __name__ == "__main__":

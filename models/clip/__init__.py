@@ -20,7 +20,7 @@ from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, s
 from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
 from models.clip.masks import at_points, dilate, read_masks, write_masks
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
-from models.clip.video import Video, read_video
+from models.clip.video import Video, name_clip, read_video
 from models.clip.video_writer import VideoWriter, write_video
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "image_paths",
     "load_lenses",
     "load_transforms",
+    "name_clip",
     "natural_key",
     "read_image",
     "read_masks",

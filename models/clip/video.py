@@ -74,11 +74,30 @@ class Video:
         """Height of ``frames`` in pixels."""
         return self.frames.shape[1]
 
+    def describe(self) -> list[str]:
+        """Sentences that name the clip, its size and rate, a reduction, and frames left out."""
+        width, height = self.original_size
+        reduced = f" (reduced from {width}x{height})"
+        if (width, height) == (self.width, self.height):
+            reduced = ""
+        size = f"{len(self)} frames {self.width}x{self.height}{reduced}"
+        first = f"{self.path}: {size}, {self.fps:.2f} per second"
+        return [first, *(f"{self.path}: {note}" for note in self.notes)]
+
     @property
     def clip_frames(self) -> ClipFrames:
         """Which frames of the clip these are, and their size."""
         size = self.width, self.height
         return ClipFrames(self.frame_indices, size, self.original_size, self.original_frames)
+
+
+def name_clip(path: Path) -> str:
+    """Name of a clip: the stem of its file; for a folder called frames, images or rgb the name of
+    the folder above."""
+    path = path.resolve()
+    if path.is_dir() and path.name.lower() in ("frames", "images", "rgb"):
+        return path.parent.name
+    return path.name if path.is_dir() else path.stem
 
 
 def read_video(

@@ -40,6 +40,15 @@ class MoverShapes:
         """Shapes of a clip without tracks of movers."""
         return MoverShapes(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((num_frames, 0)))
 
+    def to_values(self) -> dict[str, np.ndarray]:
+        """The fields by name, for a file."""
+        return vars(self)
+
+    @staticmethod
+    def from_values(values: dict[str, np.ndarray]) -> "MoverShapes":
+        """The inverse of ``to_values``."""
+        return MoverShapes(**values)
+
 
 def label_tracks(tracks: PointTracks, labels: UInt8[np.ndarray, "F H W"]) -> Int[np.ndarray, "N"]:
     """Number of the mover, from 1, on which each track lies in most of its visible frames."""

@@ -2,7 +2,7 @@
 resume, record."""
 
 from models.run.checkpoints import Checkpoint, pack_generator, restore_generator
-from models.run.errors import InputError, NumericalError, run_script
+from models.run.errors import InputError, NumericalError, name_input, run_script
 from models.run.files import (
     check_output_dir,
     make_subfolder,
@@ -82,6 +82,7 @@ __all__ = [
     "load_tensors",
     "make_subfolder",
     "make_write_error",
+    "name_input",
     "pack_generator",
     "parse_settings",
     "read_claimed_size",

@@ -2,13 +2,13 @@
 
 A nested options class ``stereo: StereoOptions`` gives flags such as ``--stereo.longest_side``. They
 are left out of ``--help`` and listed by ``--help_all``. ``Annotated[X, Plain()]`` gives the fields of
-``X`` flags without the prefix, shown by ``--help``; ``Plain("a", "b")`` does so for two of them.
+``X`` flags without the prefix, which ``--help`` shows.
 """
 
 import sys
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass
-from typing import Annotated, Any, TypeVar, get_type_hints
+from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass, replace
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 Settings = TypeVar("Settings")
 
@@ -16,15 +16,22 @@ _HELP_ALL = ("--help_all", "--help-all")
 _LAST_LINE = "All other options, with the sizes and thresholds of each stage: --help_all"
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Plain:
     """Marks a field of nested options whose own fields are flags without its prefix."""
 
-    names: tuple[str, ...]
-    """Names of those fields; empty for all."""
+    shown: tuple[str, ...] = ()
+    """Own fields that ``--help`` shows; all that lose the prefix if empty."""
+    names: tuple[str, ...] = ()
+    """Own fields that lose the prefix; all if empty."""
 
-    def __init__(self, *names: str):
-        object.__setattr__(self, "names", names)
+    def renames(self, name: str) -> bool:
+        """Whether a field loses the prefix."""
+        return not self.names or name in self.names
+
+    def shows(self, name: str) -> bool:
+        """Whether ``--help`` shows a field."""
+        return self.renames(name) and (not self.shown or name in self.shown)
 
 
 def parse_settings(default: Settings, arguments: list[str] | None = None) -> Settings:
@@ -64,7 +71,8 @@ def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
             flat[prefix + own.name] = value
             continue
         for name, inner in flatten_settings(value).items():
-            flat[prefix + (name if _is_plain(plain, name) else f"{own.name}.{name}")] = inner
+            is_plain = plain is not None and plain.renames(name)
+            flat[prefix + (name if is_plain else f"{own.name}.{name}")] = inner
     return flat
 
 
@@ -83,41 +91,57 @@ def _fields_of(kind: type) -> Iterator[tuple[Field, Any, Plain | None]]:
     for own in fields(kind):
         hint = hints[own.name]
         marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Plain)]
-        yield own, hint.__origin__ if marks else hint, marks[0] if marks else None
+        bare = getattr(hint, "__origin__", hint)
+        yield own, bare if is_dataclass(bare) else hint, marks[0] if marks else None
 
 
-def _is_plain(mark: Plain | None, name: str) -> bool:
-    return mark is not None and (not mark.names or name in mark.names)
+def _with_flags(kind: type, short: bool, mark: Plain | None = None, nested: bool = False) -> type:
+    """The class as tyro shall read it.
 
-
-def _with_flags(kind: type, short: bool) -> type:
-    """The class as tyro shall read it: nested options with their prefixes, hidden where ``short``."""
-    own = []
-    for part, hint, mark in _fields_of(kind):
-        if is_dataclass(hint):
-            hint = _nested_with_flags(hint, mark, short)
-        own.append((part.name, hint, field(kw_only=True)))
-    return _derived(kind, own)
-
-
-def _nested_with_flags(kind: type, mark: Plain | None, short: bool) -> type:
+    Args:
+        short: hide the fields of nested options.
+        mark: names the fields of ``kind`` that ``--help`` shows, and that have no prefix.
+        nested: ``kind`` is nested in other settings.
+    """
     import tyro
 
     own = []
-    for part, hint, _ in _fields_of(kind):
-        if _is_plain(mark, part.name):
-            hint = Annotated[hint, tyro.conf.arg(prefix_name=False)]
-        elif short:
+    for part, hint, inner in _fields_of(kind):
+        if is_dataclass(hint):
+            hint = _with_flags(hint, short, inner, nested=True)
+            if inner is not None and not inner.names:
+                hint = Annotated[hint, tyro.conf.arg(name="")]
+        elif nested and short and not (mark and mark.shows(part.name)):
             hint = Annotated[hint, tyro.conf.Suppress]
+        else:
+            has_prefix = mark is None or part.name not in mark.names
+            hint = _with_metavar(hint, None if has_prefix else False)
         own.append((part.name, hint, field(kw_only=True)))
-    return _derived(kind, own)
-
-
-def _derived(kind: type, own: list[tuple[str, Any, Field]]) -> type:
     # a subclass, so that tyro finds the docstrings of the fields
     derived = make_dataclass(kind.__name__, own, bases=(kind,), frozen=True)
     derived.__doc__ = kind.__doc__
     return derived
+
+
+def _with_metavar(hint: Any, prefix_name: bool | None) -> Any:
+    """The type of a field with its flag's prefix; help shows a value that may be None by the type
+    of the value alone."""
+    import tyro
+
+    marks = list(getattr(hint, "__metadata__", ()))
+    kinds = get_args(hint.__origin__ if marks else hint)
+    given = next((mark for mark in marks if hasattr(mark, "help_behavior_hint")), None)
+    changes: dict[str, Any] = {"prefix_name": prefix_name}
+    if len(kinds) == 2 and type(None) in kinds:
+        (kind,) = (kind for kind in kinds if kind is not type(None))
+        changes |= {"metavar": kind.__name__.upper(), "help_behavior_hint": _show_default}
+    if given is None:
+        return Annotated[hint, tyro.conf.arg(**changes)]
+    return Annotated[hint.__origin__, replace(given, **changes)]
+
+
+def _show_default(default: str) -> str:
+    return "" if default == "None" else f"(default: {default})"
 
 
 def _converted(value: object, kind: type) -> Any:

@@ -26,6 +26,7 @@ from models.run.fingerprint import fingerprint, hash_content
 from models.run.memory import Meter, return_freed
 from models.run.progress import SILENT, Progress
 from models.run.reading import load_tensors, read_json
+from models.run.record import describe_run
 from models.run.settings import flatten_settings, nested_options
 
 _TABLE = "stages.json"
@@ -68,11 +69,13 @@ class Origin:
     @cached_property
     def contents(self) -> dict[str, str]:
         """Hashes of the input files by name; a long clip is read once for it."""
-        return {name: hash_content(path) for name, path in self.files.items()}
+        return _hash_files(self.files)
 
     def common_flags(self) -> set[str]:
-        """The flags that belong to no nested options."""
-        return {name for name in flatten_settings(self.settings) if "." not in name}
+        """The flags without the prefix of nested options."""
+        nested = nested_options(self.settings)
+        flags = flatten_settings(self.settings)
+        return {name for name in flags if "." not in name or name.split(".")[0] not in nested}
 
     def options_among(self, values: Iterable[object]) -> set[str]:
         """Names of the nested options that are among some values.
@@ -90,6 +93,10 @@ class Origin:
                 raise ValueError(f"{type(value).__name__}: hand on the object of the settings")
             found |= names
         return found
+
+
+def _hash_files(files: Mapping[str, str | Path | None]) -> dict[str, str]:
+    return {name: hash_content(path) for name, path in files.items()}
 
 
 def _is_whole(stage: dict) -> bool:
@@ -140,8 +147,9 @@ class Stages:
         """
         if "progress" in inspect.signature(function).parameters:
             more = {"progress": self.progress, **more}
-        self._steps.append(function)
-        self._options |= self.origin.options_among([*values, *more.values()])
+        functions, others = _unfold([function, *values, *more.values()])
+        self._steps += functions
+        self._options |= self.origin.options_among(others)
         made_from = self.origin.fingerprint(self._steps, self.origin.common_flags() | self._options)
         path = f"{_VALUES}/{name}.pt"
 
@@ -173,7 +181,7 @@ class Stages:
             files: further input files by name.
         """
         made_from = self.origin.fingerprint([work], uses)
-        made_from |= {key: hash_content(path) for key, path in (files or {}).items()}
+        made_from |= _hash_files(files or {})
         return self.run(name, made_from, outputs, work)
 
     def run(
@@ -216,8 +224,20 @@ class Stages:
         self.used.append(name)
         return results
 
+    def describe(
+        self, function: Callable, files: Mapping[str, str | Path | None] | None = None
+    ) -> dict:
+        """Settings, inputs, program and versions of the run, see ``describe_run``.
+
+        Args:
+            function: the function that does all the work.
+            files: further input files by name.
+        """
+        made_from = self.origin.fingerprint([function]) | _hash_files(files or {})
+        return describe_run(self.origin.settings, self.origin.more.get("device", ""), made_from)
+
     def drop_values(self) -> None:
-        """Removes what ``values`` kept, once the results made of it are written."""
+        """Removes the files of ``step``, once the results made from them are written."""
         self._forget(
             [
                 name
@@ -282,6 +302,22 @@ class Stages:
             write_json(self.folder / _TABLE, {"stages": self.table})
         else:
             (self.folder / _TABLE).unlink(missing_ok=True)
+
+
+def _unfold(values: Iterable[object]) -> tuple[list[Callable], list[object]]:
+    """The functions and the other values among some values; a ``partial`` is both."""
+    functions = []
+    others = []
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, partial):
+            waiting += [value.func, *value.args, *value.keywords.values()]
+        elif inspect.isfunction(value):
+            functions.append(value)
+        else:
+            others.append(value)
+    return functions, others
 
 
 def _classes_returned(function: Callable) -> dict[str, type]:

@@ -62,7 +62,10 @@ def grow_tracks(
     """
     if isinstance(tracker, str):
         tracker = open_tracker(tracker)
-    tracker = choose_for_length(tracker, len(frames), options)
+    given = tracker
+    tracker = choose_for_length(given, len(frames), options)
+    if tracker is not given:
+        progress.say(f"tracker: {tracker.__name__}, for {len(frames)} frames")
     growing = _Growing(frames, tracker, allowed, progress, options)
     is_dense = tracker is dis_flow
     whole = range(len(frames))

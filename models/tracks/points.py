@@ -1,6 +1,6 @@
 """Tracks in pixels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,21 @@ class PointTracks:
     def num_tracks(self) -> int:
         """N."""
         return self.xy.shape[1]
+
+    @staticmethod
+    def none(num_frames: int, width: int, height: int) -> "PointTracks":
+        """No track at all."""
+        xy = np.zeros((num_frames, 0, 2), np.float32)
+        return PointTracks(xy, np.zeros((num_frames, 0), bool), width, height)
+
+    def to_values(self) -> dict[str, object]:
+        """The fields by name, for a file."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @staticmethod
+    def from_values(values: dict) -> "PointTracks":
+        """The inverse of ``to_values``."""
+        return PointTracks(**values)
 
     def select(self, tracks: Int[np.ndarray, "n"] | Bool[np.ndarray, "N"]) -> "PointTracks":
         """Some of the tracks, in the given order."""
