@@ -19,11 +19,13 @@ from models.clip import choose_evenly
 from models.report.world import World
 from models.run import find_output, replace_file
 from models.tracks import Tracks
-from models.training import History
 
+# Types alone: scripts without charts do not load the rooms behind them.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from models.training import History
 
 # Colours of text, of lines behind the data, and of the two kinds of data.
 _INK = "#1f2430"
@@ -75,7 +77,7 @@ def write_charts(
     world: World,
     scores: Sequence[dict[str, float]],
     held_out: Sequence[int],
-    history: History | None,
+    history: "History | None",
 ) -> dict[str, str]:
     """Writes the charts of a run as PNGs into ``out``; returns SVG elements under their titles.
 
@@ -101,7 +103,7 @@ def write_charts(
     return {find_output(name).title: svg_from_figure(figure) for name, figure in charts.items()}
 
 
-def draw_loss_curve(history: History) -> "Figure":
+def draw_loss_curve(history: "History") -> "Figure":
     """Training PSNR (dB) over steps, and the PSNR of held-out frames if some were rendered."""
     figure, axes = _add_axes("step", "PSNR (dB)")
     steps = history.steps

@@ -2,11 +2,14 @@
 
 import socket
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from models.render import Scene
 from models.run import InputError
 from models.tracks import Tracks
+
+# A type alone: scripts that render nothing do not load the room behind it.
+if TYPE_CHECKING:
+    from models.render import Scene
 
 
 class LiveViewer(Protocol):
@@ -14,7 +17,7 @@ class LiveViewer(Protocol):
 
     url: str
 
-    def show(self, scene: Scene) -> None:
+    def show(self, scene: "Scene") -> None:
         """Draws this scene from now on."""
 
     def tell(self, text: str) -> None:

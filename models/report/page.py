@@ -10,13 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from typing import TYPE_CHECKING
 
 from models.report import tables
 from models.report.world import World, pack_world
 from models.run import find_shown, write_bytes
+
+# Packages of templates take 0.1 s to import, and only pages need them.
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _ASSETS = Path(__file__).parent / "assets"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -72,7 +74,9 @@ def write_report(out: Path, report: Report) -> Path:
 
 
 @functools.cache
-def _make_environment() -> Environment:
+def _make_environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -116,6 +120,8 @@ def _write_subtitle(report: Report) -> str:
 
 def _list_sections(out: Path, report: Report) -> dict:
     """Variables of the sections below the canvas."""
+    from markupsafe import Markup
+
     compared = ("input.mp4", "reconstruction.mp4")
     return {
         "is_rebuilt": all((out / name).is_file() for name in compared),
@@ -143,6 +149,8 @@ def _list_videos(out: Path) -> list[ShownVideo]:
 
 def _load_assets(out: Path) -> dict[str, str]:
     """Style, scripts and the exported surface, as the page carries them."""
+    from markupsafe import Markup
+
     three = extract_three_js()
     # empty without an exported surface
     surface = _find_surface(out)

@@ -1,6 +1,7 @@
 """Pictures of a scene for a person: colour, depth, mesh, each layer alone."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,8 +9,11 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from models.cameras import Cameras
-from models.render import Scene
 from models.report.drawing import colorize_depth, draw_mesh, measure_depth_range
+
+# A type alone: scripts that render nothing do not load the room behind it.
+if TYPE_CHECKING:
+    from models.render import Scene
 
 MODES = ("colour", "depth", "mesh")
 """Kinds of pictures of a scene."""
@@ -21,7 +25,7 @@ RenderFunction = Callable[[Cameras, float, str, bool, bool], UInt8[ndarray, "H W
 background, with the movers)."""
 
 
-def make_render_function(scene: Scene) -> RenderFunction:
+def make_render_function(scene: "Scene") -> RenderFunction:
     """The function that the live viewer draws with; all depth pictures share a range."""
     width = scene.cameras.width
     height = max(1, _PROBE_WIDTH * scene.cameras.height // width)
@@ -44,7 +48,9 @@ def make_render_function(scene: Scene) -> RenderFunction:
     return draw
 
 
-def project_mesh(scene: Scene, view: Cameras) -> tuple[Float[ndarray, "V 2"], Int[ndarray, "T 3"]]:
+def project_mesh(
+    scene: "Scene", view: Cameras
+) -> tuple[Float[ndarray, "V 2"], Int[ndarray, "T 3"]]:
     """Pixels (NaN behind the camera) and faces of the mesh whose own camera is nearest to the
     view."""
     meshes = scene.background.meshes

@@ -4,19 +4,23 @@ scores of the rebuilt frames."""
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
 from models.clip import VideoWriter, choose_evenly, write_image
-from models.paths import CameraPath
-from models.render import LayerViews, Scene, average_scores, score_frame
 from models.report.drawing import colorize_depth, draw_mesh, draw_tracks, measure_depth_range
 from models.report.pictures import project_mesh
 from models.run import SILENT, Progress, clear_numbered, clear_outputs, make_subfolder
 from models.tracks import PointTracks, Tracks
-from models.training import ClipInputs
+
+# Types alone: scripts that render nothing do not load the rooms behind them.
+if TYPE_CHECKING:
+    from models.paths import CameraPath
+    from models.render import LayerViews, Scene
+    from models.training import ClipInputs
 
 # Tracks of a layer that the overlay shows; more would hide the picture.
 _MAX_DRAWN = 2000
@@ -26,8 +30,8 @@ _BACKGROUND_GROUP = 22
 
 def reconstruct(
     out: Path,
-    scene: Scene,
-    inputs: ClipInputs,
+    scene: "Scene",
+    inputs: "ClipInputs",
     save_frames: bool = False,
     progress: Progress = SILENT,
 ) -> dict:
@@ -39,6 +43,8 @@ def reconstruct(
     Args:
         save_frames: write a PNG of every rebuilt frame.
     """
+    from models.render import average_scores, score_frame
+
     scores = []
     has_movers = scene.moving is not None
     clear_outputs(out, "reconstruction", has_movers=has_movers)
@@ -82,7 +88,7 @@ class _ReconstructionWriter(ExitStack):
     def add(
         self,
         frame: UInt8[ndarray, "H W 3"],
-        layers: LayerViews,
+        layers: "LayerViews",
         lines: UInt8[ndarray, "H W 3"],
     ) -> None:
         """Appends a frame to each video; the first frame sets the depth range of all frames.
@@ -152,8 +158,8 @@ def _write_video(path: Path, fps: float, pictures: Iterable[UInt8[ndarray, "H W 
 
 def render_video(
     path: Path,
-    scene: Scene,
-    camera_path: CameraPath,
+    scene: "Scene",
+    camera_path: "CameraPath",
     fps: float | None = None,
     save_frames: bool = False,
     progress: Progress = SILENT,
