@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.clip.video import write_images
+from models.clip.images import write_images
 
 FRAMES, WIDTH, HEIGHT = 6, 96, 64
 

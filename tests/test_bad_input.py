@@ -15,8 +15,8 @@ from clips import true_tracks
 
 import background_points
 import demo_pipeline
+from models.clip.images import write_images
 from models.clip.transforms import save_transforms
-from models.clip.video import write_images
 from models.run.errors import run_script
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import save_tracks

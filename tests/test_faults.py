@@ -63,7 +63,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from models.clip.video import write_images
+    from models.clip.images import write_images
     from models.synthetic.sample import RoomOptions, render_room
 
     folder = tmp_path_factory.mktemp("clip")

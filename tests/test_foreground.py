@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import foreground_points
-from models.clip.video import write_images
+from models.clip.images import write_images
 from models.run.errors import run_script
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import Tracks, load_tracks, save_tracks

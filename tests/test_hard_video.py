@@ -21,7 +21,9 @@ from models.clip.frame_checks import (
     inspect_frames,
     reduce_frame,
 )
-from models.clip.video import read_video, write_images, write_video
+from models.clip.images import write_images
+from models.clip.video import read_video
+from models.clip.video_writer import write_video
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
 

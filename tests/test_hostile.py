@@ -11,8 +11,9 @@ from clips import true_tracks
 from forks import ask, fork_server
 from hostile_corpus import CORPUS, FRAMES, HEIGHT, WIDTH
 
+from models.clip.images import write_images
 from models.clip.transforms import save_transforms
-from models.clip.video import write_images, write_video
+from models.clip.video_writer import write_video
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import save_tracks
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.clip.video import write_images
+from models.clip.images import write_images
 from models.depth.options import LearnedOptions, check_learned_options
 from models.learned.pretrained import open_pretrained
 from models.learned.registry import DEPTH_MODELS, open_depth_model, open_mask_model

@@ -4,8 +4,9 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from models.clip.frames_of import ClipFrames
+from models.clip.images import write_images
 from models.clip.masks import dilate, read_masks, write_masks
-from models.clip.video import write_images, write_video
+from models.clip.video_writer import write_video
 from models.run.errors import InputError
 
 

@@ -29,7 +29,7 @@ from benchmarks.quality_scores import (
 )
 from benchmarks.quality_table import differences, table
 from models.cameras import look_at
-from models.clip.video import write_images
+from models.clip.images import write_images
 from models.render.metrics import psnr
 from models.run.errors import InputError
 from models.synthetic.folder import write_scene

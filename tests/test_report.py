@@ -13,7 +13,7 @@ from clips import true_tracks
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from models.clip.video import write_video
+from models.clip.video_writer import write_video
 from models.report.charts import draw_loss_curve, save_png, svg_from_figure, write_charts
 from models.report.page import Report, extract_three_js, write_report
 from models.report.videos import write_track_overlay

@@ -14,7 +14,8 @@ from clips import Said
 from forks import ask, fork_server
 
 from models.clip.frame_store import FrameStore
-from models.clip.video import read_video, write_images
+from models.clip.images import write_images
+from models.clip.video import read_video
 from models.run.errors import InputError
 from models.run.memory import (
     GIB,

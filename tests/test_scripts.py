@@ -15,8 +15,9 @@ import torch
 
 import demo_pipeline
 import foreground_points
+from models.clip.images import write_images
 from models.clip.transforms import load_transforms, save_transforms
-from models.clip.video import read_video, write_images
+from models.clip.video import read_video
 from models.render.metrics import psnr
 from models.run.fingerprint import hash_content
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room

@@ -7,8 +7,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from models.clip.images import natural_key, read_image
-from models.clip.video import VideoWriter, read_video, write_images, write_video
+from models.clip.images import natural_key, read_image, write_images
+from models.clip.video import read_video
+from models.clip.video_writer import VideoWriter, write_video
 from models.run.errors import InputError
 from models.run.files import check_output_dir
 
@@ -228,7 +229,7 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from models.run.errors import InputError
-from models.clip.video import write_video
+from models.clip.video_writer import write_video
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
 try:

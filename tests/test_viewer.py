@@ -20,8 +20,9 @@ from PIL import Image
 from playwright.sync_api import Page
 from scipy.spatial.transform import Rotation
 
+from models.clip.images import write_images
 from models.clip.transforms import load_transforms, save_transforms
-from models.clip.video import read_video, write_images
+from models.clip.video import read_video
 from models.paths.key_frames import KeyFrame, interpolate_keys, pose_from_wxyz
 from models.render.model_file import load_scene
 from models.report.live import check_address

@@ -1,5 +1,4 @@
-"""Video files through ffmpeg, frame by frame: upright, square pixels, 8-bit RGB; what is damaged is
-told."""
+"""Video files through ffmpeg, frame by frame: upright, square pixels, 8-bit RGB; and their damage."""
 
 import re
 import subprocess
@@ -17,14 +16,19 @@ from models.clip.packets import read_packets
 from models.run import MAX_PIXELS, MAX_SIDE, InputError
 
 DEFAULT_FPS = 30.0
-"""Frame rate assumed where none is told."""
+"""Frames per second of a clip that states no frame rate."""
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+"""Options of ffmpeg's scaler for exact colours."""
+# Frame rates in frames per second that are believed.
+_LEAST_FPS = 0.1
+_MOST_FPS = 1000
 # Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,"
     "yuv4mpegpipe,mxf,dv"
 )
-# Light to 1 at 203 cd/m2 (ITU-R BT.2408), colours of BT.709; the brighter half is bent instead of clipped.
+# Light of 203 cd/m2 becomes 1 (ITU-R BT.2408), colours those of BT.709; the brighter half is bent
+# instead of clipped.
 _TONE_MAP = (
     "zscale=tin={transfer}:pin=bt2020:min=bt2020nc:t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,"
     "tonemap=mobius:param=0.5:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv444p"
@@ -32,33 +36,25 @@ _TONE_MAP = (
 
 
 def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
-    """Frames of a video file, (H, W, 3) uint8; ffmpeg hands them over as PPM images, which say
-    their own size.
+    """Yields frames of a video file, (H, W, 3) uint8; ffmpeg writes PPM images, which state their
+    size.
 
-    Interlaced frames are made whole, and high dynamic range is mapped to the usual one.
+    Interlaced frames are deinterlaced, and high dynamic range is mapped to standard dynamic range.
 
     Args:
-        log: takes ffmpeg's words, for ``inspect_file`` and ``frame_rate``.
+        log: receives ffmpeg's log, for ``inspect_file`` and ``read_frame_rate``.
 
     Raises:
         InputError: no frame can be decoded, or the size changes.
     """
-    filters = [*_repairs(_header(path)), f"select='not(mod(n\\,{stride}))'"]
+    filters = [*_choose_repairs(_read_header(path)), f"select='not(mod(n\\,{stride}))'"]
     filters += [
         f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}",
         "setsar=1",
         "format=rgb24",
     ]
-    command = [
-        *_input(path),
-        "-debug_ts",
-        "-map",
-        "0:v:0",
-        "-vf",
-        ",".join(filters),
-        "-fps_mode",
-        "passthrough",
-    ]
+    command = [*_make_input(path), "-debug_ts", "-map", "0:v:0"]
+    command += ["-vf", ",".join(filters), "-fps_mode", "passthrough"]
     command += ["-frames:v", str(max_frames)] if max_frames else []
     command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
     shape = None
@@ -74,37 +70,32 @@ def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> I
                     )
                 yield image
         finally:
-            process.kill()  # after the last frame it has ended already; an early stop must not wait for the rest
+            # An early stop must not wait for the other frames; after the last frame ffmpeg has ended.
+            process.kill()
     if shape is None:
-        raise InputError(
-            f"{path}: {_decode_failure(path, text_of(log))}; give a video that plays, or a folder of images"
-        )
+        reason = _explain_failure(path, read_log(log))
+        raise InputError(f"{path}: {reason}; give a video that plays, or a folder of images")
 
 
-def _input(path: Path) -> list[str]:
+def _make_input(path: Path) -> list[str]:
+    """The beginning of an ffmpeg command that reads a video file, and nothing else."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
-    command += [
-        "-protocol_whitelist",
-        "file",
-        "-format_whitelist",
-        _CONTAINERS,
-        "-max_pixels",
-        str(MAX_PIXELS),
-    ]
+    command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS]
+    command += ["-max_pixels", str(MAX_PIXELS)]
     return [*command, "-i", f"file:{path.absolute()}"]
 
 
-def _header(path: Path) -> str:
-    """What ffmpeg says of the file's first video stream before it decodes."""
+def _read_header(path: Path) -> str:
+    """ffmpeg's line on the first video stream of a file; empty if there is none."""
     said = subprocess.run(
-        _input(path), stdin=subprocess.DEVNULL, capture_output=True, check=False
+        _make_input(path), stdin=subprocess.DEVNULL, capture_output=True, check=False
     ).stderr
     lines = said.decode(errors="replace").splitlines()
     return next((line for line in lines if ": Video: " in line), "")
 
 
-def _repairs(header: str) -> list[str]:
-    """Filters that the kind of video needs."""
+def _choose_repairs(header: str) -> list[str]:
+    """Filters that the kind of video needs, by its header."""
     filters = []
     if re.search(r"\b(top|bottom) (coded )?first", header):
         filters.append("bwdif=mode=send_frame")
@@ -115,6 +106,7 @@ def _repairs(header: str) -> list[str]:
 
 @cache
 def _has_tone_map() -> bool:
+    """Whether this ffmpeg was built with the filters of the tone map."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-filters"]
     known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return " zscale " in known and " tonemap " in known
@@ -127,29 +119,30 @@ def inspect_file(path: Path, log: str, count: int | None) -> Integrity:
         log: of the decoder.
         count: frames from the beginning that were asked for, or None for all.
     """
-    return inspect_frames(log, read_packets(_input(path), count))
+    return inspect_frames(log, read_packets(_make_input(path), count))
 
 
-def text_of(log: IO[bytes]) -> str:
-    """Everything written to a log."""
+def read_log(log: IO[bytes]) -> str:
+    """All text of a log."""
     log.seek(0)
     return log.read().decode(errors="replace")
 
 
 def _read_ppm(stream: IO[bytes]) -> ndarray | None:
+    """The next PPM image of a stream, (H, W, 3) uint8; None at its end."""
     if stream.readline() != b"P6\n":
         return None
     width, height = map(int, stream.readline().split())
-    stream.readline()  # the maximum, 255
+    # The third line is the maximum, 255.
+    stream.readline()
     data = stream.read(width * height * 3)
-    return (
-        np.frombuffer(data, np.uint8).reshape(height, width, 3)
-        if len(data) == width * height * 3
-        else None
-    )
+    if len(data) < width * height * 3:
+        return None
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
 
-def _decode_failure(path: Path, log: str) -> str:
+def _explain_failure(path: Path, log: str) -> str:
+    """Why no frame was decoded, as a clause."""
     if path.stat().st_size == 0:
         return "the file is empty"
     if "matches no streams" in log:
@@ -159,8 +152,8 @@ def _decode_failure(path: Path, log: str) -> str:
     return "no frame of it can be decoded, it may be corrupt or cut short"
 
 
-def frame_rate(log: str) -> float:
-    """Frames per second that the file states, or the default."""
+def read_frame_rate(log: str) -> float:
+    """Frames per second that the file states by ffmpeg's log, or the default."""
     match = re.search(r"Video: .*?([\d.]+)(k?) (?:fps|tbr)", log)
     rate = float(match[1]) * (1000 if match[2] else 1) if match else 0.0
-    return rate if 0.1 <= rate <= 1000 else DEFAULT_FPS
+    return rate if _LEAST_FPS <= rate <= _MOST_FPS else DEFAULT_FPS

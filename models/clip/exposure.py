@@ -37,7 +37,7 @@ class ExposureOptions:
     """Colour, 0 to 255, from which an observation is left out as clipped."""
     cells: int = 16
     """Cells of the shading grid along the longer side of the image. More cells follow finer
-    shading, and take texture for shading where tracks are few."""
+    shading, but with few tracks they take texture for shading."""
     prior: float = 2.0
     """Weight of flat shading in each cell, in observations. Larger values give flatter shading."""
 
@@ -99,7 +99,7 @@ def estimate_exposure(
 
 @dataclass(frozen=True)
 class _Samples:
-    """Colours of one frame at its tracks."""
+    """Colours of a frame at its tracks."""
 
     track: Int[np.ndarray, "n"]
     """Index of each track."""
@@ -120,7 +120,7 @@ def _sample_frame(
     grid: tuple[int, int],
     options: ExposureOptions,
 ) -> _Samples:
-    """The colours of one frame at its visible tracks, without noise and clipped colours.
+    """The colours of a frame at its visible tracks, without noise and clipped colours.
 
     Visible tracks alone are kept: they are a small part of all tracks of a long clip.
     """
@@ -199,7 +199,7 @@ def _smooth_cells(
     grid: tuple[int, int],
     prior: float,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Weighted mean error of each cell and its neighbours, pulled to zero where few tracks are."""
+    """Weighted mean error of each cell and its neighbours, pulled to zero by ``prior``."""
     count = np.bincount(cell, weight, grid[0] * grid[1])
     total = np.stack(
         [np.bincount(cell, weight * error[:, c], grid[0] * grid[1]) for c in range(3)], 1

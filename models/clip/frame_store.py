@@ -11,10 +11,10 @@ _GROWTH = 8
 
 
 class FrameStore:
-    """Frames added one by one: in memory, or above a limit in a temporary file, whose pages the
-    system can take back.
+    """Frames, added singly: in memory, or above a limit in a temporary file, whose pages the system
+    can take back.
 
-    In memory they are one array from the start: the memory of thousands of small arrays would stay
+    In memory they are a single array from the start: the memory of thousands of small arrays would stay
     with the process after they are freed.
     """
 
@@ -27,7 +27,7 @@ class FrameStore:
         self.frames = np.empty(0, np.uint8)
 
     def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
-        """Adds one frame, of the size of all others."""
+        """Adds a frame of the size of all others."""
         self.shape = frame.shape
         begin = self.count * frame.nbytes
         self.count = self.count + 1

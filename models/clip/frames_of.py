@@ -23,8 +23,8 @@ _MEDIAN_FRAMES = 5
 class ClipFrames:
     """The F frames taken from a clip: their numbers in the clip and their size.
 
-    Files that belong to a clip (masks, depth maps, cameras, imported tracks) hold one entry for each
-    frame taken, or one for each frame of the clip. ``choose_rows`` tells which entries belong to the
+    Files that belong to a clip (masks, depth maps, cameras, imported tracks) hold an entry for each
+    frame taken, or for each frame of the clip. ``choose_rows`` tells which entries belong to the
     frames taken.
     """
 
@@ -33,13 +33,13 @@ class ClipFrames:
     size: tuple[int, int]
     """Width and height in pixels of the frames worked on."""
     original_size: tuple[int, int] | None = None
-    """Width and height in pixels of the clip; None if it was not reduced."""
+    """Width and height in pixels of the clip; None if the frames were not reduced."""
     original_count: int | None = None
     """Number of frames of the whole clip; None if the clip was not read to its end."""
 
     @staticmethod
     def in_order(count: int, size: tuple[int, int]) -> "ClipFrames":
-        """Frames 0 to count - 1: those of files that were made from the frames taken."""
+        """Frames 0 to count - 1, for files that were made from the frames taken."""
         return ClipFrames(np.arange(count), size)
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ def choose_evenly(count: int, most: int) -> Int[ndarray, "n"]:
 
 def split_into_stretches(begin: int, end: int, longest: int) -> list[range]:
     """Frames [begin, end) in consecutive stretches of about equal length, at most about ``longest``
-    frames each; one stretch, perhaps an empty one, if ``end`` is not above ``begin``."""
+    frames each; a single empty stretch if ``end`` is not above ``begin``."""
     count = max(1, -(-(end - begin) // longest))
     edges = np.linspace(begin, end, count + 1).round().astype(int).tolist()
     return [range(a, b) for a, b in pairwise(edges)]

@@ -69,7 +69,7 @@ def image_paths(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
-    """One image as 8-bit RGB: grey is repeated, alpha dropped, 16 bits rounded to 8, EXIF rotation
+    """An image as 8-bit RGB: grey is repeated, alpha dropped, 16 bits rounded to 8, EXIF rotation
     applied.
 
     Raises:
@@ -112,7 +112,7 @@ def _is_cut_short(data: bytes) -> bool:
 
 
 def write_image(path: Path, image: UInt8[ndarray, "H W *C"]) -> None:
-    """Writes one RGB (H, W, 3) or grey (H, W) image as PNG, under a temporary name until it is
+    """Writes an RGB (H, W, 3) or grey (H, W) image as PNG, under a temporary name until the file is
     whole.
 
     Raises:

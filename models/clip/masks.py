@@ -20,8 +20,8 @@ _WHITE = 127
 def read_masks(path: str | Path, frames: ClipFrames) -> Bool[ndarray, "F H W"]:
     """Reads a folder of mask images (white = moving, natural name order) or a mask video.
 
-    The masks are one for each frame taken or one for each frame of the clip. Each has the size of
-    the frames or the clip's original size, from which it is reduced.
+    The masks belong to the frames taken, or to all frames of the clip. Each mask has the size of the
+    frames, or the clip's original size, from which the mask is reduced.
 
     Raises:
         InputError: the path cannot be read, or the number or a size of the masks does not fit.
@@ -54,7 +54,7 @@ def _choose_masks(path: Path, count: int, frames: ClipFrames) -> Int[ndarray, "F
 def _read_mask(
     image: UInt8[ndarray, "h w 3"], path: Path, frames: ClipFrames
 ) -> Bool[ndarray, "H W"]:
-    """One mask at the size of the frames, from an image at theirs or at the clip's original size."""
+    """A mask at the size of the frames, from an image of that size or of the clip's original size."""
     found = image.shape[1], image.shape[0]
     sizes = {frames.size, frames.original_size or frames.size}
     if found not in sizes:

@@ -127,7 +127,7 @@ def _check_sizes(path: Path, size: tuple[int, int], sizes: list[tuple[int, int]]
 
 
 def _read_lens(meta: dict, path: Path) -> Lens:
-    """The lens model of one frame, whose own entries and the shared ones are joined in ``meta``."""
+    """The lens model of a frame, whose own entries and the shared entries are joined in ``meta``."""
     model = str(meta.get("camera_model", "OPENCV")).upper()
     if model not in _CAMERA_MODELS:
         raise InputError(

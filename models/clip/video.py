@@ -1,4 +1,4 @@
-"""Frames in and out: video files through ffmpeg, image folders through models.clip.images."""
+"""The frames of a clip, read from a video file or a folder of images."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from models.clip.decoding import DEFAULT_FPS, decode, frame_rate, inspect_file, text_of
+from models.clip.decoding import DEFAULT_FPS, decode, inspect_file, read_frame_rate, read_log
 from models.clip.frame_checks import (
     SIZE,
     Integrity,
@@ -21,45 +21,34 @@ from models.clip.frame_checks import (
 )
 from models.clip.frame_store import FrameStore
 from models.clip.frames_of import ClipFrames
-from models.clip.images import image_paths, read_image, write_image, write_images
-from models.clip.video_writer import VideoWriter, write_video
+from models.clip.images import image_paths, read_image
 from models.run import InputError, is_file
 
-__all__ = [
-    "Video",
-    "VideoWriter",
-    "check_exists",
-    "iterate_frames",
-    "read_video",
-    "write_image",
-    "write_images",
-    "write_video",
-]
-
-
-FRAMES_SHARE = 0.25
-"""Share of the memory that frames may take before they are kept in a file."""
+# Share of the memory of a run that frames may take before they are kept in a file.
+_FRAMES_SHARE = 0.25
+# Shortest longer side in pixels to which frames may be reduced.
+_MIN_SIDE = 16
 
 
 @dataclass(frozen=True)
 class Video:
-    """The frames taken from a clip, of one size; in memory, or in a file that the system pages
-    in."""
+    """The frames taken from a clip, all of the same size, in memory or in a file that the system
+    pages in."""
 
     frames: UInt8[ndarray, "F H W 3"]
     """RGB, upright, reduced to ``max_size``."""
     fps: float
-    """Frames per second of ``frames``: the clip's own rate divided by the stride."""
+    """Frames per second of ``frames``: the rate of the clip divided by the stride."""
     path: Path
     """The video file or image folder."""
     frame_indices: Int[ndarray, "F"]
-    """Number of each frame in the original clip, from 0 (for a folder: its place in name order)."""
+    """Number of each frame in the original clip, from 0; in a folder, its place in name order."""
     original_size: tuple[int, int]
-    """Width and height before reduction."""
+    """Width and height in pixels before reduction."""
     original_frames: int | None = None
-    """Number of frames of the whole clip, or None where the rest was not decoded."""
+    """Number of frames of the whole clip; None if the rest was not decoded."""
     notes: tuple[str, ...] = ()
-    """What a user should know: frames left out, and why."""
+    """Sentences for the user: frames left out, and why."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -111,14 +100,15 @@ def read_video(
     """Reads every ``stride``-th frame of a video file or a folder of images, at most ``max_frames``
     of them.
 
-    A frame whose longer side exceeds ``max_size`` pixels is reduced to it. Rotation and
-    pixel-aspect tags are applied. Frames that would mislead (damaged, blank, of another scene; see
-    ``frame_checks``) are left out and named.
+    Frames are reduced to a longer side of at most ``max_size`` pixels. Rotation and pixel-aspect
+    tags are applied. Misleading frames (damaged, blank, of another scene; see ``frame_checks``) are
+    left out and named.
 
     Args:
-        keep: leave out all frames but those of these numbers, and none of them.
-        memory: bytes that a run may take; where the frames need much of them they are kept in a
-            temporary file.
+        keep: numbers of the frames to be kept; all other frames are left out, and no frame is
+            checked.
+        memory: bytes that a run may take; frames that need a large share of the memory are kept in
+            a temporary file.
 
     Raises:
         InputError: the path is missing, no video, corrupt, holds fewer than 2 frames or images of
@@ -128,7 +118,7 @@ def read_video(
     _check_settings(max_frames, stride, max_size)
     check_exists(path)
     read = _read_folder if path.is_dir() else _read_file
-    share = None if memory is None else int(FRAMES_SHARE * memory)
+    share = None if memory is None else int(_FRAMES_SHARE * memory)
     video, state = read(path, max_frames, stride, max_size, share)
     if len(video) < 2:
         raise InputError(
@@ -136,12 +126,17 @@ def read_video(
             "give a longer clip, a smaller stride or a larger max_frames"
         )
     if keep is not None:
-        return _taken(video, np.isin(video.frame_indices, keep), (), share)
-    return _sound(video, state, share)
+        return _select_frames(video, np.isin(video.frame_indices, keep), (), share)
+    return _leave_out_misleading(video, state, share)
 
 
-def _sound(video: Video, state: Integrity, share: int | None) -> Video:
-    """The video without frames that would mislead."""
+def _leave_out_misleading(video: Video, state: Integrity, share: int | None) -> Video:
+    """The video without misleading frames, with notes of them and of repeated frames.
+
+    Args:
+        state: damage found in the file.
+        share: bytes of frames to hold in memory; all of them if None.
+    """
     pictures = None
     if video.width >= SIZE[0] and video.height >= SIZE[1]:
         pictures = np.stack([reduce_frame(frame) for frame in video.frames])
@@ -158,16 +153,16 @@ def _sound(video: Video, state: Integrity, share: int | None) -> Video:
     notes = [f"frames left out: {describe_frames(numbers)}"] if numbers else []
     same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
     if 0 < len(same) <= len(video) / 2:
-        notes.append(
-            f"frames that repeat the one before: {describe_frames({int(video.frame_indices[k]): 'kept' for k in same})}"
-        )
+        repeats = describe_frames({int(video.frame_indices[k]): "kept" for k in same})
+        notes.append(f"frames that repeat the one before: {repeats}")
     kept = np.array([place not in wrong for place in range(len(video))])
-    return _taken(video, kept, tuple(notes), share)
+    return _select_frames(video, kept, tuple(notes), share)
 
 
-def _taken(
+def _select_frames(
     video: Video, kept: Bool[ndarray, "F"], notes: tuple[str, ...], share: int | None
 ) -> Video:
+    """Some of the frames, copied only if others are left out."""
     if kept.all():
         return replace(video, notes=notes)
     store = FrameStore(share)
@@ -179,8 +174,8 @@ def _taken(
 
 
 def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
-    """Every frame of a video file at its own size, one by one, so that a long clip need not be held
-    in memory.
+    """Yields every frame of a video file at its own size, so that a long clip need not be held in
+    memory.
 
     Raises:
         InputError: the path is missing, no video or corrupt.
@@ -191,7 +186,11 @@ def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
 
 
 def check_exists(path: Path) -> None:
-    """Raises InputError where nothing is at ``path``."""
+    """Refuses a path without a file or folder.
+
+    Raises:
+        InputError: nothing, or something else, is at ``path``.
+    """
     if not os.path.exists(path):
         raise InputError(
             f"{path}: there is no such file or folder; give a video file or a folder of images"
@@ -209,11 +208,14 @@ def _check_settings(max_frames: int | None, stride: int, max_size: int) -> None:
         raise InputError(
             f"max_frames is {max_frames}; give a positive number, or leave it out for the whole clip"
         )
-    if max_size < 16:
-        raise InputError(f"max_size is {max_size}; give the longer side in pixels, 16 or more")
+    if max_size < _MIN_SIDE:
+        raise InputError(
+            f"max_size is {max_size}; give the longer side in pixels, {_MIN_SIDE} or more"
+        )
 
 
-def _reduced(image: ndarray, max_size: int) -> ndarray:
+def _reduce(image: UInt8[ndarray, "H W 3"], max_size: int) -> UInt8[ndarray, "h w 3"]:
+    """The image with a longer side of at most ``max_size`` pixels."""
     height, width = image.shape[:2]
     if max(height, width) <= max_size:
         return image
@@ -225,6 +227,7 @@ def _reduced(image: ndarray, max_size: int) -> ndarray:
 def _read_folder(
     path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
 ) -> tuple[Video, Integrity]:
+    """The images taken of a folder; see ``read_video``."""
     paths = image_paths(path)
     indices = np.arange(len(paths))[::stride][:max_frames]
     frames = FrameStore(share)
@@ -238,24 +241,25 @@ def _read_folder(
                 f"{paths[i]}: is {width}x{height} but {paths[indices[0]].name} is {first[0]}x{first[1]}; "
                 "give images of one size"
             )
-        frames.add(_reduced(image, max_size))
-    return Video(
-        frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths)
-    ), Integrity()
+        frames.add(_reduce(image, max_size))
+    video = Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths))
+    return video, Integrity()
 
 
 def _read_file(
     path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
 ) -> tuple[Video, Integrity]:
-    frames, size = FrameStore(share), (0, 0)
+    """The frames taken of a video file, and the damage found in it; see ``read_video``."""
+    frames = FrameStore(share)
+    size = (0, 0)
     with tempfile.TemporaryFile() as log:
         for image in decode(path, max_frames, stride, log):
             size = image.shape[1], image.shape[0]
-            frames.add(_reduced(image, max_size))
-        said = text_of(log)
+            frames.add(_reduce(image, max_size))
+        said = read_log(log)
     state = inspect_file(path, said, max_frames and max_frames * stride)
     indices = np.array(state.number_taken(frames.count, stride), int)
     whole = stride == 1 and frames.count != max_frames
     known = frames.count + len(state.lost) if whole else None
-    video = Video(frames.array(), frame_rate(said) / stride, path, indices, size, known)
+    video = Video(frames.array(), read_frame_rate(said) / stride, path, indices, size, known)
     return video, state

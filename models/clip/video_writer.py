@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from models.clip.decoding import SCALE_FLAGS, text_of
+from models.clip.decoding import SCALE_FLAGS, read_log
 from models.run import InputError, make_write_error, take_place
 
 
@@ -51,11 +51,11 @@ class VideoWriter:
         return self
 
     def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
-        """Appends one RGB frame of the size of the first.
+        """Appends an RGB frame of the size of the first.
 
         Raises:
             ValueError: another type or size.
-            InputError: ffmpeg cannot write it.
+            InputError: ffmpeg cannot write the frame.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
@@ -125,14 +125,13 @@ class VideoWriter:
     def _make_error(self) -> InputError:
         """An error with the last line of ffmpeg's log."""
         self._process.wait()
-        lines = text_of(self._log).strip().splitlines()
+        lines = read_log(self._log).strip().splitlines()
         ended = f"ffmpeg ended with {self._process.returncode}"
         return make_write_error(self.path, lines[-1].strip() if lines else ended)
 
 
 def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:
-    """Writes RGB frames, from an array or from an iterable that is consumed one by one, to an H.264
-    MP4; see ``VideoWriter``.
+    """Writes RGB frames, from an array or an iterable, to an H.264 MP4; see ``VideoWriter``.
 
     Raises:
         InputError: the folder is missing or cannot be written, or the disk is full.

@@ -2,7 +2,7 @@
 
 Files in reading order:
 
-- ``options`` - the flags that name its sources, and how it is aligned and used
+- ``options`` - flags that name the sources, thresholds of alignment and use
 - ``maps`` - depth maps in files
 - ``sources`` - models and maps that the options ask for, opened
 - ``fit`` - robust scale and shift of inverse depth

@@ -47,8 +47,7 @@ class AlignedDepth:
     size: tuple[int, int]
     """Width and height of the frames in pixels."""
     explained: float
-    """Share of the spread of the points' inverse depth that the maps explain: 1 = all of it, 0 =
-    the maps carry no information."""
+    """Share of the spread of the points' inverse depth that the maps explain, 0 to 1."""
 
     @property
     def options(self) -> AlignmentOptions:
@@ -64,7 +63,7 @@ class AlignedDepth:
         self, t: int, xy: Float[np.ndarray, "N 2"]
     ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """z-depth in world units at pixels of frame t, and its relative standard deviation; NaN
-        where the map knows no depth."""
+        if the map knows no depth."""
         values = self.maps.sample(t, xy, self.size)
         value = values.astype(np.float64) if self.inverse else invert_depth(values)
         rho = np.maximum(self.scale[t] * value + self.shift[t], 1 / self.farthest)
@@ -100,7 +99,7 @@ class AlignedDepth:
         return bias, spread
 
     def describe(self) -> str:
-        """One line on how the maps were aligned."""
+        """A sentence on the alignment."""
         kind = "inverse depth" if self.inverse else "depth"
         low, middle, high = np.percentile(self.scale, [0, 50, 100])
         explained = f"they explain {100 * self.explained:.0f} % of the spread"
@@ -123,7 +122,7 @@ def align_depth(
     A frame with too few points takes scale and shift between those of its neighbours in time.
 
     Args:
-        cameras: one for each map.
+        cameras: of the frames of the maps.
         xyz: world points; points whose depth is uncertain are NaN and ignored.
         seen: whether a frame sees a point.
 
@@ -136,17 +135,7 @@ def align_depth(
         inverse = holds_inverse([(s[:, 3], s[:, 2]) for s in samples])
     if not inverse:
         samples = [np.c_[s[:, :3], invert_depth(s[:, 3])][s[:, 3] > 0] for s in samples]
-    fits = [fit_inverse_depth(s[:, 3], s[:, 2]) for s in samples]
-    good = np.array([f is not None for f in fits])
-    if not good.any():
-        raise InputError(
-            f"{maps.paths[0].parent}: no frame has {MIN_POINTS} tracked points on known depth, so that the depth maps "
-            "cannot be aligned; leave them out, or check that they belong to this clip"
-        )
-    table = np.array([f if f is not None else (np.nan,) * 3 for f in fits])
-    scale, shift, error = (
-        np.interp(np.arange(len(maps)), np.flatnonzero(good), column[good]) for column in table.T
-    )
+    scale, shift, error = _fit_frames(maps, samples)
     limit = maps.options.outlier_limit
     known = [
         np.c_[s[:, :3], np.clip(s[:, 2] - a * s[:, 3] - b, -limit * e, limit * e)]
@@ -158,6 +147,30 @@ def align_depth(
     explained = max(0.0, 1 - float(np.abs(residual).mean() / spread))
     size = cameras.width, cameras.height
     return AlignedDepth(maps, inverse, scale, shift, error, known, farthest, size, explained)
+
+
+def _fit_frames(
+    maps: DepthMaps, samples: list[Float[np.ndarray, "P 4"]]
+) -> Float[np.ndarray, "3 F"]:
+    """Scale, shift and robust standard deviation of inverse depth in each frame.
+
+    Args:
+        samples: of each frame, pixel x, y, inverse depth and inverse value of its points.
+
+    Raises:
+        InputError: no frame has enough points.
+    """
+    fits = [fit_inverse_depth(s[:, 3], s[:, 2]) for s in samples]
+    good = np.array([f is not None for f in fits])
+    if not good.any():
+        raise InputError(
+            f"{maps.paths[0].parent}: no frame has {MIN_POINTS} tracked points on known depth, so "
+            "that the depth maps cannot be aligned; leave them out, or check that they belong to "
+            "this clip"
+        )
+    table = np.array([f if f is not None else (np.nan,) * 3 for f in fits])
+    times = np.arange(len(maps))
+    return np.stack([np.interp(times, np.flatnonzero(good), column[good]) for column in table.T])
 
 
 def _sample_points(

@@ -26,14 +26,14 @@ def apply_depth(
     spacing: int,
     progress: Progress = SILENT,
 ) -> tuple[PointTracks, StaticScene]:
-    """Tracks and scene with better depth for points of little parallax, and with points added where
-    nothing could be tracked; unchanged if the maps explain too little of the scene.
+    """Tracks and scene with better depth for points of little parallax, and with points added in
+    image regions without tracks; unchanged if the maps explain too little of the scene.
 
     If the camera only turns or stands still, the maps alone give the depth of the points.
 
     Args:
         tracks: of the scene's points.
-        masks: where something moves.
+        masks: of movers.
         spacing: of the tracks, in pixels.
 
     Raises:
@@ -77,7 +77,7 @@ def refine_mover_depth(
     progress: Progress = SILENT,
     options: MoverDepthOptions = MoverDepthOptions(),
 ) -> Float[np.ndarray, "F N"]:
-    """z-depth of moving tracks in world units, by depth maps or imported tracks; as it was if these
+    """z-depth of moving tracks in world units, by depth maps or imported tracks; unchanged if these
     explain too little of the background. See ``merge_depth``.
 
     Raises:

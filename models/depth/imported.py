@@ -39,7 +39,7 @@ class Imported:
     cameras: Cameras
     """The other program's cameras, in its own world."""
     options: ImportOptions = ImportOptions()
-    """How it is used."""
+    """How the result is used."""
 
     @property
     def tracks(self) -> PointTracks:
@@ -51,8 +51,8 @@ def read_imported(path: Path, video: Video, options: ImportOptions = ImportOptio
     """The file of TAPIP3D, SpaTrackerV2 or a script around it for the frames taken; see
     ``load_tracks``.
 
-    It has one frame for each frame taken or one for each frame of the clip. Trackers shrink images;
-    the result is brought to the size of the frames.
+    The file holds the frames taken, or all frames of the clip. Trackers shrink images; the result is
+    brought to the size of the frames.
 
     Raises:
         InputError: the file cannot be read, or belongs to another clip.
@@ -94,7 +94,7 @@ class SparseDepth:
 
     imported: Imported
     scale: Float[np.ndarray, "F"]
-    """World units of the background for one unit of the imported file, in each frame."""
+    """World units of the background per unit of the imported file, in each frame."""
     trusted: bool = True
     """Every file that can be aligned is used."""
 
@@ -123,7 +123,7 @@ class SparseDepth:
         return depth, spread
 
     def describe(self) -> str:
-        """One line on how the file's depth was aligned."""
+        """A sentence on the alignment."""
         low, middle, high = np.percentile(self.scale, [0, 50, 100])
         return f"imported depth aligned to the background: scale {middle:.3g} ({low:.3g} to {high:.3g})"
 

@@ -57,8 +57,8 @@ class DepthMaps:
     def sample(
         self, t: int, xy: Float[np.ndarray, "N 2"], size: tuple[int, int]
     ) -> Float[np.ndarray, "N"]:
-        """Values of frame t at points: each that of one pixel of the map, since a mean of two
-        pixels may lie on no surface.
+        """Values of frame t at points, each of a single pixel of the map, since a mean of two pixels
+        may lie on no surface.
 
         Args:
             xy: pixels of the frame.
@@ -82,8 +82,8 @@ def read_depth(
     inverse: bool | None = None,
     options: AlignmentOptions = AlignmentOptions(),
 ) -> DepthMaps:
-    """The depth maps in a folder (.npy or 16-bit PNG, in natural name order), one for each frame
-    taken or one for each frame of the clip.
+    """The depth maps in a folder (.npy or 16-bit PNG, in natural name order) of the frames taken, or
+    of all frames of the clip.
 
     The maps may have any size of about the aspect ratio of the frames. A zero in maps of depth, and
     a negative or non-finite value in any map, means "not known"; a zero in maps of inverse depth

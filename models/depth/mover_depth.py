@@ -27,7 +27,7 @@ class PlacedDepth(Protocol):
 
     @property
     def trusted(self) -> bool:
-        """Whether it is good enough to be used."""
+        """Whether the depth is good enough to be used."""
 
     def at(
         self, t: int, xy: Float[np.ndarray, "N 2"]
@@ -35,7 +35,7 @@ class PlacedDepth(Protocol):
         """z-depth at pixels of frame t, and its relative standard deviation; NaN if unknown."""
 
     def describe(self) -> str:
-        """One line on how it was aligned."""
+        """A sentence on the alignment."""
 
 
 def align_to_tracks(maps: DepthMaps, background: Tracks) -> AlignedDepth:
@@ -91,7 +91,7 @@ def _merge_mover(
     before: Float[np.ndarray, "F n"],
     options: MoverDepthOptions,
 ) -> Float[np.ndarray, "F n"]:
-    """Logarithm of the depth of one mover's tracks; unknown values are NaN.
+    """Logarithm of the depth of the tracks of a mover; unknown values are NaN.
 
     Args:
         near: logarithm of depth from outside.
@@ -124,6 +124,6 @@ def _find_middle(
 
 
 def _smooth_relief(values: Float[np.ndarray, "F"], sigma: float) -> Float[np.ndarray, "F"]:
-    """Relief of one track, smooth over time; 0 if it is never known."""
+    """Relief of a track, smooth over time; 0 if the relief is never known."""
     known = np.isfinite(values).any()
     return smooth_over_time(values, sigma) if known else np.zeros(len(values))

@@ -1,4 +1,4 @@
-"""Options of depth from outside: the flags that name its sources, and how it is aligned and used."""
+"""Options of depth from outside: flags that name the sources, thresholds of alignment and use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +50,8 @@ class AlignmentOptions:
     added_spacing: float = 2.0
     """Distance between added points, in spacings of tracks."""
     agreement: float = 3.0
-    """Standard deviations by which an added point may differ from the depth map of a frame that
-    counts as seeing it."""
+    """Standard deviations by which an added point may differ from the depth map of a frame in which
+    the point counts as visible."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ImportOptions:
     reach: float = 0.05
     """Largest distance of such a point from the pixel, as a share of the image's longer side."""
     uncertainty: float = 0.03
-    """Relative standard deviation of imported depth. Larger values trust it less."""
+    """Relative standard deviation of imported depth, which larger values trust less."""
 
 
 @dataclass(frozen=True)
@@ -167,5 +167,5 @@ def list_inputs(options: DepthOptions) -> dict[str, str | Path | None]:
 
 
 def _find_weights(name: str | None, checkpoint: str | None) -> str | Path | None:
-    """Weights of a model: those given, or else the model's folder in submodules/."""
+    """Weights of a model: the given ones, or else the model's folder in submodules/."""
     return checkpoint or (None if name is None else SUBMODULES / name)

@@ -1,5 +1,5 @@
-"""Depth maps in the background: points with little parallax, and points where nothing could be
-tracked."""
+"""Depth maps in the background: points with little parallax, and points in image regions without
+tracks."""
 
 from dataclasses import replace
 
@@ -58,30 +58,26 @@ def fill_gaps(
     free: Bool[np.ndarray, "F H W"],
     spacing: int,
 ) -> tuple[PointTracks, StaticScene]:
-    """Tracks and scene with points added where no track is near: blank walls, roads, the sky (on
-    the far shell).
+    """Tracks and scene with points added far from all tracks: on blank walls, roads, and the sky
+    (on the far shell).
 
-    An added point lies on the depth map of the frame that lacked a track. It is visible wherever it
-    projects to free pixels whose own map agrees with its depth.
+    An added point lies on the depth map of the frame that lacked a track. The point is visible in
+    every frame in which it projects to a free pixel whose depth agrees.
 
     Args:
-        free: pixels where nothing moves.
+        free: pixels outside the masks of movers.
         spacing: of the tracks, in pixels.
     """
-    step = depth.options.added_spacing * spacing
     added = np.zeros((0, 3))
     for t in range(len(tracks)):
-        place = _make_grid(free[t], step)
+        visible = _find_visible(added, t, scene, depth, free)
+        image = scene.cameras[t].project(torch.from_numpy(added))[0][0].numpy()
+        place = _make_grid(free[t], depth.options.added_spacing * spacing)
         tracked = tracks.xy[t, scene.points.agrees[t]]
         place = _keep_far(place, tracked, depth.options.gap * spacing)
-        image = scene.cameras[t].project(torch.from_numpy(added))[0][0].numpy()
-        taken = image[_find_visible(added, t, scene, depth, free)]
-        place = _keep_far(place, taken, _TAKEN_SHARE * step)
-        z, _ = depth.at(t, place)
-        place = place[np.isfinite(z)]
-        z = z[np.isfinite(z)]
-        ray_points = torch.from_numpy(place)[None], torch.from_numpy(z)[None]
-        added = np.concatenate([added, scene.cameras[t].unproject(*ray_points)[0].numpy()])
+        reach = _TAKEN_SHARE * (depth.options.added_spacing * spacing)
+        place = _keep_far(place, image[visible], reach)
+        added = np.concatenate([added, _place_points(place, t, scene, depth)])
     image, _ = scene.cameras.project(torch.from_numpy(added))
     visible = np.zeros((len(tracks), len(added)), bool)
     for t in range(len(tracks)):
@@ -92,6 +88,17 @@ def fill_gaps(
         visible=np.concatenate([tracks.visible, visible], 1),
     )
     return tracks, replace(scene, points=_append_points(scene.points, added, visible))
+
+
+def _place_points(
+    place: Float[np.ndarray, "Q 2"], t: int, scene: StaticScene, depth: AlignedDepth
+) -> Float[np.ndarray, "M 3"]:
+    """World points at pixels of frame t, on its depth map; pixels of unknown depth give none."""
+    z, _ = depth.at(t, place)
+    place = place[np.isfinite(z)]
+    z = z[np.isfinite(z)]
+    xyz = scene.cameras[t].unproject(torch.from_numpy(place)[None], torch.from_numpy(z)[None])
+    return xyz[0].numpy()
 
 
 def _make_grid(free: Bool[np.ndarray, "H W"], step: float) -> Float[np.ndarray, "Q 2"]:

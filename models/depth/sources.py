@@ -32,8 +32,8 @@ def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
 def open_depth_maps(
     options: DepthOptions, video: Video, folder: Path, device: str, progress: Progress = SILENT
 ) -> DepthMaps | None:
-    """The depth maps given, those of the depth model asked for, or those that an earlier run kept;
-    None if there are none.
+    """The depth maps given, made by the depth model asked for, or kept by an earlier run; None if
+    there are none.
 
     Maps of a depth model are written to ``folder``/depth and kept there. They hold inverse depth.
 

@@ -39,28 +39,38 @@ def raise_relief(tracks: PointTracks, scene: StaticScene, maps: DepthMaps) -> St
     value = _sample_inverse(maps, tracks, seen)
     off_middle = np.abs(np.arange(len(maps)) - len(maps) // 2)
     reference = int(np.argmax(np.isfinite(value).sum(1) - _OFF_MIDDLE * off_middle))
-    rho = cosine[reference] * value[reference]
-    if np.isfinite(rho).sum() < MIN_POINTS:
+    if np.isfinite(cosine[reference] * value[reference]).sum() < MIN_POINTS:
         raise InputError(
             f"{maps.paths[0].parent}: fewer than {MIN_POINTS} tracked points lie on known depth, so that the depth "
             "maps cannot be used; leave them out, or check that they belong to this clip"
         )
 
-    def fit_frame(t: int) -> Float[np.ndarray, "N"]:
-        return _fit_frame(value[t], cosine[t], rho, fixed=t == reference)
-
-    fitted = np.full(seen.shape, np.nan)
-    for t in sorted(range(len(maps)), key=lambda t: abs(t - reference)):
-        fitted[t] = fit_frame(t)
-        rho = _find_agreement(fitted)
-    for _ in range(_ROUNDS):
-        fitted = np.stack([fit_frame(t) for t in range(len(maps))])
-        rho = _find_agreement(fitted)
+    rho = _fit_all(value, cosine, reference)
     rho = np.maximum(rho / np.nanmedian(rho), 1 / maps.options.turning_far_shell)
     xyz = scene.cameras.centers[0].double().numpy() + rays / rho[:, None]
     known = np.isfinite(rho)
     points = scene.points.restrict(np.broadcast_to(known, seen.shape))
     return replace(scene, points=replace(points, xyz=np.where(known[:, None], xyz, np.nan)))
+
+
+def _fit_all(
+    value: Float[np.ndarray, "F N"], cosine: Float[np.ndarray, "F N"], reference: int
+) -> Float[np.ndarray, "N"]:
+    """The inverse distance of each point on which the frames agree: frames are fitted one by one,
+    outwards from the reference frame, and all of them again in several rounds."""
+    rho = cosine[reference] * value[reference]
+
+    def fit_frame(t: int) -> Float[np.ndarray, "N"]:
+        return _fit_frame(value[t], cosine[t], rho, fixed=t == reference)
+
+    fitted = np.full(value.shape, np.nan)
+    for t in sorted(range(len(value)), key=lambda t: abs(t - reference)):
+        fitted[t] = fit_frame(t)
+        rho = _find_agreement(fitted)
+    for _ in range(_ROUNDS):
+        fitted = np.stack([fit_frame(t) for t in range(len(value))])
+        rho = _find_agreement(fitted)
+    return rho
 
 
 def _sample_inverse(
@@ -92,7 +102,7 @@ def _fit_frame(
     fixed: bool,
 ) -> Float[np.ndarray, "N"]:
     """Inverse distances by the map of one frame, its scale and shift fitted to the agreed inverse
-    distances ``rho``; NaN where the map knows none.
+    distances ``rho``; NaN for points without depth in the map.
 
     Args:
         value: inverse depth of the points in the map's unit.

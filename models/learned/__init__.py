@@ -4,7 +4,7 @@ Files in reading order:
 
 - ``entry`` - the facts about a learned model that options, messages and documents share
 - ``third_party`` - trackers with code of their own: import from a clone, checkpoints
-- ``windows`` - trackers of a few frames or of one direction, made to follow through a whole clip
+- ``windows`` - trackers of a few frames or a single direction, made to follow through a whole clip
 - ``cotracker3``, ``tapir``, ``spatracker2`` - the adapters of the trackers
 - ``pretrained`` - models of the transformers package
 - ``depth`` - the depth models, and the maps that they write

@@ -113,8 +113,8 @@ def write_depth_maps(
     model: DepthModel,
     progress: Progress = SILENT,
 ) -> None:
-    """Writes each frame's inverse depth as ``folder/%05d.npy`` in half precision, with one frame in
-    memory at a time.
+    """Writes each frame's inverse depth as ``folder/%05d.npy`` in half precision; memory holds a
+    single frame at a time.
 
     Maps of an earlier run in the folder are removed.
 
@@ -129,6 +129,6 @@ def write_depth_maps(
 
 
 def remove_depth_maps(folder: Path) -> None:
-    """Removes the maps that ``write_depth_maps`` wrote to a folder, if it exists."""
+    """Removes the maps that ``write_depth_maps`` wrote to a folder, if the folder exists."""
     for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].npy"):
         path.unlink()

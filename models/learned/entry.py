@@ -14,7 +14,7 @@ class LearnedModel:
     """A model of other authors that an option chooses by name."""
 
     option: str
-    """The option that chooses it, such as "--tracker"."""
+    """The option that chooses the model, such as "--tracker"."""
     name: str
     """Value of the option; also the name of the model's folder in submodules/."""
     title: str
@@ -26,5 +26,5 @@ class LearnedModel:
 
     @property
     def place(self) -> str:
-        """Its folder, as it appears in commands that run from the root of the repository."""
+        """The model's folder, as in commands that run from the root of the repository."""
         return f"submodules/{self.name}"

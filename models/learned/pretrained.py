@@ -25,7 +25,7 @@ _INSTALL = "pip install -r requirements-learned.txt"
 
 @dataclass(frozen=True)
 class Pretrained(LearnedModel):
-    """A model of transformers; ``open(checkpoint, allow_download, device)`` returns it."""
+    """A model of transformers; ``open(checkpoint, allow_download, device)`` returns the model."""
 
     model_class: str
     """Name of its class in transformers."""
@@ -47,7 +47,7 @@ def open_pretrained(source: Pretrained, checkpoint: str | None, allow_download: 
     """The model with its weights, on the CPU, in evaluation mode.
 
     Args:
-        checkpoint: a folder or a hub name; None for ``submodules/<name>`` if it exists, else the
+        checkpoint: a folder or a hub name; None for ``submodules/<name>`` if that exists, else the
             usual weights.
         allow_download: whether weights that are not on this machine may be fetched from the hub.
 
@@ -126,7 +126,7 @@ def _check_kind(source: Pretrained, place: str, model_class: Any, allow_download
 def _explain_failure(
     source: Pretrained, place: str, allow_download: bool, error: Exception
 ) -> InputError:
-    """One sentence on why weights cannot be read, with the command that helps."""
+    """A sentence on why weights cannot be read, with the command that helps."""
     kind = type(error).__name__
     if Path(place).is_dir():
         return InputError(

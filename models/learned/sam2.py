@@ -2,9 +2,9 @@
 
 Source: Ravi et al., "SAM 2: segment anything in images and videos", 2024.
 
-Each mover is prompted in the frame that shows it best and followed from there to both ends of the
-clip. Frames are handed over one by one, and whatever the model cannot look back at is dropped, so
-that memory does not grow with the clip.
+Each mover is prompted in its best frame and followed from there to both ends of the clip. Frames are
+handed over singly, and frames that the model cannot look back at are dropped, so that memory does
+not grow with the clip.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +66,7 @@ def follow_movers(
 ) -> UInt8[np.ndarray, "F H W"]:
     """Labels with the model's outlines; a mover that the model does not follow keeps its mask.
 
-    Where movers overlap, the one with the larger logit wins.
+    In a pixel of several movers the largest logit wins.
     """
     movers = [int(m) for m in np.unique(labels) if m]
     done = 0
@@ -136,8 +136,8 @@ def _make_prompt(model: Any, frame: np.ndarray, mask: Bool[np.ndarray, "H W"]) -
 
 
 def _choose_points(mask: Bool[np.ndarray, "S S"]) -> list[tuple[float, float]]:
-    """Two opposite corners of the mask's box, and the points deepest inside the mask, far from one
-    another; pixels x, y."""
+    """Two opposite corners of the mask's box, and the points deepest inside the mask, far from each
+    other; pixels x, y."""
     rows, columns = np.nonzero(mask)
     points = [(columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)]
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -181,7 +181,7 @@ def _follow(
 
 
 def _prepare_image(frame: UInt8[np.ndarray, "H W 3"], side: int) -> Float[Tensor, "1 3 S S"]:
-    """A frame resized and normalised as the encoder expects it."""
+    """A frame, resized and normalised for the encoder."""
     image = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float() / 255
     image = functional.interpolate(image, (side, side), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))

@@ -93,10 +93,10 @@ def check_device(device: str) -> None:
 
 
 def _find_part(folder: Path, part: str) -> Path:
-    """Folder of one part of the checkpoint.
+    """Folder of a part of the checkpoint.
 
     Raises:
-        InputError: it is missing.
+        InputError: the part is missing.
     """
     path = folder / part
     if not (path / "config.json").is_file():
@@ -109,7 +109,7 @@ def _find_part(folder: Path, part: str) -> Path:
 
 
 def _load_part(model_class: Any, path: Path) -> Any:
-    """One of the two models with its weights, on the CPU.
+    """A part of the tracker with its weights, on the CPU.
 
     Raises:
         InputError: the folder is another model's.

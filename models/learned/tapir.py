@@ -1,4 +1,4 @@
-"""BootsTAPIR, causal: it reads a few frames at a time and carries its state along.
+"""BootsTAPIR, causal: the model reads a few frames at a time and carries its state along.
 
 Source: Doersch et al., "BootsTAP: bootstrapped training for tracking-any-point", 2024.
 """
@@ -25,7 +25,7 @@ def open_tapir(checkpoint_path: Path | None, device: str, window: int = _WINDOW)
     """The tracker with its weights on a device.
 
     Args:
-        window: frames read at a time; memory grows with it.
+        window: frames read at a time; memory grows with their number.
 
     Raises:
         InputError: the code or the checkpoint is missing or wrong.
@@ -81,7 +81,7 @@ def _follow_all(
 
 
 def _read_features(model: Any, frames: np.ndarray, queries: np.ndarray, device: str) -> Any:
-    """The model's query features, each read in its query's frame, one frame at a time."""
+    """The model's query features, each read in the frame of its query, frame by frame."""
     height, width = frames.shape[1:3]
     parts = []
     order = []

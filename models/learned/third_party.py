@@ -20,7 +20,7 @@ from models.run import InputError
 
 @dataclass(frozen=True)
 class ThirdParty(LearnedModel):
-    """A tracker with code of its own; ``open(checkpoint_path, device)`` returns it."""
+    """A tracker with code of its own; ``open(checkpoint_path, device)`` returns the tracker."""
 
     package: str
     """The top-level package of its code."""
@@ -35,7 +35,7 @@ class ThirdParty(LearnedModel):
     requirements: str
     """Packages that the code needs beyond ours, as arguments of pip; empty if none."""
     hardware: str
-    """The machine that it needs or profits from, for submodules/README.md."""
+    """The machine that the code needs or profits from, for submodules/README.md."""
 
     @property
     def folder(self) -> Path:
@@ -67,7 +67,7 @@ def import_from(source: ThirdParty, module: str) -> ModuleType:
     """A module of third-party code, from the tracker's folder or else from an installed package.
 
     Raises:
-        InputError: the code, or a package that it imports, is missing.
+        InputError: the code, or a package that the code imports, is missing.
     """
     if source.package not in sys.modules:
         _register_package(source)
@@ -107,7 +107,7 @@ def read_checkpoint(source: ThirdParty, path: Path | None) -> dict[str, Tensor]:
     """The weights in a checkpoint by name, on the CPU.
 
     Args:
-        path: the checkpoint file; the one in the tracker's folder if None.
+        path: the checkpoint file; None for the file in the tracker's folder.
 
     Raises:
         InputError: the file is missing or holds no weights.

@@ -2,11 +2,11 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from models.clip import split_into_stretches
 from models.learned import Tracker
 from models.run import SILENT, InputError, Progress
 from models.tracking.dis_flow import dis_flow, follow_by_flow
@@ -89,12 +89,9 @@ def split_stretches(
 ) -> list[tuple[range, range]]:
     """Stretches of about equal length that hold all frames in order; with each, the same and the
     stretch before it."""
-    count = -(-num_frames // options.stretch)
-    edges = np.linspace(0, num_frames, count + 1).round().astype(int).tolist()
-    return [
-        (range(begin, end), range(before, end))
-        for before, (begin, end) in zip([0, *edges[:-2]], pairwise(edges), strict=True)
-    ]
+    parts = split_into_stretches(0, num_frames, options.stretch)
+    before = [0, *(part.start for part in parts[:-1])]
+    return [(part, range(b, part.stop)) for b, part in zip(before, parts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Archive:
     shapes: dict[str, tuple[int, ...]]
     """Shapes of all arrays of the file, by their headers."""
     scalars: dict[str, int]
-    """Width and height, if the file holds both or one of them as a whole number."""
+    """Width and height, if the file holds them as whole numbers."""
 
 
 def read_archive(path: Path, wanted: set[str]) -> Archive:

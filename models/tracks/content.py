@@ -21,7 +21,7 @@ def _tensor(
 
     Args:
         shape: its sides, each F, N or a number.
-        expands: the first side may have stride 0, so that one frame is stored for all.
+        expands: the first side may have stride 0, so that a single frame is stored for all.
     """
     return {"shape": shape.split(), "dtype": dtype, "expands": expands}
 
@@ -37,7 +37,7 @@ class Tracks:
     confidence: Float[Tensor, "F N"] = field(metadata=_tensor("F N"))
     """Trust in each observation, 0 to 1."""
     xyz: Float[Tensor, "F N 3"] = field(metadata=_tensor("F N 3", expands=True))
-    """World points; one frame, expanded (stride 0 over F), if the points stand still."""
+    """World points; a single frame, expanded (stride 0 over F), if the points stand still."""
     K: Float[Tensor, "F 3 3"] = field(metadata=_tensor("F 3 3", torch.float64))
     """Intrinsics in pixels of the frames worked on."""
     world_from_cam: Float[Tensor, "F 4 4"] = field(metadata=_tensor("F 4 4", torch.float64))
@@ -55,7 +55,7 @@ class Tracks:
     video_path: str
     """The clip, as the user gave it; empty if unknown."""
     canonical: Float[Tensor, "N 3"] | None = field(default=None, metadata=_tensor("N 3"))
-    """Foreground: position of each track in canonical space, where its colour lives."""
+    """Foreground: position of each track in canonical space, in which colours are constant in time."""
     label: Int[Tensor, "N"] | None = field(default=None, metadata=_tensor("N", torch.int64))
     """Foreground: number of the mover of each track."""
 
@@ -106,5 +106,5 @@ class Tracks:
 
 
 def is_expanded(own: Field, tensor: Tensor) -> bool:
-    """Whether a tensor of a field of ``Tracks`` stores one frame for all."""
+    """Whether a tensor of a field of ``Tracks`` stores a single frame for all."""
     return own.metadata["expands"] and tensor.stride(0) == 0

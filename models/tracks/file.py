@@ -57,10 +57,7 @@ def load_tracks(path: str | Path) -> Tracks:
         raise InputError(
             f"{path}: there is no such file; make it with background_points.py or foreground_points.py"
         )
-    data = from_npz(path) if path.suffix.lower() == ".npz" else _read_dict(path)
-    own_format = path.suffix.lower() != ".npz" and "format_version" in data
-    if "format_version" not in data and any(key in data for key in SPATRACKER_KEYS):
-        data = from_spatracker(data, path)
+    data, is_mapped = _read_fields(path)
     version = data.get("format_version")
     if version != _FORMAT_VERSION or isinstance(version, (bool, Tensor)):
         raise InputError(
@@ -70,7 +67,7 @@ def load_tracks(path: str | Path) -> Tracks:
         raise InputError(
             f"{path}: {problem}; make the file again with background_points.py or foreground_points.py"
         )
-    if own_format:
+    if is_mapped:
         # Mapped anew: the checks used all values, whose pages need not stay in memory.
         data = _read_dict(path)
     values = {own.name: data.get(own.name) for own in fields(Tracks)}
@@ -78,6 +75,16 @@ def load_tracks(path: str | Path) -> Tracks:
         if values[own.name] is not None:
             values[own.name] = _convert(own, values[own.name])
     return Tracks(**values)
+
+
+def _read_fields(path: Path) -> tuple[dict, bool]:
+    """The fields of a track file in any format, unchecked, and whether they are mapped."""
+    if path.suffix.lower() == ".npz":
+        return from_npz(path), False
+    data = _read_dict(path)
+    if "format_version" not in data and any(key in data for key in SPATRACKER_KEYS):
+        return from_spatracker(data, path), False
+    return data, "format_version" in data
 
 
 def _read_dict(path: Path) -> dict:
