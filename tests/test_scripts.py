@@ -75,6 +75,8 @@ def as_texts(flags: dict[str, object]) -> list[str]:
     for name, value in flags.items():
         if isinstance(value, bool):
             texts.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, list):
+            texts += [f"--{name}", *map(str, value)]
         else:
             texts += [f"--{name}", str(value)]
     return texts
