@@ -11,6 +11,7 @@ import models
 
 FOLDER = Path(models.__file__).parent
 SOURCES = sorted(FOLDER.rglob("*.py"))
+SCRIPTS = sorted(FOLDER.parent.glob("*.py"))
 
 
 def name_of(path: Path) -> str:
@@ -53,6 +54,25 @@ def test_a_file_imports_only_rooms_that_the_table_allows(path: Path):
     place = place_of(path)
     allowed = set(models.IMPORTS[place].split()) if place else set()
     assert imported_places(ast.parse(path.read_text(encoding="utf-8"))) - {place} <= allowed
+
+
+def door_of(place: str) -> set[str]:
+    """Names that a room offers to others; every name of a noun."""
+    module = importlib.import_module(f"models.{place}")
+    return set(getattr(module, "__all__", vars(module)))
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: path.name)
+def test_other_rooms_are_entered_by_their_doors_alone(path: Path):
+    place = place_of(path) if path in SOURCES else ""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("models."):
+            continue
+        other, *inside = node.module.split(".")[1:]
+        if other != place:
+            assert not inside, f"{node.module}: take the name from models.{other}"
+            missing = {alias.name for alias in node.names} - door_of(other)
+            assert not missing, f"models.{other} does not offer {missing}"
 
 
 @every_source
