@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from models.clip import save_transforms
+from models.clip import ExposureOptions, save_transforms
 from models.export import (
     ExportOptions,
     ExportSource,
@@ -73,7 +73,7 @@ from models.training import (
 _MOST_FRAMES = 1e9
 # Flags that the trained model depends on.
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
-TRAINING += ("mesh", "stereo", "movers", "field", "training")
+TRAINING += ("exposure", "mesh", "stereo", "movers", "field", "training")
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class Settings:
     """Port of the viewer; the next free one if taken."""
     max_memory: float | None = None
     """GiB that the run may hold; most of the machine's if not given."""
+    exposure: ExposureOptions = ExposureOptions()
+    """Gain and shading of each frame."""
     mesh: MeshOptions = MeshOptions()
     """Meshes of the background."""
     stereo: StereoOptions = StereoOptions()
@@ -256,7 +258,12 @@ def train_model(
     checkpoint = Checkpoint(path, hash_fingerprint(made_from), stages.progress)
     schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
     options = SceneOptions(
-        settings.mesh, settings.stereo, settings.movers, settings.field, settings.training
+        settings.exposure,
+        settings.mesh,
+        settings.stereo,
+        settings.movers,
+        settings.field,
+        settings.training,
     )
     circumstances = TrainingRun(settings.seed, device, checkpoint, viewer)
     scene, history = train_scene(inputs, schedule, circumstances, stages.progress, options)

@@ -64,7 +64,10 @@ def read_panels(settings: Settings) -> list[list[UInt8[np.ndarray, "h w 3"]]]:
         height = round(settings.width * frames.shape[1] / frames.shape[2])
         size = (settings.width, height)
         panels.append(
-            [write_caption(cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA), caption) for t in chosen]
+            [
+                write_caption(cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA), caption)
+                for t in chosen
+            ]
         )
     return panels
 
@@ -75,7 +78,14 @@ def write_caption(image: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndar
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
     image[: height + 12, : width + 14] //= 3
     cv2.putText(
-        image, text, (7, height + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
+        image,
+        text,
+        (7, height + 5),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.45,
+        (255, 255, 255),
+        1,
+        cv2.LINE_AA,
     )
     return image
 
@@ -85,7 +95,9 @@ def main() -> None:
     first, second, third, fourth = read_panels(settings)
     pictures = [
         Image.fromarray(np.vstack([np.hstack(top), np.hstack(bottom)]))
-        for top, bottom in zip(zip(first, second, strict=True), zip(third, fourth, strict=True), strict=True)
+        for top, bottom in zip(
+            zip(first, second, strict=True), zip(third, fourth, strict=True), strict=True
+        )
     ]
     duration = round(1000 * settings.seconds / len(pictures))
     pictures[0].save(

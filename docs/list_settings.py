@@ -1,6 +1,6 @@
 """Writes docs/settings.md: every setting of every script, as ``--help_all`` prints them.
 
-    python docs/list_settings.py
+python docs/list_settings.py
 """
 
 import os
@@ -13,9 +13,9 @@ SCRIPTS = ("background_points.py", "foreground_points.py", "demo_pipeline.py")
 PAGE = ROOT / "docs" / "settings.md"
 HEAD = """# Settings
 
-Every setting of every script, with its unit, its effect and its default. `python docs/list_settings.py` writes this page
-from `--help_all`. Settings stand at the top of `main()` in each script as well, and each run records them in its
-`config.json`.
+Every setting of every script, with its unit, its effect and its default. `--help_all` prints the
+same; `python docs/list_settings.py` writes this page. The common settings stand at the top of
+`main()` in each script as well. Each run records all of them in its `config.json`.
 """
 
 

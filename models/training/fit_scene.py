@@ -102,7 +102,8 @@ class _Fitting:
     def _estimate_exposure(self) -> Exposure:
         tracks = self.inputs.unread_tracks()
         xy, visible = tracks.xy.numpy(), tracks.visible.numpy()
-        return estimate_exposure(self.inputs.frames, xy, visible, self.times)
+        options = self.options.exposure
+        return estimate_exposure(self.inputs.frames, xy, visible, self.times, options)
 
     def fit_background(self, schedule: Schedule) -> tuple[Scene, History]:
         """The scene without movers, trained; its training pixels are not kept."""

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from models.clip import ExposureOptions
 from models.field import FieldOptions
 from models.movers import MoverOptions
 from models.surface import MeshOptions, StereoOptions
@@ -67,6 +68,7 @@ class TrainingOptions:
 class SceneOptions:
     """Options of every part of a trained scene."""
 
+    exposure: ExposureOptions = ExposureOptions()
     mesh: MeshOptions = MeshOptions()
     stereo: StereoOptions = StereoOptions()
     movers: MoverOptions = MoverOptions()
