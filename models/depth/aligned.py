@@ -66,6 +66,7 @@ class AlignedDepth:
         if the map knows no depth."""
         values = self.maps.sample(t, xy, self.size)
         value = values.astype(np.float64) if self.inverse else invert_depth(values)
+        # Beyond the far shell depth is not told apart.
         rho = np.maximum(self.scale[t] * value + self.shift[t], 1 / self.farthest)
         bias, error = self._correct(t, xy, rho)
         rho = np.maximum(rho + bias, 1 / self.farthest)
@@ -81,6 +82,7 @@ class AlignedDepth:
         finite = np.flatnonzero(np.isfinite(rho))
         if not len(own) or not len(finite):
             return bias, spread
+        # Distance in the image and in the logarithm of depth, each by its own reach.
         reach = self.options.near_pixels * max(self.size)
         place = [
             np.c_[p / reach, np.log(r) / self.options.near_depth]
@@ -88,6 +90,7 @@ class AlignedDepth:
         ]
         neighbours = list(range(1, min(self.options.near_points, len(own)) + 1))
         distance, index = cKDTree(place[0]).query(place[1], neighbours)
+        # Gaussian weight of a neighbour.
         weight = np.exp(-0.5 * distance**2)
         residual = own[index, 3]
         # The global alignment counts as one more point, of residual 0.
@@ -131,11 +134,13 @@ def align_depth(
     """
     samples = _sample_points(maps, cameras, xyz, seen, progress)
     inverse = maps.inverse
+    # The kind of the maps is not known: the points decide.
     if inverse is None:
         inverse = holds_inverse([(s[:, 3], s[:, 2]) for s in samples])
     if not inverse:
         samples = [np.c_[s[:, :3], invert_depth(s[:, 3])][s[:, 3] > 0] for s in samples]
     scale, shift, error = _fit_frames(maps, samples)
+    # Residuals of outliers are clipped, so that they do not bend the map around them.
     limit = maps.options.outlier_limit
     known = [
         np.c_[s[:, :3], np.clip(s[:, 2] - a * s[:, 3] - b, -limit * e, limit * e)]
@@ -143,6 +148,7 @@ def align_depth(
     ]
     rho, residual = (np.concatenate([k[:, c] for k in known]) for c in (2, 3))
     farthest = maps.options.far_shell / max(np.quantile(rho, _FARTHEST_QUANTILE), _TINY)
+    # Mean absolute deviations, as the fit is robust.
     spread = max(np.abs(rho - np.median(rho)).mean(), _TINY)
     explained = max(0.0, 1 - float(np.abs(residual).mean() / spread))
     size = cameras.width, cameras.height
@@ -169,6 +175,7 @@ def _fit_frames(
             "this clip"
         )
     table = np.array([f if f is not None else (np.nan,) * 3 for f in fits])
+    # Frames without a fit lie between their neighbours in time.
     times = np.arange(len(maps))
     return np.stack([np.interp(times, np.flatnonzero(good), column[good]) for column in table.T])
 

@@ -23,6 +23,7 @@ def holds_inverse(samples: list[tuple[Float[np.ndarray, "P"], Float[np.ndarray, 
     for value, rho in samples:
         known = value > 0
         if known.sum() >= MIN_POINTS:
+            # Spearman's rank correlation: the relation need not be linear.
             a, b = (np.argsort(np.argsort(v[known])) - (known.sum() - 1) / 2 for v in (value, rho))
             vote += float((a * b).sum() / max((b * b).sum(), 1))
     return vote >= 0
@@ -38,6 +39,7 @@ def fit_inverse_depth(
     """
     if len(rho) < MIN_POINTS:
         return None
+    # The robust ratio, for a fit without shift.
     start = np.array([np.median(rho / np.maximum(value, 1e-12))])
     scale = _minimize_deviations(value[:, None], rho, start)[0]
     shift = 0.0
@@ -76,6 +78,7 @@ def _fit_median_line(
     Source: Theil, 1950, and Sen, "Estimates of the regression coefficient based on Kendall's tau",
     1968, with each point in one pair.
     """
+    # Pairs far apart in value give certain slopes.
     order = np.argsort(value, kind="stable")
     half = len(order) // 2
     rise = value[order[-half:]] - value[order[:half]]

@@ -71,7 +71,9 @@ def merge_depth(
     spread = np.full(visible.shape, np.nan)
     for t in range(len(tracks)):
         z, spread[t, visible[t]] = depth.at(t, tracks.xy[t, visible[t]])
+        # Logarithms: errors of depth are relative.
         near[t, visible[t]] = np.log(z)
+    # A depth of 0 or less is no depth.
     usable = visible & (found > 0)
     before = np.where(usable, np.log(np.maximum(found, _LEAST_DEPTH)), np.nan)
     result = found.astype(np.float64).copy()
@@ -102,12 +104,14 @@ def _merge_mover(
     middle, known = _find_middle(near)
     variance = np.maximum(_find_middle(spread)[0], _LEAST_SPREAD) ** 2
     certain = np.where(known, 1 / variance, 0)
+    # Weights are inverse variances.
     prior = 1 / options.contact_uncertainty**2
     distance = (middle * certain + contact * prior) / (certain + prior)
     distance = smooth_over_time(distance, options.smoothing)
     own_relief = before - contact[:, None]
     has_relief = np.nanmax(np.abs(own_relief)) > _HAS_RELIEF
     relief = own_relief if has_relief else near - middle[:, None]
+    # Larger relief is an outlier of the map, at a mover's outline.
     relief = np.clip(relief, -np.log(options.relief), np.log(options.relief))
     smooth = [_smooth_relief(column, options.smoothing) for column in relief.T]
     return distance[:, None] + np.stack(smooth, 1)

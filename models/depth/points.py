@@ -31,6 +31,7 @@ def align_to_scene(
     Raises:
         InputError: see ``align_depth``.
     """
+    # Uncertain points would pull the maps towards their own errors.
     sure = np.where((scene.points.uncertainty < UNSURE)[:, None], scene.points.xyz, np.nan)
     return align_depth(maps, scene.cameras, sure, scene.points.agrees, progress)
 
@@ -40,6 +41,7 @@ def settle_points(tracks: PointTracks, scene: StaticScene, depth: AlignedDepth) 
     for points of little parallax."""
     xy = tracks.xy
     seen = scene.points.agrees
+    # The prior is of the frame in which triangulation solves the point.
     anchor = choose_anchors(seen)
     guess = np.full(len(anchor), np.nan)
     spread = np.full(len(anchor), np.inf)
@@ -72,10 +74,12 @@ def fill_gaps(
     for t in range(len(tracks)):
         visible = _find_visible(added, t, scene, depth, free)
         image = scene.cameras[t].project(torch.from_numpy(added))[0][0].numpy()
+        # A coarser grid than that of the tracks: blank areas are smooth.
         place = _make_grid(free[t], depth.options.added_spacing * spacing)
         tracked = tracks.xy[t, scene.points.agrees[t]]
         place = _keep_far(place, tracked, depth.options.gap * spacing)
         reach = _TAKEN_SHARE * (depth.options.added_spacing * spacing)
+        # Points that an earlier frame added here need no second.
         place = _keep_far(place, image[visible], reach)
         added = np.concatenate([added, _place_points(place, t, scene, depth)])
     image, _ = scene.cameras.project(torch.from_numpy(added))
@@ -127,6 +131,7 @@ def _find_visible(
     """Which world points project to free pixels of frame t whose depth agrees with theirs."""
     image, z = (v[0].numpy() for v in scene.cameras[t].project(torch.from_numpy(xyz)))
     height, width = free.shape[1:]
+    # In front of the camera and inside the image.
     inside = (z > 0) & (image >= 0).all(1) & (image < [width, height]).all(1)
     found = np.zeros(len(xyz), bool)
     map_depth, spread = depth.at(t, image[inside])
@@ -141,6 +146,7 @@ def _append_points(
 ) -> Points:
     """The points with added ones, which are NaN if no frame sees them."""
     agrees = np.concatenate([points.agrees, visible], 1)
+    # Residuals stand frame by frame, tracked points before added ones.
     tracked = np.nonzero(agrees)[1] < len(points.xyz)
     residual = np.full(len(tracked), _ADDED_RESIDUAL, np.float32)
     residual[tracked] = points.residual

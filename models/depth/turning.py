@@ -37,6 +37,7 @@ def raise_relief(tracks: PointTracks, scene: StaticScene, maps: DepthMaps) -> St
     seen = scene.points.agrees
     rays, cosine = _find_rays(scene)
     value = _sample_inverse(maps, tracks, seen)
+    # A frame near the middle overlaps most others.
     off_middle = np.abs(np.arange(len(maps)) - len(maps) // 2)
     reference = int(np.argmax(np.isfinite(value).sum(1) - _OFF_MIDDLE * off_middle))
     if np.isfinite(cosine[reference] * value[reference]).sum() < MIN_POINTS:
@@ -46,6 +47,7 @@ def raise_relief(tracks: PointTracks, scene: StaticScene, maps: DepthMaps) -> St
         )
 
     rho = _fit_all(value, cosine, reference)
+    # Median distance 1, as in every scene; the far shell bounds the sky.
     rho = np.maximum(rho / np.nanmedian(rho), 1 / maps.options.turning_far_shell)
     xyz = scene.cameras.centers[0].double().numpy() + rays / rho[:, None]
     known = np.isfinite(rho)
@@ -64,6 +66,7 @@ def _fit_all(
         return _fit_frame(value[t], cosine[t], rho, fixed=t == reference)
 
     fitted = np.full(value.shape, np.nan)
+    # Outwards, so that each frame shares points with fitted ones.
     for t in sorted(range(len(value)), key=lambda t: abs(t - reference)):
         fitted[t] = fit_frame(t)
         rho = _find_agreement(fitted)
@@ -110,6 +113,7 @@ def _fit_frame(
     """
     if fixed:
         return cosine * value
+    # Distance along the ray times the cosine is z-depth.
     both = np.isfinite(value) & np.isfinite(rho)
     fit = fit_inverse_depth(value[both], rho[both] / cosine[both])
     return np.full(len(value), np.nan) if fit is None else cosine * (fit[0] * value + fit[1])

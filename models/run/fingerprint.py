@@ -92,6 +92,7 @@ def hash_program(script: str | Path, functions: Iterable[Callable] = ()) -> str:
 
 @cache
 def _hash_program(script: Path, starts: frozenset[tuple[Path, str]]) -> str:
+    # Without functions nothing tells the reach: all of the package counts.
     tree = _sources()
     reached = tree.reach(starts) if starts else set((_ROOT / "models").rglob("*.py"))
     return hashlib.sha256(
@@ -146,6 +147,7 @@ class SourceTree:
                 continue
             found.add(path)
             if path.suffix == ".py":
+                # Imports inside functions count: they run when the function does.
                 waiting |= self._imports(self._parse(path)) | self._assets(path)
         return found
 
@@ -154,6 +156,7 @@ class SourceTree:
         for path in files:
             if path not in self._hashes:
                 self._hashes[path] = hash_content(path)
+        # Sorted, as sets have no order.
         lines = sorted(
             f"{path.relative_to(self.root).as_posix()} {self._hashes[path]}" for path in files
         )
@@ -167,11 +170,13 @@ class SourceTree:
         """
         path = self.root.joinpath(*module.split("."))
         door = path / "__init__.py"
+        # A module of a single file, or one outside the tree.
         if not door.is_file():
             file = path.with_suffix(".py")
             return {file} if file.is_file() else set()
         if name is None:
             return {door}
+        # The door itself does not count: a new name in it changes no result.
         for node in self._parse(door).body:
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
@@ -207,6 +212,7 @@ class SourceTree:
             for bound in _names_bound_by(node):
                 defined.setdefault(bound, []).append(node)
         found: set[Path] = set()
+        # A script is read name by name, so that a change of its page leaves its training alone.
         waiting = [name]
         met: set[str] = set()
         while waiting:
@@ -231,6 +237,7 @@ class SourceTree:
         tree = self._parse(path)
         if not any(isinstance(n, ast.Name) and n.id == "__file__" for n in ast.walk(tree)):
             return set()
+        # Folders are named by texts of the source, such as "assets".
         texts = {
             n.value
             for n in ast.walk(tree)

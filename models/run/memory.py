@@ -31,6 +31,7 @@ _WATCH_SECONDS = 0.5
 def measure_peak_memory() -> float | None:
     """Peak resident memory of this process in GiB, since its start or the last reset by ``Meter``;
     None on Windows."""
+    # VmHWM is the high-water mark of resident memory (proc(5)).
     with suppress(OSError, IndexError, ValueError):
         status = Path("/proc/self/status").read_text()
         return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / GIB, 2)
@@ -86,6 +87,7 @@ def bound_memory(extra: int) -> Iterator[None]:
     except (OSError, ValueError, AttributeError):
         yield
         return
+    # RLIMIT_AS bounds address space: a larger allocation fails at once, on any thread.
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limits = [used + extra, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
@@ -147,6 +149,7 @@ def _raise_over_limit(*_: object) -> None:
 
 def measure_held_memory() -> int | None:
     """Bytes that this process holds without pages of files; None on other systems than Linux."""
+    # RssAnon leaves out pages of files, which the system can reclaim.
     with suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
     return None
@@ -187,6 +190,7 @@ def warn_of_need(need: int, limit: int | None, progress: Progress = SILENT) -> N
 def find_machine_memory() -> int | None:
     """Bytes of memory of the machine, or of the container if that has less; None on Windows."""
     try:
+        # Pages of the whole machine, whatever a container allows.
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
         return None

@@ -55,8 +55,10 @@ def load_tensors(path: Path, mapped: bool = False) -> object:
         raise pickle.UnpicklingError("not an archive of torch.save")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+    # A compressed entry could unpack to any size.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise pickle.UnpicklingError("torch.save never compresses")
+    # Entries may overlap, so that together they claim more than the file.
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("the archive claims more than it holds")
     with warnings.catch_warnings(), bound_memory(2 * size + HEADROOM):
@@ -76,6 +78,7 @@ def check_storage(content: object, name: str = "it") -> None:
     if isinstance(content, Tensor):
         if content.layout != torch.strided or content.device.type != "cpu" or content.is_quantized:
             raise ValueError(f"{name} is no plain tensor")
+        # A stride of 0 lets a small storage claim any shape.
         if content.numel() * content.element_size() > content.untyped_storage().nbytes():
             raise ValueError(f"{name} claims {content.numel()} values, more than are stored")
     elif isinstance(content, dict):
@@ -99,6 +102,7 @@ def read_json(path: str | Path, what: str) -> object:
         raise InputError(f"{path}: not a readable {what} (there is no such file)")
     try:
         if os.path.getsize(path) > _MAX_JSON:
+            # Python's parser takes many times the file's size.
             raise ValueError(f"it is larger than {_MAX_JSON >> 20} MiB")
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:

@@ -48,6 +48,7 @@ def parse_settings(default: Settings, arguments: list[str] | None = None) -> Set
 
     arguments = sys.argv[1:] if arguments is None else arguments
     whole = any(argument in _HELP_ALL for argument in arguments)
+    # tyro knows only --help; which fields it shows is decided below.
     if whole:
         arguments = ["--help"]
     short = not whole and any(argument in ("-h", "--help") for argument in arguments)
@@ -56,6 +57,7 @@ def parse_settings(default: Settings, arguments: list[str] | None = None) -> Set
     try:
         parsed = tyro.cli(kind, default=given, args=arguments, use_underscores=True)
     except SystemExit:
+        # argparse ends the process after help: the last line follows its text.
         if short:
             print(_LAST_LINE)
         raise
@@ -67,6 +69,7 @@ def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for own, kind, plain in _fields_of(type(settings)):
         value = getattr(settings, own.name)
+        # A flag of its own.
         if not is_dataclass(kind):
             flat[prefix + own.name] = value
             continue
@@ -91,6 +94,7 @@ def _fields_of(kind: type) -> Iterator[tuple[Field, Any, Plain | None]]:
     for own in fields(kind):
         hint = hints[own.name]
         marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Plain)]
+        # Annotated[X, ...] keeps X as its origin.
         bare = getattr(hint, "__origin__", hint)
         yield own, bare if is_dataclass(bare) else hint, marks[0] if marks else None
 

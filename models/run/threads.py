@@ -31,6 +31,7 @@ if hasattr(os, "register_at_fork"):
 def run_tasks(task: Callable[[int], None], count: int) -> None:
     """Calls task(0) ... task(count - 1) in torch.get_num_threads() threads; returns when all have
     ended."""
+    # Tasks are taken one by one, as some take longer; next() on a count is atomic in CPython.
     counter = itertools.count()
 
     def work() -> None:
@@ -40,6 +41,7 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
     threads = torch.get_num_threads()
     futures = [_pool(threads - 1).submit(work) for _ in range(min(threads, count) - 1)]
     work()
+    # Raises the error of a task, if there was one.
     for future in futures:
         future.result()
 
