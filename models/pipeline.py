@@ -102,13 +102,7 @@ class TriangleMeshPipeline:
         builder = _MeshBuilder(tracks, masks, surface_of, options)
         for t in frames:
             builder.add_frame(t)
-        if not builder.faces:
-            raise InputError(
-                "no frame has enough tracked points for a mesh: track more (a smaller --spacing)"
-            )
-        vertices = torch.from_numpy(np.concatenate(builder.pool))
-        canvas = Canvas.around(builder.spans)
-        return TriangleMeshPipeline(tracks.cameras, vertices, builder.faces, builder.trust, canvas)
+        return builder.build()
 
     def fragments(
         self,
@@ -239,6 +233,20 @@ class _MeshBuilder:
         self.trust: dict[int, Float[Tensor, "T"]] = {}
         self.spans: list[Float[np.ndarray, "2 2"]] = []
         """Lowest and highest 2D vertex of each mesh, in pixels."""
+
+    def build(self) -> TriangleMeshPipeline:
+        """The meshes added so far.
+
+        Raises:
+            InputError: no frame had enough points for a mesh.
+        """
+        if not self.faces:
+            raise InputError(
+                "no frame has enough tracked points for a mesh: track more (a smaller --spacing)"
+            )
+        vertices = torch.from_numpy(np.concatenate(self.pool))
+        canvas = Canvas.around(self.spans)
+        return TriangleMeshPipeline(self.cameras, vertices, self.faces, self.trust, canvas)
 
     def add_frame(self, t: int) -> None:
         """Builds the mesh of frame t; nothing if there are too few points."""

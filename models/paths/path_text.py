@@ -36,9 +36,7 @@ def parse_path(text: str) -> PathScript:
     script = PathScript(())
     parts = []
     for piece in text.split(";"):
-        words = piece.split()
-        heads = [word for word in words if "=" not in word]
-        settings = [word for word in words if "=" in word]
+        heads, settings = _split_words(piece)
         # fps and size hold for the whole video, wherever they stand
         for setting in [word for word in settings if word.split("=")[0] in ("fps", "size")]:
             script = _set_video_option(script, setting)
@@ -53,6 +51,13 @@ def parse_path(text: str) -> PathScript:
     if not parts or parts[0].name == "freeze":
         raise InputError(f"camera path '{text}': must begin with one of {', '.join(TRAJECTORIES)}")
     return replace(script, parts=tuple(parts))
+
+
+def _split_words(piece: str) -> tuple[list[str], list[str]]:
+    """The words of a part: its name and argument, and its settings."""
+    words = piece.split()
+    heads = [word for word in words if "=" not in word]
+    return heads, [word for word in words if "=" in word]
 
 
 def _parse_part(heads: Sequence[str], settings: Sequence[str]) -> Part:

@@ -207,10 +207,7 @@ class SourceTree:
     def _imports_of_name(self, path: Path, name: str) -> set[Path]:
         """Files imported by a top-level name of a script, and by the names of the script that it
         uses; annotations do not count."""
-        defined: dict[str, list[ast.AST]] = {}
-        for node in self._parse(path).body:
-            for bound in _names_bound_by(node):
-                defined.setdefault(bound, []).append(node)
+        defined = self._index_names(path)
         found: set[Path] = set()
         # A script is read name by name, so that a change of its page leaves its training alone.
         waiting = [name]
@@ -230,6 +227,14 @@ class SourceTree:
                     found |= self._imports(node)
                     waiting += _names_used_in(node)
         return found
+
+    def _index_names(self, path: Path) -> dict[str, list[ast.AST]]:
+        """Top-level statements of a file by the names that they bind."""
+        defined: dict[str, list[ast.AST]] = {}
+        for node in self._parse(path).body:
+            for bound in _names_bound_by(node):
+                defined.setdefault(bound, []).append(node)
+        return defined
 
     def _assets(self, path: Path) -> set[Path]:
         """Files that are no Python, in folders beside a source file which it opens by its own place

@@ -69,7 +69,6 @@ def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for own, kind, plain in _fields_of(type(settings)):
         value = getattr(settings, own.name)
-        # A flag of its own.
         if not is_dataclass(kind):
             flat[prefix + own.name] = value
             continue
