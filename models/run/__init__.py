@@ -44,7 +44,7 @@ from models.run.reading import (
     read_json,
     read_limited,
 )
-from models.run.record import describe_run, read_figures, stage_bars, summarise_run
+from models.run.record import describe_run, read_figures, summarise_run
 from models.run.settings import Plain, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
 from models.run.threads import run_tasks, split_range, take_scratch
@@ -95,7 +95,6 @@ __all__ = [
     "run_script",
     "run_tasks",
     "split_range",
-    "stage_bars",
     "stage_outputs",
     "summarise_run",
     "take_place",

@@ -2,31 +2,14 @@
 
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-from tqdm import tqdm
 
 from models.run.errors import InputError
 from models.run.fingerprint import PROGRAM, read_versions
 from models.run.outputs import group_by_kind
 from models.run.reading import read_json
 from models.run.settings import flatten_settings
-
-
-def stage_bars() -> Callable[[str, int, int], None]:
-    """Progress bars of stages that come one after the other, a bar each."""
-    bars: dict[str, tqdm] = {}
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            bars[stage] = tqdm(total=total, desc=stage, unit="frame")
-        bar = bars[stage]
-        bar.update(done - bar.n)
-        if done >= total:
-            bars.pop(stage).close()
-
-    return progress
 
 
 def describe_run(settings: object, device: object, made_from: Mapping[str, str]) -> dict:
