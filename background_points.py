@@ -32,6 +32,7 @@ from models.depth import (
     check_learned_options,
     fitting_cameras,
     list_inputs,
+    make_depth_maps,
     open_depth_maps,
     open_masks,
     read_imported,
@@ -151,9 +152,9 @@ def main() -> None:
     outputs = stage_outputs("background_points")
     if settings.learned.depth is not None:
         outputs += stage_outputs("depth")
-    work = partial(solve, settings, stages, tracker, mask_model)
-    with watch_memory(find_memory_limit(settings.max_memory)):
-        figures = stages.make("background_points", outputs, work)
+    watched = watch_memory(find_memory_limit(settings.max_memory))(solve)
+    work = partial(watched, settings, stages, tracker, mask_model)
+    figures = stages.make("background_points", outputs, work)
     stages.drop_values()
     print_figures(figures, output_dir)
 
@@ -262,10 +263,9 @@ def make_depth(options: LearnedOptions, video: Video, stages: Stages) -> DepthMa
     device = str(stages.origin.more["device"])
     remove_old_depth(options, stages.folder)
     if options.depth is not None:
-        work = partial(open_depth_maps, options, video, stages.folder, device, stages.progress)
+        work = partial(make_depth_maps, options, video, stages.folder, device, stages.progress)
         stages.make("depth", stage_outputs("depth"), work)
-        options = replace(options, depth=None)  # the maps now lie in the folder
-    return open_depth_maps(options, video, stages.folder, device)
+    return open_depth_maps(options, video, stages.folder)
 
 
 def find_allowed(masks: np.ndarray | None, margin: int) -> np.ndarray | None:

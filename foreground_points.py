@@ -30,6 +30,7 @@ from models.depth import (
     MovingTracks,
     check_depth_options,
     list_inputs,
+    make_depth_maps,
     open_depth_maps,
     read_imported,
     refine_mover_depth,
@@ -132,9 +133,9 @@ def main() -> None:
     stages = Stages(
         output_dir, Origin(__file__, settings, inputs, {"device": device}), ProgressBars()
     )
-    work = partial(solve, settings, stages, tracker, background_path)
-    with watch_memory(find_memory_limit(settings.max_memory)):
-        stages.make("foreground_points", stage_outputs("foreground_points"), work)
+    watched = watch_memory(find_memory_limit(settings.max_memory))(solve)
+    work = partial(watched, settings, stages, tracker, background_path)
+    stages.make("foreground_points", stage_outputs("foreground_points"), work)
     stages.drop_values()
 
 
@@ -178,7 +179,9 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
 
     folder = background_path.parent
     device = str(stages.origin.more["device"])
-    source = open_depth_maps(settings.learned, video, folder, device, progress)
+    if settings.learned.depth is not None:
+        make_depth_maps(settings.learned, video, folder, device, progress)
+    source = open_depth_maps(settings.learned, video, folder)
     begun = None
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)

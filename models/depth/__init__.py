@@ -27,7 +27,13 @@ from models.depth.options import (
     check_learned_options,
     list_inputs,
 )
-from models.depth.sources import DEPTH_FOLDER, open_depth_maps, open_masks, remove_old_depth
+from models.depth.sources import (
+    DEPTH_FOLDER,
+    make_depth_maps,
+    open_depth_maps,
+    open_masks,
+    remove_old_depth,
+)
 
 __all__ = [
     "DEPTH_FOLDER",
@@ -44,6 +50,7 @@ __all__ = [
     "check_learned_options",
     "fitting_cameras",
     "list_inputs",
+    "make_depth_maps",
     "open_depth_maps",
     "open_masks",
     "read_imported",

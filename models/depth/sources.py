@@ -29,28 +29,31 @@ def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
     return open_mask_model(options.masks, options.masks_checkpoint, options.allow_download, device)
 
 
-def open_depth_maps(
+def make_depth_maps(
     options: DepthOptions, video: Video, folder: Path, device: str, progress: Progress = SILENT
-) -> DepthMaps | None:
-    """The depth maps given, made by the depth model asked for, or kept by an earlier run; None if
-    there are none.
-
-    Maps of a depth model are written to ``folder``/depth and kept there. They hold inverse depth.
+) -> None:
+    """Writes the maps of the depth model asked for to ``folder``/depth. They hold inverse depth.
 
     Raises:
-        InputError: see ``read_depth`` and ``open_depth_model``.
+        InputError: see ``open_depth_model``.
+    """
+    model = open_depth_model(
+        options.depth, options.depth_checkpoint, options.allow_download, device
+    )
+    write_depth_maps(make_subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
+
+
+def open_depth_maps(options: DepthOptions, video: Video, folder: Path) -> DepthMaps | None:
+    """The depth maps given, or the maps in ``folder``/depth; None if there are none.
+
+    Raises:
+        InputError: see ``read_depth``.
     """
     kept = folder / DEPTH_FOLDER
     path = options.depth_path
-    if options.depth is not None:
-        model = open_depth_model(
-            options.depth, options.depth_checkpoint, options.allow_download, device
-        )
-        write_depth_maps(make_subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
+    if path is None and kept.is_dir() and any(kept.iterdir()):
         path = kept
-    elif path is None and kept.is_dir() and any(kept.iterdir()):
-        path = kept
-    elif path is None:
+    if path is None:
         return None
     inverse = True if path.resolve() == kept.resolve() else None
     return read_depth(path, video.clip_frames, inverse, options.alignment)

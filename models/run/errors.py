@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.run.progress import close_bars
+
 # Exit codes: a refused input, and the base to which a shell adds the number of a signal.
 _REFUSED = 2
 _SIGNALLED = 128
@@ -67,7 +69,6 @@ def run_script(main: Callable[[], None]) -> None:
         cure = "free some space and give the same command again: it goes on"
         _end(f"error: the disk is full{place}; {cure}", _REFUSED)
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # below a progress bar
         number = stopped_by[0] if stopped_by else signal.SIGINT
         _end(
             "stopped; all finished work is kept, and the same command goes on from there",
@@ -78,6 +79,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _end(sentence: str, code: int) -> None:
+    close_bars()
     print(escape_controls(sentence), file=sys.stderr)
     sys.exit(code)
 

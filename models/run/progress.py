@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+from weakref import WeakSet
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+
+_OPEN_BARS: WeakSet[tqdm] = WeakSet()
 
 
 class Progress:
@@ -52,6 +55,7 @@ class ProgressBars(Progress):
     def step(self, stage: str, done: int, total: int, note: str = "") -> None:
         if stage not in self._bars:
             self._bars[stage] = tqdm(total=total, desc=stage, unit=self.unit)
+            _OPEN_BARS.add(self._bars[stage])
         bar = self._bars[stage]
         bar.total = total
         bar.update(done - bar.n)
@@ -62,3 +66,9 @@ class ProgressBars(Progress):
 
     def say(self, text: str) -> None:
         tqdm.write(text)
+
+
+def close_bars() -> None:
+    """Ends the line of every bar that is still shown, so that a sentence starts a line of its own."""
+    for bar in list(_OPEN_BARS):
+        bar.close()
