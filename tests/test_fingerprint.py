@@ -43,8 +43,10 @@ def stages_of(script: Path) -> dict[str, str]:
         values = {
             ast.unparse(n.targets[0]): n.value for n in sorted(before, key=lambda n: n.lineno)
         }
-        work = values.get(ast.unparse(work), work)
-        found[call.args[0].value] = work.args[0].id if isinstance(work, ast.Call) else work.id
+        # Through names, ``partial`` and decorators to the function itself.
+        while (work := values.get(ast.unparse(work), work)) and isinstance(work, ast.Call):
+            work = work.args[0]
+        found[call.args[0].value] = work.id
     assert found
     return found
 

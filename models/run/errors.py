@@ -1,6 +1,7 @@
 """Errors that end a script with one sentence, and how a script ends on them."""
 
 import errno
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ def run_script(main: Callable[[], None]) -> None:
         # The name of a file may hold bytes that no encoding can show.
         sys.stdout.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, stop)
+    gc.freeze()  # what the imports made stays: later collections need not go through it
     try:
         main()
     except InputError as error:
