@@ -36,7 +36,6 @@ from models.report import (
     write_track_overlay,
 )
 from models.run import (
-    Checkpoint,
     InputError,
     Meter,
     Origin,
@@ -57,6 +56,7 @@ from models.run import (
 )
 from models.surface import MeshOptions, StereoOptions
 from models.training import (
+    Checkpoint,
     ClipInputs,
     History,
     SceneOptions,

@@ -286,7 +286,7 @@ def test_gradients_of_two_calls_add_up():
 )
 def test_fast_adam_equals_the_reference(sparse: bool, backend: str):
     if backend == "triton":
-        from models.field.cuda_kernels import adam_step as fast_step
+        from models.field.kernels.cuda_kernels import adam_step as fast_step
     else:
         fast_step = adam_step
     device = TRITON_DEVICE if backend == "triton" else "cpu"

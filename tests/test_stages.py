@@ -16,7 +16,6 @@ from models.depth.options import DepthOptions
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.run.checkpoints import Checkpoint
 from models.run.errors import InputError, NumericalError
 from models.run.files import make_subfolder, replace_file, write_bytes, write_json, write_tensors
 from models.run.fingerprint import fingerprint, hash_content, hash_fingerprint
@@ -24,6 +23,7 @@ from models.run.progress import Progress
 from models.run.settings import Plain, flatten_settings
 from models.run.stages import Origin, Stages
 from models.tools import TrainingPixels
+from models.training.checkpoints import Checkpoint
 from models.training.loop import LayerTraining, train
 from models.training.options import Schedule, TrainingOptions
 

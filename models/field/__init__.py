@@ -9,16 +9,12 @@ Files, in reading order:
 - ``optimizer`` - Adam, with its CPU kernel
 - ``reader`` - a field read by a single thread, for views drawn in tiles
 - ``reference`` - the standard in plain torch that the kernels are tested against
-- ``grid_kernels`` - the grid on the CPU
-- ``mlp_kernels`` - the MLP on the CPU, forward and backward fused
-- ``matrix_tile`` - a matrix product in vector registers
-- ``vectors`` - vectors of 16 lanes for numba
-- ``cuda_kernels`` - grid and Adam on CUDA
+- ``kernels`` - the compiled loops of grid, MLP and Adam, for CPU and CUDA
 """
 
 from models.field.color_field import ColorField
-from models.field.grid_kernels import BLOCK
 from models.field.hash_grid import HashGrid
+from models.field.kernels.grid_kernels import BLOCK
 from models.field.optimizer import FieldOptimizer
 from models.field.reader import FieldReader
 from models.field.viewpoints import ViewCode, Viewpoints

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.field import mlp_kernels
-from models.field.grid_kernels import BLOCK
 from models.field.hash_grid import Backend, GridTask, HashGrid, coordinate_planes
+from models.field.kernels import mlp_kernels
+from models.field.kernels.grid_kernels import BLOCK
 from models.field.viewpoints import ViewCode
 from models.run import take_scratch
 

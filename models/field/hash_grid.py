@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.field import grid_kernels
-from models.field.grid_kernels import BLOCK, flat_view
+from models.field.kernels import grid_kernels
+from models.field.kernels.grid_kernels import BLOCK, flat_view
 from models.field.reference import encode_reference
 from models.run import run_tasks, take_scratch
 
@@ -107,7 +107,7 @@ class HashGrid(nn.Module):
             return blocks.transpose(1, 2).reshape(-1, blocks.shape[1])[: len(points), : self.width]
         if backend == "triton":
             # Imported late: triton is only installed beside CUDA.
-            from models.field import cuda_kernels
+            from models.field.kernels import cuda_kernels
 
             return cuda_kernels.encode(points, self.tables, self.resolutions, self.dense)
         return encode_reference(points, self.tables, self.resolutions, self.dense).flatten(1)

@@ -10,10 +10,19 @@ from numba import njit
 from torch import Tensor
 
 from models.field.color_field import ColorField
-from models.field.grid_kernels import flat_view
 from models.field.hash_grid import has_triton
+from models.field.kernels.grid_kernels import flat_view
+from models.field.kernels.vectors import (
+    LANES,
+    any_nonzero,
+    fma,
+    load,
+    root,
+    splat,
+    store,
+    where_nonzero,
+)
 from models.field.reference import AdamRule, adam_reference
-from models.field.vectors import LANES, any_nonzero, fma, load, root, splat, store, where_nonzero
 from models.run import run_tasks
 
 # Elements of a task: large enough that starting it costs nothing beside its memory traffic.
@@ -155,7 +164,7 @@ class FieldOptimizer:
             return adam_step
         if backend == "triton" or (backend == "auto" and device == "cuda" and has_triton()):
             # Imported late: triton is only installed beside CUDA.
-            from models.field import cuda_kernels
+            from models.field.kernels import cuda_kernels
 
             return cuda_kernels.adam_step
         return adam_reference

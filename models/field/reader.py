@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
-from models.field import grid_kernels, mlp_kernels
 from models.field.color_field import ColorField
 from models.field.hash_grid import count_blocks
+from models.field.kernels import grid_kernels, mlp_kernels
 from models.run import take_scratch
 
 BLOCK = grid_kernels.BLOCK

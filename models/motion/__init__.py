@@ -9,12 +9,11 @@ background_odds - comparison of pixels with the background that other frames see
 smoothing - probabilities smoothed over neighbours in space and time
 blobs - connected parts of masks in space and time
 segments - evidence to probabilities, and labels of movers
-motion_masks - masks and labels of a clip, a window of frames at a time
+motion_masks - masks and labels of a clip, a window of frames at a time, and the memory they need
 still_scene - the static scene of a clip in which things move
-memory - memory that a run needs
 """
 
-from models.motion.memory import estimate_memory, estimate_num_tracks
+from models.motion.motion_masks import estimate_memory, estimate_num_tracks
 from models.motion.options import MotionOptions
 from models.motion.segments import label_movers
 from models.motion.still_scene import mask_movers, solve_masked_scene, solve_without_movers

@@ -5,7 +5,6 @@ canonical - place of each track on its mover, constant in time
 contact - depth of a mover by its contact with the background
 rigid - depth of a rigid mover by structure from motion
 lifting - labels, canonical coordinates, depths and world positions of the tracks of all movers
-track_file - the content of the foreground's track file
 local_maps - values at points from nearby known points
 mesh - the mesh of a frame, and its vertices between frames
 mesh_building - tracks and mask of a frame to its mesh
@@ -15,12 +14,17 @@ pixels - training pixels of the movers' colour field
 """
 
 from models.movers.canonical import canonical_coordinates
-from models.movers.lifting import MoverShapes, label_tracks, lift_tracks, solve_mover_shapes
+from models.movers.lifting import (
+    MoverShapes,
+    label_tracks,
+    lift_tracks,
+    make_foreground_tracks,
+    solve_mover_shapes,
+)
 from models.movers.moving_pipeline import MovingMeshPipeline, fit_canonical_box
 from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.rigid import metric_depth, solve_rigid
-from models.movers.track_file import make_foreground_tracks
 
 __all__ = [
     "MoverOptions",

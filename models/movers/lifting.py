@@ -2,14 +2,14 @@
 world positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
-from models.clip import at_points
+from models.clip import Video, at_points
 from models.movers.canonical import canonical_coordinates
 from models.movers.contact import lift_mover
 from models.movers.options import MoverOptions
@@ -159,3 +159,25 @@ def _solve_rigid_depth(
     a mover that is not rigid or without background behind."""
     motion = solve_rigid(tracks, cameras, seed, options)
     return None if motion is None else metric_depth(motion, tracks, surface, options)
+
+
+def make_foreground_tracks(
+    video: Video,
+    background: Tracks,
+    tracks: PointTracks,
+    shapes: MoverShapes,
+    xyz: Float[np.ndarray, "F N 3"],
+) -> Tracks:
+    """The moving layer of a clip.
+
+    Args:
+        background: the static layer, whose cameras are those of the moving layer.
+        tracks: of the movers; there may be none.
+        shapes: of the same tracks.
+        xyz: their world positions.
+    """
+    return replace(
+        Tracks.of("foreground", video, background.cameras, tracks, xyz),
+        canonical=torch.from_numpy(shapes.canonical).float(),
+        label=torch.as_tensor(shapes.label, dtype=torch.int64),
+    )

@@ -1,7 +1,6 @@
 """A run ends in a result or in one sentence: errors, whole files, bounded reading, memory, threads,
 resume, record."""
 
-from models.run.checkpoints import Checkpoint, pack_generator, restore_generator
 from models.run.errors import InputError, NumericalError, name_input, run_script
 from models.run.files import (
     check_output_dir,
@@ -55,7 +54,6 @@ __all__ = [
     "MAX_SIDE",
     "OUTPUTS",
     "SILENT",
-    "Checkpoint",
     "InputError",
     "Meter",
     "NumericalError",
@@ -83,14 +81,12 @@ __all__ = [
     "make_subfolder",
     "make_write_error",
     "name_input",
-    "pack_generator",
     "parse_settings",
     "read_claimed_size",
     "read_figures",
     "read_json",
     "read_limited",
     "replace_file",
-    "restore_generator",
     "return_freed",
     "run_script",
     "run_tasks",

@@ -5,11 +5,13 @@ Files, in reading order:
 - ``options`` - schedule of training and options of all parts of a scene
 - ``inputs`` - track files, frames and masks of a clip, read and checked
 - ``new_field`` - the untrained colour field of a layer
+- ``checkpoints`` - the state of training in a file, from which an interrupted run resumes
 - ``loop`` - fits a layer's colour field and vertices to its training pixels
 - ``refinement`` - steps of the meshes' vertices
 - ``fit_scene`` - meshes, pixels and training of all layers of a scene
 """
 
+from models.training.checkpoints import Checkpoint
 from models.training.fit_scene import TrainingRun, Watcher, train_scene
 from models.training.inputs import (
     ClipInputs,
@@ -22,6 +24,7 @@ from models.training.loop import History, LayerTraining, train
 from models.training.options import RateOptions, SceneOptions, Schedule, TrainingOptions
 
 __all__ = [
+    "Checkpoint",
     "ClipInputs",
     "History",
     "LayerTraining",

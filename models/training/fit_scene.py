@@ -14,9 +14,10 @@ from models.field import normalization
 from models.movers import MovingMeshPipeline, fit_canonical_box, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render import Layer, MovingLayer, Scene, score_heldout
-from models.run import SILENT, Checkpoint, Progress, return_freed
+from models.run import SILENT, Progress, return_freed
 from models.surface import StereoFrames, Surfaces, choose_matched_size
 from models.tools import TrainingFrames, TrainingPixels, sample_points
+from models.training.checkpoints import Checkpoint
 from models.training.inputs import ClipInputs
 from models.training.loop import History, LayerTraining, train
 from models.training.new_field import FieldSize, build_renderer, measure_finest_resolution

@@ -12,17 +12,9 @@ from torch import Tensor
 
 from models.field import FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.run import (
-    SILENT,
-    Checkpoint,
-    InputError,
-    NumericalError,
-    Progress,
-    pack_generator,
-    restore_generator,
-    trim_heap,
-)
+from models.run import SILENT, InputError, NumericalError, Progress, trim_heap
 from models.tools import Batch, BatchSettings, PixelSource
+from models.training.checkpoints import Checkpoint, pack_generator, restore_generator
 from models.training.options import Schedule, TrainingOptions
 from models.training.refinement import PlainRefinement, Refinement
 

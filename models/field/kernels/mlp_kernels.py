@@ -15,9 +15,9 @@ from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
-from models.field.grid_kernels import BLOCK
-from models.field.matrix_tile import matrix_tile, wide_registers
-from models.field.vectors import (
+from models.field.kernels.grid_kernels import BLOCK
+from models.field.kernels.matrix_tile import matrix_tile, wide_registers
+from models.field.kernels.vectors import (
     LANES,
     clip_keep_nan,
     exp2_int,

@@ -12,8 +12,7 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
-from models.field.reference import PRIME_Y, PRIME_Z
-from models.field.vectors import (
+from models.field.kernels.vectors import (
     LANES,
     add_pair,
     clip,
@@ -27,6 +26,7 @@ from models.field.vectors import (
     to_float,
     to_int,
 )
+from models.field.reference import PRIME_Y, PRIME_Z
 
 BLOCK = 64
 """Samples of a block of features."""

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from models.field.vectors import FLOATS, I64, LANES, address, call, splat_ir
+from models.field.kernels.vectors import FLOATS, I64, LANES, address, call, splat_ir
 
 # Arguments of a tile, in order; see matrix_tile.
 _NAMES = [

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.run.files import write_tensors
-from models.run.progress import SILENT, Progress
-from models.run.reading import is_file, load_tensors
+from models.run import SILENT, Progress, is_file, load_tensors, write_tensors
 
 
 class Checkpoint:
