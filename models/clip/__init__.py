@@ -12,12 +12,14 @@ Files in reading order:
 - ``video_writer`` - video files, written
 - ``masks`` - masks of movers
 - ``exposure`` - how each frame's colours differ from the scene's own
+- ``lens`` - lens distortion: points and images between bent and straight
 - ``transforms`` - camera files of nerfstudio and instant-ngp
 """
 
 from models.clip.exposure import Exposure, ExposureOptions, estimate_exposure
 from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
 from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
+from models.clip.lens import Lens
 from models.clip.masks import at_points, dilate, read_masks, write_masks
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.clip.video import Video, name_clip, read_video
@@ -27,6 +29,7 @@ __all__ = [
     "ClipFrames",
     "Exposure",
     "ExposureOptions",
+    "Lens",
     "Video",
     "VideoWriter",
     "at_points",
