@@ -1,7 +1,7 @@
 """The sample clip: a rendered room with carts, and its ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,12 +76,16 @@ class RoomOptions:
     """Frames per second of the video file."""
 
 
-def render_room(options: RoomOptions = RoomOptions()) -> SyntheticScene:
+def render_room(options: RoomOptions = RoomOptions(), **fields: object) -> SyntheticScene:
     """Renders the clip and its ground truth.
+
+    Args:
+        fields: fields of ``options`` by name, in place of the values there.
 
     Raises:
         InputError: an option is out of range.
     """
+    options = replace(options, **fields)
     _check_options(options)
     num_frames = options.num_frames
     cameras = build_camera_path(num_frames, options.width, options.height, options.motion)
