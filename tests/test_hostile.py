@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="runs each case in a fork"),
 ]
-SECONDS, MEMORY_GIB = 30, 2.0
+SECONDS, MEMORY_GIB = 120, 2.0
 
 
 @pytest.fixture(scope="module")
