@@ -132,7 +132,7 @@ def test_an_edit_of_the_cameras_changes_their_stages_and_not_the_tracks(tree):
     assert not any("demo_pipeline" in stage for stage in changed)
 
 
-@pytest.mark.parametrize("name", ["training/loop.py", "field/cuda_kernels.py", "tools.py"])
+@pytest.mark.parametrize("name", ["training/loop.py", "field/kernels/cuda_kernels.py", "tools.py"])
 def test_an_edit_of_training_changes_training_and_no_track(tree, name):
     changed = changed_by(tree, f"models/{name}")
     assert "demo_pipeline.py train" in changed
