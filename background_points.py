@@ -105,7 +105,7 @@ class Settings:
     max_size: int = 960
     """Longer side in pixels to which larger frames are reduced."""
     cameras_path: Path | None = None
-    """Known cameras: a transforms.json or a COLMAP model folder."""
+    """Known cameras: a transforms.json or a COLMAP folder."""
     import_path: Path | None = None
     """3D tracks of TAPIP3D or SpaTrackerV2 (.npz, .pt) for this clip."""
     seed: int = 0
@@ -191,6 +191,7 @@ def solve(
     solver = partial(
         solve_scene,
         cameras=given.cameras,
+        known=given.known,
         seed=settings.seed,
         progress=progress,
         options=settings.cameras,
@@ -238,6 +239,8 @@ class Given:
     """Where something moves, (F, H, W) bool."""
     cameras: Cameras | None
     """One for each frame."""
+    known: np.ndarray | None
+    """False where a frame has no given camera, (F,) bool; None if each has one."""
     tracks: PointTracks | None
     """Of another program."""
 
@@ -246,16 +249,24 @@ def read_given(settings: Settings, video: Video, progress: Progress) -> Given:
     """Reads masks, cameras and imported tracks; imported cameras count if they fit their tracks."""
     masks = None
     cameras = None
+    known = None
     imported = None
     if settings.mask_path is not None:
         masks = read_masks(settings.mask_path, video.clip_frames)
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)
     if settings.cameras_path is not None:
-        cameras = cameras_of_clip(settings.cameras_path, video, progress)
+        read = cameras_of_clip(settings.cameras_path, video, progress)
+        if read.lenses is not None:
+            shift = max(lens.shift for lens in read.lenses)
+            raise InputError(
+                f"{settings.cameras_path}: its lens distortion moves pixels by up to {shift:.0f}, and "
+                "cameras here have none; undistort the images first (colmap image_undistorter)"
+            )
+        cameras, known = read.cameras, read.known
     elif imported is not None:
         cameras = fitting_cameras(imported, progress)
-    return Given(masks, cameras, None if imported is None else imported.tracks)
+    return Given(masks, cameras, known, None if imported is None else imported.tracks)
 
 
 def make_depth(options: LearnedOptions, video: Video, stages: Stages) -> DepthMaps | None:

@@ -2,6 +2,7 @@
 and drawn."""
 
 import json
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -235,6 +236,22 @@ def test_the_colmap_model_agrees_with_its_images(folder, scene):
         cameras.world_from_cam, scene.cameras.world_from_cam[TRAINING].double(), atol=1e-6, rtol=0
     )
     assert all((folder / "colmap" / "images" / name).is_file() for name in names)
+
+
+def test_the_colmap_model_is_the_same_in_binary(folder, tmp_path):
+    model = folder / "colmap" / "sparse" / "0"
+    models = []
+    for suffix in ("txt", "bin"):
+        (tmp_path / suffix).mkdir()
+        for path in model.glob(f"*.{suffix}"):
+            shutil.copy(path, tmp_path / suffix)
+        models.append(pycolmap.Reconstruction(tmp_path / suffix))
+    text, binary = models
+    assert set(text.points3D) == set(binary.points3D)
+    for i in text.reg_image_ids():
+        assert text.image(i).name == binary.image(i).name
+        poses = [model.image(i).cam_from_world().matrix() for model in models]
+        np.testing.assert_allclose(*poses, atol=1e-9)
 
 
 def test_the_nerfstudio_folder_holds_what_its_transforms_name(folder, scene):

@@ -19,13 +19,14 @@ Files in reading order:
 from models.clip.exposure import Exposure, ExposureOptions, estimate_exposure
 from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
 from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
-from models.clip.lens import Lens
+from models.clip.lens import MODELS, Lens
 from models.clip.masks import at_points, dilate, read_masks, write_masks
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.clip.video import Video, name_clip, read_video
 from models.clip.video_writer import VideoWriter, write_video
 
 __all__ = [
+    "MODELS",
     "ClipFrames",
     "Exposure",
     "ExposureOptions",

@@ -10,16 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
+from models.clip.lens import Lens
 from models.run import MAX_PIXELS, MAX_SIDE, InputError, read_json, write_json
 
 # Largest entry of |R R^T - I| of a pose whose file rounds its numbers; a scale of 1 % is above it.
 _ROTATION_TOLERANCE = 1e-2
-# Camera models that map straight lines to straight lines once lens distortion is removed.
-_CAMERA_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "OPENCV_FISHEYE")
-
-Lens = tuple[str, int, int, list[float]]
-"""COLMAP's name of a lens model, image width and height in pixels, and the model's parameters in
-COLMAP's order."""
+# Names of camera models whose radius in the image grows as the tangent of the angle, and as the
+# angle.
+_PERSPECTIVE = (
+    *("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL"),
+    "FULL_OPENCV",
+)
+_FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
 
 
 def save_transforms(
@@ -49,8 +51,14 @@ def save_transforms(
     write_json(path, meta)
 
 
-def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
+def load_transforms(
+    path: Path, size: tuple[int, int] | None = None
+) -> tuple[Cameras, list[float], list[str]]:
     """Reads a transforms.json.
+
+    Args:
+        size: width and height of the images in pixels, for a file that gives a field of view and no
+            size.
 
     Returns:
         The cameras; the time of each, in frames of the clip (its index if the file gives none); and
@@ -60,12 +68,8 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
         InputError: the file cannot be read, has no frames, or holds a pose, intrinsics or an image
             size that cannot be used.
     """
-    meta = read_json(path, "transforms.json")
-    frames = meta.get("frames") if isinstance(meta, dict) else None
-    if not isinstance(frames, list) or not frames:
-        raise InputError(
-            f"{path}: holds no frames; a camera path needs at least one entry in 'frames'"
-        )
+    meta = _read_file(path, size)
+    frames = meta["frames"]
     try:
         width, height = (
             int(meta[side] if side in meta else frames[0][side]) for side in ("w", "h")
@@ -85,19 +89,33 @@ def load_transforms(path: Path) -> tuple[Cameras, list[float], list[str]]:
     return Cameras(K, world_from_cam, width, height), times, names
 
 
-def load_lenses(path: Path) -> list[Lens]:
-    """The distinct lens models of a transforms.json that ``load_transforms`` can read.
+def load_lenses(path: Path, size: tuple[int, int] | None = None) -> list[Lens]:
+    """The lens of each frame of a transforms.json that ``load_transforms`` can read.
+
+    Args:
+        size: as for ``load_transforms``.
 
     Raises:
         InputError: a camera model is not known, or a coefficient is no number.
     """
+    meta = _read_file(path, size)
+    return [_read_lens({**meta["frames"][0], **meta, **frame}, path) for frame in meta["frames"]]
+
+
+def _read_file(path: Path, size: tuple[int, int] | None) -> dict:
+    """The entries of the file; with ``size`` where it gives a field of view and no size."""
     meta = read_json(path, "transforms.json")
-    lenses = []
-    for frame in meta["frames"]:
-        lens = _read_lens({**meta["frames"][0], **meta, **frame}, path)
-        if lens not in lenses:
-            lenses.append(lens)
-    return lenses
+    frames = meta.get("frames") if isinstance(meta, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise InputError(
+            f"{path}: holds no frames; a camera path needs at least one entry in 'frames'"
+        )
+    shared = {**frames[0], **meta} if isinstance(frames[0], dict) else meta
+    # Pixels of an unknown size tell no field of view; angles do.
+    in_pixels = {"w", "h", "fl_x", "fl_y", "cx", "cy"} & set(shared)
+    if size is not None and "camera_angle_x" in shared and not in_pixels:
+        meta = {**meta, "w": size[0], "h": size[1]}
+    return meta
 
 
 def _check_poses(path: Path, poses: np.ndarray, times: list[float]) -> None:
@@ -112,6 +130,11 @@ def _check_poses(path: Path, poses: np.ndarray, times: list[float]) -> None:
     if skew > _ROTATION_TOLERANCE:
         raise InputError(
             f"{path}: a transform_matrix is not a rotation and a shift (scaled or sheared)"
+        )
+    if (np.linalg.det(rotation) < 0).any():
+        raise InputError(
+            f"{path}: a transform_matrix is mirrored (determinant -1), and no camera is; negate one axis "
+            "of the poses where they are written"
         )
 
 
@@ -129,7 +152,7 @@ def _check_sizes(path: Path, size: tuple[int, int], sizes: list[tuple[int, int]]
 def _read_lens(meta: dict, path: Path) -> Lens:
     """The lens model of a frame, whose own entries and the shared entries are joined in ``meta``."""
     model = str(meta.get("camera_model", "OPENCV")).upper()
-    if model not in _CAMERA_MODELS:
+    if model not in _PERSPECTIVE + _FISHEYE:
         raise InputError(
             f"{path}: camera_model {model} has no straight lines; give images of a pinhole camera"
         )
@@ -139,13 +162,20 @@ def _read_lens(meta: dict, path: Path) -> Lens:
     try:
         k = [float(meta.get(f"k{i}", 0)) for i in range(1, 7)]
         p = [float(meta.get(f"p{i}", 0)) for i in (1, 2)]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: a coefficient of lens distortion (k1 to k6, p1, p2) is no number"
         ) from error
-    if model == "OPENCV_FISHEYE" or meta.get("is_fisheye"):
-        return "OPENCV_FISHEYE", width, height, [*straight, *k[:4]]
-    return "FULL_OPENCV", width, height, [*straight, *k[:2], *p, *k[2:]]
+    if not all(map(math.isfinite, [*k, *p])):
+        raise InputError(f"{path}: a coefficient of lens distortion is infinite")
+    if model in _FISHEYE or meta.get("is_fisheye"):
+        return Lens("OPENCV_FISHEYE", (*straight, *k[:4]), width, height)
+    # Only OpenCV's rational model has k5 and k6; nerfstudio's k4 is a fourth radial coefficient.
+    if model == "FULL_OPENCV" or any(k[4:]):
+        return Lens("FULL_OPENCV", (*straight, *k[:2], *p, *k[2:]), width, height)
+    if any(k[2:]):
+        return Lens("NERFSTUDIO", (*straight, *k[:2], *p, *k[2:4]), width, height)
+    return Lens("OPENCV", (*straight, *k[:2], *p), width, height)
 
 
 def _write_intrinsics(K: Float[Tensor, "3 3"]) -> dict[str, float]:

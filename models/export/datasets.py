@@ -21,8 +21,8 @@ _MIN_OBSERVATIONS = 2
 
 
 def write_colmap(folder: Path, footage: Footage, tracks: Tracks) -> None:
-    """Writes ``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}.txt`` of the footage's
-    frames."""
+    """Writes ``images/%05d.png`` and ``sparse/0/{cameras,images,points3D}`` (.txt and .bin) of the
+    footage's frames."""
     times = footage.times
     write_images(make_subfolder(folder, "images"), (footage.frames[t] for t in times), times)
     xyz, rgb = color_points(footage, tracks)

@@ -104,7 +104,9 @@ def read_json(path: str | Path, what: str) -> object:
         if os.path.getsize(path) > _MAX_JSON:
             # Python's parser takes many times the file's size.
             raise ValueError(f"it is larger than {_MAX_JSON >> 20} MiB")
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        # Editors on Windows begin a file with a byte order mark.
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return json.loads(text, parse_constant=_refuse_constant)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(

@@ -10,7 +10,7 @@ In reading order:
 - ``triangulation``: points of static tracks, with the uncertainty of their depth.
 - ``sharpening``: observations aligned to sub-pixels by known geometry.
 - ``small_motion``: bundle adjustment that starts from a pure rotation.
-- ``known_cameras``: cameras that the user gives.
+- ``given``: cameras that the user gives.
 - ``static_scene``: all of it in order: ``solve_scene`` and ``sharpen_scene``.
 - ``track_file``: the content of the background's track file.
 """
@@ -23,7 +23,7 @@ from models.sfm.colmap import (
     write_database,
 )
 from models.sfm.colmap_files import write_model
-from models.sfm.known_cameras import cameras_of_clip
+from models.sfm.given import KnownCameras, cameras_of_clip
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
@@ -36,6 +36,7 @@ __all__ = [
     "UNSURE",
     "CameraOptions",
     "DepthGuess",
+    "KnownCameras",
     "Points",
     "StaticScene",
     "adjust_rotation",

@@ -198,11 +198,12 @@ def resect(
     if len(xyz) < MIN_SHARED:
         return None
     K = intrinsics.K[0].numpy()
+    square = K[0, 0] == K[1, 1]
     camera = pycolmap.Camera(
-        model="SIMPLE_PINHOLE",
+        model="SIMPLE_PINHOLE" if square else "PINHOLE",
         width=intrinsics.width,
         height=intrinsics.height,
-        params=[K[0, 0], K[0, 2], K[1, 2]],
+        params=[K[0, 0], *([] if square else [K[1, 1]]), K[0, 2], K[1, 2]],
     )
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.max_error = max_error

@@ -11,12 +11,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.clip import natural_key
+from models.clip import MODELS, Lens, natural_key
 from models.run import InputError
 from models.tracks import PointTracks
 
-# Points along each side of the grid on which lens distortion is measured.
-_LENS_GRID = 17
 # Frames of the model that must see a point, as COLMAP's viewers expect.
 _MIN_OBSERVATIONS = 2
 
@@ -29,8 +27,8 @@ def write_model(
     rgb: UInt8[np.ndarray, "N 3"],
     tracks: PointTracks,
 ) -> None:
-    """Writes cameras.txt, images.txt and points3D.txt of some frames into a folder; images are
-    named %05d.png.
+    """Writes cameras, images and points3D of some frames into a folder, as .txt and as .bin; images
+    are named %05d.png.
 
     Points that fewer than two of the frames see are left out. Each image has a camera of its own
     if intrinsics differ between frames.
@@ -45,6 +43,8 @@ def write_model(
         model.add_point3D(xyz[n], pycolmap.Track(elements), rgb[n])
     model.update_point_3d_errors()
     model.write_text(folder)
+    # Some programs read only binary files.
+    model.write_binary(folder)
 
 
 def _add_images(
@@ -77,19 +77,20 @@ def _add_images(
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
 
 
-def read_model(path: Path) -> tuple[Cameras, list[str], float]:
-    """Pinhole cameras and image names of a COLMAP model folder, in natural name order.
+def read_model(path: Path) -> tuple[Cameras, list[str], list[Lens]]:
+    """Cameras without their lens distortion, image names and lenses of a COLMAP model folder, in
+    natural name order.
 
-    Returns:
-        Cameras, names, and the largest shift of a pixel by lens distortion, see
-        ``measure_lens_shift``.
+    Args:
+        path: folder of the model; or a folder above, see ``_find_models``.
 
     Raises:
-        InputError: not such a folder, no image is registered, or images are of unlike sizes.
+        InputError: no such folder, no image is registered, images are of unlike sizes, or a lens
+            model is not known.
     """
-    images = _read_images(path)
-    used = {image.camera_id: image.camera for image in images}.values()
-    sizes = sorted({(camera.width, camera.height) for camera in used})
+    images = max((_read_images(folder) for folder in _find_models(path)), key=len)
+    used = {image.camera_id: image.camera for image in images}
+    sizes = sorted({(camera.width, camera.height) for camera in used.values()})
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h}" for w, h in sizes)
         raise InputError(
@@ -98,10 +99,27 @@ def read_model(path: Path) -> tuple[Cameras, list[str], float]:
     K = torch.from_numpy(np.stack([image.camera.calibration_matrix() for image in images]))
     pose = np.tile(np.eye(4), (len(images), 1, 1))
     pose[:, :3] = [image.cam_from_world().inverse().matrix() for image in images]
-    shift = max(
-        measure_lens_shift(camera.model_name, *sizes[0], list(camera.params)) for camera in used
+    lenses = {key: _read_lens(camera, path) for key, camera in used.items()}
+    return (
+        Cameras(K, torch.from_numpy(pose), *sizes[0]),
+        [image.name for image in images],
+        [lenses[image.camera_id] for image in images],
     )
-    return Cameras(K, torch.from_numpy(pose), *sizes[0]), [image.name for image in images], shift
+
+
+def _find_models(path: Path) -> list[Path]:
+    """Model folders at ``path``, in it, or in its folder ``sparse``; ``path`` itself if none is
+    found."""
+    for folder in (path, path / "sparse", path / "colmap" / "sparse"):
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = [place for place in (folder, *inside) if _holds_model(place)]
+        if found:
+            return found
+    return [path]
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / f"images{suffix}").is_file() for suffix in (".bin", ".txt"))
 
 
 def _read_images(path: Path) -> list[pycolmap.Image]:
@@ -118,17 +136,11 @@ def _read_images(path: Path) -> list[pycolmap.Image]:
     return sorted(images, key=lambda image: natural_key(image.name))
 
 
-def measure_lens_shift(model: str, width: int, height: int, params: list[float]) -> float:
-    """Largest shift of a pixel by lens distortion, in pixels; infinite if a pixel has no ray.
-
-    Args:
-        model: COLMAP's name of the camera model.
-        params: in COLMAP's order for that model.
-    """
-    camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
-    across = np.linspace(0, width, _LENS_GRID)
-    down = np.linspace(0, height, _LENS_GRID)
-    grid = np.stack(np.meshgrid(across, down), -1).reshape(-1, 2)
-    K = camera.calibration_matrix()
-    straight = np.asarray(camera.cam_from_img(grid)) * [K[0, 0], K[1, 1]] + K[:2, 2]
-    return float(np.nan_to_num(np.linalg.norm(straight - grid, axis=1), nan=np.inf).max())
+def _read_lens(camera: pycolmap.Camera, path: Path) -> Lens:
+    if camera.model_name not in MODELS:
+        raise InputError(
+            f"{path}: lens model {camera.model_name} is not read; undistort the images first "
+            "(colmap image_undistorter) and give OUT/images and OUT/sparse"
+        )
+    params = tuple(map(float, camera.params))
+    return Lens(camera.model_name, params, camera.width, camera.height)

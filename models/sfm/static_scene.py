@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from models.cameras import Cameras
 from models.run import SILENT, InputError, Progress
+from models.sfm.given import place_missing, warn_of_contradiction
 from models.sfm.mapping import MIN_TRACKS, adjust_cameras, interpolate_poses, map_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
@@ -78,12 +79,16 @@ def solve_scene(
     seed: int = 0,
     progress: Progress = SILENT,
     options: CameraOptions = CameraOptions(),
+    known: Bool[np.ndarray, "F"] | None = None,
 ) -> StaticScene:
     """Cameras and 3D points from tracks; with ``cameras`` given only the points are solved.
 
     Args:
         cameras: known cameras, one for each frame.
-        progress: hears the stage "mapping", and the residuals of each method that is tried.
+        progress: hears the stage "mapping", the residuals of each method that is tried, and doubt
+            about given cameras.
+        known: False for frames whose given camera is interpolated: it is solved from tracks where
+            they suffice.
 
     Raises:
         InputError: too few tracks.
@@ -96,7 +101,11 @@ def solve_scene(
             "less"
         )
     if cameras is not None:
-        return _triangulate_scene(tracks, cameras, "given", np.ones(len(tracks), bool))
+        known = np.ones(len(tracks), bool) if known is None else known
+        cameras, known = place_missing(tracks, cameras, known, progress, options)
+        scene = _triangulate_scene(tracks, cameras, "given", known)
+        warn_of_contradiction(tracks.restrict(known[:, None]), scene.points, progress)
+        return scene
     longer = max(tracks.width, tracks.height)
     # The mappers' time grows with the tracks; a few hundred in a frame suffice.
     few = tracks.select(_choose_long_tracks(tracks, longer // _TRACKS_ACROSS, options))

@@ -4,6 +4,7 @@
 - ``lens`` - one lens: points and images between the bent and the straight image
 """
 
+from models.clip.lens.formulas import MODELS
 from models.clip.lens.lens import Lens
 
-__all__ = ["Lens"]
+__all__ = ["MODELS", "Lens"]
