@@ -19,6 +19,7 @@ from models.clip import (
     Video,
     dilate,
     name_clip,
+    name_large_masks,
     read_masks,
     read_video,
     save_transforms,
@@ -92,6 +93,8 @@ class Settings:
     """Video file, or folder of images in name order."""
     mask_path: Path | None = None
     """Folder of masks or mask video (white = moving); made from motion if not given."""
+    invert_masks: bool = False
+    """Black = moving in the given masks."""
     output_dir: Path | None = None
     """Folder of the results; results/<clip> if not given."""
     tracker: str = "auto"
@@ -184,9 +187,10 @@ def solve(
     for sentence in video.describe():
         progress.say(sentence)
     options = settings.motion
-    need = partial(estimate_memory, video, with_motion=settings.mask_path is None, options=options)
+    mask_path = find_masks(settings, video)
+    need = partial(estimate_memory, video, with_motion=mask_path is None, options=options)
     warn_of_need(need(estimate_num_tracks(video, settings.tracking.spacing)), memory, progress)
-    given = read_given(settings, video, progress)
+    given = read_given(settings, video, mask_path, progress)
     maps = make_depth(settings.learned, video, stages)
     solver = partial(
         solve_scene,
@@ -197,7 +201,8 @@ def solve(
         options=settings.cameras,
     )
 
-    with name_input(settings.video_path):
+    explained = name_large_masks(given.masks, settings.invert_masks)
+    with name_input(settings.video_path), explained:
         tracks = stages.step(
             "tracking",
             grow_tracks,
@@ -245,14 +250,22 @@ class Given:
     """Of another program."""
 
 
-def read_given(settings: Settings, video: Video, progress: Progress) -> Given:
+def find_masks(settings: Settings, video: Video) -> Path | None:
+    """The given masks, or those that lie beside the frames; None where masks are to be made."""
+    beside = video.path if video.masks_beside and settings.learned.masks is None else None
+    return settings.mask_path or beside
+
+
+def read_given(
+    settings: Settings, video: Video, mask_path: Path | None, progress: Progress
+) -> Given:
     """Reads masks, cameras and imported tracks; imported cameras count if they fit their tracks."""
     masks = None
     cameras = None
     known = None
     imported = None
-    if settings.mask_path is not None:
-        masks = read_masks(settings.mask_path, video.clip_frames)
+    if mask_path is not None:
+        masks = read_masks(mask_path, video.clip_frames, settings.invert_masks, progress)
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)
     if settings.cameras_path is not None:

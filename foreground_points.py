@@ -78,6 +78,8 @@ class Settings:
     """Video file, or folder of images in name order."""
     mask_path: Path | None = None
     """Folder of masks or mask video (white = moving); beside the background file if not given."""
+    invert_masks: bool = False
+    """Black = moving in the given masks."""
     background_path: Path | None = None
     """Track file of the background; results/<clip>/background_points.pt if not given."""
     output_dir: Path | None = None
@@ -172,7 +174,7 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
     for sentence in video.describe():
         progress.say(sentence)
     check_same_clip(video, background, background_path)
-    masks = read_mover_masks(settings.mask_path, video, background_path)
+    masks = read_mover_masks(settings, video, background_path, progress)
     write_json(stages.folder / "foreground_config.json", stages.describe(solve))
     if not masks.any():
         return write_empty(stages, video, background, "nothing moves in this clip")
@@ -229,10 +231,12 @@ def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
         )
 
 
-def read_mover_masks(path: Path | None, video: Video, background_path: Path) -> np.ndarray:
+def read_mover_masks(
+    settings: Settings, video: Video, background_path: Path, progress: Progress
+) -> np.ndarray:
     """The given masks, or the masks that background_points.py wrote."""
-    if path is not None:
-        return read_masks(path, video.clip_frames)
+    if settings.mask_path is not None:
+        return read_masks(settings.mask_path, video.clip_frames, settings.invert_masks, progress)
     folder = background_path.parent / "masks"
     if not folder.is_dir():
         raise InputError(

@@ -1,11 +1,16 @@
+import subprocess
+from pathlib import Path
+
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from heard import Heard
 from scipy.ndimage import distance_transform_edt
 
 from models.clip.frames_of import ClipFrames
 from models.clip.images import write_images
-from models.clip.masks import dilate, read_masks, write_masks
+from models.clip.masks import dilate, name_large_masks, read_masks, write_masks
 from models.clip.video_writer import write_video
 from models.run.errors import InputError
 
@@ -79,16 +84,94 @@ def test_a_wrong_number_or_size_is_refused_with_what_was_expected(
         read_masks(tmp_path, ClipFrames(np.arange(num), size, original_size, original_frames))
 
 
-def test_missing_empty_and_dark_masks_are_refused(tmp_path):
+def test_missing_and_empty_masks_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    write_images(tmp_path / "labels", random_masks(2).astype(np.uint8), range(2))
-    for name, reason in {
-        "missing": "no such",
-        "empty": "no images",
-        "labels": "brightest mask value is 1",
-    }.items():
+    for name, reason in {"missing": "no such", "empty": "no images"}.items():
         with pytest.raises(InputError, match=reason):
             read_masks(tmp_path / name, ClipFrames.in_order(2, (32, 24)))
+
+
+LABELS = {
+    "0 and 1": lambda masks: masks.astype(np.uint8),
+    "0 and 1 in 16 bits": lambda masks: masks.astype(np.uint16),
+    "16-bit numbers": lambda masks: masks.astype(np.uint16) * 700,
+    "12-bit white": lambda masks: masks.astype(np.uint16) * 4095,
+    "16-bit white": lambda masks: masks.astype(np.uint16) * 65535,
+    "dark grey": lambda masks: masks.astype(np.uint8) * 90,
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_every_value_other_than_0_moves_in_masks_without_white(tmp_path, kind):
+    masks = random_masks(3)
+    for i, image in enumerate(LABELS[kind](masks)):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    heard = Heard()
+    read = read_masks(tmp_path, ClipFrames.in_order(3, (32, 24)), progress=heard)
+    np.testing.assert_array_equal(read, masks)
+    assert bool(heard.sentences) == (kind != "16-bit white")
+
+
+def test_labels_beside_white_move_and_soft_borders_do_not(tmp_path):
+    labels = np.zeros((24, 32), np.uint8)
+    labels[3:9, 4:12] = 3
+    labels[12:20, 15:30] = 255
+    cv2.imwrite(str(tmp_path / "0.png"), labels)
+    frames = ClipFrames.in_order(1, (32, 24))
+    np.testing.assert_array_equal(read_masks(tmp_path, frames)[0], labels > 0)
+    soft = cv2.blur(np.where(labels == 255, 255, 0).astype(np.uint8), (2, 2))
+    cv2.imwrite(str(tmp_path / "0.png"), soft)
+    np.testing.assert_array_equal(read_masks(tmp_path, frames)[0], soft > 127)
+
+
+@pytest.mark.parametrize("value", [1, 60, 255])
+def test_a_mask_video_may_hold_any_value(tmp_path, value):
+    masks = random_masks()
+    images = np.repeat(masks[..., None] * np.uint8(value), 3, 3)
+    write_lossless(tmp_path / "m.mkv", images)
+    read = read_masks(tmp_path / "m.mkv", ClipFrames.in_order(5, (32, 24)))
+    np.testing.assert_array_equal(read, masks)
+
+
+def write_lossless(path: Path, images: np.ndarray) -> None:
+    size = f"{images.shape[2]}x{images.shape[1]}"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-s", size]
+    command += ["-pix_fmt", "rgb24", "-i", "-", "-c:v", "ffv1", "-pix_fmt", "gbrp", str(path)]
+    subprocess.run(command, input=images.tobytes(), check=True)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
+@pytest.mark.parametrize("color", ["photograph", "white", "black", "the mask itself"])
+def test_alpha_is_the_mask_where_the_colours_are_none(tmp_path, color, suffix):
+    masks = random_masks(3)
+    masks[1] = False
+    noise = np.random.default_rng(1).integers(0, 256, (3, 24, 32, 3), np.uint8)
+    fill = {"photograph": noise, "white": np.full_like(noise, 255), "black": np.zeros_like(noise)}
+    own = np.repeat(masks[..., None] * np.uint8(255), 3, 3)
+    for i, (image, mask) in enumerate(zip(fill.get(color, own), masks, strict=True)):
+        stored = np.dstack([image, mask.astype(np.uint8) * 255])
+        cv2.imwrite(str(tmp_path / f"{i}{suffix}"), stored, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    heard = Heard()
+    read = read_masks(tmp_path, ClipFrames.in_order(3, (32, 24)), progress=heard)
+    np.testing.assert_array_equal(read, masks)
+    if color == "photograph":
+        assert "alpha" in heard.sentences[0]
+
+
+def test_masks_of_most_of_the_picture_are_named_and_can_be_inverted(tmp_path):
+    masks = np.zeros((2, 24, 32), bool)
+    masks[:, 4:9, 6:14] = True
+    write_masks(tmp_path, ~masks)
+    frames = ClipFrames.in_order(2, (32, 24))
+    heard = Heard()
+    wrong = read_masks(tmp_path, frames, progress=heard)
+    assert "--invert_masks" in heard.sentences[0] and "95 %" in heard.sentences[0]
+    named = name_large_masks(wrong, invert=False)
+    with pytest.raises(InputError, match=r"no tracks.*95 %.*--invert_masks"), named:
+        raise InputError("no tracks")
+    heard = Heard()
+    np.testing.assert_array_equal(read_masks(tmp_path, frames, True, heard), masks)
+    assert not heard.sentences
 
 
 def test_masks_without_anything_moving_are_read(tmp_path):

@@ -7,7 +7,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from models.clip.images import natural_key, read_image, write_images
+from models.clip.images import read_image, write_images
+from models.clip.sources.naming import natural_key
 from models.clip.video import read_video
 from models.clip.video_writer import VideoWriter, write_video
 from models.run.errors import InputError

@@ -3,7 +3,8 @@
 Files in reading order:
 
 - ``frames_of`` - frames of a clip: rows of a file, stretches, even choices, smoothing over time
-- ``images`` - image files and folders of images
+- ``sources`` - how an input is to be read: names, kinds, streams, values of masks
+- ``images`` - image files
 - ``decoding`` - video files through ffmpeg, frame by frame
 - ``packets`` - the packets of a video file, and damage to their bytes
 - ``frame_checks`` - frames that would mislead
@@ -18,9 +19,11 @@ Files in reading order:
 
 from models.clip.exposure import Exposure, ExposureOptions, estimate_exposure
 from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
-from models.clip.images import image_paths, natural_key, read_image, write_image, write_images
+from models.clip.images import read_image, write_image, write_images
 from models.clip.lens import MODELS, Lens
-from models.clip.masks import at_points, dilate, read_masks, write_masks
+from models.clip.masks import at_points, dilate, name_large_masks, read_masks, write_masks
+from models.clip.sources.listing import image_paths
+from models.clip.sources.naming import sort_naturally
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
 from models.clip.video import Video, name_clip, read_video
 from models.clip.video_writer import VideoWriter, write_video
@@ -41,12 +44,13 @@ __all__ = [
     "load_lenses",
     "load_transforms",
     "name_clip",
-    "natural_key",
+    "name_large_masks",
     "read_image",
     "read_masks",
     "read_video",
     "save_transforms",
     "smooth_over_time",
+    "sort_naturally",
     "split_into_stretches",
     "write_image",
     "write_images",

@@ -13,20 +13,17 @@ from numpy import ndarray
 
 from models.clip.frame_checks import Integrity, inspect_frames
 from models.clip.packets import read_packets
+from models.clip.sources.streams import VideoStream, find_stream
 from models.run import MAX_PIXELS, MAX_SIDE, InputError
 
-DEFAULT_FPS = 30.0
-"""Frames per second of a clip that states no frame rate."""
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """Options of ffmpeg's scaler for exact colours."""
-# Frame rates in frames per second that are believed.
-_LEAST_FPS = 0.1
-_MOST_FPS = 1000
 # Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,"
-    "yuv4mpegpipe,mxf,dv"
+    "yuv4mpegpipe,mxf,dv,mjpeg,webp_anim"
 )
+_CURE = "give a video that plays, or a folder of images"
 # Light of 203 cd/m2 becomes 1 (ITU-R BT.2408), colours those of BT.709; the brighter half is bent
 # instead of clipped.
 _TONE_MAP = (
@@ -35,25 +32,27 @@ _TONE_MAP = (
 )
 
 
-def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> Iterator[ndarray]:
+def decode(
+    path: Path, stream: VideoStream, max_frames: int | None, stride: int, log: IO[bytes]
+) -> Iterator[ndarray]:
     """Yields frames of a video file, (H, W, 3) uint8; ffmpeg writes PPM images, which state their
     size.
 
     Interlaced frames are deinterlaced, and high dynamic range is mapped to standard dynamic range.
 
     Args:
-        log: receives ffmpeg's log, for ``inspect_file`` and ``read_frame_rate``.
+        log: receives ffmpeg's log, for ``inspect_file``.
 
     Raises:
         InputError: no frame can be decoded, or the size changes.
     """
-    filters = [*_choose_repairs(_read_header(path)), f"select='not(mod(n\\,{stride}))'"]
+    filters = [*_choose_repairs(stream.header), f"select='not(mod(n\\,{stride}))'"]
     filters += [
         f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}",
         "setsar=1",
         "format=rgb24",
     ]
-    command = [*_make_input(path), "-debug_ts", "-map", "0:v:0"]
+    command = [*_make_input(path), "-debug_ts", "-map", f"0:{stream.index}"]
     command += ["-vf", ",".join(filters), "-fps_mode", "passthrough"]
     command += ["-frames:v", str(max_frames)] if max_frames else []
     command += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
@@ -74,7 +73,7 @@ def decode(path: Path, max_frames: int | None, stride: int, log: IO[bytes]) -> I
             process.kill()
     if shape is None:
         reason = _explain_failure(path, read_log(log))
-        raise InputError(f"{path}: {reason}; give a video that plays, or a folder of images")
+        raise InputError(f"{path}: {reason}; {_CURE}")
 
 
 def _make_input(path: Path) -> list[str]:
@@ -85,13 +84,22 @@ def _make_input(path: Path) -> list[str]:
     return [*command, "-i", f"file:{path.absolute()}"]
 
 
-def _read_header(path: Path) -> str:
-    """ffmpeg's line on the first video stream of a file; empty if there is none."""
+def open_stream(path: Path) -> VideoStream:
+    """The video stream of a file that players show.
+
+    Raises:
+        InputError: the file holds none.
+    """
+    command = _make_input(path)
     said = subprocess.run(
-        _make_input(path), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    ).stderr
-    lines = said.decode(errors="replace").splitlines()
-    return next((line for line in lines if ": Video: " in line), "")
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    ).stderr.decode(errors="surrogateescape")
+    # The name of the file stands in the log, and may hold any words.
+    stream = find_stream(said.replace(command[-1], ""))
+    if stream is None:
+        reason = _explain_failure(path, said)
+        raise InputError(f"{path}: {reason}; {_CURE}")
+    return stream
 
 
 def _choose_repairs(header: str) -> list[str]:
@@ -112,14 +120,14 @@ def _has_tone_map() -> bool:
     return " zscale " in known and " tonemap " in known
 
 
-def inspect_file(path: Path, log: str, count: int | None) -> Integrity:
+def inspect_file(path: Path, stream: VideoStream, log: str, count: int | None) -> Integrity:
     """The state of each frame of a file that was decoded.
 
     Args:
         log: of the decoder.
         count: frames from the beginning that were asked for, or None for all.
     """
-    return inspect_frames(log, read_packets(_make_input(path), count))
+    return inspect_frames(log, read_packets(_make_input(path), stream.index, count))
 
 
 def read_log(log: IO[bytes]) -> str:
@@ -145,15 +153,8 @@ def _explain_failure(path: Path, log: str) -> str:
     """Why no frame was decoded, as a clause."""
     if path.stat().st_size == 0:
         return "the file is empty"
-    if "matches no streams" in log:
+    if "\nInput #0" in f"\n{log}" and not find_stream(log):
         return "holds no video stream"
     if "Invalid data found" in log or "not on whitelist" in log:
         return "is no video, or it is corrupt or cut short"
     return "no frame of it can be decoded, it may be corrupt or cut short"
-
-
-def read_frame_rate(log: str) -> float:
-    """Frames per second that the file states by ffmpeg's log, or the default."""
-    match = re.search(r"Video: .*?([\d.]+)(k?) (?:fps|tbr)", log)
-    rate = float(match[1]) * (1000 if match[2] else 1) if match else 0.0
-    return rate if _LEAST_FPS <= rate <= _MOST_FPS else DEFAULT_FPS

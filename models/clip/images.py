@@ -1,4 +1,4 @@
-"""Image files and folders of images: read as 8-bit RGB in natural order, written as PNG."""
+"""Image files: read as RGB, written as PNG."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
 from models.run import (
@@ -25,8 +25,10 @@ from models.run import (
 # A corrupt image raises InputError; OpenCV's own log lines would bury that sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-"""Suffixes of the image files of a folder, in lower case."""
+MAX_VALUE = 65535
+"""White of 16-bit images."""
+# White of 8, 10, 12, 14 and 16 bits.
+_LARGEST = (255, 1023, 4095, 16383, MAX_VALUE)
 # Bytes that OpenCV takes at most for a pixel while it decodes an image.
 _DECODED_PIXEL = 16
 # First bytes of JPEG and PNG files, and the markers that end them.
@@ -34,38 +36,10 @@ _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _PNG_START = b"\x89PNG"
 _PNG_END = b"IEND"
+# Bit of the extended and of the lossless header of WebP that tells of alpha.
+_WEBP_ALPHA = 0x10
 # Names of images that write_images writes.
 _NUMBERED = r"\d{5}\.png"
-
-
-def natural_key(name: str) -> list[tuple[int, int | str]]:
-    """Sorting key under which frame2 comes before frame10."""
-    return [
-        (0, int(part)) if part.isdecimal() else (1, part)
-        for part in re.split(r"(\d+)", name.lower())
-        if part
-    ]
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """Image files of a folder in natural name order, without hidden files.
-
-    Raises:
-        InputError: the folder cannot be listed or holds no image.
-    """
-    try:
-        files = [p for p in folder.iterdir() if not p.name.startswith(".")]
-        paths = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the folder cannot be read ({error.strerror}); check its permissions"
-        ) from error
-    if not paths:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(
-            f"{folder}: the folder holds no images; put the frames there as {suffixes}"
-        )
-    return sorted(paths, key=lambda p: (natural_key(p.name), p.name))
 
 
 def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
@@ -75,12 +49,74 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
     Raises:
         InputError: the file cannot be read or decoded, or is cut short.
     """
+    return reduce_depth(decode_image(path))
+
+
+def decode_image(path: Path) -> UInt8[ndarray, "H W 3"] | UInt16[ndarray, "H W 3"]:
+    """An image as RGB of 8 or 16 bits as stored: grey is repeated, alpha dropped, EXIF rotation
+    applied.
+
+    Raises:
+        InputError: the file cannot be read or decoded, or is cut short.
+    """
+    image = _decode(path, _read_bytes(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_alpha(path: Path) -> UInt8[ndarray, "H W"] | UInt16[ndarray, "H W"] | None:
+    """The alpha channel of an image, of 8 or 16 bits as stored; None if it has none.
+
+    Raises:
+        InputError: the file cannot be read or decoded, or is cut short.
+    """
+    data = _read_bytes(path)
+    if not _may_have_alpha(data):
+        return None
+    image = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    return image[..., 3] if image.ndim == 3 and image.shape[2] == 4 else None
+
+
+def reduce_depth(
+    image: UInt8[ndarray, "H W 3"] | UInt16[ndarray, "H W 3"], largest: int = MAX_VALUE
+) -> UInt8[ndarray, "H W 3"]:
+    """The image in 8 bits.
+
+    Args:
+        largest: value of 16-bit images that becomes 255.
+    """
+    if image.dtype == np.uint8:
+        return image
+    # Half of the divisor rounds.
+    scaled = (image.astype(np.uint32) * 510 + largest) // (2 * largest)
+    return np.minimum(scaled, 255).astype(np.uint8)
+
+
+def find_largest(paths: Iterable[Path]) -> int:
+    """The value of 16-bit images that is white: cameras store 10, 12 or 14 bits in them.
+
+    Files that cannot be decoded, and 8-bit files, are passed over.
+    """
+    largest = 0
+    for path in paths:
+        with suppress(InputError):
+            image = decode_image(path)
+            # 8 bits repeated in both bytes, or all 16 bits in use.
+            if image.dtype == np.uint16 and image.any():
+                largest = max(largest, MAX_VALUE if not (image % 257).any() else int(image.max()))
+    return next((limit for limit in _LARGEST if 0 < largest <= limit), MAX_VALUE)
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        data = read_limited(path)
+        return read_limited(path)
     except OSError as error:
         raise InputError(
             f"{path}: the image cannot be read ({error.strerror}); check the file"
         ) from error
+
+
+def _decode(path: Path, data: bytes, flags: int) -> ndarray:
+    """Pixels as OpenCV decodes them."""
     width, height = read_claimed_size(data) or (0, 0)
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
@@ -92,15 +128,23 @@ def read_image(path: Path) -> UInt8[ndarray, "H W 3"]:
             suppress(cv2.error, MemoryError),
             bound_memory(_DECODED_PIXEL * width * height + HEADROOM),
         ):
-            image = cv2.imdecode(
-                np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-            )
-    if image is None or image.dtype not in (np.uint8, np.uint16):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
         raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")
-    if image.dtype == np.uint16:
-        # 65535 / 255 = 257; half of it rounds.
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: holds {image.dtype} values; save it with 8 or 16 bits")
+    return image
+
+
+def _may_have_alpha(data: bytes) -> bool:
+    """Whether an image may have an alpha channel, by its header."""
+    if data.startswith(_PNG_START):
+        # Colour types 4 and 6 have alpha; other types may name a transparent colour.
+        return data[25:26] in (b"\4", b"\6") or b"tRNS" in data
+    if data.startswith(b"RIFF"):
+        at = {b"VP8X": 20, b"VP8L": 24}.get(data[12:16], len(data))
+        return any(byte & _WEBP_ALPHA for byte in data[at : at + 1])
+    return data.startswith((b"II", b"MM"))
 
 
 def _is_cut_short(data: bytes) -> bool:

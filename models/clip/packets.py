@@ -50,14 +50,15 @@ class Packet:
     """It holds a long run of zeros, which its codec allows."""
 
 
-def read_packets(command: list[str], count: int | None) -> list[Packet]:
-    """Packets of the first video stream in decoding order, each checked by its bytes.
+def read_packets(command: list[str], stream: int, count: int | None) -> list[Packet]:
+    """Packets of a video stream in decoding order, each checked by its bytes.
 
     Args:
         command: ffmpeg with its input.
+        stream: index of the stream in the file.
         count: frames of the clip that are asked for, or None for all.
     """
-    copy = [*command, "-map", "0:v:0", "-c", "copy", "-copyinkf"]
+    copy = [*command, "-map", f"0:{stream}", "-c", "copy", "-copyinkf"]
     copy += ["-frames:v", str(count + _REORDERED)] if count else []
     lines = _list_packets(copy)
     rows = [[cell.strip() for cell in line.split(",")] for line in lines if line.count(",") >= 5]

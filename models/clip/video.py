@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from models.clip.decoding import DEFAULT_FPS, decode, inspect_file, read_frame_rate, read_log
+from models.clip.decoding import decode, inspect_file, open_stream, read_log
 from models.clip.frame_checks import (
     SIZE,
     Integrity,
@@ -21,7 +21,9 @@ from models.clip.frame_checks import (
 )
 from models.clip.frame_store import FrameStore
 from models.clip.frames_of import ClipFrames
-from models.clip.images import image_paths, read_image
+from models.clip.images import MAX_VALUE, decode_image, find_largest, read_alpha, reduce_depth
+from models.clip.sources.listing import list_images
+from models.clip.sources.streams import DEFAULT_FPS, read_frame_rate
 from models.run import InputError, is_file
 
 # Share of the memory of a run that frames may take before they are kept in a file.
@@ -49,6 +51,8 @@ class Video:
     """Number of frames of the whole clip; None if the rest was not decoded."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: frames left out, and why."""
+    masks_beside: bool = False
+    """Whether a mask of each frame lies beside the frames in their folder."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -150,7 +154,8 @@ def _leave_out_misleading(video: Video, state: Integrity, share: int | None) -> 
     lost = [t for t in sorted(state.lost) if video.original_frames or t < end]
     numbers = dict.fromkeys(lost, "damaged")
     numbers |= {int(video.frame_indices[place]): reason for place, reason in wrong.items()}
-    notes = [f"frames left out: {describe_frames(numbers)}"] if numbers else []
+    notes = list(video.notes)
+    notes += [f"frames left out: {describe_frames(numbers)}"] if numbers else []
     same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
     if 0 < len(same) <= len(video) / 2:
         repeats = describe_frames({int(video.frame_indices[k]): "kept" for k in same})
@@ -182,7 +187,7 @@ def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
     """
     check_exists(Path(path))
     with tempfile.TemporaryFile() as log:
-        yield from decode(Path(path), None, 1, log)
+        yield from decode(Path(path), open_stream(Path(path)), None, 1, log)
 
 
 def check_exists(path: Path) -> None:
@@ -228,22 +233,49 @@ def _read_folder(
     path: Path, max_frames: int | None, stride: int, max_size: int, share: int | None
 ) -> tuple[Video, Integrity]:
     """The images taken of a folder; see ``read_video``."""
-    paths = image_paths(path)
+    listing = list_images(path)
+    paths = listing.frames
     indices = np.arange(len(paths))[::stride][:max_frames]
+    taken = [paths[i] for i in indices]
     frames = FrameStore(share)
     first = None
-    for i in indices:
-        image = read_image(paths[i])
+    largest = None
+    for own in taken:
+        image = decode_image(own)
         height, width = image.shape[:2]
         first = first or (width, height)
         if (width, height) != first:
             raise InputError(
-                f"{paths[i]}: is {width}x{height} but {paths[indices[0]].name} is {first[0]}x{first[1]}; "
+                f"{own}: is {width}x{height} but {taken[0].name} is {first[0]}x{first[1]}; "
                 "give images of one size"
             )
-        frames.add(_reduce(image, max_size))
-    video = Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths))
-    return video, Integrity()
+        if image.dtype != np.uint8 and largest is None:
+            # Of all files, so that every script and stride finds the same.
+            largest = find_largest(paths)
+        frames.add(_reduce(reduce_depth(image, largest or MAX_VALUE), max_size))
+    notes = (*listing.notes, *_note_depth(largest), *_note_alpha(taken))
+    video = Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths), notes)
+    return replace(video, masks_beside=bool(listing.masks)), Integrity()
+
+
+def _note_depth(largest: int | None) -> list[str]:
+    """A sentence on 16-bit files whose white is not 65535."""
+    if largest in (None, MAX_VALUE):
+        return []
+    bits = largest.bit_length()
+    return [f"its 16-bit images hold values up to {bits} bits, so {largest} is taken as white"]
+
+
+def _note_alpha(paths: list[Path]) -> list[str]:
+    """A sentence on alpha of frames, if it is not full everywhere."""
+    for path in paths:
+        alpha = read_alpha(path)
+        if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
+            return [
+                f"alpha of the frames is not used ({path.name} has some); "
+                "give the folder as --mask_path to take it as masks"
+            ]
+    return []
 
 
 def _read_file(
@@ -252,14 +284,17 @@ def _read_file(
     """The frames taken of a video file, and the damage found in it; see ``read_video``."""
     frames = FrameStore(share)
     size = (0, 0)
+    stream = open_stream(path)
     with tempfile.TemporaryFile() as log:
-        for image in decode(path, max_frames, stride, log):
+        for image in decode(path, stream, max_frames, stride, log):
             size = image.shape[1], image.shape[0]
             frames.add(_reduce(image, max_size))
         said = read_log(log)
-    state = inspect_file(path, said, max_frames and max_frames * stride)
+    state = inspect_file(path, stream, said, max_frames and max_frames * stride)
     indices = np.array(state.number_taken(frames.count, stride), int)
     whole = stride == 1 and frames.count != max_frames
     known = frames.count + len(state.lost) if whole else None
-    video = Video(frames.array(), read_frame_rate(said) / stride, path, indices, size, known)
+    video = Video(
+        frames.array(), read_frame_rate(stream.header) / stride, path, indices, size, known
+    )
     return video, state

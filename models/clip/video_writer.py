@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from models.clip.decoding import SCALE_FLAGS, read_log
+from models.clip.sources.streams import write_frame_rate
 from models.run import InputError, make_write_error, take_place
 
 
@@ -77,7 +78,7 @@ class VideoWriter:
         height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
         command = [imageio_ffmpeg.get_ffmpeg_exe(), *["-hide_banner", "-loglevel", "error", "-y"]]
         command += f"-f rawvideo -pix_fmt rgb24 -s {width}x{height}".split()
-        command += f"-r {self._fps:.6f} -i pipe:0".split()
+        command += f"-r {write_frame_rate(self._fps)} -i pipe:0".split()
         # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.
         colors = f"scale=out_color_matrix=bt601:out_range=tv:{SCALE_FLAGS},format=yuv420p"
         command += ["-vf", colors]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from models.clip import ClipFrames, natural_key
+from models.clip import ClipFrames, sort_naturally
 from models.depth.options import AlignmentOptions
 from models.run import (
     HEADROOM,
@@ -104,7 +104,7 @@ def read_depth(
     files = [
         p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
     ]
-    files = sorted(files, key=lambda p: natural_key(p.name))
+    files = sort_naturally(files, lambda path: path.name)
     advice = "give depth maps of this clip"
     rows = frames.choose_rows(path, len(files), "depth maps (.npy or .png)", advice)
     maps = DepthMaps([files[i] for i in rows], inverse, options)

@@ -132,11 +132,18 @@ def read_limited(path: str | Path) -> bytes:
 
 
 def read_claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that the header of a PNG, JPEG, WebP or BMP states; None for other content.
+    """Width and height that the header of a PNG, JPEG, WebP, BMP or TIFF states; None for
+    other content.
 
     No pixel is decoded, so that a header that claims a huge image takes no memory.
     """
-    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+    from PIL import (
+        BmpImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         opener = PngImagePlugin.PngImageFile if _chunks_fit(data) else None
@@ -144,6 +151,8 @@ def read_claimed_size(data: bytes) -> tuple[int, int] | None:
         opener = JpegImagePlugin.JpegImageFile
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         opener = WebPImagePlugin.WebPImageFile
+    elif data[:4] in TiffImagePlugin.PREFIXES:
+        opener = TiffImagePlugin.TiffImageFile
     else:
         opener = BmpImagePlugin.BmpImageFile if data.startswith(b"BM") else None
     if opener is None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.clip import MODELS, Lens, natural_key
+from models.clip import MODELS, Lens, sort_naturally
 from models.run import InputError
 from models.tracks import PointTracks
 
@@ -133,7 +133,7 @@ def _read_images(path: Path) -> list[pycolmap.Image]:
     images = [model.image(i) for i in model.reg_image_ids()]
     if not images:
         raise InputError(f"{path}: the COLMAP model has no registered image")
-    return sorted(images, key=lambda image: natural_key(image.name))
+    return sort_naturally(images, lambda image: image.name)
 
 
 def _read_lens(camera: pycolmap.Camera, path: Path) -> Lens:
