@@ -3,8 +3,12 @@ results/<clip>/background_points.pt."""
 
 import os
 
+from models import prepare_script
+
 # Idle OpenMP threads must not spin beside numba's.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if __name__ == "__main__":
+    prepare_script()
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,7 +60,7 @@ from models.run import (
     Progress,
     ProgressBars,
     Stages,
-    check_output_dir,
+    claim_output_dir,
     find_memory_limit,
     make_subfolder,
     name_input,
@@ -148,7 +152,7 @@ def main() -> None:
     output_dir = settings.output_dir or Path("results") / name_clip(settings.video_path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     origin = Origin(__file__, settings, gather_inputs(settings), {"device": device})
-    stages = Stages(check_output_dir(output_dir), origin, ProgressBars())
+    stages = Stages(claim_output_dir(output_dir, __file__), origin, ProgressBars())
     # Models are opened before any work, so that a missing file is reported at once.
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
     mask_model = open_masks(settings.learned, device)

@@ -3,8 +3,12 @@ results/pipeline_demo."""
 
 import os
 
+from models import prepare_script
+
 # Idle OpenMP threads must not spin beside numba's.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if __name__ == "__main__":
+    prepare_script()
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -42,7 +46,7 @@ from models.run import (
     Progress,
     ProgressBars,
     Stages,
-    check_output_dir,
+    claim_output_dir,
     find_memory_limit,
     hash_fingerprint,
     parse_settings,
@@ -174,7 +178,7 @@ def check_settings(settings: Settings) -> None:
 
 def run(settings: Settings) -> None:
     """The method, stage by stage; finished stages of an earlier run are reused."""
-    out = check_output_dir(settings.output_dir)
+    out = claim_output_dir(settings.output_dir, __file__)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = ProgressBars()
     memory = find_memory_limit(settings.max_memory)

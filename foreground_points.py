@@ -3,8 +3,12 @@ foreground_points.pt."""
 
 import os
 
+from models import prepare_script
+
 # Idle OpenMP threads must not spin beside numba's.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if __name__ == "__main__":
+    prepare_script()
 
 import time
 from dataclasses import dataclass, replace
@@ -51,7 +55,7 @@ from models.run import (
     Progress,
     ProgressBars,
     Stages,
-    check_output_dir,
+    claim_output_dir,
     find_memory_limit,
     make_subfolder,
     parse_settings,
@@ -130,7 +134,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
     background_path = find_background(settings.background_path, settings.video_path)
-    output_dir = check_output_dir(settings.output_dir or background_path.parent)
+    output_dir = claim_output_dir(settings.output_dir or background_path.parent, __file__)
     inputs = gather_inputs(settings, background_path)
     stages = Stages(
         output_dir, Origin(__file__, settings, inputs, {"device": device}), ProgressBars()

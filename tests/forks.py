@@ -23,12 +23,16 @@ ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
-def fork_server() -> Iterator[subprocess.Popen]:
-    """The server's process; speak to it with ``ask``."""
+def fork_server(*options: str) -> Iterator[subprocess.Popen]:
+    """The server's process; speak to it with ``ask``.
+
+    Args:
+        options: "uncached" to compile the kernels in each run.
+    """
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment
+        [sys.executable, __file__, *options], stdin=pipe, stdout=pipe, text=True, env=environment
     ) as process:
         yield process
         process.stdin.close()
@@ -42,9 +46,9 @@ def ask(
 
     Args:
         script: background, foreground or demo.
-        job: kill_after (seconds); kill_at_file (a number) and renamed (before or after its
-            renaming); largest_file (bytes), past which writing fails as on a full disk; limit
-            (seconds) until an alarm ends it.
+        job: kill_after (seconds) and signal (SIGKILL if not given); kill_at_file (a number) and
+            renamed (before or after its renaming); largest_file (bytes), past which writing fails
+            as on a full disk; limit (seconds) until an alarm ends it.
     """
     texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
     log = folder / "log"
@@ -65,6 +69,11 @@ SMALL_FIELD = [
 def serve() -> None:
     """Reads commands from stdin, one JSON a line, and answers each with exit code and seconds."""
     sys.path.insert(0, str(ROOT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "uncached" in sys.argv:
+        from numba.core.dispatcher import Dispatcher
+
+        Dispatcher.enable_caching = lambda self: None
     import background_points
     import demo_pipeline
     import foreground_points
@@ -83,7 +92,7 @@ def serve() -> None:
             run_child(scripts[job["script"]].main, job)
         if job.get("kill_after") is not None:
             time.sleep(job["kill_after"])
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, job.get("signal", signal.SIGKILL))
         _, status, usage = os.wait4(child, 0)
         answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.perf_counter() - start}
         answer["gib"] = usage.ru_maxrss / 2**20

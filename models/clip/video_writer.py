@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from models.clip.decoding import SCALE_FLAGS, read_log
 from models.clip.sources.streams import write_frame_rate
-from models.run import InputError, make_write_error, take_place
+from models.run import InputError, make_write_error, name_unfinished, take_place
 
 
 class VideoWriter:
@@ -35,7 +35,7 @@ class VideoWriter:
             crf: quality of x264: 0 is lossless, 16 nearly so to the eye, 23 the default of x264.
         """
         self.path = Path(path)
-        self._temporary = self.path.with_name(self.path.name + ".part")
+        self._temporary = name_unfinished(self.path)
         self._fps = fps
         self._crf = crf
         self._process: subprocess.Popen | None = None

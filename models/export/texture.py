@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numba import njit
 
 from models.cameras import Cameras
 from models.export.atlas import PADDING, Atlas, build_world_atlas
@@ -17,7 +16,7 @@ from models.export.silhouettes import find_rims
 from models.export.world_mesh import WorldMesh, build_world_mesh, choose_keyframes
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.render import Layer, fill_holes
-from models.run import SILENT, Progress
+from models.run import SILENT, Progress, njit
 from models.surface import interpolate, rasterize_world
 
 # Smallest depth that is drawn, as a share of the median depth of the mesh.

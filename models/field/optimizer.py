@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from models.field.color_field import ColorField
@@ -23,7 +22,7 @@ from models.field.kernels.vectors import (
     where_nonzero,
 )
 from models.field.reference import AdamRule, adam_reference
-from models.run import run_tasks
+from models.run import njit, run_tasks
 
 # Elements of a task: large enough that starting it costs nothing beside its memory traffic.
 _CHUNK = 1 << 18

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
 from models.motion.options import MotionOptions
-from models.run import SILENT, Progress
+from models.run import SILENT, Progress, njit
 
 # Frames between the two images of a flow field.
 _GAPS = (1, 2, 4, 8)
@@ -194,7 +194,7 @@ def _find_largest_variance(covariance: Float[np.ndarray, "h w 3"]) -> Float[np.n
     return 0.5 * (xx + yy) + np.sqrt(0.25 * (xx - yy) ** 2 + xy**2)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _is_lost(e, u, v, x, y, width, height):
     """Whether a flow vector from pixel (x, y) to (u, v) fails its round trip by e pixels, or leaves
     the image."""
@@ -203,7 +203,7 @@ def _is_lost(e, u, v, x, y, width, height):
     return failed or u < 0 or v < 0 or u > width or v > height
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _invert_covariance(covariance, e):
     """Inverse (xx, xy, yy) of the covariance of a flow vector whose round trip misses by e
     pixels."""
@@ -215,7 +215,7 @@ def _invert_covariance(covariance, e):
     return cyy / det, -cxy / det, cxx / det
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _linearize(A, c, x, y, u, v, rho):
     """Residual of a static point at inverse depth 0, and its derivative, in pixels, for a pixel
     (x, y) seen by another frame at (u, v); both are divided by the depth that rho gives."""
@@ -226,7 +226,7 @@ def _linearize(A, c, x, y, u, v, rho):
     return (u * p2 - p0) / z, (v * p2 - p1) / z, (u * c[2] - c[0]) / z, (v * c[2] - c[1]) / z
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _fit_static_points(
     flow, error, covariance, infinity, epipole, nearest, misfit, support, inverse_depth
 ):

@@ -1,12 +1,12 @@
 """Probabilities of motion smoothed over neighbours of like colour, in space and along the flow in
 time (mean-field inference of a grid model)."""
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from models.motion.evidence import Evidence, warp
 from models.motion.patches import find_box
+from models.run import njit
 
 # Pull between neighbours of like colour: in space (each of 8) and in time (each of 2).
 _SPACE_PULL = 0.5
@@ -91,7 +91,7 @@ def _weigh_neighbours(
     return weight
 
 
-@numba.njit(cache=True, fastmath=True, forceinline=True)
+@njit(cache=True, fastmath=True, forceinline=True)
 def _solve_mean_field(w, odds, start, num_rounds=6):
     """Rounds of mean field in an image; neighbours of unlike colour hardly pull.
 

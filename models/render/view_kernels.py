@@ -7,8 +7,8 @@ Each kernel handles a range of pixels on the calling thread; callers divide the 
 import math
 
 import numpy as np
-from numba import njit
 
+from models.run import njit
 from models.surface import draw_band, evaluate_depth
 
 

@@ -24,7 +24,7 @@ from models.report.live import check_address
 from models.report.pictures import RenderFunction, make_render_function
 from models.report.viewer_keys import KeyFrameEditor
 from models.report.viewer_panel import Panel
-from models.run import InputError
+from models.run import InputError, settle_stop
 from models.tracks import Tracks
 
 # Seconds that a picture may take while the view moves; the picture's size is steered by it.
@@ -172,6 +172,7 @@ class Viewer:
                     self._wake.clear()
         except KeyboardInterrupt:
             self.close()
+            settle_stop()
 
     def show(self, scene: Scene) -> None:
         """Draws this scene from now on."""

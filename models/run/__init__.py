@@ -6,6 +6,7 @@ from models.run.files import (
     check_output_dir,
     make_subfolder,
     make_write_error,
+    name_unfinished,
     replace_file,
     take_place,
     write_bytes,
@@ -31,6 +32,9 @@ from models.run.outputs import (
     group_by_kind,
     stage_outputs,
 )
+from models.run.process.kernels import njit
+from models.run.process.lock import claim_output_dir
+from models.run.process.signals import restore_handlers, settle_stop
 from models.run.progress import SILENT, Progress, ProgressBars
 from models.run.reading import (
     HEADROOM,
@@ -65,6 +69,7 @@ __all__ = [
     "bound_memory",
     "check_output_dir",
     "check_storage",
+    "claim_output_dir",
     "clear_numbered",
     "clear_outputs",
     "describe_run",
@@ -81,15 +86,19 @@ __all__ = [
     "make_subfolder",
     "make_write_error",
     "name_input",
+    "name_unfinished",
+    "njit",
     "parse_settings",
     "read_claimed_size",
     "read_figures",
     "read_json",
     "read_limited",
     "replace_file",
+    "restore_handlers",
     "return_freed",
     "run_script",
     "run_tasks",
+    "settle_stop",
     "split_range",
     "stage_outputs",
     "summarise_run",

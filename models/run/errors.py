@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import models
+from models.run.process.kernels import describe_cache
+from models.run.process.signals import StopRequests
+from models.run.process.streams import keep_streams
 from models.run.progress import close_bars
 
 # Exit codes: a refused input, and the base to which a shell adds the number of a signal.
 _REFUSED = 2
 _SIGNALLED = 128
+
+_at_end: list[Callable[[], None]] = []
 
 
 class InputError(ValueError):
@@ -42,42 +48,55 @@ def run_script(main: Callable[[], None]) -> None:
     Exit codes: 2 for a refused input, a full disk or too little memory, 130 after Ctrl-C, 143 after
     SIGTERM.
     """
-    stopped_by = []
+    stops = StopRequests()
+    end: tuple[str, int] | None = models.STOPPED, _SIGNALLED + signal.SIGINT
+    try:
+        with stops:
+            end = _find_end(main)
+    except KeyboardInterrupt:
+        pass
+    except BaseException:
+        # What a stop leads to on its way, such as a program below that was stopped as well.
+        if stops.number is None:
+            raise
+    finally:
+        while _at_end:
+            _at_end.pop()()
+    if stops.number is not None:
+        end = models.STOPPED, _SIGNALLED + stops.number
+    if end is not None:
+        _end(*end)
 
-    def stop(number: int, _: object) -> None:
-        stopped_by.append(number)
-        raise KeyboardInterrupt
 
-    if hasattr(sys.stdout, "reconfigure"):
-        # The name of a file may hold bytes that no encoding can show.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGTERM, stop)
+def call_at_end(function: Callable[[], None]) -> None:
+    """Has a function called when ``run_script`` ends, however it ends."""
+    _at_end.append(function)
+
+
+def _find_end(main: Callable[[], None]) -> tuple[str, int] | None:
+    """Runs main(); the sentence and the exit code of an expected error, None without one."""
+    keep_streams()
     gc.freeze()  # what the imports made stays: later collections need not go through it
     try:
+        if note := describe_cache():
+            print(note)
         main()
     except InputError as error:
-        _end(f"error: {error}", _REFUSED)
+        return f"error: {error}", _REFUSED
     except MemoryError as error:
         why = f" ({error})" if str(error) else ""
         cure = (
             "give a smaller --max_size or --max_frames, or a larger --stride; "
             "all finished work is kept"
         )
-        _end(f"error: there is not enough memory{why}; {cure}", _REFUSED)
+        return f"error: there is not enough memory{why}; {cure}", _REFUSED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         place = f" ({error.filename})" if error.filename else ""
         cure = "free some space and give the same command again: it goes on"
-        _end(f"error: the disk is full{place}; {cure}", _REFUSED)
-    except KeyboardInterrupt:
-        number = stopped_by[0] if stopped_by else signal.SIGINT
-        _end(
-            "stopped; all finished work is kept, and the same command goes on from there",
-            _SIGNALLED + number,
-        )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return f"error: the disk is full{place}; {cure}", _REFUSED
+    return None
 
 
 def _end(sentence: str, code: int) -> None:

@@ -40,6 +40,11 @@ def make_write_error(path: Path, reason: str | None) -> OutputError:
     )
 
 
+def name_unfinished(path: Path) -> Path:
+    """The temporary name of a file, of this process alone."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
 @contextmanager
 def replace_file(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; at the end of the block the temporary file is
@@ -51,7 +56,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
         InputError: the file cannot be written; the old file stays, and no temporary file is left.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".part")
+    temporary = name_unfinished(path)
     try:
         temporary.unlink(missing_ok=True)  # a link there would be followed
         yield temporary

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from models.run.errors import InputError
+from models.run.process.signals import may_raise
 from models.run.progress import SILENT, Progress
 
 try:
@@ -119,10 +121,9 @@ def watch_memory(limit: int | None, seconds: float = _WATCH_SECONDS) -> Iterator
 
     def watch() -> None:
         while not done.wait(seconds):
-            if measure_held_memory() > limit:
+            if over.is_set() or measure_held_memory() > limit:
                 over.set()
-                _thread.interrupt_main(signal.SIGUSR1)
-                return
+                _thread.interrupt_main(signal.SIGUSR1)  # again where the error was dropped
 
     # not SIGINT, which a script in the background may ignore
     before = signal.signal(signal.SIGUSR1, _raise_over_limit)
@@ -143,8 +144,9 @@ class _OverLimit(BaseException):
     handler catches it."""
 
 
-def _raise_over_limit(*_: object) -> None:
-    raise _OverLimit
+def _raise_over_limit(_: int, frame: FrameType | None) -> None:
+    if may_raise(_OverLimit, frame):
+        raise _OverLimit
 
 
 def measure_held_memory() -> int | None:

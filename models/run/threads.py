@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -31,19 +32,26 @@ if hasattr(os, "register_at_fork"):
 def run_tasks(task: Callable[[int], None], count: int) -> None:
     """Calls task(0) ... task(count - 1) in torch.get_num_threads() threads; returns when all have
     ended."""
-    # Tasks are taken one by one, as some take longer; next() on a count is atomic in CPython.
-    counter = itertools.count()
+    # Tasks are taken one by one, as some take longer; popleft() is atomic in CPython.
+    waiting = deque(range(count))
 
     def work() -> None:
-        while (index := next(counter)) < count:
+        while waiting:
+            try:
+                index = waiting.popleft()
+            except IndexError:  # another thread has taken the last
+                return
             task(index)
 
     threads = torch.get_num_threads()
     futures = [_pool(threads - 1).submit(work) for _ in range(min(threads, count) - 1)]
-    work()
-    # Raises the error of a task, if there was one.
-    for future in futures:
-        future.result()
+    try:
+        work()
+        # Raises the error of a task, if there was one.
+        for future in futures:
+            future.result()
+    finally:
+        waiting.clear()  # after an error or a stop the process ends without the other tasks
 
 
 def split_range(size: int, parts: int) -> list[tuple[int, int]]:

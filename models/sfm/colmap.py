@@ -15,7 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras
+from models.run import restore_handlers
 from models.tracks import PointTracks
+
+# Its log library takes SIGTERM over.
+restore_handlers()
 
 MIN_SHARED = 30
 """Tracks that two frames must share to be matched, and points that a pose must explain. Larger

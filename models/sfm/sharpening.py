@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.run import SILENT, Progress
+from models.run import SILENT, Progress, njit
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import Points, choose_anchors
 from models.tracks import PointTracks
@@ -175,7 +175,7 @@ def _cut_patches(
     return out
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _sample(image, x, y):
     """Bilinear value at a pixel; the border repeats.
 
@@ -189,7 +189,7 @@ def _sample(image, x, y):
     return top * (1 - a) + (image[i + 1, j] * (1 - b) + image[i + 1, j + 1] * b) * a
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _cut(image, center, out):
     side = 2 * _RADIUS + 1
     for n in numba.prange(len(center)):
@@ -199,7 +199,7 @@ def _cut(image, center, out):
             )
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _align(image, gx, gy, template, warp, start):
     """Gauss-Newton on the shift of each warped patch, gain and bias eliminated.
 

@@ -7,13 +7,13 @@ need no first pair of frames.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
+from models.run import njit
 from models.tracks import PointTracks
 
 # Constants of compiled kernels.
@@ -141,7 +141,7 @@ def _solve_step(
     return cost, step, _move_points(frame, first, points, step, *blocks)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _differentiate(K, pose, point, tangent, u, v, Jc, Jp):
     """Residual of an observation, and its derivatives by camera (rotation, shift) and point
     (tangent, inverse depth)."""
@@ -177,7 +177,7 @@ def _differentiate(K, pose, point, tangent, u, v, Jc, Jp):
     return u - (K[0, 0] * x + K[0, 2]), v - (K[1, 1] * y + K[1, 2])
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _span_tangent(d):
     """Two unit vectors orthogonal to d and to each other."""
     helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.7 else np.array([0.0, 1.0, 0.0])
@@ -190,7 +190,7 @@ def _span_tangent(d):
     return out
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _reduce_system(seen, frame, first, K, pose, points, damping):
     """Cost, the cameras' normal equations with the points eliminated, and the blocks from which the
     points' step is recovered."""
@@ -227,7 +227,7 @@ def _reduce_system(seen, frame, first, K, pose, points, damping):
     return cost, S, g, (W, V_inverse, gp)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _hold_shifts(K, pose):
     """Normal equations and cost of the prior on shifts."""
     S = np.zeros((6 * len(pose), 6 * len(pose)))
@@ -242,7 +242,7 @@ def _hold_shifts(K, pose):
     return S, g, cost
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _accumulate(w, ex, ey, Jc, Jp, s, S, g, V, gp, W):
     """Adds a weighted observation to the normal equations."""
     for k in range(6):
@@ -257,7 +257,7 @@ def _accumulate(w, ex, ey, Jc, Jp, s, S, g, V, gp, W):
             V[k, m] += w * (Jp[0, k] * Jp[0, m] + Jp[1, k] * Jp[1, m])
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _eliminate(frame, start, stop, W, V_inverse, gp, S, g):
     """Takes a point out of the cameras' normal equations."""
     WV = np.empty((6, 3))
@@ -280,7 +280,7 @@ def _eliminate(frame, start, stop, W, V_inverse, gp, S, g):
                     )
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _move_points(frame, first, points, step, W, V_inverse, gp):
     """Points moved by their part of the step (back substitution)."""
     moved = points.copy()
@@ -298,7 +298,7 @@ def _move_points(frame, first, points, step, W, V_inverse, gp):
     return moved
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _measure_residuals(seen, frame, first, K, pose, points):
     """Reprojection error in pixels of each observation."""
     out = np.zeros(len(frame))

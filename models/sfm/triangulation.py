@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
+from models.run import njit
 from models.tracks import PointTracks
 
 UNSURE = 0.1
@@ -153,7 +154,7 @@ def _prefer_guess(
     return np.where(better, rho, prior), np.where(better, known, strength)
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
     """Levenberg-Marquardt on (x, y, inverse depth) in the anchor camera of each chosen track.
 
@@ -210,7 +211,7 @@ def _solve(xy, visible, K, pose, anchor, prior, strength, chosen):
     return xyz, rho_out, sigma_out
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _reduce_information(H):
     """Information about inverse depth with the ray's direction free (Schur complement)."""
     # Without information on the ray there is none on the depth.
@@ -222,7 +223,7 @@ def _reduce_information(H):
     return H[2, 2] - a * H[0, 2] - b * H[1, 2]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _gather_observations(xy, visible, K, pose, a, n):
     """A row for each observation: pose relative to the anchor camera (9 + 3), fx, fy, cx, cy,
     pixel."""
@@ -247,7 +248,7 @@ def _gather_observations(xy, visible, K, pose, a, n):
     return seen
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _build_equations(u, v, rho, prior, strength, seen):
     """Huber-weighted normal equations of the reprojection of (u, v, 1) / rho, and the cost in
     squared pixels."""
@@ -287,7 +288,7 @@ def _build_equations(u, v, rho, prior, strength, seen):
     return H, g, cost
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _project(point, K, pose):
     x = pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2] + pose[0, 3]
     y = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2] + pose[1, 3]
@@ -295,7 +296,7 @@ def _project(point, K, pose):
     return x, y, z
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _measure_miss(point, seen, K, pose):
     """Reprojection error in pixels of an observation; infinite behind the camera."""
     x, y, z = _project(point, K, pose)
@@ -306,7 +307,7 @@ def _measure_miss(point, seen, K, pose):
     return np.float32(np.sqrt(ex * ex + ey * ey))
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _find_agreeing(xy, visible, K, pose, xyz):
     """True for observations near the projection of their point."""
     near = np.zeros(visible.shape, np.bool_)
@@ -319,7 +320,7 @@ def _find_agreeing(xy, visible, K, pose, xyz):
     return near
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _measure_residuals(xy, agrees, K, pose, xyz, first):
     """Reprojection errors of agreeing observations; ``first`` counts them in the frames before."""
     residual = np.empty(first[-1], np.float32)

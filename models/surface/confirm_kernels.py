@@ -1,10 +1,11 @@
 """numba kernels that clean depth maps: agreement of views, weighted median along colours."""
 
-import numba
 import numpy as np
 
+from models.run import njit
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def count_agreement(rho, others, A, T, region, tolerance, top, bottom, out):
     """Counts the source views whose inverse depth maps ``others`` (S, H, W) confirm each pixel's
     surface, in rows [top, bottom).
@@ -29,7 +30,7 @@ def count_agreement(rho, others, A, T, region, tolerance, top, bottom, out):
                     out[y, x] += abs(others[s, int(Y / Z), int(X / Z)] * Z / r - 1) < tolerance
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def filter_median(rho, sure, rgb, region, radius, sigma, top, bottom, out):
     """Weighted median (H, W) of the sure inverse depths within ``radius`` pixels, in rows [top,
     bottom).

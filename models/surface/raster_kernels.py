@@ -14,7 +14,8 @@ Boxes (T, 4) hold the first and last column, and the first and last row, of a tr
 import math
 
 import numpy as np
-from numba import njit
+
+from models.run import njit
 
 # pixels from a pixel centre within which a solved end of a span is tested again
 _NEARLY_INTEGER = 1e-6

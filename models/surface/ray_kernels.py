@@ -1,7 +1,8 @@
 """Kernels of training pixels: rays of pixels, planes of faces, and where they meet."""
 
 import numpy as np
-from numba import njit
+
+from models.run import njit
 
 GATHERED = 256
 """Samples of a batch whose memory is read ahead of their arithmetic."""

@@ -5,8 +5,9 @@ change of rho a pixel along x and y. A pixel p of the frame projects into source
 s at A[s] p + T[s] rho, homogeneous.
 """
 
-import numba
 import numpy as np
+
+from models.run import njit
 
 ZOOM = 3
 """Enlargement of the source views: reading the nearest enlarged pixel costs a single memory
@@ -43,7 +44,7 @@ _FAST = {
 }
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def weigh_patch(image, y, x, weights, values):
     """Fills in weights (P,), which sum to 1 and fall with the grey difference from the middle pixel
     (y, x), and values (P,) = weight * (grey - mean); returns the weighted variance."""
@@ -70,7 +71,7 @@ def weigh_patch(image, y, x, weights, values):
     return variance
 
 
-@numba.njit(**_FAST)
+@njit(**_FAST)
 def measure_unlikeness(
     source, width, height, A, T, weights, values, variance, x, y, rho, slope_x, slope_y
 ):
@@ -120,7 +121,7 @@ def measure_unlikeness(
     return min(np.float32(1) - product / np.sqrt(spread * (variance + _NOISE)), _UNSEEN)
 
 
-@numba.njit(**_FAST)
+@njit(**_FAST)
 def _measure_cost(
     sources, width, height, A, T, weights, values, variance, x, y, rho, slope_x, slope_y, start
 ):
@@ -140,7 +141,7 @@ def _measure_cost(
     return views + _HOLD * min(abs(rho / start - np.float32(1)), _HOLD_REACH)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _draw_random(seed, count):
     """Pseudo-random number in [-0.5, 0.5) of a counter.
 
@@ -155,7 +156,7 @@ def _draw_random(seed, count):
     return np.float32(np.float64(a >> np.uint64(40)) / 16777216.0 - 0.5)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def start_costs(image, sources, A, T, rho, slope, cost, start, region, top, bottom):
     """Fills in cost (H, W) of the starting planes in the region (H, W), in rows [top, bottom)."""
     weights = np.empty(_SIDE * _SIDE, np.float32)
@@ -171,7 +172,7 @@ def start_costs(image, sources, A, T, rho, slope, cost, start, region, top, bott
                 )
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def sweep(
     image, sources, A, T, rho, slope, cost, start, region, colour, reach, spread, seed, top, bottom
 ):

@@ -6,8 +6,7 @@ The formulas are chosen for looks, not for physics. ``solids`` is the table of `
 
 import math
 
-from numba import njit
-
+from models.run import njit
 from models.synthetic.solids import BOX, find_interval, turn_to_local
 
 # place of the lamp in metres, near the ceiling behind the camera

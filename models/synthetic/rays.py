@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numba import njit, prange
+from numba import prange
 
+from models.run import njit
 from models.synthetic.lighting import find_light
 from models.synthetic.solids import describe_face, find_first_hit
 

@@ -8,7 +8,7 @@ cosine and sine of the turn about z, mover (0 = static), materials of the faces 
 
 import math
 
-from numba import njit
+from models.run import njit
 
 SHAPES = "box", "ellipsoid", "cylinder", "room"
 BOX, ELLIPSOID, CYLINDER, ROOM = range(len(SHAPES))

@@ -11,7 +11,9 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit, prange
+from numba import prange
+
+from models.run import njit
 
 PATTERNS = "plain", "grid", "dots", "triangles", "stones", "poster"
 PLAIN, GRID, DOTS, TRIANGLES, STONES, POSTER = range(len(PATTERNS))

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from models.clip import at_points
+from models.run import njit
 from models.tracking.flow_fields import FlowFields
 from models.tracking.optical_flow import sample_field
 from models.tracking.options import TrackingOptions
@@ -245,7 +245,7 @@ def _cut_patches(
     return patches
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _read_patches(image, xy, patches):
     # A kernel of its own beside optical_flow.sample_field: it computes the weights once for all
     # pixels of a patch, and releases the GIL.
@@ -274,7 +274,7 @@ def _read_patches(image, xy, patches):
                 place += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _measure_differences(appearance, points, patches, gain):
     """Mean absolute difference in grey levels of patches, times gain, from their queries'."""
     difference = np.empty(len(points), np.float32)

@@ -1,11 +1,11 @@
 """Seeds of tracks: the order in which frames seed, corners where coverage is thin, and thinning."""
 
 import cv2
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from models.clip import at_points
+from models.run import njit
 from models.tracking.options import TrackingOptions
 from models.tracking.sightings import Sightings
 from models.tracks import PointTracks
@@ -162,7 +162,7 @@ def thin_sightings(
     return order[kept]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _keep_uncrowded(xy, frame, first, num_frames, order, settled, begin, cell):
     """Greedy choice in the given order: a track is kept if less than half of its observations lie
     in grid cells that kept tracks occupy in the same frame."""

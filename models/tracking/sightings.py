@@ -3,9 +3,10 @@ points."""
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from models.run import njit
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def dense_tracks(
     return xy, visible
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _seen(xy, visible, first):
     """Positions and frames of all sightings, track by track; numpy's indices of them would take
     twice as much."""
@@ -110,7 +111,7 @@ def _seen(xy, visible, first):
     return out, frame
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _hold(xy, visible):
     """Gives positions to frames in which a track is not seen."""
     latest = np.zeros(visible.shape[1], np.int64)

@@ -14,11 +14,10 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numba import njit
 from torch import Tensor
 
 from models.field import transform_points
-from models.run import run_tasks, split_range
+from models.run import njit, run_tasks, split_range
 from models.surface import GATHERED, compute_normal, compute_ray, gather_corners
 from models.tools import DevicePixels, TrainingPixels, find_plane_hits
 

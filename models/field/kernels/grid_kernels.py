@@ -9,7 +9,6 @@ hash encoding", 2022.
 """
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
 from models.field.kernels.vectors import (
@@ -27,6 +26,7 @@ from models.field.kernels.vectors import (
     to_int,
 )
 from models.field.reference import PRIME_Y, PRIME_Z
+from models.run import njit
 
 BLOCK = 64
 """Samples of a block of features."""

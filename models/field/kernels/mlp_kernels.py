@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit
 from torch import Tensor
 
 from models.field.kernels.grid_kernels import BLOCK
@@ -29,7 +28,7 @@ from models.field.kernels.vectors import (
     store,
     to_int,
 )
-from models.run import run_tasks, split_range
+from models.run import njit, run_tasks, split_range
 
 WIDTH = 64
 """Units of a hidden layer."""
