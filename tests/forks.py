@@ -23,16 +23,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
-def fork_server(*options: str) -> Iterator[subprocess.Popen]:
-    """The server's process; speak to it with ``ask``.
-
-    Args:
-        options: "uncached" to compile the kernels in each run.
-    """
+def fork_server() -> Iterator[subprocess.Popen]:
+    """The server's process; speak to it with ``ask``."""
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, __file__, *options], stdin=pipe, stdout=pipe, text=True, env=environment
+        [sys.executable, __file__], stdin=pipe, stdout=pipe, text=True, env=environment
     ) as process:
         yield process
         process.stdin.close()
@@ -48,7 +44,8 @@ def ask(
         script: background, foreground or demo.
         job: kill_after (seconds) and signal (SIGKILL if not given); kill_at_file (a number) and
             renamed (before or after its renaming); largest_file (bytes), past which writing fails
-            as on a full disk; limit (seconds) until an alarm ends it.
+            as on a full disk; limit (seconds) until an alarm ends it; uncached to compile the
+            kernels anew.
     """
     texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
     log = folder / "log"
@@ -70,10 +67,6 @@ def serve() -> None:
     """Reads commands from stdin, one JSON a line, and answers each with exit code and seconds."""
     sys.path.insert(0, str(ROOT))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "uncached" in sys.argv:
-        from numba.core.dispatcher import Dispatcher
-
-        Dispatcher.enable_caching = lambda self: None
     import background_points
     import demo_pipeline
     import foreground_points
@@ -109,6 +102,8 @@ def run_child(main, job: dict) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job.get("kill_at_file") is not None:
         die_at_file(job["kill_at_file"], job["renamed"])
+    if job.get("uncached"):
+        forget_kernels()
     from models.run.errors import run_script
 
     code = 1
@@ -120,6 +115,17 @@ def run_child(main, job: dict) -> None:
     finally:
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(code)
+
+
+def forget_kernels() -> None:
+    """Has every kernel compiled as in an empty cache."""
+    from numba.core.caching import NullCache
+    from numba.core.dispatcher import Dispatcher
+
+    names = [name for name in sys.modules if name.startswith("models.")]
+    for value in [value for name in names for value in vars(sys.modules[name]).values()]:
+        if isinstance(value, Dispatcher):
+            value._cache = NullCache()
 
 
 def die_at_file(number: int, renamed: bool) -> None:

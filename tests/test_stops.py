@@ -49,11 +49,10 @@ def test_runs_stop_while_their_kernels_are_compiled(folder):
     demo = {"background_path": "out/background_points.pt", "output_dir": "demo", "num_epochs": 1}
     with fork_server() as server:
         assert ask(server, "background", background, folder)["code"] == 0
-    stops = [("background", background | {"output_dir": "again"}), ("demo", demo)]
-    with fork_server("uncached") as server:
+        stops = [("background", background | {"output_dir": "again"}), ("demo", demo)]
         for script, flags in stops * 3:
             number = chance.choice([signal.SIGINT, signal.SIGTERM])
-            moment = {"kill_after": chance.uniform(0.2, 3), "signal": number}
+            moment = {"kill_after": chance.uniform(0.2, 2.5), "signal": number, "uncached": True}
             answer = ask(server, script, flags, folder, **moment)
             assert ends_well(answer["code"], number, answer["log"]), answer
             assert not list(folder.rglob("*.part")) and not list(folder.rglob(".lock"))
