@@ -60,6 +60,7 @@ from models.run import (
     Progress,
     ProgressBars,
     Stages,
+    check_owner,
     claim_output_dir,
     find_memory_limit,
     make_subfolder,
@@ -152,6 +153,9 @@ def main() -> None:
     output_dir = settings.output_dir or Path("results") / name_clip(settings.video_path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     origin = Origin(__file__, settings, gather_inputs(settings), {"device": device})
+    if settings.output_dir is None:
+        config = output_dir / "background_config.json"
+        check_owner(config, settings.video_path, origin.contents["clip"])
     stages = Stages(claim_output_dir(output_dir, __file__), origin, ProgressBars())
     # Models are opened before any work, so that a missing file is reported at once.
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)
@@ -318,7 +322,8 @@ def write_results(
     """Writes the track file and the files beside it; returns figures."""
     output_dir = stages.folder
     background = make_background_tracks(video, scene, tracks)
-    write_json(output_dir / "background_config.json", stages.describe(solve))
+    config = {**stages.describe(solve), "clip_place": str(video.path.resolve())}
+    write_json(output_dir / "background_config.json", config)
     save_tracks(output_dir / "background_points.pt", background)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(make_subfolder(output_dir, "masks"), masks)

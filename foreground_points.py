@@ -71,7 +71,7 @@ from models.tracking import (
     grow_tracks,
     open_tracker,
 )
-from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
+from models.tracks import PointTracks, Tracks, check_content, load_tracks, save_tracks
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,7 @@ def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
             f"{path}: was made from {made_from}, but {video.path} gives {given}; use the same clip "
             "and settings for both"
         )
+    check_content(background, path, video.frames, video.path)
 
 
 def read_mover_masks(

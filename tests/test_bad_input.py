@@ -1,11 +1,14 @@
 """Input that cannot be used ends a script with exit code 2, one sentence that names it, and nothing
 half-written."""
 
+import json
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,9 +20,12 @@ import background_points
 import demo_pipeline
 from models.clip.images import write_images
 from models.clip.transforms import save_transforms
-from models.run.errors import run_script
+from models.run import check_owner, hash_content
+from models.run.errors import InputError, run_script
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import save_tracks
+from models.tracks.thumbnails import make_thumbnails
+from models.training.inputs import check_same_clip, load_inputs
 
 ROOT = Path(__file__).parent.parent
 FRAMES = 5
@@ -309,6 +315,48 @@ def test_another_clip_than_that_of_the_tracks_is_refused(room, clip, tmp_path, r
         refuse_demo(
             "--background_path", clip / "background_points.pt", "--video_path", path, names=path
         )
+
+
+def test_another_clip_of_the_same_size_and_length_is_refused_by_its_pictures(room, tmp_path):
+    frames = folder_of(tmp_path / "frames", *room.frames)
+    other = folder_of(tmp_path / "other", *room.frames[:, ::-1])
+    path = tmp_path / "background_points.pt"
+    known = replace(true_tracks(room, False, str(frames)), thumbnails=make_thumbnails(room.frames))
+    save_tracks(path, known)
+    tracks = load_inputs(path).tracks
+    with pytest.raises(InputError, match=r"other: shows other pictures.*--video_path"):
+        load_inputs(path, video_path=other)
+    movers = replace(true_tracks(room, True), thumbnails=make_thumbnails(room.frames[:, ::-1]))
+    save_tracks(tmp_path / "foreground_points.pt", movers)
+    with pytest.raises(InputError, match=r"foreground_points\.pt: was made from another clip"):
+        load_inputs(path)
+    scene = SimpleNamespace(cameras=room.cameras, thumbnails=movers.thumbnails)
+    with pytest.raises(InputError, match=r"model\.pt: was trained on other pictures"):
+        check_same_clip(scene, tmp_path / "model.pt", tracks, path)
+
+
+def test_a_default_folder_that_another_clip_of_this_name_owns_is_refused(
+    room, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        folder_of(tmp_path / name / "walk", *(room.frames if name == "a" else room.frames[::-1]))
+    (tmp_path / "results" / "walk").mkdir(parents=True)
+    content = hash_content(tmp_path / "a" / "walk")
+    told = {"settings": {"video_path": "a/walk"}, "inputs_sha256": {"clip": content}}
+    config = tmp_path / "results" / "walk" / "background_config.json"
+    config.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"another clip of this name, a/walk; .*--output_dir"):
+        monkeypatch.setattr(sys, "argv", ["background_points.py", "--video_path", "b/walk"])
+        background_points.main()
+    moved = hash_content(tmp_path / "b" / "walk")
+    check_owner(config, Path("a/walk"), moved)  # the clip has changed at its place
+    check_owner(config, Path("c/walk"), content)  # the clip was moved
+    config.write_text(json.dumps(told | {"clip_place": str(tmp_path / "b" / "walk")}))
+    check_owner(config, Path("b/walk"), moved)
+    for broken in ("{", "[]", '{"settings": 3}', json.dumps(told | {"clip_place": "a\0b"})):
+        config.write_text(broken)
+        check_owner(config, Path("b/walk"), moved)
 
 
 def test_masks_beside_the_tracks_that_do_not_fit_are_refused(room, clip, tmp_path, refuse_demo):

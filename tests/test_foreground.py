@@ -2,6 +2,7 @@
 not there."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 import foreground_points
 from models.clip.images import write_images
-from models.run.errors import run_script
+from models.run.errors import InputError, run_script
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import Tracks, load_tracks, save_tracks
+from models.tracks.thumbnails import make_thumbnails
 
 FRAMES, WIDTH, HEIGHT = 8, 160, 96
 
@@ -133,6 +135,16 @@ def test_two_movers_apart_get_two_labels(clip, room, monkeypatch):
         left = x[tracks.visible[:, n], n] < 75
         assert left.all() or not left.any()
         assert label in (1, 2)
+
+
+def test_another_clip_of_the_same_size_and_length_is_refused(clip, room, monkeypatch):
+    tracks = load_tracks(clip / "background_points.pt")
+    save_tracks(
+        clip / "background_points.pt",
+        replace(tracks, thumbnails=make_thumbnails(room.frames[::-1])),
+    )
+    with pytest.raises(InputError, match=r"shows other pictures.*--background_path"):
+        movers(clip, room.masks, monkeypatch)
 
 
 def test_masks_with_a_gap_are_refused(clip, room, monkeypatch, capfd):

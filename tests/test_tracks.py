@@ -1,6 +1,8 @@
 import os
 from dataclasses import fields, replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,15 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from models.run.errors import InputError
-from models.tracks import Tracks, load_tracks, save_tracks
+from models.tracks import (
+    Tracks,
+    check_content,
+    find_clip,
+    load_tracks,
+    look_alike,
+    save_tracks,
+)
+from models.tracks.thumbnails import make_thumbnails
 
 
 def random_tracks(
@@ -43,6 +53,8 @@ def random_tracks(
         layer="foreground" if extra else "background",
         video_path="clips/a.mp4",
         canonical=torch.randn(num, 3, generator=generator) if extra else None,
+        clip_place="/films/a.mp4" if static else None,
+        thumbnails=torch.randint(256, (8, 18, 32), generator=generator).byte() if static else None,
         label=torch.arange(num) if extra else None,
     )
 
@@ -110,7 +122,8 @@ def test_tracks_that_would_not_load_are_not_saved(tmp_path):
 
 def with_value(key: str, change) -> dict:
     data = as_dict(random_tracks(extra=True))
-    data[key] = change(data[key].clone() if isinstance(data[key], torch.Tensor) else data[key])
+    value = data.get(key)
+    data[key] = change(value.clone() if isinstance(value, torch.Tensor) else value)
     return data
 
 
@@ -131,6 +144,12 @@ BROKEN = {
     "absurd height": ("height", lambda _: 10**12, "size"),
     "fps is NaN": ("fps", lambda _: float("nan"), "fps"),
     "path is a number": ("video_path", lambda _: 3, "video_path"),
+    "place is a number": ("clip_place", lambda _: 3, "clip_place"),
+    "thumbnails of another size": (
+        "thumbnails",
+        lambda _: torch.zeros(3, 18, 32, dtype=torch.uint8),
+        "thumbnails",
+    ),
     "xy is text": ("xy", lambda _: "none", "xy"),
     "xy in whole numbers": ("xy", lambda t: t.nan_to_num().long(), "xy"),
     "xy is complex": ("xy", lambda t: t.to(torch.complex64), "xy"),
@@ -346,3 +365,52 @@ def test_incomplete_or_unsafe_files_of_other_programs_are_refused(tmp_path):
     np.savez(tmp_path / "few.npz", coords=np.zeros((5, 7, 3)), visibs=np.zeros((5, 7)))
     with pytest.raises(InputError, match="intrinsics"):
         load_tracks(tmp_path / "few.npz")
+
+
+def filmed_tracks(clip: str, place: str | None = None) -> Tracks:
+    return replace(random_tracks(), video_path=clip, clip_place=place)
+
+
+def test_a_track_file_finds_its_clip_here_at_its_old_place_or_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "here" / "films").mkdir(parents=True)
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "t.pt"
+    clip = tmp_path / "here" / "films" / "b.mp4"
+    clip.touch()
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_clip(filmed_tracks("films/b.mp4"), path) == Path("films/b.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert find_clip(filmed_tracks("films/b.mp4", str(clip)), path) == clip
+    for tracks in (filmed_tracks("films/b.mp4", "/absent/b.mp4"), filmed_tracks("films/b.mp4")):
+        with pytest.raises(InputError, match=r"t\.pt: its clip films/b\.mp4 is .*--video_path"):
+            find_clip(tracks, path)
+        clip.rename(tmp_path / "results" / "b.mp4")
+        assert find_clip(tracks, path) == tmp_path / "results" / "b.mp4"
+        (tmp_path / "results" / "b.mp4").rename(clip)
+    with pytest.raises(InputError, match="does not say which clip"):
+        find_clip(filmed_tracks(""), path)
+
+
+def paint_clip(seed: int, num_frames: int = 11) -> np.ndarray:
+    """Frames of a smooth pattern that drifts."""
+    random = np.random.default_rng(seed)
+    pattern = cv2.resize(random.integers(0, 256, (7, 12, 3)).astype(np.uint8), (120, 48))
+    return np.stack([np.roll(pattern, 2 * t, axis=1)[:, :64] for t in range(num_frames)])
+
+
+def test_frames_of_another_clip_are_told_from_the_same_frames_encoded_anew(tmp_path):
+    frames = paint_clip(0)
+    tracks = replace(random_tracks(), thumbnails=make_thumbnails(frames))
+    noise = np.random.default_rng(1).normal(0, 6, frames.shape)
+    again = np.clip(frames + noise, 0, 255).astype(np.uint8)
+    check_content(tracks, tmp_path / "t.pt", again, tmp_path / "clip")
+    for other in (paint_clip(2), frames[::-1], frames[:, :, ::-1], frames // 2):
+        with pytest.raises(InputError, match=r"shows other pictures.*--video_path"):
+            check_content(tracks, tmp_path / "t.pt", other, tmp_path / "clip")
+    check_content(random_tracks(), tmp_path / "t.pt", paint_clip(3), tmp_path / "clip")
+
+
+def test_a_clip_of_few_frames_or_pixels_has_thumbnails_too():
+    small = paint_clip(0, 2)[:, ::8, ::8]
+    assert look_alike(make_thumbnails(small), make_thumbnails(small))
+    assert not look_alike(make_thumbnails(small), make_thumbnails(small[:, ::-1]))

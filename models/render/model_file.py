@@ -22,6 +22,7 @@ from models.run import (
     load_tensors,
     write_tensors,
 )
+from models.tracks import is_thumbnails
 
 # Models of another version have other parts and are refused.
 _VERSION = 4
@@ -53,6 +54,8 @@ def save_scene(path: Path, scene: Scene) -> None:
         },
         "background": _pack_layer(scene.background),
     }
+    if scene.thumbnails is not None:
+        state["thumbnails"] = scene.thumbnails
     if scene.moving is not None:
         state["moving"] = {**scene.moving.meshes.state(), **_pack_renderer(scene.moving.renderer)}
     write_tensors(path, state)
@@ -104,7 +107,11 @@ def _unpack_scene(state: dict, device: torch.device, options: RenderOptions) -> 
     if "moving" in state:
         meshes = MovingMeshPipeline.from_state(state["moving"], cameras)
         moving = MovingLayer(meshes, _unpack_renderer(state["moving"], device))
-    return Scene(cameras, fps, exposure, background, moving, options)
+    # Files of older versions have none.
+    thumbnails = state.get("thumbnails")
+    if thumbnails is not None and not is_thumbnails(thumbnails):
+        raise ValueError("the thumbnails have another shape")
+    return Scene(cameras, fps, exposure, background, moving, options, thumbnails)
 
 
 def _check(tensor: Tensor, *shape: int | None) -> Tensor:

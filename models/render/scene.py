@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from models.cameras import Cameras
 from models.clip import Exposure
@@ -57,6 +58,8 @@ class Scene:
     """None if nothing moves."""
     options: RenderOptions = RenderOptions()
     """How views are drawn; a model file does not hold them."""
+    thumbnails: UInt8[Tensor, "..."] | None = None
+    """Of the track file that the scene was trained on."""
 
     def render(self, view: Cameras, time: float) -> Rendering:
         """The picture of a camera (``view`` of length 1) at ``time``.

@@ -47,7 +47,7 @@ from models.run.reading import (
     read_json,
     read_limited,
 )
-from models.run.record import describe_run, read_figures, summarise_run
+from models.run.record import check_owner, describe_run, read_figures, summarise_run
 from models.run.settings import Plain, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
 from models.run.threads import run_tasks, split_range, take_scratch
@@ -68,6 +68,7 @@ __all__ = [
     "Stages",
     "bound_memory",
     "check_output_dir",
+    "check_owner",
     "check_storage",
     "claim_output_dir",
     "clear_numbered",

@@ -1,5 +1,6 @@
 """What a run tells of itself: progress, settings, versions, a summary."""
 
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -43,6 +44,34 @@ def describe_run(settings: object, device: object, made_from: Mapping[str, str])
         "program_sha256": made_from[PROGRAM],
     }
     return {**told, "versions": versions, "commit": commit}
+
+
+def check_owner(config: Path, clip: Path, content: str) -> None:
+    """Refuses a default output folder that holds the results of another clip of the same name.
+
+    A clip that has changed at its place keeps its folder, and so does a clip that was moved.
+
+    Args:
+        config: the configuration that an earlier run wrote into the folder, where there is one.
+        content: of ``clip``, see ``hash_content``; "none" for a clip that cannot be read.
+
+    Raises:
+        InputError: the results are of a clip of other content at another place.
+    """
+    told = read_figures(config)
+    settings, inputs = told.get("settings"), told.get("inputs_sha256")
+    if content == "none" or not isinstance(settings, dict) or not isinstance(inputs, dict):
+        return
+    owner = str(told.get("clip_place") or settings.get("video_path", ""))
+    try:
+        same_place = os.path.realpath(owner) == os.path.realpath(clip)
+    except ValueError:  # a damaged name
+        same_place = True
+    if inputs.get("clip") != content and not same_place:
+        raise InputError(
+            f"{config.parent}: holds the results of another clip of this name, {owner}; give another folder "
+            f"by --output_dir for {clip}"
+        )
 
 
 def read_figures(path: Path) -> dict:

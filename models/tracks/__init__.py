@@ -4,14 +4,27 @@ between the scripts.
 Files in reading order:
 
 - ``points`` - tracks in pixels
+- ``thumbnails`` - small pictures that tell a clip from others
 - ``content`` - the content of a track file
 - ``checks`` - the rules of a track file
 - ``archive``, ``foreign`` - track files of other programs
 - ``file`` - track files, written and read
+- ``clip_of`` - the clip of a track file, found again
 """
 
+from models.tracks.clip_of import check_content, find_clip
 from models.tracks.content import Tracks
 from models.tracks.file import load_tracks, save_tracks
 from models.tracks.points import PointTracks
+from models.tracks.thumbnails import is_thumbnails, look_alike
 
-__all__ = ["PointTracks", "Tracks", "load_tracks", "save_tracks"]
+__all__ = [
+    "PointTracks",
+    "Tracks",
+    "check_content",
+    "find_clip",
+    "is_thumbnails",
+    "load_tracks",
+    "look_alike",
+    "save_tracks",
+]

@@ -47,17 +47,19 @@ def find_problem(data: dict) -> str | None:
 
 def _find_scalar_problem(data: dict) -> str | None:
     for own in _SCALARS:
-        value = data[own.name]
+        value = data.get(own.name)
         kinds = (int, float) if own.type is float else own.type
         if isinstance(value, bool) or not isinstance(value, kinds):
-            return f"{own.name} is a {type(value).__name__}, expected {own.type.__name__}"
+            expected = getattr(own.type, "__name__", "text")
+            return f"{own.name} is a {type(value).__name__}, expected {expected}"
     width, height, fps = data["width"], data["height"], data["fps"]
     if data["layer"] not in _LAYERS:
         return f"layer is {data['layer']!r:.40}, expected background or foreground"
     if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
         return f"image size {width:.0f}x{height:.0f} is out of range (1 to {_MAX_SIDE})"
-    if len(data["video_path"]) > _MAX_NAME:
-        return f"video_path has {len(data['video_path'])} letters"
+    for name in ("video_path", "clip_place"):
+        if len(data.get(name) or "") > _MAX_NAME:
+            return f"{name} has {len(data[name])} letters"
     return None if 0 < fps <= _MAX_FPS else f"fps is {fps}, expected a positive number"
 
 

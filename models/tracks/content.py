@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from models.cameras import Cameras
 from models.clip import Video
 from models.tracks.points import PointTracks
+from models.tracks.thumbnails import THUMBNAILS, make_thumbnails
 
 
 def _tensor(
@@ -58,6 +59,12 @@ class Tracks:
     """Foreground: position of each track in canonical space, in which colours are constant in time."""
     label: Int[Tensor, "N"] | None = field(default=None, metadata=_tensor("N", torch.int64))
     """Foreground: number of the mover of each track."""
+    clip_place: str | None = None
+    """Absolute path of the clip when the file was made."""
+    thumbnails: UInt8[Tensor, "..."] | None = field(
+        default=None, metadata=_tensor(THUMBNAILS, torch.uint8)
+    )
+    """Small grey pictures of frames evenly over the clip, which tell it from other clips."""
 
     @staticmethod
     def of(
@@ -89,6 +96,8 @@ class Tracks:
             frame_indices=torch.as_tensor(video.frame_indices),
             layer=layer,
             video_path=str(video.path),
+            clip_place=str(video.path.resolve()),
+            thumbnails=make_thumbnails(video.frames),
         )
 
     def __len__(self) -> int:

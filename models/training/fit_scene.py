@@ -112,7 +112,10 @@ class _Fitting:
         meshes, renderer, pixels = self._prepare_background()
         return_freed()
         tracks = inputs.tracks
-        scene = Scene(tracks.cameras, tracks.fps, self.exposure, Layer(meshes, renderer))
+        layer = Layer(meshes, renderer)
+        scene = Scene(
+            tracks.cameras, tracks.fps, self.exposure, layer, thumbnails=tracks.thumbnails
+        )
         score = None
         if inputs.held_out:
             given = scene, inputs.frames, inputs.masks, inputs.held_out

@@ -12,7 +12,7 @@ from models.clip import ClipFrames, read_masks, read_video
 from models.render import Scene
 from models.run import InputError
 from models.tools import MOST_SAMPLES, SAMPLE
-from models.tracks import Tracks, load_tracks
+from models.tracks import Tracks, check_content, find_clip, load_tracks, look_alike
 
 BASE_MEMORY = 5 << 28
 """Bytes that the program takes whatever the clip."""
@@ -54,7 +54,7 @@ def load_inputs(
     Args:
         foreground_path: foreground_points.pt beside the background's, where there is one, if not
             given.
-        video_path: the clip; the one that the track file names if not given.
+        video_path: the clip; found by the track file if not given.
         holdout_every: see ``held_out_frames``.
         memory: bytes to stay within, see ``read_video``.
 
@@ -66,11 +66,7 @@ def load_inputs(
         raise InputError(
             f"{background_path}: holds the {tracks.layer} layer; give a background track file"
         )
-    if video_path is None and not tracks.video_path:
-        raise InputError(
-            f"{background_path}: does not say which clip it was made from; give --video_path"
-        )
-    clip = video_path or Path(tracks.video_path)
+    clip = video_path or find_clip(tracks, background_path)
     masks = background_path.parent / "masks"
     beside = foreground_path or background_path.parent / "foreground_points.pt"
     return ClipInputs(
@@ -100,6 +96,7 @@ def _frames(
             f"{clip}: gives {len(video)} frames {video.width}x{video.height}, but {background_path} was made "
             f"from {len(tracks)} frames {tracks.width}x{tracks.height}; give the same clip by --video_path"
         )
+    check_content(tracks, background_path, video.frames, clip)
     return video.frames
 
 
@@ -111,10 +108,11 @@ def _masks(folder: Path, tracks: Tracks) -> Bool[np.ndarray, "F H W"] | None:
 
 def _movers(path: Path, background: Tracks, background_path: Path) -> Tracks | None:
     tracks = load_tracks(path)
-    if len(tracks) != len(background) or (tracks.width, tracks.height) != (
-        background.width,
-        background.height,
-    ):
+    same_size = (tracks.width, tracks.height) == (background.width, background.height)
+    same_frames = len(tracks) == len(background) and look_alike(
+        tracks.thumbnails, background.thumbnails
+    )
+    if not (same_size and same_frames):
         raise InputError(
             f"{path}: was made from another clip than {background_path}; make both again"
         )
@@ -134,13 +132,17 @@ def check_same_clip(scene: Scene, path: Path, tracks: Tracks, background_path: P
     """Refuses a model that was trained on another clip.
 
     Raises:
-        InputError: number or size of the frames differ.
+        InputError: number, size or pictures of the frames differ.
     """
     cameras = scene.cameras
     if (len(cameras), cameras.width, cameras.height) != (len(tracks), tracks.width, tracks.height):
         raise InputError(
             f"{path}: was trained on {len(cameras)} frames {cameras.width}x{cameras.height}, but "
             f"{background_path} has {len(tracks)} frames {tracks.width}x{tracks.height}; give two of one clip"
+        )
+    if not look_alike(scene.thumbnails, tracks.thumbnails):
+        raise InputError(
+            f"{path}: was trained on other pictures than those of {background_path}; give two of one clip"
         )
 
 

@@ -1,0 +1,40 @@
+"""Small grey pictures of a clip's frames, which tell it from other clips of its size and length."""
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+THUMBNAILS = "8 18 32"
+"""Number, height and width of the thumbnails of a clip."""
+# Mean difference of grey up to which two thumbnails show one frame: a floor for other decoders and
+# encoders, and a share of the picture's contrast. Frames of two clips differ by about the contrast.
+_NOISE = 1.0
+_SHARE_OF_CONTRAST = 0.06
+
+
+def make_thumbnails(frames: UInt8[np.ndarray, "F H W 3"]) -> UInt8[Tensor, "..."]:
+    """Small grey pictures of frames evenly over the clip, in the shape of ``THUMBNAILS``."""
+    count, height, width = map(int, THUMBNAILS.split())
+    small = []
+    for t in np.linspace(0, len(frames) - 1, count).round().astype(int):
+        grey = cv2.cvtColor(np.ascontiguousarray(frames[t]), cv2.COLOR_RGB2GRAY)
+        small.append(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
+    return torch.from_numpy(np.stack(small))
+
+
+def is_thumbnails(value: object) -> bool:
+    """Whether a value of a file is what ``make_thumbnails`` gives."""
+    shape = tuple(map(int, THUMBNAILS.split()))
+    return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.shape == shape
+
+
+def look_alike(first: UInt8[Tensor, "..."] | None, second: UInt8[Tensor, "..."] | None) -> bool:
+    """Whether two sets of thumbnails show the same frames; true if one is not known, as in files of
+    older versions."""
+    if first is None or second is None:
+        return True
+    difference = (first.float() - second.float()).abs().mean((1, 2))
+    contrast = torch.minimum(*(each.float().std((1, 2)) for each in (first, second)))
+    return bool((difference <= _NOISE + _SHARE_OF_CONTRAST * contrast).all())
