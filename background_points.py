@@ -21,6 +21,7 @@ import torch
 from models.cameras import Cameras
 from models.clip import (
     Video,
+    describe_large_masks,
     dilate,
     name_clip,
     name_large_masks,
@@ -85,6 +86,7 @@ from models.tracking import (
     TrackingOptions,
     find_tracker_file,
     grow_tracks,
+    mark_still_part,
     open_tracker,
 )
 from models.tracks import PointTracks, save_tracks
@@ -225,6 +227,9 @@ def solve(
             scene = stages.step("cameras", solver, tracks)
         else:
             scene = stages.step("cameras", solve_masked_scene, tracks, solver, options)
+            said = describe_large_masks(given.masks, settings.invert_masks)
+            if said and scene.method == "rotation":
+                progress.say(f"no mapper could place the cameras: {said}")
         masks = given.masks
         if masks is None:
             masks, scene = stages.step(
@@ -274,6 +279,8 @@ def read_given(
     imported = None
     if mask_path is not None:
         masks = read_masks(mask_path, video.clip_frames, settings.invert_masks, progress)
+        if mark_still_part(video.frames, masks):
+            progress.say(f"{mask_path}: {describe_inverted(settings.invert_masks)}")
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)
     if settings.cameras_path is not None:
@@ -288,6 +295,12 @@ def read_given(
     elif imported is not None:
         cameras = fitting_cameras(imported, progress)
     return Given(masks, cameras, known, None if imported is None else imported.tracks)
+
+
+def describe_inverted(invert: bool) -> str:
+    """A clause on masks in which points move as one still scene."""
+    cure = "leave out --invert_masks" if invert else "give --invert_masks"
+    return f"points in the masks move as one still scene, the masks look inverted; {cure} if so"
 
 
 def make_depth(options: LearnedOptions, video: Video, stages: Stages) -> DepthMaps | None:

@@ -13,6 +13,8 @@ from models.clip.images import write_images
 from models.clip.masks import dilate, name_large_masks, read_masks, write_masks
 from models.clip.video_writer import write_video
 from models.run.errors import InputError
+from models.synthetic.sample import RoomOptions, render_room
+from models.tracking.still_masks import mark_still_part
 
 
 def random_masks(num: int = 5, height: int = 24, width: int = 32, seed: int = 0) -> np.ndarray:
@@ -133,10 +135,20 @@ def test_a_mask_video_may_hold_any_value(tmp_path, value):
     np.testing.assert_array_equal(read, masks)
 
 
+def test_the_alpha_channel_of_a_mask_video_is_the_mask(tmp_path):
+    masks = random_masks()
+    color = np.random.default_rng(2).integers(0, 256, (*masks.shape, 3), np.uint8)
+    images = np.concatenate([color, masks[..., None] * np.uint8(255)], 3)
+    write_lossless(tmp_path / "m.mov", images)
+    read = read_masks(tmp_path / "m.mov", ClipFrames.in_order(5, (32, 24)))
+    np.testing.assert_array_equal(read, masks)
+
+
 def write_lossless(path: Path, images: np.ndarray) -> None:
     size = f"{images.shape[2]}x{images.shape[1]}"
+    stored, codec = ("rgba", "qtrle") if images.shape[3] == 4 else ("rgb24", "ffv1")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-s", size]
-    command += ["-pix_fmt", "rgb24", "-i", "-", "-c:v", "ffv1", "-pix_fmt", "gbrp", str(path)]
+    command += ["-pix_fmt", stored, "-i", "-", "-c:v", codec, str(path)]
     subprocess.run(command, input=images.tobytes(), check=True)
 
 
@@ -177,6 +189,17 @@ def test_masks_of_most_of_the_picture_are_named_and_can_be_inverted(tmp_path):
 def test_masks_without_anything_moving_are_read(tmp_path):
     write_masks(tmp_path, np.zeros((2, 24, 32), bool))
     assert not read_masks(tmp_path, ClipFrames.in_order(2, (32, 24))).any()
+
+
+@pytest.mark.parametrize("grown", [0, 40])
+def test_inverted_masks_are_recognised_by_their_tracks(grown):
+    room = render_room(RoomOptions(6, 240, 136, num_movers=1, num_tracks=0, seed=3))
+    masks = dilate(np.asarray(room.masks), grown)
+    assert mark_still_part(room.frames, ~masks)
+    assert not mark_still_part(room.frames, masks)
+    noise = np.random.default_rng(0).integers(0, 256, (6, 17, 30, 3), np.uint8)
+    crowd = np.stack([cv2.resize(image, (240, 136)) for image in noise])
+    assert not mark_still_part(crowd, ~masks), "no still scene explains these"
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 4])

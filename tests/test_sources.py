@@ -14,6 +14,7 @@ from models.clip.images import read_alpha, write_images
 from models.clip.masks import read_masks
 from models.clip.sources.listing import list_images
 from models.clip.sources.naming import sort_naturally
+from models.clip.sources.repeats import find_pattern
 from models.clip.sources.streams import find_stream, read_frame_rate, write_frame_rate
 from models.clip.video import read_video
 from models.clip.video_writer import write_video
@@ -214,3 +215,17 @@ def test_animated_images_and_raw_jpegs_are_videos(frames, tmp_path, name):
     coded = read_video(tmp_path / "clip.mp4").frames
     assert np.abs(video.frames.astype(int) - coded).mean() < 8
     assert video.fps == pytest.approx(25)
+
+
+@pytest.mark.parametrize("period, rate", [(5, "30000/1001"), (4, "32000/1001")])
+def test_frames_repeated_by_telecine_are_named(tmp_path, period, rate):
+    pan = render_room(RoomOptions(12, WIDTH, HEIGHT, num_movers=0, num_tracks=0)).frames
+    write_video(tmp_path / "film.mp4", pan, 24000 / 1001)
+    repeat = ["-vf", f"fps={rate}", "-c:v", "libx264", "-crf", 20, "-bf", 0]
+    ffmpeg("-i", tmp_path / "film.mp4", *repeat, tmp_path / "television.mp4")
+    noise = np.random.default_rng(0).normal(0, 1, (20, HEIGHT, WIDTH, 3))
+    shown = read_video(tmp_path / "television.mp4").frames
+    noisy = (shown + noise[: len(shown)]).clip(0, 255).astype(np.uint8)
+    write_images(tmp_path / "frames", noisy, range(len(noisy)))
+    assert find_pattern(pan) is None
+    assert f"every {period}th frame nearly repeats" in read_video(tmp_path / "frames").notes[0]

@@ -21,7 +21,14 @@ from models.clip.exposure import Exposure, ExposureOptions, estimate_exposure
 from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
 from models.clip.images import read_image, write_image, write_images
 from models.clip.lens import MODELS, Lens
-from models.clip.masks import at_points, dilate, name_large_masks, read_masks, write_masks
+from models.clip.masks import (
+    at_points,
+    describe_large_masks,
+    dilate,
+    name_large_masks,
+    read_masks,
+    write_masks,
+)
 from models.clip.sources.listing import image_paths
 from models.clip.sources.naming import sort_naturally
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
@@ -38,6 +45,7 @@ __all__ = [
     "VideoWriter",
     "at_points",
     "choose_evenly",
+    "describe_large_masks",
     "dilate",
     "estimate_exposure",
     "image_paths",

@@ -33,7 +33,12 @@ _TONE_MAP = (
 
 
 def decode(
-    path: Path, stream: VideoStream, max_frames: int | None, stride: int, log: IO[bytes]
+    path: Path,
+    stream: VideoStream,
+    max_frames: int | None,
+    stride: int,
+    log: IO[bytes],
+    alpha: bool = False,
 ) -> Iterator[ndarray]:
     """Yields frames of a video file, (H, W, 3) uint8; ffmpeg writes PPM images, which state their
     size.
@@ -42,11 +47,13 @@ def decode(
 
     Args:
         log: receives ffmpeg's log, for ``inspect_file``.
+        alpha: yield alpha as grey instead of the colours.
 
     Raises:
         InputError: no frame can be decoded, or the size changes.
     """
     filters = [*_choose_repairs(stream.header), f"select='not(mod(n\\,{stride}))'"]
+    filters += ["alphaextract"] if alpha else []
     filters += [
         f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}",
         "setsar=1",

@@ -106,6 +106,26 @@ def find_largest(paths: Iterable[Path]) -> int:
     return next((limit for limit in _LARGEST if 0 < largest <= limit), MAX_VALUE)
 
 
+def describe_depth(largest: int | None) -> list[str]:
+    """A sentence on 16-bit files whose white is not 65535."""
+    if largest in (None, MAX_VALUE):
+        return []
+    bits = largest.bit_length()
+    return [f"its 16-bit images hold values up to {bits} bits, so {largest} is taken as white"]
+
+
+def describe_alpha(paths: list[Path]) -> list[str]:
+    """A sentence on alpha of frames, if it is not full everywhere."""
+    for path in paths:
+        alpha = read_alpha(path)
+        if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
+            return [
+                f"alpha of the frames is not used ({path.name} has some); "
+                "give the folder as --mask_path to take it as masks"
+            ]
+    return []
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return read_limited(path)
@@ -130,7 +150,8 @@ def _decode(path: Path, data: bytes, flags: int) -> ndarray:
         ):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
-        raise InputError(f"{path}: the image is corrupt or cut short; replace or remove it")
+        other = ", or of values other than 8 or 16 bits" if data[:2] in (b"II", b"MM") else ""
+        raise InputError(f"{path}: the image is corrupt or cut short{other}; replace or remove it")
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: holds {image.dtype} values; save it with 8 or 16 bits")
     return image

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -57,14 +58,16 @@ def read_masks(
         masks = masks[_choose_masks(path, len(masks), frames)]
     if invert:
         np.logical_not(masks, out=masks)
-    share = masks.mean()
-    if share > _LARGE_SHARE:
-        progress.say(f"{path}: {describe_share(share, invert)}")
+    if said := describe_large_masks(masks, invert):
+        progress.say(f"{path}: {said}")
     return masks
 
 
-def describe_share(share: float, invert: bool) -> str:
-    """A clause on masks that cover a large share of the picture."""
+def describe_large_masks(masks: Bool[ndarray, "F H W"] | None, invert: bool) -> str:
+    """A clause on given masks that cover most of the picture; empty for all other masks."""
+    share = 0.0 if masks is None else masks.mean()
+    if share <= _LARGE_SHARE:
+        return ""
     cure = "leave out --invert_masks" if invert else "give --invert_masks"
     return (
         f"the masks cover {100 * share:.0f} % of the picture as moving; "
@@ -79,10 +82,10 @@ def name_large_masks(masks: Bool[ndarray, "F H W"] | None, invert: bool) -> Iter
     try:
         yield
     except InputError as error:
-        share = 0.0 if masks is None else masks.mean()
-        if share <= _LARGE_SHARE:
+        said = describe_large_masks(masks, invert)
+        if not said:
             raise
-        raise InputError(f"{error} ({describe_share(share, invert)})") from error
+        raise InputError(f"{error} ({said})") from error
 
 
 def _choose_masks(path: Path, count: int, frames: ClipFrames) -> Int[ndarray, "F"]:
@@ -112,8 +115,8 @@ def _iterate_images(paths: list[Path]) -> Iterator[_MaskImage]:
 
 
 def _iterate_video(path: Path) -> Iterator[_MaskImage]:
-    for image in iterate_frames(path):
-        yield _MaskImage(path, widen(image), None, True)
+    for image, alpha in zip_longest(iterate_frames(path), iterate_frames(path, alpha=True)):
+        yield _MaskImage(path, widen(image), None if alpha is None else widen(alpha), True)
 
 
 def _read_source(

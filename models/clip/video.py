@@ -21,8 +21,16 @@ from models.clip.frame_checks import (
 )
 from models.clip.frame_store import FrameStore
 from models.clip.frames_of import ClipFrames
-from models.clip.images import MAX_VALUE, decode_image, find_largest, read_alpha, reduce_depth
+from models.clip.images import (
+    MAX_VALUE,
+    decode_image,
+    describe_alpha,
+    describe_depth,
+    find_largest,
+    reduce_depth,
+)
 from models.clip.sources.listing import list_images
+from models.clip.sources.repeats import find_copies, find_pattern
 from models.clip.sources.streams import DEFAULT_FPS, read_frame_rate
 from models.run import InputError, is_file
 
@@ -156,10 +164,13 @@ def _leave_out_misleading(video: Video, state: Integrity, share: int | None) -> 
     numbers |= {int(video.frame_indices[place]): reason for place, reason in wrong.items()}
     notes = list(video.notes)
     notes += [f"frames left out: {describe_frames(numbers)}"] if numbers else []
-    same = [k for k in range(1, len(video)) if np.array_equal(video.frames[k - 1], video.frames[k])]
-    if 0 < len(same) <= len(video) / 2:
-        repeats = describe_frames({int(video.frame_indices[k]): "kept" for k in same})
+    if copies := find_copies(video.frames):
+        repeats = describe_frames({int(video.frame_indices[k]): "kept" for k in copies})
         notes.append(f"frames that repeat the one before: {repeats}")
+    elif pattern := find_pattern(video.frames):
+        period, first = pattern
+        number = int(video.frame_indices[first])
+        notes.append(f"every {period}th frame nearly repeats the one before, first {number} (kept)")
     kept = np.array([place not in wrong for place in range(len(video))])
     return _select_frames(video, kept, tuple(notes), share)
 
@@ -178,16 +189,22 @@ def _select_frames(
     )
 
 
-def iterate_frames(path: str | Path) -> Iterator[UInt8[ndarray, "H W 3"]]:
+def iterate_frames(path: str | Path, alpha: bool = False) -> Iterator[UInt8[ndarray, "H W 3"]]:
     """Yields every frame of a video file at its own size, so that a long clip need not be held in
     memory.
+
+    Args:
+        alpha: yield alpha as grey instead of the colours; nothing if there is no alpha.
 
     Raises:
         InputError: the path is missing, no video or corrupt.
     """
     check_exists(Path(path))
+    stream = open_stream(Path(path))
+    if alpha and not stream.has_alpha:
+        return
     with tempfile.TemporaryFile() as log:
-        yield from decode(Path(path), open_stream(Path(path)), None, 1, log)
+        yield from decode(Path(path), stream, None, 1, log, alpha)
 
 
 def check_exists(path: Path) -> None:
@@ -253,29 +270,9 @@ def _read_folder(
             # Of all files, so that every script and stride finds the same.
             largest = find_largest(paths)
         frames.add(_reduce(reduce_depth(image, largest or MAX_VALUE), max_size))
-    notes = (*listing.notes, *_note_depth(largest), *_note_alpha(taken))
+    notes = (*listing.notes, *describe_depth(largest), *describe_alpha(taken))
     video = Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths), notes)
     return replace(video, masks_beside=bool(listing.masks)), Integrity()
-
-
-def _note_depth(largest: int | None) -> list[str]:
-    """A sentence on 16-bit files whose white is not 65535."""
-    if largest in (None, MAX_VALUE):
-        return []
-    bits = largest.bit_length()
-    return [f"its 16-bit images hold values up to {bits} bits, so {largest} is taken as white"]
-
-
-def _note_alpha(paths: list[Path]) -> list[str]:
-    """A sentence on alpha of frames, if it is not full everywhere."""
-    for path in paths:
-        alpha = read_alpha(path)
-        if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
-            return [
-                f"alpha of the frames is not used ({path.name} has some); "
-                "give the folder as --mask_path to take it as masks"
-            ]
-    return []
 
 
 def _read_file(

@@ -159,7 +159,8 @@ def read_claimed_size(data: bytes) -> tuple[int, int] | None:
         return None
     try:
         # Pillow's WebP reader asks for two canvases of 4 bytes a pixel before it tells their size
-        with bound_memory(8 * MAX_PIXELS + HEADROOM):
+        with bound_memory(8 * MAX_PIXELS + HEADROOM), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, about tags of a TIFF
             return opener(io.BytesIO(data)).size
     except Exception:  # a damaged header can fail anywhere in the reader
         return None

@@ -11,6 +11,7 @@ In reading order:
 - ``names``: trackers by name.
 - ``seeding``: where and in which order new tracks start; thinning.
 - ``growing``: tracks that cover every frame.
+- ``still_masks``: given masks that mark the still part of the scene.
 """
 
 from models.learned import Tracker
@@ -24,6 +25,7 @@ from models.tracking.names import (
 )
 from models.tracking.options import TrackingOptions
 from models.tracking.seeding import half_life, thin
+from models.tracking.still_masks import mark_still_part
 
 __all__ = [
     "TRACKERS",
@@ -33,6 +35,7 @@ __all__ = [
     "find_tracker_file",
     "grow_tracks",
     "half_life",
+    "mark_still_part",
     "open_tracker",
     "register_tracker",
     "thin",

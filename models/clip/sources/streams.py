@@ -15,6 +15,8 @@ _STREAM = re.compile(r"^  Stream #0:(\d+)\S*: Video: (.*)$", re.MULTILINE)
 _NOT_PLAYED = re.compile(r"\((attached pic|still image|timed thumbnails|dependent)\)")
 # The second after the side of the pixels is the height. A codec's tag, 0x31637661, has no comma.
 _SIZE = re.compile(r", (\d+)x(\d+)")
+# ffmpeg's names of pixels with alpha.
+_ALPHA = re.compile(r", (yuva|rgba|bgra|argb|abgr|gbrap|ya8|ya16)")
 # Pictures of the list of images of an AVIF file, which holds its video as well.
 _IMAGE_ITEM = re.compile(r" 1 fps, 1 tbr, 1 tbn\b")
 # Rates of television are 1000/1001 of a multiple of these, and ffmpeg prints two decimals of them.
@@ -37,6 +39,11 @@ class VideoStream:
     def is_default(self) -> bool:
         """Marked by the file as the stream to be played."""
         return "(default)" in self.header
+
+    @property
+    def has_alpha(self) -> bool:
+        """Decoded to pixels with an alpha channel."""
+        return bool(_ALPHA.search(self.header))
 
     @property
     def area(self) -> int:
