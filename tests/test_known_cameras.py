@@ -342,6 +342,11 @@ def test_a_folder_above_a_colmap_model_is_read(tmp_path, inside):
     assert positions(know(project)) == [0, 1, 2, 3, 4, 5]
 
 
+def test_the_folder_of_a_transforms_json_is_read(tmp_path):
+    write_json(tmp_path, NAMES)
+    assert positions(know(tmp_path)) == [0, 1, 2, 3, 4, 5]
+
+
 def test_the_largest_of_several_colmap_models_is_read(tmp_path):
     for number, names in ((0, NAMES[:2]), (1, NAMES)):
         (tmp_path / "project" / "sparse").mkdir(parents=True, exist_ok=True)

@@ -140,8 +140,12 @@ def test_any_moderate_lens_is_inverted_or_has_a_problem(k1, k2, p, focal):
         ("OPENCV_FISHEYE", (40.0, 40.0, 80.0, 45.0, 0.0, 0.0, 0.0, 0.0)),
         ("SIMPLE_RADIAL", (60.0, 80.0, 45.0, -0.9)),
         ("SIMPLE_PINHOLE", (15.0, 80.0, 45.0)),
+        ("SIMPLE_RADIAL", (120.0, 190.0, 45.0, 0.1)),
+        ("SIMPLE_RADIAL", (120.0, 0.0, 45.0, 0.1)),
+        ("OPENCV", (120.0, 120.0, 80.0, 45.0, 1e300, -1e300, 0.0, 0.0)),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_lens_that_no_pinhole_shows_is_named(model, params):
     assert Lens(model, params, *SIZE).find_problem()
 

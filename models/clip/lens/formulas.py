@@ -73,8 +73,8 @@ def bend_rays(distortion: Distortion, rays: Float[ndarray, "N 2"]) -> Float[ndar
     """Rays -> places in the bent image, in focal lengths from the principal point."""
     x, y = rays.T
     square = x * x + y * y
-    factor, _ = _find_factor(distortion, square)
     p1, p2 = distortion.tangential
+    factor, _ = _find_factor(distortion, square)
     across = factor * x + 2 * p1 * x * y + p2 * (square + 2 * x * x)
     down = factor * y + p1 * (square + 2 * y * y) + 2 * p2 * x * y
     return np.stack([across, down], 1)
@@ -89,7 +89,8 @@ def straighten_rays(distortion: Distortion, bent: Float[ndarray, "N 2"]) -> Floa
 
 def keeps_orientation(distortion: Distortion, rays: Float[ndarray, "N 2"]) -> Bool[ndarray, "N"]:
     """True for rays at which the image is not folded over itself."""
-    return np.linalg.det(_find_slope(distortion, rays)) > 0
+    with np.errstate(all="ignore"):
+        return np.linalg.det(_find_slope(distortion, rays)) > 0
 
 
 def _find_slope(distortion: Distortion, rays: Float[ndarray, "N 2"]) -> Float[ndarray, "N 2 2"]:

@@ -60,15 +60,14 @@ class Lens:
 
         NaN for a lens that ``find_problem`` names.
         """
-        fx, fy = self.bent_K[0, 0], self.bent_K[1, 1]
+        ratio = self.bent_K[1, 1] / self.bent_K[0, 0]
+        half = self.width / 2, self.height / 2
         rays = np.abs(self._straighten(_sample_border(self.width, self.height)))
-        # Half sides of the straight image in focal lengths of 1: the border of the bent image must
-        # lie outside.
-        inside = np.maximum(rays[:, 0] / (self.width / 2), rays[:, 1] * fy / fx / (self.height / 2))
-        scale = 1 / np.nanmin(inside) if np.isfinite(inside).any() else np.nan
-        return np.array(
-            [[scale, 0, self.width / 2], [0, scale * fy / fx, self.height / 2], [0, 0, 1]]
-        )
+        # The border of the bent image must lie outside the straight image.
+        reach = np.maximum(rays[:, 0] / half[0], rays[:, 1] * ratio / half[1])
+        nearest = np.min(reach, where=np.isfinite(reach), initial=np.inf)
+        focal = 1 / nearest if 0 < nearest < np.inf else np.nan
+        return np.array([[focal, 0, half[0]], [0, focal * ratio, half[1]], [0, 0, 1]])
 
     @cached_property
     def shift(self) -> float:
@@ -82,6 +81,11 @@ class Lens:
 
     def find_problem(self) -> str | None:
         """A clause that says why no pinhole camera shows this image; None if one does."""
+        # Coefficients of a damaged file may leave the range of numbers.
+        with np.errstate(all="ignore"):
+            return self._find_problem()
+
+    def _find_problem(self) -> str | None:
         # Opposite borders stand beside each other.
         middles = np.array([[0, 0.5], [1, 0.5], [0.5, 0], [0.5, 1]]) * [self.width, self.height]
         rays = self._straighten(middles)
@@ -93,7 +97,7 @@ class Lens:
         bent = self.distort_points(border)
         outside = np.maximum(-bent, bent - [self.width, self.height]).max()
         if outside > 1 or not keeps_orientation(self._distortion, rays).all():
-            return "its lens folds the image over itself"
+            return "its lens folds the image over itself, or its principal point lies outside"
         return None
 
     def undistort_points(self, xy: Float[ndarray, "*N 2"]) -> Float[ndarray, "*N 2"]:

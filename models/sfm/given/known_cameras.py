@@ -49,7 +49,7 @@ def read_cameras(
     progress: Progress = SILENT,
     clip_names: list[str] | None = None,
 ) -> KnownCameras:
-    """Known cameras from a transforms.json or a COLMAP folder, for the frames taken.
+    """Known cameras from a transforms.json, its folder or a COLMAP folder, for the frames taken.
 
     Cameras are matched to frames by file name, by the number in the name, or in order where names
     hold no numbers; see ``match_frames``. Less than half of the frames may have no camera.
@@ -82,8 +82,10 @@ def read_cameras(
 
 def _read_file(path: Path, frames: ClipFrames) -> tuple[Cameras, list[str], list[Lens]]:
     """Cameras without lens distortion, image names and lenses."""
-    if path.is_dir():
+    beside = path / "transforms.json"
+    if path.is_dir() and not beside.is_file():
         return read_model(path)
+    path = beside if path.is_dir() else path
     size = frames.original_size or frames.size
     cameras, _, names = load_transforms(path, size)
     return cameras, names, load_lenses(path, size)
