@@ -1,5 +1,6 @@
 """Video files through ffmpeg, frame by frame: upright, square pixels, 8-bit RGB; and their damage."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from models.run import MAX_PIXELS, MAX_SIDE, InputError
 
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """Options of ffmpeg's scaler for exact colours."""
+# imageio-ffmpeg takes a program of this name before its own.
+_VARIABLE = "IMAGEIO_FFMPEG_EXE"
 # Without a list, ffmpeg also "plays" text files, subtitles and playlists that point at other files.
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,apng,h264,hevc,ivf,"
@@ -83,9 +86,42 @@ def decode(
         raise InputError(f"{path}: {reason}; {_CURE}")
 
 
+def find_ffmpeg() -> str:
+    """The program that reads and writes videos.
+
+    Raises:
+        InputError: there is none, or the variable of the environment names something else.
+    """
+    return _check_ffmpeg(os.environ.get(_VARIABLE))
+
+
+@cache
+def _check_ffmpeg(named: str | None) -> str:
+    """The program that the variable names; that of imageio-ffmpeg without the variable."""
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        if named:
+            said = subprocess.run(
+                [program, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
+            if not said.stdout.startswith(b"ffmpeg version"):
+                raise OSError(None, "it is not ffmpeg")
+    except (OSError, ValueError, RuntimeError) as error:
+        if not named:
+            raise InputError(
+                f"no ffmpeg is found; install imageio-ffmpeg, or name a program by {_VARIABLE}"
+            ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{named}: cannot be run as ffmpeg ({reason}), and the variable {_VARIABLE} names it; "
+            "unset the variable or correct it"
+        ) from error
+    return program
+
+
 def _make_input(path: Path) -> list[str]:
     """The beginning of an ffmpeg command that reads a video file, and nothing else."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
+    command = [find_ffmpeg(), "-nostdin", "-hide_banner", "-nostats"]
     command += ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS]
     command += ["-max_pixels", str(MAX_PIXELS)]
     return [*command, "-i", f"file:{path.absolute()}"]
@@ -122,7 +158,7 @@ def _choose_repairs(header: str) -> list[str]:
 @cache
 def _has_tone_map() -> bool:
     """Whether this ffmpeg was built with the filters of the tone map."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-filters"]
+    command = [find_ffmpeg(), "-hide_banner", "-filters"]
     known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return " zscale " in known and " tonemap " in known
 

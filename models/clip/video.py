@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
-from models.clip.decoding import decode, inspect_file, open_stream, read_log
+from models.clip.decoding import decode, find_ffmpeg, inspect_file, open_stream, read_log
 from models.clip.frame_checks import (
     SIZE,
     Integrity,
@@ -129,6 +129,7 @@ def read_video(
     path = Path(path)
     _check_settings(max_frames, stride, max_size)
     check_exists(path)
+    find_ffmpeg()  # a run on images writes videos in the end
     read = _read_folder if path.is_dir() else _read_file
     share = None if memory is None else int(_FRAMES_SHARE * memory)
     video, state = read(path, max_frames, stride, max_size, share)

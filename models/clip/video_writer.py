@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from models.clip.decoding import SCALE_FLAGS, read_log
+from models.clip.decoding import SCALE_FLAGS, find_ffmpeg, read_log
 from models.clip.sources.streams import write_frame_rate
 from models.run import InputError, make_write_error, name_unfinished, take_place
 
@@ -76,7 +75,7 @@ class VideoWriter:
         """Starts ffmpeg for frames of a shape."""
         self._shape = shape
         height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), *["-hide_banner", "-loglevel", "error", "-y"]]
+        command = [find_ffmpeg(), *["-hide_banner", "-loglevel", "error", "-y"]]
         command += f"-f rawvideo -pix_fmt rgb24 -s {width}x{height}".split()
         command += f"-r {write_frame_rate(self._fps)} -i pipe:0".split()
         # The BT.601 matrix, and tagged so: readers that ignore the tag assume 601, browsers obey it.

@@ -7,7 +7,10 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -61,9 +64,27 @@ def load_tensors(path: Path, mapped: bool = False) -> object:
     # Entries may overlap, so that together they claim more than the file.
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("the archive claims more than it holds")
-    with warnings.catch_warnings(), bound_memory(2 * size + HEADROOM):
+    with (
+        warnings.catch_warnings(),
+        bound_memory(2 * size + HEADROOM),
+        _open_for_torch(path) as source,
+    ):
         warnings.simplefilter("ignore")  # of torch, about a foreign pickle
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        mapped = mapped and isinstance(source, Path)
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+@contextmanager
+def _open_for_torch(path: Path) -> Iterator[Path | IO[bytes]]:
+    """The file by a name that is UTF-8, as torch needs, or as a stream where it has none."""
+    try:
+        os.fspath(path).encode()
+        yield path
+    except UnicodeEncodeError:
+        with path.open("rb") as stream:
+            # Linux's name of an open file; mapped memory outlives it
+            other = Path(f"/proc/self/fd/{stream.fileno()}")
+            yield other if other.exists() else stream
 
 
 def check_storage(content: object, name: str = "it") -> None:
