@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.clip.packets import Packet
+from models.clip.sources.scenes import split_scenes
 
 SIZE = (32, 18)
 """Width and height of the small pictures, in pixels."""
@@ -26,10 +27,8 @@ _REACH = 3
 # multiple of their own difference.
 _DEPARTURE = 2.0
 _DEPARTURE_RATIO = 1.5
-# Two frames belong to different scenes if their correlation is below the first, and by the second
-# below the median of the clip.
-_CUT_LIKENESS = 0.35
-_CUT_DROP = 0.4
+# Frames of a second, at the usual rate.
+_USUAL_REACH = 30
 # Places by which a frame may be shown before or after its packet, in files without times.
 _REORDER = 2
 _FRAME = re.compile(r"decoder -> pts:(-?\d+)?.* keyframe:(\d)(?: frame_type:(\d))?")
@@ -180,6 +179,7 @@ def find_misleading(
     pictures: Float[np.ndarray, "F 18 32"],
     damaged: set[int] = frozenset(),
     doubtful: set[int] = frozenset(),
+    reach: int = _USUAL_REACH,
 ) -> dict[int, str]:
     """The fault of each frame to leave out, by its index; empty if fewer than 2 frames would be
     left.
@@ -187,6 +187,7 @@ def find_misleading(
     Args:
         damaged: frames known to be incomplete.
         doubtful: frames that are damaged if they depart from their neighbours.
+        reach: frames that a dissolve may last.
     """
     damaged = damaged | _find_departing(pictures, doubtful - damaged, damaged)
     wrong = {t: "damaged" for t in sorted(damaged) if t < len(pictures)}
@@ -200,9 +201,11 @@ def find_misleading(
     sound = [t for t in range(len(pictures)) if t not in wrong]
     if len(sound) < 2:
         return {}
-    scenes = _split_scenes(pictures, sound)
+    scenes, mixed = split_scenes(pictures[sound], reach)
     longest = max(scenes, key=len)
-    wrong |= {t: "another scene" for scene in scenes if scene is not longest for t in scene}
+    others = [scene for scene in scenes if scene is not longest]
+    wrong |= {sound[k]: "another scene" for scene in others for k in scene}
+    wrong |= {sound[k]: "a dissolve or wipe to another scene" for k in mixed}
     return wrong if len(longest) >= 2 else {}
 
 
@@ -241,19 +244,6 @@ def _find_flashes(mean: Float[np.ndarray, "F"], sound: list[int]) -> list[int]:
         if min(abs(step[0]), abs(step[1])) > _FLASH and step[0] * step[1] > 0:
             found.append(t)
     return found
-
-
-def _split_scenes(pictures: Float[np.ndarray, "F 18 32"], sound: list[int]) -> list[list[int]]:
-    """Runs of frames between cuts."""
-    flat = pictures[sound].reshape(len(sound), -1)
-    flat = flat - flat.mean(1, keepdims=True)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    likeness = (flat[1:] * flat[:-1]).sum(1)
-    cuts = (
-        np.flatnonzero((likeness < _CUT_LIKENESS) & (likeness < np.median(likeness) - _CUT_DROP))
-        + 1
-    )
-    return [sound[a:b] for a, b in zip([0, *cuts], [*cuts, len(sound)], strict=True)]
 
 
 def describe_frames(wrong: dict[int, str]) -> str:

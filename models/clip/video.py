@@ -1,5 +1,6 @@
 """The frames of a clip, read from a video file or a folder of images."""
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,8 @@ from models.run import InputError, is_file
 
 # Share of the memory of a run that frames may take before they are kept in a file.
 _FRAMES_SHARE = 0.25
+# Most frames that a dissolve may last, at high frame rates.
+_MOST_REACH = 60
 # Shortest longer side in pixels to which frames may be reduced.
 _MIN_SIDE = 16
 
@@ -157,7 +160,11 @@ def _leave_out_misleading(video: Video, state: Integrity, share: int | None) -> 
     suspects = [
         {places[t] for t in kind if t in places} for kind in (state.damaged, state.doubtful)
     ]
-    wrong = find_misleading(pictures, *suspects) if pictures is not None else {}
+    wrong = (
+        find_misleading(pictures, *suspects, _count_reach(video.fps))
+        if pictures is not None
+        else {}
+    )
     # Frames lost behind the last frame taken belong to the clip only if all of it was read.
     end = video.frame_indices[-1]
     lost = [t for t in sorted(state.lost) if video.original_frames or t < end]
@@ -174,6 +181,11 @@ def _leave_out_misleading(video: Video, state: Integrity, share: int | None) -> 
         notes.append(f"every {period}th frame nearly repeats the one before, first {number} (kept)")
     kept = np.array([place not in wrong for place in range(len(video))])
     return _select_frames(video, kept, tuple(notes), share)
+
+
+def _count_reach(fps: float) -> int:
+    """Frames that a dissolve of a second lasts."""
+    return max(1, min(math.ceil(fps), _MOST_REACH))
 
 
 def _select_frames(
