@@ -15,9 +15,9 @@ In reading order:
 - ``track_file``: the content of the background's track file.
 """
 
+from models.sfm.adjustment import bundle_adjust
 from models.sfm.colmap import (
     MIN_SHARED,
-    bundle_adjust,
     read_poses,
     run_mapper,
     write_database,

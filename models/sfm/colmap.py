@@ -1,4 +1,4 @@
-"""Mapping and bundle adjustment of 2D tracks by COLMAP.
+"""Mapping of 2D tracks by COLMAP.
 
 Tracks are handed over as matches between frames at gaps 1, 2, 4, ..., without descriptors.
 Everything runs in a single thread: threads sum in any order, and the same seed must give the same
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
 from models.run import restore_handlers
@@ -30,10 +29,6 @@ _LARGEST_GAP = 6
 _USUAL_FOCAL = 1.2
 # Least angle in degrees between the rays of the first pair of frames: a video's baseline is short.
 _LEAST_ANGLE = 4.0
-# Scale in pixels of the Cauchy loss of bundle adjustment. Tracks that slip by half a pixel agree
-# with some point; a loss that discounts them early keeps the focal length.
-_LOSS_SCALE = 0.1
-_MAX_ITERATIONS = 30
 
 
 def write_database(path: Path, tracks: PointTracks, focal_length: float | None = None) -> None:
@@ -124,7 +119,7 @@ def run_mapper(
     out = folder / method
     out.mkdir()
     try:
-        with _silent():
+        with silence():
             if method == "incremental":
                 options = _choose_incremental(seed, refine_focal_length)
                 given = database, folder, out, options
@@ -156,8 +151,8 @@ def _choose_incremental(
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """No log of COLMAP, which names a database that the user does not know."""
+def silence() -> Iterator[None]:
+    """A block without the log of COLMAP, which names a database that the user does not know."""
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     try:
@@ -212,7 +207,7 @@ def resect(
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.max_error = max_error
     options.ransac.random_seed = 0
-    with _silent():
+    with silence():
         found = pycolmap.estimate_and_refine_absolute_pose(
             xy.astype(np.float64), xyz, camera, options
         )
@@ -221,91 +216,3 @@ def resect(
     pose = np.eye(4)
     pose[:3] = found["cam_from_world"].inverse().matrix()
     return pose
-
-
-def bundle_adjust(
-    cameras: Cameras,
-    xyz: Float[np.ndarray, "N 3"],
-    tracks: PointTracks,
-    refine_focal_length: bool = True,
-) -> Cameras:
-    """Poses and the shared focal length of least robust reprojection error; points move as well.
-
-    Frames with fewer than ``MIN_SHARED`` observations keep their camera. The first camera's pose
-    does not change, nor does its distance from the farthest camera.
-    """
-    frames = np.flatnonzero(tracks.visible.sum(1) >= MIN_SHARED)
-    model = _build_model(cameras, xyz, tracks, frames)
-    options = pycolmap.BundleAdjustmentOptions()
-    options.refine_focal_length = refine_focal_length
-    options.print_summary = False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = _LOSS_SCALE
-    options.ceres.solver_options.max_num_iterations = _MAX_ITERATIONS
-    options.ceres.solver_options.num_threads = 1
-    config = pycolmap.BundleAdjustmentConfig()
-    for t in frames:
-        config.add_image(int(t) + 1)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    with _silent():
-        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    moved, _, K, _ = read_poses(model, len(cameras))
-    old = cameras.world_from_cam.double().numpy()
-    moved = _fix_gauge(moved, old, frames)
-    poses = old.copy()
-    poses[frames] = moved[frames]
-    shared = torch.from_numpy(np.tile(K, (len(cameras), 1, 1)))
-    return Cameras(shared, torch.from_numpy(poses), cameras.width, cameras.height)
-
-
-def _fix_gauge(
-    moved: Float[np.ndarray, "F 4 4"],
-    old: Float[np.ndarray, "F 4 4"],
-    frames: Int[np.ndarray, "f"],
-) -> Float[np.ndarray, "F 4 4"]:
-    """Adjusted poses in the frame of reference and scale of the old poses."""
-    first = frames[0]
-    moved = old[first] @ np.linalg.inv(moved[first]) @ moved
-    far = frames[np.linalg.norm(old[frames, :3, 3] - old[first, :3, 3], axis=1).argmax()]
-    before = np.linalg.norm(old[far, :3, 3] - old[first, :3, 3])
-    after = np.linalg.norm(moved[far, :3, 3] - moved[first, :3, 3])
-    if after > 0:
-        offset = moved[:, :3, 3] - old[first, :3, 3]
-        moved[:, :3, 3] = old[first, :3, 3] + (before / after) * offset
-    return moved
-
-
-def _build_model(
-    cameras: Cameras,
-    xyz: Float[np.ndarray, "N 3"],
-    tracks: PointTracks,
-    frames: Int[np.ndarray, "f"],
-) -> pycolmap.Reconstruction:
-    """The tracks in some frames as a COLMAP model with a shared camera."""
-    visible = tracks.visible
-    model = pycolmap.Reconstruction()
-    K = cameras.K.double().numpy()
-    values = [K[frames, 0, 0].mean(), K[frames, 0, 2].mean(), K[frames, 1, 2].mean()]
-    camera = pycolmap.Camera(
-        model="SIMPLE_PINHOLE",
-        width=cameras.width,
-        height=cameras.height,
-        params=values,
-        camera_id=1,
-    )
-    model.add_camera_with_trivial_rig(camera)
-    poses = cameras.cam_from_world.double().numpy()
-    for t in frames:
-        keypoints = np.ascontiguousarray(tracks.xy[t, visible[t]], np.float64)
-        image = pycolmap.Image(
-            name=f"{t:05d}.png", keypoints=keypoints, camera_id=1, image_id=int(t) + 1
-        )
-        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[t, :3]))
-    row = np.cumsum(visible, 1) - 1
-    used = np.zeros(len(visible), bool)
-    used[frames] = True
-    for n in np.flatnonzero((visible & used[:, None]).sum(0) >= 2):
-        seen = np.flatnonzero(visible[:, n] & used)
-        track = pycolmap.Track([pycolmap.TrackElement(int(t) + 1, int(row[t, n])) for t in seen])
-        model.add_point3D(xyz[n], track)
-    return model

@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import Cameras
 from models.run import SILENT, Progress
-from models.sfm.colmap import bundle_adjust, read_poses, resect, run_mapper, write_database
+from models.sfm.adjustment.bundle import bundle_adjust
+from models.sfm.colmap import read_poses, resect, run_mapper, write_database
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import UNSURE, triangulate
 from models.tracking import half_life

@@ -1,0 +1,62 @@
+"""How well cameras explain tracks."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from models.cameras import Cameras
+from models.sfm.adjustment.bundle import SHARED_FOCAL, Freedom, adjust_freely
+from models.sfm.triangulation import triangulate
+from models.tracks import PointTracks
+
+# Reprojection error in pixels at which an observation has lost half its weight, and error of an
+# observation behind the camera.
+_SCALE = 0.3
+_BEHIND = 100.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Cameras with the errors of the tracks under them."""
+
+    cameras: Cameras
+    tracks: PointTracks
+    """The tracks in the pixels of these cameras."""
+    xyz: Float[np.ndarray, "N 3"]
+    """World points; not finite for tracks of no static point."""
+    error: Float[np.ndarray, "F N"]
+    """Reprojection error in pixels."""
+    agrees: Bool[np.ndarray, "F N"]
+    """Visible observations that agree with their point."""
+
+    def measure_cost(self, chosen: Bool[np.ndarray, "F N"]) -> float:
+        """Mean robust cost (Cauchy's) of some observations."""
+        return float(np.log1p((self.error[chosen] / _SCALE) ** 2).mean())
+
+
+def measure_fit(cameras: Cameras, tracks: PointTracks) -> Fit:
+    """Triangulates the tracks and measures their reprojection errors."""
+    points = triangulate(tracks, cameras)
+    known = np.isfinite(points.xyz).all(1)
+    projected, depth = cameras.project(torch.from_numpy(np.nan_to_num(points.xyz)))
+    error = np.linalg.norm(projected.numpy() - tracks.xy, axis=-1)
+    error[(depth.numpy() <= 0) | ~known] = _BEHIND
+    return Fit(cameras, tracks, points.xyz, np.minimum(error, _BEHIND), points.agrees)
+
+
+def adjust_fit(fit: Fit, freedom: Freedom = SHARED_FOCAL, rounds: int = 1) -> Fit:
+    """Bundle adjustment of the agreeing observations and triangulation, some rounds of both."""
+    for _ in range(rounds):
+        agreeing = replace(fit.tracks, visible=fit.agrees)
+        adjusted = adjust_freely(fit.cameras, np.nan_to_num(fit.xyz), agreeing, freedom)
+        fit = measure_fit(adjusted.cameras, fit.tracks)
+    return fit
+
+
+def describe_fit(fit: Fit) -> str:
+    """A clause that says how well the cameras explain the tracks."""
+    seen = fit.tracks.visible
+    share = 100 * float((fit.error[seen] < 1).mean())
+    return f"{share:.0f} % of the observations within 1 px"

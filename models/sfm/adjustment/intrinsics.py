@@ -1,0 +1,199 @@
+"""Lens distortion and zoom, found from the tracks of a mapped scene.
+
+A pinhole camera of one focal length is compared with a camera whose lens bends straight lines
+(COLMAP's RADIAL), and with a camera whose focal length changes over time. The richer camera is taken
+where it explains the tracks clearly better.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from models.cameras import Cameras
+from models.clip import Lens
+from models.run import SILENT, Progress
+from models.sfm.adjustment.bundle import Freedom, adjust_freely, smooth_focal_lengths
+from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
+from models.tracks import PointTracks
+
+# Share of the robust cost that a lens or a zoom must save.
+_LEAST_GAIN = 0.08
+# Pixels, at an image width of 640, that a lens must move a corner by.
+_LEAST_SHIFT = 1.0
+_REFERENCE_WIDTH = 640
+# Share by which a lens may move a corner outwards from the middle, as pincushion distortion does.
+# Beyond, it stands for something else, such as a rolling shutter.
+_MOST_PINCUSHION = 0.04
+# Share by which the lens of each half of the clip may differ, in its focal length and at the
+# corner.
+_HALVES_DIFFER = (0.1, 0.3)
+# Relative change of the focal length that counts as a zoom.
+_LEAST_ZOOM = 0.03
+# Rounds of adjustment of a lens: each round begins with the tracks straightened by the last.
+_LENS_ROUNDS = 4
+# Share of the cost below which a single round of a lens is not followed by others.
+_HOPEFUL_GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Cameras with the intrinsics that explain the tracks best."""
+
+    cameras: Cameras
+    """Without distortion; of the straight images if there is a lens."""
+    lens: Lens | None = None
+    """The lens that bends the images; None if it has no clear effect."""
+
+
+def find_intrinsics(
+    cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT
+) -> Intrinsics:
+    """The cameras as they are, with a lens, or with a focal length for each frame.
+
+    Args:
+        cameras: mapped, with one focal length.
+        tracks: in pixels of the images as they are.
+        progress: hears of a lens or a zoom.
+    """
+    pinhole = adjust_fit(measure_fit(cameras, tracks))
+    bent, lens = _fit_lens(pinhole)
+    zoomed = _fit_zoom(pinhole)
+    gains = [_measure_gain(pinhole, other) for other in (bent, zoomed)]
+    if lens is not None and gains[0] > max(_LEAST_GAIN, gains[1]):
+        return _straighten(bent, lens, progress)
+    focal = zoomed.cameras.K[:, 0, 0].numpy()
+    if gains[1] > _LEAST_GAIN and focal.max() > (1 + _LEAST_ZOOM) * focal.min():
+        progress.say(
+            f"zoom: focal length {focal[0]:.0f} to {focal[-1]:.0f} px, from {focal.min():.0f} to "
+            f"{focal.max():.0f} px"
+        )
+        return Intrinsics(zoomed.cameras)
+    return Intrinsics(cameras)
+
+
+def _measure_gain(pinhole: Fit, other: Fit) -> float:
+    """Share of the cost that another camera saves, over the observations that agree with either."""
+    either = pinhole.agrees | other.agrees
+    return 1 - other.measure_cost(either) / max(pinhole.measure_cost(either), 1e-9)
+
+
+def _fit_lens(pinhole: Fit) -> tuple[Fit, Lens | None]:
+    """The scene seen through a lens that distorts, and the lens; None if it moves no corner, is no
+    real lens, or each half of the clip has another."""
+    bent = pinhole.tracks
+    fit, lens = _adjust_lens(pinhole, bent, (0.0, 0.0), 1)
+    if lens is None or _measure_gain(pinhole, fit) < _HOPEFUL_GAIN:
+        return pinhole, None
+    fit, lens = _adjust_lens(fit, bent, lens.params[3:], _LENS_ROUNDS - 1)
+    least = _LEAST_SHIFT * max(bent.width, bent.height) / _REFERENCE_WIDTH
+    if lens is None or lens.shift < least or _measure_corner(lens) > _MOST_PINCUSHION:
+        return pinhole, None
+    return (fit, lens) if _is_same_in_halves(fit, bent, lens) else (pinhole, None)
+
+
+def _adjust_lens(
+    fit: Fit, bent: PointTracks, radial: tuple[float, float], rounds: int
+) -> tuple[Fit, Lens | None]:
+    """Rounds of bundle adjustment with a lens; None if no pinhole camera shows its image.
+
+    Args:
+        fit: the scene, whose tracks are straight.
+        bent: the tracks as they were seen.
+        radial: k1 and k2 at the start.
+    """
+    for _ in range(rounds):
+        agreeing = replace(bent, visible=fit.agrees)
+        xyz = np.nan_to_num(fit.xyz)
+        adjusted = adjust_freely(fit.cameras, xyz, agreeing, Freedom(radial=radial))
+        radial = adjusted.radial
+        lens = _make_lens(adjusted.cameras, radial)
+        if lens.find_problem() is not None:
+            return fit, None
+        straight = _straighten_tracks(bent, lens, adjusted.cameras)
+        fit = measure_fit(adjusted.cameras, straight)
+    return fit, lens
+
+
+def _is_same_in_halves(fit: Fit, bent: PointTracks, lens: Lens) -> bool:
+    """Whether each half of the clip has nearly this lens: errors of another kind change with the
+    motion."""
+    half = len(bent) // 2
+    for frames in (range(half), range(half, len(bent))):
+        part = bent.select_frames(np.array(frames))
+        cameras = fit.cameras[list(frames)]
+        start = measure_fit(cameras, _straighten_tracks(part, lens, cameras))
+        _, own = _adjust_lens(start, part, lens.params[3:], _LENS_ROUNDS - 1)
+        if own is None:
+            return False
+        focal = abs(own.params[0] / lens.params[0] - 1)
+        corner = abs(_measure_corner(own) / _measure_corner(lens) - 1)
+        if focal > _HALVES_DIFFER[0] or corner > _HALVES_DIFFER[1]:
+            return False
+    return True
+
+
+def _measure_corner(lens: Lens) -> float:
+    """Share by which the lens moves the corner of the image from the middle; negative for barrel
+    distortion."""
+    corner = np.zeros((1, 2))
+    straight = (corner - lens.bent_K[:2, 2]) / [lens.bent_K[0, 0], lens.bent_K[1, 1]]
+    bent = lens.distort_rays(straight)
+    return float(np.linalg.norm(bent) / np.linalg.norm(straight) - 1)
+
+
+def _make_lens(cameras: Cameras, radial: tuple[float, float]) -> Lens:
+    K = cameras.K[0].double().numpy()
+    params = (K[0, 0], K[0, 2], K[1, 2], *radial)
+    return Lens("RADIAL", tuple(map(float, params)), cameras.width, cameras.height)
+
+
+def _straighten_tracks(tracks: PointTracks, lens: Lens, cameras: Cameras) -> PointTracks:
+    """The tracks in the pixels of cameras that have the focal length of the lens."""
+    straight = lens.undistort_points(tracks.xy)
+    K = cameras.K[0].double().numpy()
+    own = lens.undistorted_K
+    focal = np.array([K[0, 0], K[1, 1]]) / [own[0, 0], own[1, 1]]
+    xy = (straight - own[:2, 2]) * focal + K[:2, 2]
+    known = np.isfinite(xy).all(-1)
+    return replace(tracks, xy=np.nan_to_num(xy), visible=tracks.visible & known)
+
+
+def _fit_zoom(pinhole: Fit) -> Fit:
+    """The scene under cameras with a focal length for each frame, smooth over time."""
+    free = Freedom(each_frame=True)
+    fit = adjust_fit(pinhole, free)
+    smooth = replace(fit.cameras, K=smooth_focal_lengths(fit.cameras.K))
+    fit = adjust_fit(replace(fit, cameras=smooth), Freedom(False, each_frame=True))
+    if _measure_gain(pinhole, fit) < _HOPEFUL_GAIN:
+        return fit
+    fit = adjust_fit(fit, free)
+    smooth = replace(fit.cameras, K=smooth_focal_lengths(fit.cameras.K))
+    return adjust_fit(replace(fit, cameras=smooth), Freedom(False, each_frame=True))
+
+
+def _straighten(fit: Fit, lens: Lens, progress: Progress) -> Intrinsics:
+    """The cameras of the straight images of a lens."""
+    K = torch.from_numpy(np.tile(lens.undistorted_K, (len(fit.cameras), 1, 1)))
+    k1, k2 = lens.params[3:]
+    progress.say(
+        f"lens: distortion of up to {lens.shift:.1f} px (k1 {k1:.3f}, k2 {k2:.3f}); frames are "
+        "straightened"
+    )
+    return Intrinsics(replace(fit.cameras, K=K), lens)
+
+
+def straighten_points(tracks: PointTracks, lens: Lens) -> PointTracks:
+    """The tracks in pixels of the straight images; observations without a ray, or outside the
+    straight image, are dropped."""
+    xy = lens.undistort_points(tracks.xy)
+    inside = _find_inside(xy, lens)
+    # A track keeps the position of its last observation.
+    filled = np.where(np.isfinite(xy), xy, tracks.xy)
+    return replace(tracks, xy=filled.astype(np.float32), visible=tracks.visible & inside)
+
+
+def _find_inside(xy: Float[np.ndarray, "F N 2"], lens: Lens) -> Bool[np.ndarray, "F N"]:
+    with np.errstate(invalid="ignore"):
+        return ((xy >= 0) & (xy <= [lens.width, lens.height])).all(-1)

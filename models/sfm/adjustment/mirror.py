@@ -1,0 +1,153 @@
+"""A scene solved inside out, and its mirror image.
+
+Seen from afar, a scene and its mirror image in depth (near and far exchanged, the camera moving the
+other way) give nearly the same tracks: the depth reversal of Necker's cube. Perspective decides
+between the two, often by a few hundredths of a pixel. A mapper that started in the wrong image does
+not leave it, so both are adjusted and compared.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import spearmanr
+
+from models.cameras import Cameras, find_middle_frame
+from models.run import SILENT, Progress
+from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
+from models.tracks import PointTracks
+
+# Range of inverse depth in the mirror image, in medians.
+_NEAREST, _FARTHEST = 6.0, 0.15
+# Observations that place a camera.
+_LEAST_SEEN = 12
+# RANSAC of a camera's pose: reprojection error in pixels, and most rounds.
+_POSE_ERROR = 3.0
+_POSE_ROUNDS = 200
+# Rounds of adjustment.
+_ROUNDS = 3
+# Cost of the mirror image, in costs of the scene, below which it is taken, and up to which the two
+# are too close to be told apart by their errors.
+_BETTER = 0.97
+_CLOSE = 1.03
+# Rank correlation of depths from which two scenes are the same.
+_SAME_ORDER = 0.5
+
+
+def choose_depth_order(
+    cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT
+) -> Cameras:
+    """The cameras, or the cameras of the scene's mirror image if that explains the tracks better.
+
+    Where errors do not tell, the order in which the lower part of the image is nearer is taken, as
+    the ground is.
+
+    Args:
+        tracks: that the cameras were solved from.
+        progress: hears if the mirror image is taken, and if the two cannot be told apart.
+    """
+    solved = measure_fit(cameras, tracks)
+    start = _mirror(solved)
+    if start is None:
+        return cameras
+    solved = adjust_fit(solved, rounds=_ROUNDS)
+    mirrored = adjust_fit(measure_fit(start, tracks), rounds=_ROUNDS)
+    if _compare_order(solved, mirrored) > _SAME_ORDER:
+        return cameras  # the mirror image has turned back into the scene
+    either = solved.agrees | mirrored.agrees
+    ratio = mirrored.measure_cost(either) / max(solved.measure_cost(either), 1e-9)
+    if ratio > _CLOSE:
+        return cameras
+    if ratio >= _BETTER:
+        return _choose_by_ground(cameras, solved, mirrored, progress)
+    progress.say("the scene was solved inside out: near and far are exchanged, with less error")
+    return _rescale(mirrored)
+
+
+def _choose_by_ground(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Progress) -> Cameras:
+    """The cameras under which the lower part of the image is nearer."""
+    progress.say(
+        "warning: near and far can hardly be told apart in this clip, as the camera moves little "
+        "beside the distance of the scene; look at the depth video"
+    )
+    if _measure_ground(mirrored) > _measure_ground(solved):
+        return _rescale(mirrored)
+    return cameras
+
+
+def _compare_order(fit: Fit, other: Fit) -> float:
+    """Rank correlation of the inverse depths of two scenes in the middle frame."""
+    (a, seen_a), (b, seen_b) = _read_inverse_depth(fit), _read_inverse_depth(other)
+    both = seen_a & seen_b
+    return float(spearmanr(a[both], b[both]).statistic) if both.sum() > _LEAST_SEEN else 0.0
+
+
+def _measure_ground(fit: Fit) -> float:
+    """Rank correlation of inverse depth with the row in the middle frame."""
+    inverse, seen = _read_inverse_depth(fit)
+    rows = fit.tracks.xy[find_middle_frame(fit.cameras), seen, 1]
+    return float(spearmanr(rows, inverse[seen]).statistic) if seen.sum() > 2 else 0.0
+
+
+def _read_inverse_depth(fit: Fit) -> tuple[Float[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
+    """Inverse z-depth of each point in the middle camera, and whether it is in front of it."""
+    middle = find_middle_frame(fit.cameras)
+    known = np.isfinite(fit.xyz).all(1)
+    local = fit.cameras[middle].to_camera(torch.from_numpy(np.nan_to_num(fit.xyz)))[0].numpy()
+    ahead = known & (local[:, 2] > 0)
+    return np.where(ahead, 1 / np.where(ahead, local[:, 2], 1), 0), ahead
+
+
+def _mirror(fit: Fit) -> Cameras | None:
+    """Cameras of the mirror image: inverse depth in the middle camera is reversed about its median,
+    and every camera is placed anew; None if a camera cannot be placed."""
+    inverse, ahead = _read_inverse_depth(fit)
+    if ahead.sum() < _LEAST_SEEN:
+        return None
+    middle = find_middle_frame(fit.cameras)
+    local = fit.cameras[middle].to_camera(torch.from_numpy(np.nan_to_num(fit.xyz)))[0].numpy()
+    median = np.median(inverse[ahead])
+    turned = np.clip(2 * median - inverse, _FARTHEST * median, _NEAREST * median)
+    shape = local * (inverse / turned)[:, None]
+    poses = [_place_camera(fit, t, shape, ahead) for t in range(len(fit.cameras))]
+    if any(pose is None for pose in poses):
+        return None
+    return replace(fit.cameras, world_from_cam=torch.from_numpy(np.stack(poses)))
+
+
+def _place_camera(
+    fit: Fit, t: int, shape: Float[np.ndarray, "N 3"], usable: Bool[np.ndarray, "N"]
+) -> Float[np.ndarray, "4 4"] | None:
+    """world_from_cam of a frame that sees points of a shape; None if it sees too few."""
+    seen = np.flatnonzero(fit.tracks.visible[t] & usable)
+    if len(seen) < _LEAST_SEEN:
+        return None
+    cv2.setRNGSeed(t)
+    found, turn, shift, _ = cv2.solvePnPRansac(
+        shape[seen],
+        fit.tracks.xy[t, seen].astype(np.float64),
+        fit.cameras.K[t].double().numpy(),
+        None,
+        reprojectionError=_POSE_ERROR,
+        iterationsCount=_POSE_ROUNDS,
+        flags=cv2.SOLVEPNP_EPNP,
+    )
+    if not found:
+        return None
+    cam_from_world = np.eye(4)
+    cam_from_world[:3, :3] = cv2.Rodrigues(turn)[0]
+    cam_from_world[:3, 3] = shift[:, 0]
+    return np.linalg.inv(cam_from_world)
+
+
+def _rescale(fit: Fit) -> Cameras:
+    """The cameras with the first at the origin and a median depth of 1 there."""
+    from_world = fit.cameras.cam_from_world[:1].double()
+    moved = from_world @ fit.cameras.world_from_cam.double()
+    _, depth = fit.cameras[0].project(torch.from_numpy(np.nan_to_num(fit.xyz)))
+    ahead = depth[0][torch.from_numpy(fit.agrees.any(0)) & (depth[0] > 0)]
+    if len(ahead):
+        moved[:, :3, 3] /= ahead.median()
+    return replace(fit.cameras, world_from_cam=moved)
