@@ -20,6 +20,7 @@ import torch
 
 from models.cameras import Cameras
 from models.clip import (
+    Lens,
     Video,
     describe_large_masks,
     dilate,
@@ -28,6 +29,8 @@ from models.clip import (
     read_masks,
     read_video,
     save_transforms,
+    straighten_masks,
+    straighten_video,
     write_masks,
     write_video,
 )
@@ -80,6 +83,8 @@ from models.sfm import (
     make_background_tracks,
     sharpen_scene,
     solve_scene,
+    straighten_points,
+    straighten_scene,
 )
 from models.tracking import (
     Tracker,
@@ -202,6 +207,8 @@ def solve(
     warn_of_need(need(estimate_num_tracks(video, settings.tracking.spacing)), memory, progress)
     given = read_given(settings, video, mask_path, progress)
     maps = make_depth(settings.learned, video, stages)
+    if given.lens is not None:
+        video, maps = straighten(given.lens, video, maps, memory, progress)
     solver = partial(
         solve_scene,
         cameras=given.cameras,
@@ -231,6 +238,11 @@ def solve(
             if said and scene.method == "rotation":
                 progress.say(f"no mapper could place the cameras: {said}")
         masks = given.masks
+        scene, lens = stages.step("lens", straighten_scene, tracks, scene, options=settings.cameras)
+        if lens is not None:
+            video, maps = straighten(lens, video, maps, memory, progress)
+            tracks = straighten_points(tracks, lens)
+            masks = None if masks is None else straighten_masks(masks, lens)
         if masks is None:
             masks, scene = stages.step(
                 "motion", mask_movers, video.frames, tracks, scene, mask_model, options=options
@@ -261,6 +273,8 @@ class Given:
     """False where a frame has no given camera, (F,) bool; None if each has one."""
     tracks: PointTracks | None
     """Of another program."""
+    lens: Lens | None
+    """Lens of the given cameras; masks and tracks are those of the straightened frames."""
 
 
 def find_masks(settings: Settings, video: Video) -> Path | None:
@@ -276,6 +290,7 @@ def read_given(
     masks = None
     cameras = None
     known = None
+    lens = None
     imported = None
     if mask_path is not None:
         masks = read_masks(mask_path, video.clip_frames, settings.invert_masks, progress)
@@ -285,16 +300,38 @@ def read_given(
         imported = read_imported(settings.import_path, video, settings.learned.imports)
     if settings.cameras_path is not None:
         read = cameras_of_clip(settings.cameras_path, video, progress)
-        if read.lenses is not None:
-            shift = max(lens.shift for lens in read.lenses)
-            raise InputError(
-                f"{settings.cameras_path}: its lens distortion moves pixels by up to {shift:.0f}, and "
-                "cameras here have none; undistort the images first (colmap image_undistorter)"
-            )
         cameras, known = read.cameras, read.known
+        lens = find_single_lens(settings.cameras_path, read.lenses)
     elif imported is not None:
         cameras = fitting_cameras(imported, progress)
-    return Given(masks, cameras, known, None if imported is None else imported.tracks)
+    tracks = None if imported is None else imported.tracks
+    if lens is not None:
+        masks = None if masks is None else straighten_masks(masks, lens)
+        tracks = None if tracks is None else straighten_points(tracks, lens)
+    return Given(masks, cameras, known, tracks, lens)
+
+
+def find_single_lens(path: Path, lenses: tuple[Lens, ...] | None) -> Lens | None:
+    """The lens of all frames; None where no lens distorts."""
+    if lenses is not None and len(set(lenses)) > 1:
+        raise InputError(
+            f"{path}: its frames have {len(set(lenses))} lenses that distort; undistort the images "
+            "first (colmap image_undistorter)"
+        )
+    return lenses[0] if lenses else None
+
+
+def straighten(
+    lens: Lens,
+    video: Video,
+    maps: DepthMaps | None,
+    memory: int | None,
+    progress: Progress,
+) -> tuple[Video, DepthMaps | None]:
+    """The video and the depth maps of the straight images of a lens."""
+    progress.say(f"frames straightened: the lens moves pixels by up to {lens.shift:.1f}")
+    straight = straighten_video(video, lens, memory)
+    return straight, None if maps is None else replace(maps, lens=lens)
 
 
 def describe_inverted(invert: bool) -> str:

@@ -21,10 +21,13 @@ import torch
 
 from models.clip import (
     ClipFrames,
+    Lens,
     Video,
     name_clip,
     read_masks,
     read_video,
+    straighten_masks,
+    straighten_video,
     write_images,
     write_video,
 )
@@ -64,6 +67,7 @@ from models.run import (
     watch_memory,
     write_json,
 )
+from models.sfm import straighten_points
 from models.tracking import (
     Tracker,
     TrackingOptions,
@@ -177,7 +181,8 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
     )
     for sentence in video.describe():
         progress.say(sentence)
-    check_same_clip(video, background, background_path)
+    bent = video
+    video = match_clip(bent, background, background_path, memory)
     masks = read_mover_masks(settings, video, background_path, progress)
     write_json(stages.folder / "foreground_config.json", stages.describe(solve))
     if not masks.any():
@@ -186,12 +191,16 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
     folder = background_path.parent
     device = str(stages.origin.more["device"])
     if settings.learned.depth is not None:
-        make_depth_maps(settings.learned, video, folder, device, progress)
-    source = open_depth_maps(settings.learned, video, folder)
+        make_depth_maps(settings.learned, bent, folder, device, progress)
+    source = open_depth_maps(settings.learned, bent, folder)
+    if source is not None:
+        source = replace(source, lens=video.lens)
     begun = None
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)
         begun = imported.tracks
+        if video.lens is not None:
+            begun = straighten_points(begun, video.lens)
         source = imported
     tracks = stages.step(
         "mover tracks", track, video.frames, tracker, masks, begun, options=settings.tracking
@@ -224,8 +233,9 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
     return None
 
 
-def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
-    """Refuses a background file that was made from other frames."""
+def match_clip(video: Video, background: Tracks, path: Path, memory: int | None) -> Video:
+    """The frames that the background was made from, straightened if a lens bends them; refuses
+    other frames."""
     made_from = f"{len(background)} frames {background.width}x{background.height}"
     given = f"{len(video)} frames {video.width}x{video.height}"
     if made_from != given:
@@ -233,7 +243,10 @@ def check_same_clip(video: Video, background: Tracks, path: Path) -> None:
             f"{path}: was made from {made_from}, but {video.path} gives {given}; use the same clip "
             "and settings for both"
         )
+    if background.lens is not None:
+        video = straighten_video(video, Lens.from_line(background.lens), memory)
     check_content(background, path, video.frames, video.path)
+    return video
 
 
 def read_mover_masks(
@@ -241,7 +254,9 @@ def read_mover_masks(
 ) -> np.ndarray:
     """The given masks, or the masks that background_points.py wrote."""
     if settings.mask_path is not None:
-        return read_masks(settings.mask_path, video.clip_frames, settings.invert_masks, progress)
+        given = settings.mask_path
+        masks = read_masks(given, video.clip_frames, settings.invert_masks, progress)
+        return masks if video.lens is None else straighten_masks(masks, video.lens)
     folder = background_path.parent / "masks"
     if not folder.is_dir():
         raise InputError(

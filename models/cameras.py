@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
@@ -145,6 +146,22 @@ def estimate_similarity(
     rotation = u @ torch.diag(sign) @ vt
     scale = float((singular * sign).sum() / a.square().sum().clamp_min(1e-300))
     return scale, rotation, target_mean - scale * rotation @ source_mean
+
+
+def interpolate_poses(
+    poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]
+) -> Float[np.ndarray, "F 4 4"]:
+    """Poses of unregistered frames from their neighbours in time, held constant at the ends."""
+    known = np.flatnonzero(registered)
+    if len(known) == 1:
+        return np.repeat(poses[known], len(poses), 0)
+    times = np.clip(np.arange(len(poses)), known[0], known[-1])
+    filled = poses.copy()
+    filled[:, :3, :3] = Slerp(known, Rotation.from_matrix(poses[known, :3, :3]))(times).as_matrix()
+    for axis in range(3):
+        filled[:, axis, 3] = np.interp(times, known, poses[known, axis, 3])
+    filled[registered] = poses[registered]
+    return filled
 
 
 def find_camera_problem(K: Float[Tensor, "F 3 3"], poses: Float[Tensor, "F 4 4"]) -> str | None:

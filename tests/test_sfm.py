@@ -8,12 +8,12 @@ import torch
 from heard import Heard
 from scipy.spatial.transform import Rotation
 
-from models.cameras import Cameras, estimate_similarity
+from models.cameras import Cameras, estimate_similarity, interpolate_poses
 from models.clip.frames_of import ClipFrames
 from models.clip.transforms import save_transforms
 from models.run.errors import InputError
 from models.sfm.given import read_cameras
-from models.sfm.mapping import adjust_cameras, interpolate_poses
+from models.sfm.mapping import adjust_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.static_scene import solve_scene

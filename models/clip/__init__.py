@@ -32,7 +32,13 @@ from models.clip.masks import (
 from models.clip.sources.listing import image_paths
 from models.clip.sources.naming import sort_naturally
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
-from models.clip.video import Video, name_clip, read_video
+from models.clip.video import (
+    Video,
+    name_clip,
+    read_video,
+    straighten_masks,
+    straighten_video,
+)
 from models.clip.video_writer import VideoWriter, write_video
 
 __all__ = [
@@ -60,6 +66,8 @@ __all__ = [
     "smooth_over_time",
     "sort_naturally",
     "split_into_stretches",
+    "straighten_masks",
+    "straighten_video",
     "write_image",
     "write_images",
     "write_masks",

@@ -30,6 +30,7 @@ from models.clip.images import (
     find_largest,
     reduce_depth,
 )
+from models.clip.lens import Lens
 from models.clip.sources.listing import list_images
 from models.clip.sources.repeats import find_copies, find_pattern
 from models.clip.sources.streams import DEFAULT_FPS, read_frame_rate
@@ -64,6 +65,8 @@ class Video:
     """Sentences for the user: frames left out, and why."""
     masks_beside: bool = False
     """Whether a mask of each frame lies beside the frames in their folder."""
+    lens: Lens | None = None
+    """The lens that bent the frames, which are straightened; None for frames as they are."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -200,6 +203,24 @@ def _select_frames(
     return replace(
         video, frames=store.array(), frame_indices=video.frame_indices[kept], notes=notes
     )
+
+
+def straighten_video(video: Video, lens: Lens, memory: int | None = None) -> Video:
+    """The video with the frames of a pinhole camera in place of those of a lens that distorts.
+
+    Args:
+        lens: for frames of this size.
+        memory: see ``read_video``.
+    """
+    store = FrameStore(None if memory is None else int(_FRAMES_SHARE * memory))
+    for frame in video.frames:
+        store.add(lens.remap(frame))
+    return replace(video, frames=store.array(), lens=lens)
+
+
+def straighten_masks(masks: Bool[ndarray, "F H W"], lens: Lens) -> Bool[ndarray, "F H W"]:
+    """Masks of frames of a lens that distorts -> masks of the straightened frames."""
+    return np.stack([lens.remap(mask.astype(np.uint8), nearest=True) > 0 for mask in masks])
 
 
 def iterate_frames(path: str | Path, alpha: bool = False) -> Iterator[UInt8[ndarray, "H W 3"]]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from models.clip import ClipFrames, sort_naturally
+from models.clip import ClipFrames, Lens, sort_naturally
 from models.depth.options import AlignmentOptions
 from models.run import (
     HEADROOM,
@@ -35,6 +35,8 @@ class DepthMaps:
     """Whether they hold inverse depth; None if unknown."""
     options: AlignmentOptions = AlignmentOptions()
     """How they are aligned to a scene and used in it."""
+    lens: Lens | None = None
+    """The lens of the frames that the maps were made of; a map is straightened as it is read."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,7 +54,11 @@ class DepthMaps:
             raise InputError(
                 f"{path}: is {values.dtype} of shape {values.shape}, expected one number a pixel"
             )
-        return np.where(np.isfinite(values) & (values >= 0), values, np.nan).astype(np.float32)
+        values = np.where(np.isfinite(values) & (values >= 0), values, np.nan).astype(np.float32)
+        if self.lens is None:
+            return values
+        # Of a single pixel each, since a mean of two depths may lie on no surface.
+        return self.lens.resized(*values.shape[::-1]).remap(values, nearest=True)
 
     def sample(
         self, t: int, xy: Float[np.ndarray, "N 2"], size: tuple[int, int]

@@ -6,6 +6,7 @@ In reading order:
 - ``rotation``: a camera that only turns or stands still.
 - ``colmap``: COLMAP's mappers and bundle adjustment.
 - ``colmap_files``: COLMAP's model folders, read and written.
+- ``adjustment``: bundle adjustment, lens, zoom, and scenes solved inside out.
 - ``mapping``: the mappers tried and judged; keyframes of a long clip.
 - ``triangulation``: points of static tracks, with the uncertainty of their depth.
 - ``sharpening``: observations aligned to sub-pixels by known geometry.
@@ -15,7 +16,7 @@ In reading order:
 - ``track_file``: the content of the background's track file.
 """
 
-from models.sfm.adjustment import bundle_adjust
+from models.sfm.adjustment import bundle_adjust, straighten_points
 from models.sfm.colmap import (
     MIN_SHARED,
     read_poses,
@@ -27,7 +28,13 @@ from models.sfm.given import KnownCameras, cameras_of_clip
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
-from models.sfm.static_scene import StaticScene, sharpen_scene, solve_points, solve_scene
+from models.sfm.static_scene import (
+    StaticScene,
+    sharpen_scene,
+    solve_points,
+    solve_scene,
+    straighten_scene,
+)
 from models.sfm.track_file import make_background_tracks
 from models.sfm.triangulation import UNSURE, DepthGuess, Points, choose_anchors, triangulate
 
@@ -50,6 +57,8 @@ __all__ = [
     "solve_points",
     "solve_rotation",
     "solve_scene",
+    "straighten_points",
+    "straighten_scene",
     "triangulate",
     "write_database",
     "write_model",

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.transform import Rotation, Slerp
 
-from models.cameras import Cameras
+from models.cameras import Cameras, interpolate_poses
 from models.run import SILENT, Progress
-from models.sfm.adjustment.bundle import bundle_adjust
+from models.sfm.adjustment import bundle_adjust, choose_depth_order, find_zoom
 from models.sfm.colmap import read_poses, resect, run_mapper, write_database
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import UNSURE, triangulate
@@ -109,16 +108,26 @@ def _register_others(
     registered = np.zeros(len(tracks), bool)
     poses[keys] = cameras.world_from_cam.numpy()
     registered[keys] = mapped.registered
+    K = _interpolate_intrinsics(cameras.K, keys, len(tracks))
     for t in np.setdiff1d(np.arange(len(tracks)), keys):
         seen = np.flatnonzero(tracks.visible[t] & sure)
-        pose = resect(cameras[0], points.xyz[seen], tracks.xy[t, seen], options.registration_error)
+        own = replace(cameras[0], K=K[[t]])
+        pose = resect(own, points.xyz[seen], tracks.xy[t, seen], options.registration_error)
         if pose is not None:
             poses[t] = pose
             registered[t] = True
-    # The keyframes' focal length holds for the whole clip.
-    shared = cameras.K[:1].repeat(len(tracks), 1, 1)
     poses = torch.from_numpy(interpolate_poses(poses, registered))
-    return Mapped(replace(cameras, K=shared, world_from_cam=poses), registered, mapped.method)
+    return Mapped(replace(cameras, K=K, world_from_cam=poses), registered, mapped.method)
+
+
+def _interpolate_intrinsics(
+    K: Float[torch.Tensor, "k 3 3"], keys: Int[np.ndarray, "k"], num_frames: int
+) -> Float[torch.Tensor, "F 3 3"]:
+    """Intrinsics of all frames from those of the keyframes, which differ in a zoom."""
+    flat = K.double().numpy().reshape(len(keys), 9)
+    times = np.arange(num_frames)
+    filled = np.stack([np.interp(times, keys, column) for column in flat.T], 1)
+    return torch.from_numpy(filled.reshape(-1, 3, 3)).to(K)
 
 
 def _map_frames(tracks: PointTracks, seed: int, progress: Progress) -> Mapped | None:
@@ -150,7 +159,15 @@ def _map_frames(tracks: PointTracks, seed: int, progress: Progress) -> Mapped | 
     if not results:
         return None
     *_, model, method = max(results, key=lambda r: (round(_STEPS * r[0] / total), r[1]))
-    return _read_mapped(model, tracks, method)
+    mapped = _read_mapped(model, tracks, method)
+    return mapped and _correct(mapped, tracks, progress)
+
+
+def _correct(mapped: Mapped, tracks: PointTracks, progress: Progress) -> Mapped:
+    """The cameras with near and far the right way round, and with a zoom."""
+    used = tracks.restrict(mapped.registered[:, None])
+    cameras = choose_depth_order(mapped.cameras, used, progress)
+    return replace(mapped, cameras=find_zoom(cameras, used, progress))
 
 
 def _count_registered(progress: Progress, total: int) -> Callable[[], None]:
@@ -187,19 +204,3 @@ def _normalize(
     # Points behind the first camera are errors of the mapper.
     moved[:, :3, 3] /= np.median(ahead) if len(ahead) else 1.0
     return moved
-
-
-def interpolate_poses(
-    poses: Float[np.ndarray, "F 4 4"], registered: Bool[np.ndarray, "F"]
-) -> Float[np.ndarray, "F 4 4"]:
-    """Poses of unregistered frames from their neighbours in time, held constant at the ends."""
-    known = np.flatnonzero(registered)
-    if len(known) == 1:
-        return np.repeat(poses[known], len(poses), 0)
-    times = np.clip(np.arange(len(poses)), known[0], known[-1])
-    filled = poses.copy()
-    filled[:, :3, :3] = Slerp(known, Rotation.from_matrix(poses[known, :3, :3]))(times).as_matrix()
-    for axis in range(3):
-        filled[:, axis, 3] = np.interp(times, known, poses[known, axis, 3])
-    filled[registered] = poses[registered]
-    return filled

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
 
-from models.cameras import Cameras
+from models.cameras import Cameras, interpolate_poses
+from models.clip import Lens
 from models.run import SILENT, InputError, Progress
+from models.sfm.adjustment import find_lens, straighten_points
 from models.sfm.given import place_missing, warn_of_contradiction
-from models.sfm.mapping import MIN_TRACKS, adjust_cameras, interpolate_poses, map_cameras
+from models.sfm.mapping import MIN_TRACKS, adjust_cameras, map_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
@@ -119,6 +121,38 @@ def solve_scene(
         progress.say("no mapper could place the cameras: taken as a camera that turns")
         return _triangulate_turning(tracks, turning)
     return _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
+
+
+def straighten_scene(
+    tracks: PointTracks,
+    scene: StaticScene,
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
+) -> tuple[StaticScene, Lens | None]:
+    """The scene of the straight images, and the lens that bends the images as they are; the scene as
+    it is and None where no lens can be told.
+
+    Args:
+        tracks: in pixels of the images as they are.
+        progress: hears of a lens.
+    """
+    if scene.method in ("rotation", "still", "given"):
+        return scene, None
+    spacing = max(tracks.width, tracks.height) // _TRACKS_ACROSS
+    agreeing = replace(tracks, visible=scene.points.agrees)
+    few = agreeing.select(_choose_long_tracks(agreeing, spacing, options))
+    frames = np.arange(0, len(tracks), -(-len(tracks) // options.most_keyframes))
+    own, lens = find_lens(scene.cameras[frames.tolist()], few.select_frames(frames), progress)
+    if lens is None:
+        return scene, None
+    straight = straighten_points(tracks, lens)
+    K = own.K[:1].repeat(len(tracks), 1, 1)
+    cameras = replace(scene.cameras, K=K)
+    if len(own) == len(tracks):
+        cameras = own
+    scene = _triangulate_scene(straight, cameras, scene.method, scene.registered)
+    cameras = _adjust(straight, cameras, options)
+    return _triangulate_scene(straight, cameras, scene.method, scene.registered), lens
 
 
 def solve_points(scene: StaticScene, tracks: PointTracks) -> StaticScene:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.cameras import LARGEST, find_camera_problem
+from models.clip import Lens
 from models.tracks.content import Tracks, is_expanded
 
 # Names of the layers that a track file can hold.
@@ -60,7 +61,19 @@ def _find_scalar_problem(data: dict) -> str | None:
     for name in ("video_path", "clip_place"):
         if len(data.get(name) or "") > _MAX_NAME:
             return f"{name} has {len(data[name])} letters"
+    if data.get("lens") is not None and (problem := _find_lens_problem(data)):
+        return problem
     return None if 0 < fps <= _MAX_FPS else f"fps is {fps}, expected a positive number"
+
+
+def _find_lens_problem(data: dict) -> str | None:
+    try:
+        lens = Lens.from_line(data["lens"])
+    except ValueError:
+        return "lens is no line of model, width, height and parameters"
+    if (lens.width, lens.height) != (data["width"], data["height"]):
+        return f"lens is for images {lens.width}x{lens.height}"
+    return lens.find_problem()
 
 
 def _find_shape_problem(data: dict) -> str | None:

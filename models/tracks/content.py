@@ -61,6 +61,10 @@ class Tracks:
     """Foreground: number of the mover of each track."""
     clip_place: str | None = None
     """Absolute path of the clip when the file was made."""
+    lens: str | None = None
+    """The lens that bends the clip's frames, as a line of COLMAP's cameras.txt without its number
+    (model, width, height, parameters); the frames worked on are straightened. None for frames as
+    they are."""
     thumbnails: UInt8[Tensor, "..."] | None = field(
         default=None, metadata=_tensor(THUMBNAILS, torch.uint8)
     )
@@ -97,6 +101,7 @@ class Tracks:
             layer=layer,
             video_path=str(video.path),
             clip_place=str(video.path.resolve()),
+            lens=None if video.lens is None else video.lens.to_line(),
             thumbnails=make_thumbnails(video.frames),
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from models.clip import ClipFrames, read_masks, read_video
+from models.clip import ClipFrames, Lens, read_masks, read_video, straighten_video
 from models.render import Scene
 from models.run import InputError
 from models.tools import MOST_SAMPLES, SAMPLE
@@ -96,6 +96,8 @@ def _frames(
             f"{clip}: gives {len(video)} frames {video.width}x{video.height}, but {background_path} was made "
             f"from {len(tracks)} frames {tracks.width}x{tracks.height}; give the same clip by --video_path"
         )
+    if tracks.lens is not None:
+        video = straighten_video(video, Lens.from_line(tracks.lens), memory)
     check_content(tracks, background_path, video.frames, clip)
     return video.frames
 

@@ -135,6 +135,35 @@ class Lens:
             self, params=(*scaled, *self.params[len(scale) :]), width=width, height=height
         )
 
+    def to_line(self) -> str:
+        """The lens as a line of COLMAP's cameras.txt, without its number: model, width, height and
+        parameters."""
+        return " ".join([self.model, str(self.width), str(self.height), *map(repr, self.params)])
+
+    @staticmethod
+    def from_line(line: str) -> "Lens":
+        """The lens of ``to_line``.
+
+        Raises:
+            ValueError: the line is no lens.
+        """
+        model, width, height, *params = line.split()
+        numbers = tuple(map(float, params))
+        if model not in MODELS or len(numbers) != sum(MODELS[model][:2]) + 2:
+            raise ValueError(f"{line:.80}: is no lens")
+        if not np.isfinite(numbers).all() or min(int(width), int(height), *numbers[:1]) <= 0:
+            raise ValueError(f"{line:.80}: is no lens")
+        return Lens(model, numbers, int(width), int(height))
+
+    def to_values(self) -> dict:
+        """The lens as a dict, for ``from_values``."""
+        return {"line": self.to_line()}
+
+    @staticmethod
+    def from_values(values: dict) -> "Lens":
+        """The lens of ``to_values``."""
+        return Lens.from_line(values["line"])
+
     @property
     def _distortion(self) -> Distortion:
         focal, _, read = MODELS[self.model]

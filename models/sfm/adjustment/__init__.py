@@ -7,8 +7,7 @@
 """
 
 from models.sfm.adjustment.bundle import bundle_adjust
-from models.sfm.adjustment.evidence import describe_fit
-from models.sfm.adjustment.intrinsics import find_intrinsics
+from models.sfm.adjustment.intrinsics import find_lens, find_zoom, straighten_points
 from models.sfm.adjustment.mirror import choose_depth_order
 
-__all__ = ["bundle_adjust", "choose_depth_order", "describe_fit", "find_intrinsics"]
+__all__ = ["bundle_adjust", "choose_depth_order", "find_lens", "find_zoom", "straighten_points"]

@@ -53,10 +53,3 @@ def adjust_fit(fit: Fit, freedom: Freedom = SHARED_FOCAL, rounds: int = 1) -> Fi
         adjusted = adjust_freely(fit.cameras, np.nan_to_num(fit.xyz), agreeing, freedom)
         fit = measure_fit(adjusted.cameras, fit.tracks)
     return fit
-
-
-def describe_fit(fit: Fit) -> str:
-    """A clause that says how well the cameras explain the tracks."""
-    seen = fit.tracks.visible
-    share = 100 * float((fit.error[seen] < 1).mean())
-    return f"{share:.0f} % of the observations within 1 px"

@@ -5,7 +5,7 @@ A pinhole camera of one focal length is compared with a camera whose lens bends 
 where it explains the tracks clearly better.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from models.sfm.adjustment.bundle import Freedom, adjust_freely, smooth_focal_le
 from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
 from models.tracks import PointTracks
 
-# Share of the robust cost that a lens or a zoom must save.
-_LEAST_GAIN = 0.08
+# Share of the robust cost that a lens or a zoom must save. A zoom has a number for each frame, with
+# which it can also take up other errors.
+_LENS_GAIN = 0.08
+_ZOOM_GAIN = 0.25
 # Pixels, at an image width of 640, that a lens must move a corner by.
 _LEAST_SHIFT = 1.0
 _REFERENCE_WIDTH = 640
@@ -30,47 +32,66 @@ _MOST_PINCUSHION = 0.04
 # corner.
 _HALVES_DIFFER = (0.1, 0.3)
 # Relative change of the focal length that counts as a zoom.
-_LEAST_ZOOM = 0.03
+_LEAST_ZOOM = 0.05
+_ZOOM_ROUNDS = 2
+_OWN_FOCAL = Freedom(each_frame=True)
 # Rounds of adjustment of a lens: each round begins with the tracks straightened by the last.
 _LENS_ROUNDS = 4
 # Share of the cost below which a single round of a lens is not followed by others.
 _HOPEFUL_GAIN = 0.02
 
 
-@dataclass(frozen=True)
-class Intrinsics:
-    """Cameras with the intrinsics that explain the tracks best."""
-
-    cameras: Cameras
-    """Without distortion; of the straight images if there is a lens."""
-    lens: Lens | None = None
-    """The lens that bends the images; None if it has no clear effect."""
-
-
-def find_intrinsics(
-    cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT
-) -> Intrinsics:
-    """The cameras as they are, with a lens, or with a focal length for each frame.
+def find_zoom(cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT) -> Cameras:
+    """The cameras as they are, or with a focal length for each frame, smooth over time, where that
+    explains the tracks clearly better.
 
     Args:
         cameras: mapped, with one focal length.
-        tracks: in pixels of the images as they are.
-        progress: hears of a lens or a zoom.
+        progress: hears of a zoom.
     """
     pinhole = adjust_fit(measure_fit(cameras, tracks))
-    bent, lens = _fit_lens(pinhole)
-    zoomed = _fit_zoom(pinhole)
-    gains = [_measure_gain(pinhole, other) for other in (bent, zoomed)]
-    if lens is not None and gains[0] > max(_LEAST_GAIN, gains[1]):
-        return _straighten(bent, lens, progress)
+    free = adjust_fit(pinhole, _OWN_FOCAL)
+    if _measure_gain(pinhole, free) < _ZOOM_GAIN:
+        return cameras
+    zoomed = _smooth(adjust_fit(free, _OWN_FOCAL, rounds=_ZOOM_ROUNDS))
     focal = zoomed.cameras.K[:, 0, 0].numpy()
-    if gains[1] > _LEAST_GAIN and focal.max() > (1 + _LEAST_ZOOM) * focal.min():
-        progress.say(
-            f"zoom: focal length {focal[0]:.0f} to {focal[-1]:.0f} px, from {focal.min():.0f} to "
-            f"{focal.max():.0f} px"
-        )
-        return Intrinsics(zoomed.cameras)
-    return Intrinsics(cameras)
+    is_zoom = focal.max() > (1 + _LEAST_ZOOM) * focal.min()
+    if not is_zoom or _measure_gain(pinhole, zoomed) < _ZOOM_GAIN:
+        return cameras
+    progress.say(f"zoom: the focal length goes from {focal[0]:.0f} to {focal[-1]:.0f} px")
+    return zoomed.cameras
+
+
+def _smooth(fit: Fit) -> Fit:
+    """The fit with focal lengths that are smooth over time."""
+    cameras = replace(fit.cameras, K=smooth_focal_lengths(fit.cameras.K))
+    return adjust_fit(replace(fit, cameras=cameras), Freedom(False, each_frame=True))
+
+
+def find_lens(
+    cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT
+) -> tuple[Cameras, Lens | None]:
+    """The lens that bends the images, and the cameras of the straight images; the given cameras and
+    None where no lens explains the tracks clearly better.
+
+    Args:
+        cameras: with one focal length.
+        tracks: in pixels of the images as they are.
+        progress: hears of a lens.
+    """
+    if (cameras.K[:1] != cameras.K).any():
+        return cameras, None
+    pinhole = adjust_fit(measure_fit(cameras, tracks))
+    fit, lens = _fit_lens(pinhole)
+    if lens is None or _measure_gain(pinhole, fit) < _LENS_GAIN:
+        return cameras, None
+    k1, k2 = lens.params[3:]
+    progress.say(
+        f"lens: distortion of up to {lens.shift:.0f} px (k1 {k1:.3f}, k2 {k2:.3f}); the frames are "
+        "straightened"
+    )
+    K = torch.from_numpy(np.tile(lens.undistorted_K, (len(cameras), 1, 1)))
+    return replace(fit.cameras, K=K), lens
 
 
 def _measure_gain(pinhole: Fit, other: Fit) -> float:
@@ -137,9 +158,10 @@ def _is_same_in_halves(fit: Fit, bent: PointTracks, lens: Lens) -> bool:
 def _measure_corner(lens: Lens) -> float:
     """Share by which the lens moves the corner of the image from the middle; negative for barrel
     distortion."""
-    corner = np.zeros((1, 2))
-    straight = (corner - lens.bent_K[:2, 2]) / [lens.bent_K[0, 0], lens.bent_K[1, 1]]
-    bent = lens.distort_rays(straight)
+    corner = np.zeros(2)
+    bent = (corner - lens.bent_K[:2, 2]) / lens.bent_K.diagonal()[:2]
+    own = lens.undistorted_K
+    straight = (lens.undistort_points(corner) - own[:2, 2]) / own.diagonal()[:2]
     return float(np.linalg.norm(bent) / np.linalg.norm(straight) - 1)
 
 
@@ -158,30 +180,6 @@ def _straighten_tracks(tracks: PointTracks, lens: Lens, cameras: Cameras) -> Poi
     xy = (straight - own[:2, 2]) * focal + K[:2, 2]
     known = np.isfinite(xy).all(-1)
     return replace(tracks, xy=np.nan_to_num(xy), visible=tracks.visible & known)
-
-
-def _fit_zoom(pinhole: Fit) -> Fit:
-    """The scene under cameras with a focal length for each frame, smooth over time."""
-    free = Freedom(each_frame=True)
-    fit = adjust_fit(pinhole, free)
-    smooth = replace(fit.cameras, K=smooth_focal_lengths(fit.cameras.K))
-    fit = adjust_fit(replace(fit, cameras=smooth), Freedom(False, each_frame=True))
-    if _measure_gain(pinhole, fit) < _HOPEFUL_GAIN:
-        return fit
-    fit = adjust_fit(fit, free)
-    smooth = replace(fit.cameras, K=smooth_focal_lengths(fit.cameras.K))
-    return adjust_fit(replace(fit, cameras=smooth), Freedom(False, each_frame=True))
-
-
-def _straighten(fit: Fit, lens: Lens, progress: Progress) -> Intrinsics:
-    """The cameras of the straight images of a lens."""
-    K = torch.from_numpy(np.tile(lens.undistorted_K, (len(fit.cameras), 1, 1)))
-    k1, k2 = lens.params[3:]
-    progress.say(
-        f"lens: distortion of up to {lens.shift:.1f} px (k1 {k1:.3f}, k2 {k2:.3f}); frames are "
-        "straightened"
-    )
-    return Intrinsics(replace(fit.cameras, K=K), lens)
 
 
 def straighten_points(tracks: PointTracks, lens: Lens) -> PointTracks:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 
-from models.cameras import Cameras, find_middle_frame
+from models.cameras import Cameras, find_middle_frame, interpolate_poses
 from models.run import SILENT, Progress
 from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
 from models.tracks import PointTracks
@@ -28,6 +28,8 @@ _POSE_ERROR = 3.0
 _POSE_ROUNDS = 200
 # Rounds of adjustment.
 _ROUNDS = 3
+# Cost of the mirror image before adjustment, in costs of the scene, from which it is given up.
+_HOPELESS = 4.0
 # Cost of the mirror image, in costs of the scene, below which it is taken, and up to which the two
 # are too close to be told apart by their errors.
 _BETTER = 0.97
@@ -52,12 +54,14 @@ def choose_depth_order(
     start = _mirror(solved)
     if start is None:
         return cameras
+    mirrored = measure_fit(start, tracks)
+    if _compare_cost(mirrored, solved) > _HOPELESS:
+        return cameras
     solved = adjust_fit(solved, rounds=_ROUNDS)
-    mirrored = adjust_fit(measure_fit(start, tracks), rounds=_ROUNDS)
+    mirrored = adjust_fit(mirrored, rounds=_ROUNDS)
     if _compare_order(solved, mirrored) > _SAME_ORDER:
         return cameras  # the mirror image has turned back into the scene
-    either = solved.agrees | mirrored.agrees
-    ratio = mirrored.measure_cost(either) / max(solved.measure_cost(either), 1e-9)
+    ratio = _compare_cost(mirrored, solved)
     if ratio > _CLOSE:
         return cameras
     if ratio >= _BETTER:
@@ -75,6 +79,12 @@ def _choose_by_ground(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Pr
     if _measure_ground(mirrored) > _measure_ground(solved):
         return _rescale(mirrored)
     return cameras
+
+
+def _compare_cost(fit: Fit, other: Fit) -> float:
+    """Cost of a scene in costs of another, over the observations that agree with either."""
+    either = fit.agrees | other.agrees
+    return fit.measure_cost(either) / max(other.measure_cost(either), 1e-9)
 
 
 def _compare_order(fit: Fit, other: Fit) -> float:
@@ -102,7 +112,7 @@ def _read_inverse_depth(fit: Fit) -> tuple[Float[np.ndarray, "N"], Bool[np.ndarr
 
 def _mirror(fit: Fit) -> Cameras | None:
     """Cameras of the mirror image: inverse depth in the middle camera is reversed about its median,
-    and every camera is placed anew; None if a camera cannot be placed."""
+    and every camera is placed anew; None if none can be placed."""
     inverse, ahead = _read_inverse_depth(fit)
     if ahead.sum() < _LEAST_SEEN:
         return None
@@ -111,10 +121,13 @@ def _mirror(fit: Fit) -> Cameras | None:
     median = np.median(inverse[ahead])
     turned = np.clip(2 * median - inverse, _FARTHEST * median, _NEAREST * median)
     shape = local * (inverse / turned)[:, None]
-    poses = [_place_camera(fit, t, shape, ahead) for t in range(len(fit.cameras))]
-    if any(pose is None for pose in poses):
+    found = [_place_camera(fit, t, shape, ahead) for t in range(len(fit.cameras))]
+    placed = np.array([pose is not None for pose in found])
+    if not placed.any():
         return None
-    return replace(fit.cameras, world_from_cam=torch.from_numpy(np.stack(poses)))
+    poses = np.stack([np.eye(4) if pose is None else pose for pose in found])
+    poses = interpolate_poses(poses, placed)
+    return replace(fit.cameras, world_from_cam=torch.from_numpy(poses))
 
 
 def _place_camera(

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from models.cameras import Cameras
+from models.cameras import Cameras, interpolate_poses
 from models.clip import ClipFrames, Lens, Video, image_paths, load_lenses, load_transforms
 from models.run import SILENT, InputError, Progress
 from models.sfm.colmap_files import read_model
 from models.sfm.given.matching import Images, match_frames
-from models.sfm.mapping import interpolate_poses
 
 # Pixels of the frames up to which lens distortion has no effect.
 _LENS_LIMIT = 0.05

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from models.cameras import Cameras
+from models.cameras import Cameras, interpolate_poses
 from models.run import Progress
 from models.sfm.colmap import resect
 from models.sfm.given.matching import list_names
-from models.sfm.mapping import interpolate_poses
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import UNSURE, Points, triangulate
 from models.tracks import PointTracks
