@@ -28,13 +28,18 @@ _GRID = 17
 _WIDEST = 150.0
 
 
+# Focal length of the straight image, at most, in focal lengths at which its border just fills.
+_MOST_CROPPED = 1.15
+
+
 @dataclass(frozen=True)
 class Lens:
     """A lens model of COLMAP with its parameters, for images of one size.
 
     Pixels are continuous, and the centre of the top-left pixel is (0.5, 0.5). The straight image
-    has the size of the bent image, its principal point in the middle, and the smallest focal length
-    at which none of its border is empty.
+    has the size of the bent image, its principal point in the middle, and the focal length of the
+    lens, so that the middle keeps its scale; a larger one where its border would be empty, and a
+    smaller one where too much of the view would be lost.
     """
 
     model: str
@@ -66,7 +71,8 @@ class Lens:
         # The border of the bent image must lie outside the straight image.
         reach = np.maximum(rays[:, 0] / half[0], rays[:, 1] * ratio / half[1])
         nearest = np.min(reach, where=np.isfinite(reach), initial=np.inf)
-        focal = 1 / nearest if 0 < nearest < np.inf else np.nan
+        least = 1 / nearest if 0 < nearest < np.inf else np.nan
+        focal = np.clip(self.bent_K[0, 0], least, _MOST_CROPPED * least)
         return np.array([[focal, 0, half[0]], [0, focal * ratio, half[1]], [0, 0, 1]])
 
     @cached_property
