@@ -62,14 +62,20 @@ def test_straight_and_bent_points_are_inverse(model, params):
 
 
 @EVERY_MODEL
-def test_the_straight_image_has_no_empty_border_and_touches_the_bent_one(model, params):
+def test_the_straight_image_has_no_empty_border_and_keeps_the_scale_or_the_view(model, params):
     lens = Lens(model, params, *SIZE)
     along = np.linspace(0, 1, 200)
     sides = [(along, 0 * along), (along, 1 + 0 * along), (0 * along, along), (1 + 0 * along, along)]
     border = np.concatenate([np.stack(side, 1) for side in sides]) * SIZE
     bent = lens.distort_points(border)
     room = np.minimum(bent, SIZE - bent).min()
-    assert -0.05 < room < 0.3
+    assert room > -0.05
+    # Larger than the lens's own only to fill the border, smaller only to keep the view.
+    focal = lens.undistorted_K[0, 0]
+    assert focal < params[0] or focal == pytest.approx(params[0]) or room < 0.3
+    # Of the view across the middle, no more than the limit is lost.
+    middle = np.array([[0.0, SIZE[1] / 2], [SIZE[0], SIZE[1] / 2]])
+    assert lens.distort_points(middle)[:, 0].min() < 0.2 * SIZE[0]
 
 
 def test_the_focal_length_is_opencvs_for_no_empty_border():
@@ -77,7 +83,11 @@ def test_the_focal_length_is_opencvs_for_no_empty_border():
     K = lens.bent_K - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
     coefficients = np.array(lens.params[4:])
     theirs, _ = cv2.getOptimalNewCameraMatrix(K, coefficients, SIZE, 0, SIZE, True)
-    assert lens.undistorted_K[0, 0] == pytest.approx(theirs[0, 0], rel=0.02)
+    focal = np.clip(120.0, theirs[0, 0], 1.15 * theirs[0, 0])
+    assert lens.undistorted_K[0, 0] == pytest.approx(focal, rel=0.02)
+    narrow = Lens("OPENCV", (120.0, 120.0, 80.0, 45.0, 0.2, 0.04, 0, 0), *SIZE)
+    theirs, _ = cv2.getOptimalNewCameraMatrix(K, np.array([0.2, 0.04, 0, 0]), SIZE, 0, SIZE, True)
+    assert narrow.undistorted_K[0, 0] == pytest.approx(theirs[0, 0], rel=0.02)
 
 
 @pytest.mark.parametrize("fisheye", [False, True])

@@ -20,7 +20,7 @@ from models.tracks import PointTracks
 
 # Share of the robust cost that a lens or a zoom must save. A zoom has a number for each frame, with
 # which it can also take up other errors.
-_LENS_GAIN = 0.08
+_LENS_GAIN = 0.03
 _ZOOM_GAIN = 0.25
 # Pixels, at an image width of 640, that a lens must move a corner by.
 _LEAST_SHIFT = 1.0
@@ -38,7 +38,7 @@ _OWN_FOCAL = Freedom(each_frame=True)
 # Rounds of adjustment of a lens: each round begins with the tracks straightened by the last.
 _LENS_ROUNDS = 4
 # Share of the cost below which a single round of a lens is not followed by others.
-_HOPEFUL_GAIN = 0.02
+_HOPEFUL_GAIN = 0.015
 
 
 def find_zoom(cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT) -> Cameras:
