@@ -81,6 +81,7 @@ from models.sfm import (
     StaticScene,
     cameras_of_clip,
     make_background_tracks,
+    measure_depth_of_thirds,
     sharpen_scene,
     solve_scene,
     straighten_points,
@@ -389,6 +390,9 @@ def write_results(
         "reprojection_error_px": scene.reprojection_error,
         "points": background.num_tracks,
         "focal_length_px": float(background.K[0, 0, 0]),
+        "last_focal_length_px": float(background.K[-1, 0, 0]),
+        "lens": background.lens,
+        "depth_upper_middle_lower": measure_depth_of_thirds(background),
         "seconds": stages.seconds(),
         "peak_memory_gib_of_stages": stages.memory(),
     }

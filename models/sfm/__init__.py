@@ -35,7 +35,7 @@ from models.sfm.static_scene import (
     solve_scene,
     straighten_scene,
 )
-from models.sfm.track_file import make_background_tracks
+from models.sfm.track_file import make_background_tracks, measure_depth_of_thirds
 from models.sfm.triangulation import UNSURE, DepthGuess, Points, choose_anchors, triangulate
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "cameras_of_clip",
     "choose_anchors",
     "make_background_tracks",
+    "measure_depth_of_thirds",
     "read_poses",
     "run_mapper",
     "sharpen_scene",

@@ -28,6 +28,9 @@ class CameraOptions:
     tried."""
     registration_error: float = 4.0
     """Reprojection error up to which a point supports the pose of a frame between keyframes."""
+    doubtful: float = 0.5
+    """Share of the observations that must agree with the cameras; below it a warning tells
+    doubt."""
     sharpening_rounds: int = 2
     """Rounds of aligning patches and solving the scene again. Time grows with it."""
     sharpening_reach: float = 2.5

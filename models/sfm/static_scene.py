@@ -120,7 +120,15 @@ def solve_scene(
     if mapped is None:
         progress.say("no mapper could place the cameras: taken as a camera that turns")
         return _triangulate_turning(tracks, turning)
-    return _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
+    scene = _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
+    share = scene.points.agrees.sum() / max(tracks.visible.sum(), 1)
+    if share < options.doubtful:
+        progress.say(
+            f"warning: only {100 * share:.0f} % of the observations agree with the cameras; movers that "
+            "fill the picture, a rolling shutter, or a lens or zoom that was not recognised are likely "
+            "causes"
+        )
+    return scene
 
 
 def straighten_scene(

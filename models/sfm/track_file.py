@@ -32,3 +32,15 @@ def make_background_tracks(video: Video, scene: StaticScene, tracks: PointTracks
     points = replace(tracks.select(good), visible=agrees)
     xyz = scene.points.xyz[good]
     return Tracks.of("background", video, scene.cameras, points, xyz, confidence)
+
+
+def measure_depth_of_thirds(background: Tracks) -> list[float | None]:
+    """Median z-depth, in world units, of the points in the upper, middle and lower third of the
+    middle frame; None for a third without points. Ground that is filmed from above is nearest
+    below."""
+    t = len(background) // 2
+    seen = background.visible[t]
+    depth = background.cameras[t].to_camera(background.xyz[t, seen])[0, :, 2]
+    third = (3 * background.xy[t, seen, 1] / background.height).long().clamp(0, 2)
+    parts = [depth[third == k] for k in range(3)]
+    return [float(part.median()) if len(part) else None for part in parts]
