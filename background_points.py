@@ -197,11 +197,7 @@ def solve(
     """The method, step by step; a run that was stopped resumes at the first unfinished step."""
     progress = stages.progress
     memory = find_memory_limit(settings.max_memory)
-    video = read_video(
-        settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
-    )
-    for sentence in video.describe():
-        progress.say(sentence)
+    video = open_clip(settings, memory, progress)
     options = settings.motion
     mask_path = find_masks(settings, video)
     need = partial(estimate_memory, video, with_motion=mask_path is None, options=options)
@@ -231,13 +227,7 @@ def solve(
             options=settings.tracking,
         )
         warn_of_need(need(tracks.num_tracks), memory, progress)
-        if given.masks is None or given.cameras is not None:
-            scene = stages.step("cameras", solver, tracks)
-        else:
-            scene = stages.step("cameras", solve_masked_scene, tracks, solver, options)
-            said = describe_large_masks(given.masks, settings.invert_masks)
-            if said and scene.method == "rotation":
-                progress.say(f"no mapper could place the cameras: {said}")
+        scene = solve_cameras(settings, stages, given, solver, tracks)
         masks = given.masks
         scene, lens = stages.step("lens", straighten_scene, tracks, scene, options=settings.cameras)
         if lens is not None:
@@ -260,6 +250,29 @@ def solve(
             tracks, scene = apply_depth(maps, tracks, scene, masks, spacing, progress)
 
     return write_results(stages, video, tracks, scene, masks)
+
+
+def open_clip(settings: Settings, memory: int | None, progress: Progress) -> Video:
+    """The frames taken of the clip, described in sentences."""
+    video = read_video(
+        settings.video_path, settings.max_frames, settings.stride, settings.max_size, memory=memory
+    )
+    for sentence in video.describe():
+        progress.say(sentence)
+    return video
+
+
+def solve_cameras(
+    settings: Settings, stages: Stages, given: "Given", solver: partial, tracks: PointTracks
+) -> StaticScene:
+    """Cameras and points, from the tracks outside the given masks where there are masks."""
+    if given.masks is None or given.cameras is not None:
+        return stages.step("cameras", solver, tracks)
+    scene = stages.step("cameras", solve_masked_scene, tracks, solver, settings.motion)
+    said = describe_large_masks(given.masks, settings.invert_masks)
+    if said and scene.method == "rotation":
+        stages.progress.say(f"no mapper could place the cameras: {said}")
+    return scene
 
 
 @dataclass(frozen=True)

@@ -192,9 +192,7 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
     device = str(stages.origin.more["device"])
     if settings.learned.depth is not None:
         make_depth_maps(settings.learned, bent, folder, device, progress)
-    source = open_depth_maps(settings.learned, bent, folder)
-    if source is not None:
-        source = replace(source, lens=video.lens)
+    source = open_depth_maps(settings.learned, bent, folder, video.lens)
     begun = None
     if settings.import_path is not None:
         imported = read_imported(settings.import_path, video, settings.learned.imports)

@@ -1,8 +1,9 @@
 """Models and depth maps that the options ask for, opened."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from models.clip import Video
+from models.clip import Lens, Video
 from models.depth.maps import DepthMaps, read_depth
 from models.depth.options import DepthOptions, LearnedOptions
 from models.learned import (
@@ -43,8 +44,14 @@ def make_depth_maps(
     write_depth_maps(make_subfolder(folder, DEPTH_FOLDER), video.frames, model, progress)
 
 
-def open_depth_maps(options: DepthOptions, video: Video, folder: Path) -> DepthMaps | None:
+def open_depth_maps(
+    options: DepthOptions, video: Video, folder: Path, lens: Lens | None = None
+) -> DepthMaps | None:
     """The depth maps given, or the maps in ``folder``/depth; None if there are none.
+
+    Args:
+        video: the frames as they are.
+        lens: by which the maps are straightened.
 
     Raises:
         InputError: see ``read_depth``.
@@ -56,7 +63,8 @@ def open_depth_maps(options: DepthOptions, video: Video, folder: Path) -> DepthM
     if path is None:
         return None
     inverse = True if path.resolve() == kept.resolve() else None
-    return read_depth(path, video.clip_frames, inverse, options.alignment)
+    maps = read_depth(path, video.clip_frames, inverse, options.alignment)
+    return replace(maps, lens=lens)
 
 
 def remove_old_depth(options: DepthOptions, folder: Path) -> None:
