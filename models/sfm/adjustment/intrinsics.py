@@ -5,6 +5,7 @@ A pinhole camera of one focal length is compared with a camera whose lens bends 
 where it explains the tracks clearly better.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +23,9 @@ from models.tracks import PointTracks
 # which it can also take up other errors.
 _LENS_GAIN = 0.03
 _ZOOM_GAIN = 0.25
-# Pixels, at an image width of 640, that a lens must move a corner by.
-_LEAST_SHIFT = 1.0
-_REFERENCE_WIDTH = 640
+# Half diagonals of the image that a lens must move a pixel by. The distortion of a plain camera is
+# less, and straightening costs sharpness.
+_LEAST_SHIFT = 0.015
 # Share by which a lens may move a corner outwards from the middle, as pincushion distortion does.
 # Beyond, it stands for something else, such as a rolling shutter.
 _MOST_PINCUSHION = 0.04
@@ -108,7 +109,7 @@ def _fit_lens(pinhole: Fit) -> tuple[Fit, Lens | None]:
     if lens is None or _measure_gain(pinhole, fit) < _HOPEFUL_GAIN:
         return pinhole, None
     fit, lens = _adjust_lens(fit, bent, lens.params[3:], _LENS_ROUNDS - 1)
-    least = _LEAST_SHIFT * max(bent.width, bent.height) / _REFERENCE_WIDTH
+    least = _LEAST_SHIFT * math.hypot(bent.width, bent.height) / 2
     if lens is None or lens.shift < least or _measure_corner(lens) > _MOST_PINCUSHION:
         return pinhole, None
     return (fit, lens) if _is_same_in_halves(fit, bent, lens) else (pinhole, None)
