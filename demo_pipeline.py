@@ -51,6 +51,7 @@ from models.run import (
     hash_fingerprint,
     parse_settings,
     read_figures,
+    release_folders,
     run_script,
     stage_outputs,
     summarise_run,
@@ -194,6 +195,7 @@ def run(settings: Settings) -> None:
     viewer = start_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and views is None:
         viewer.show(scene)
+        release_folders()
         return viewer.run()
 
     metrics = {}
@@ -217,6 +219,7 @@ def run(settings: Settings) -> None:
     page = write_page(settings, inputs, scene, metrics, config, history)
     print(summarise_run(out, metrics, page))
     if viewer is not None:
+        release_folders()  # another run may use the results while the viewer goes on
         print(f"the viewer goes on at {viewer.url} until Ctrl-C")
         viewer.run()
     return None

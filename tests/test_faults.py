@@ -48,7 +48,7 @@ class Pipeline:
         for path in sorted([*(self.folder / "out").rglob("*"), *(self.folder / "demo").rglob("*")]):
             name = path.relative_to(self.folder).as_posix()
             on_the_way = "/stages/" in name or name.endswith(
-                (".part", "checkpoint.pt", "_config.json")
+                (".part", "checkpoint.pt", "_config.json", ".lock")
             )
             if path.is_file() and not on_the_way and path.name not in VARYING:
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -33,7 +33,7 @@ from models.run.outputs import (
     stage_outputs,
 )
 from models.run.process.kernels import njit
-from models.run.process.lock import claim_output_dir
+from models.run.process.lock import claim_output_dir, release_folders
 from models.run.process.signals import restore_handlers, settle_stop
 from models.run.progress import SILENT, Progress, ProgressBars
 from models.run.reading import (
@@ -94,6 +94,7 @@ __all__ = [
     "read_figures",
     "read_json",
     "read_limited",
+    "release_folders",
     "replace_file",
     "restore_handlers",
     "return_freed",
