@@ -10,7 +10,6 @@ import numpy as np
 import pycolmap
 import torch
 from jaxtyping import Float, Int
-from scipy.signal import savgol_filter
 
 from models.cameras import Cameras
 from models.sfm.colmap import MIN_SHARED, silence
@@ -95,6 +94,8 @@ def adjust_freely(
 
 def smooth_focal_lengths(K: torch.Tensor) -> torch.Tensor:
     """Intrinsics whose focal lengths follow a parabola over a few frames: a lens zooms smoothly."""
+    from scipy.signal import savgol_filter  # takes a second to import, and few clips zoom
+
     window = min(_SMOOTHED_FRAMES, len(K) - 1 + len(K) % 2)
     if window < 3:
         return K

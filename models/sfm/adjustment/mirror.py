@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import spearmanr
 
 from models.cameras import Cameras, find_middle_frame, interpolate_poses
 from models.run import SILENT, Progress
@@ -91,14 +90,22 @@ def _compare_order(fit: Fit, other: Fit) -> float:
     """Rank correlation of the inverse depths of two scenes in the middle frame."""
     (a, seen_a), (b, seen_b) = _read_inverse_depth(fit), _read_inverse_depth(other)
     both = seen_a & seen_b
-    return float(spearmanr(a[both], b[both]).statistic) if both.sum() > _LEAST_SEEN else 0.0
+    return _correlate_ranks(a[both], b[both])
 
 
 def _measure_ground(fit: Fit) -> float:
     """Rank correlation of inverse depth with the row in the middle frame."""
     inverse, seen = _read_inverse_depth(fit)
     rows = fit.tracks.xy[find_middle_frame(fit.cameras), seen, 1]
-    return float(spearmanr(rows, inverse[seen]).statistic) if seen.sum() > 2 else 0.0
+    return _correlate_ranks(rows, inverse[seen])
+
+
+def _correlate_ranks(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"]) -> float:
+    """Spearman's rank correlation; 0 for few values or equal ones."""
+    if len(a) < _LEAST_SEEN or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _read_inverse_depth(fit: Fit) -> tuple[Float[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
