@@ -18,6 +18,7 @@ Files in reading order:
 """
 
 from models.clip.exposure import Exposure, ExposureOptions, estimate_exposure
+from models.clip.frame_checks import reduce_frame
 from models.clip.frames_of import ClipFrames, choose_evenly, smooth_over_time, split_into_stretches
 from models.clip.images import read_image, write_image, write_images
 from models.clip.lens import MODELS, Lens
@@ -62,6 +63,7 @@ __all__ = [
     "read_image",
     "read_masks",
     "read_video",
+    "reduce_frame",
     "save_transforms",
     "smooth_over_time",
     "sort_naturally",

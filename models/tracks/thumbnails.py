@@ -1,10 +1,11 @@
 """Small grey pictures of a clip's frames, which tell it from other clips of its size and length."""
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+
+from models.clip import reduce_frame
 
 THUMBNAILS = "8 18 32"
 """Number, height and width of the thumbnails of a clip."""
@@ -16,12 +17,11 @@ _SHARE_OF_CONTRAST = 0.06
 
 def make_thumbnails(frames: UInt8[np.ndarray, "F H W 3"]) -> UInt8[Tensor, "..."]:
     """Small grey pictures of frames evenly over the clip, in the shape of ``THUMBNAILS``."""
-    count, height, width = map(int, THUMBNAILS.split())
+    count = int(THUMBNAILS.split()[0])
     small = []
     for t in np.linspace(0, len(frames) - 1, count).round().astype(int):
-        grey = cv2.cvtColor(np.ascontiguousarray(frames[t]), cv2.COLOR_RGB2GRAY)
-        small.append(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
-    return torch.from_numpy(np.stack(small))
+        small.append(reduce_frame(np.ascontiguousarray(frames[t])))
+    return torch.from_numpy(np.stack(small).astype(np.uint8))
 
 
 def is_thumbnails(value: object) -> bool:
