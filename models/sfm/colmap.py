@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras
 from models.run import restore_handlers
+from models.sfm.triangulation import UNSURE, Points
 from models.tracks import PointTracks
 
 # Its log library takes SIGTERM over.
@@ -196,7 +197,7 @@ def resect(
     """
     if len(xyz) < MIN_SHARED:
         return None
-    K = intrinsics.K[0].numpy()
+    K = intrinsics.K[0].double().numpy()
     square = K[0, 0] == K[1, 1]
     camera = pycolmap.Camera(
         model="SIMPLE_PINHOLE" if square else "PINHOLE",
@@ -216,3 +217,26 @@ def resect(
     pose = np.eye(4)
     pose[:3] = found["cam_from_world"].inverse().matrix()
     return pose
+
+
+def resect_frames(
+    intrinsics: Cameras,
+    tracks: PointTracks,
+    points: Points,
+    frames: Int[np.ndarray, "f"],
+    max_error: float,
+) -> dict[int, Float[np.ndarray, "4 4"]]:
+    """world_from_cam of the frames whose pose the sure points tell, see ``resect``, by number.
+
+    Args:
+        intrinsics: of every frame of the tracks; poses are not used.
+        points: of the tracks.
+    """
+    sure = np.isfinite(points.xyz).all(1) & (points.uncertainty < UNSURE)
+    poses = {}
+    for t in frames:
+        seen = np.flatnonzero(tracks.visible[t] & sure)
+        pose = resect(intrinsics[t], points.xyz[seen], tracks.xy[t, seen], max_error)
+        if pose is not None:
+            poses[int(t)] = pose
+    return poses

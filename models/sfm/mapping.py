@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int
 from models.cameras import Cameras, interpolate_poses
 from models.run import SILENT, Progress
 from models.sfm.adjustment import bundle_adjust, choose_depth_order, find_zoom
-from models.sfm.colmap import read_poses, resect, run_mapper, write_database
+from models.sfm.colmap import read_poses, resect_frames, run_mapper, write_database
 from models.sfm.options import CameraOptions
-from models.sfm.triangulation import UNSURE, triangulate
+from models.sfm.triangulation import triangulate
 from models.tracking import half_life
 from models.tracks import PointTracks
 
@@ -103,19 +103,17 @@ def _register_others(
     cameras = mapped.cameras
     among_keys = tracks.select_frames(keys).restrict(mapped.registered[:, None])
     points = triangulate(among_keys, cameras)
-    sure = np.isfinite(points.xyz).all(1) & (points.uncertainty < UNSURE)
     poses = np.tile(np.eye(4), (len(tracks), 1, 1))
     registered = np.zeros(len(tracks), bool)
     poses[keys] = cameras.world_from_cam.numpy()
     registered[keys] = mapped.registered
     K = _interpolate_intrinsics(cameras.K, keys, len(tracks))
-    for t in np.setdiff1d(np.arange(len(tracks)), keys):
-        seen = np.flatnonzero(tracks.visible[t] & sure)
-        own = replace(cameras[0], K=K[[t]])
-        pose = resect(own, points.xyz[seen], tracks.xy[t, seen], options.registration_error)
-        if pose is not None:
-            poses[t] = pose
-            registered[t] = True
+    others = np.setdiff1d(np.arange(len(tracks)), keys)
+    every = replace(cameras, K=K, world_from_cam=torch.from_numpy(poses))
+    found = resect_frames(every, tracks, points, others, options.registration_error)
+    for t, pose in found.items():
+        poses[t] = pose
+        registered[t] = True
     poses = torch.from_numpy(interpolate_poses(poses, registered))
     return Mapped(replace(cameras, K=K, world_from_cam=poses), registered, mapped.method)
 

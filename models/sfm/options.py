@@ -29,8 +29,8 @@ class CameraOptions:
     registration_error: float = 4.0
     """Reprojection error up to which a point supports the pose of a frame between keyframes."""
     doubtful: float = 0.5
-    """Share of the observations that must agree with the cameras; below it a warning tells
-    doubt."""
+    """Share of the observations that must agree with the cameras, solved or given; below it a
+    warning tells doubt. Movers and slipped tracks seldom hold half of them."""
     sharpening_rounds: int = 2
     """Rounds of aligning patches and solving the scene again. Time grows with it."""
     sharpening_reach: float = 2.5

@@ -106,7 +106,8 @@ def solve_scene(
         known = np.ones(len(tracks), bool) if known is None else known
         cameras, known = place_missing(tracks, cameras, known, progress, options)
         scene = _triangulate_scene(tracks, cameras, "given", known)
-        warn_of_contradiction(tracks.restrict(known[:, None]), scene.points, progress)
+        used = tracks.restrict(known[:, None])
+        warn_of_contradiction(used, scene.points, progress, options)
         return scene
     longer = max(tracks.width, tracks.height)
     # The mappers' time grows with the tracks; a few hundred in a frame suffice.

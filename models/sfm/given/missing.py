@@ -8,15 +8,11 @@ from jaxtyping import Bool
 
 from models.cameras import Cameras, interpolate_poses
 from models.run import Progress
-from models.sfm.colmap import resect
+from models.sfm.colmap import resect_frames
 from models.sfm.given.matching import list_names
 from models.sfm.options import CameraOptions
-from models.sfm.triangulation import UNSURE, Points, triangulate
+from models.sfm.triangulation import Points, triangulate
 from models.tracks import PointTracks
-
-# Share of the observations that disagree from which given cameras are doubted. Movers and slipped
-# tracks seldom hold half of them.
-_DOUBT = 0.5
 
 
 def place_missing(
@@ -36,16 +32,13 @@ def place_missing(
     if known.all():
         return cameras, known
     points = triangulate(tracks.restrict(known[:, None]), cameras)
-    sure = np.isfinite(points.xyz).all(1) & (points.uncertainty < UNSURE)
     poses = cameras.world_from_cam.double().numpy().copy()
     placed = known.copy()
-    for t in np.flatnonzero(~known):
-        seen = np.flatnonzero(tracks.visible[t] & sure)
-        single = replace(cameras[t], K=cameras.K[[t]].double())
-        pose = resect(single, points.xyz[seen], tracks.xy[t, seen], options.registration_error)
-        if pose is not None:
-            poses[t] = pose
-            placed[t] = True
+    lacking = np.flatnonzero(~known)
+    found = resect_frames(cameras, tracks, points, lacking, options.registration_error)
+    for t, pose in found.items():
+        poses[t] = pose
+        placed[t] = True
     for frames, how in ((placed & ~known, "solved from tracks"), (~placed, "interpolated")):
         if frames.any():
             numbers = list_names([str(t) for t in np.flatnonzero(frames)])
@@ -54,7 +47,9 @@ def place_missing(
     return replace(cameras, world_from_cam=poses), placed
 
 
-def warn_of_contradiction(tracks: PointTracks, points: Points, progress: Progress) -> None:
+def warn_of_contradiction(
+    tracks: PointTracks, points: Points, progress: Progress, options: CameraOptions
+) -> None:
     """Says which share of the observations disagrees with given cameras, if most do.
 
     Args:
@@ -62,7 +57,7 @@ def warn_of_contradiction(tracks: PointTracks, points: Points, progress: Progres
         points: their points under the given cameras.
     """
     share = 1 - points.agrees.sum() / max(tracks.visible.sum(), 1)
-    if share > _DOUBT:
+    if share > 1 - options.doubtful:
         progress.say(
             f"warning: {100 * share:.0f} % of the tracked observations disagree with the given cameras; "
             "check that the cameras are of this clip, in its order, with axes and sizes as "
