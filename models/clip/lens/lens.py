@@ -108,9 +108,14 @@ class Lens:
 
     def undistort_points(self, xy: Float[ndarray, "*N 2"]) -> Float[ndarray, "*N 2"]:
         """Pixels of the bent image -> pixels of the straight image; NaN where there is no ray."""
+        rays = self.find_rays(xy)
+        return _apply(self.undistorted_K, rays.reshape(-1, 2)).reshape(rays.shape)
+
+    def find_rays(self, xy: Float[ndarray, "*N 2"]) -> Float[ndarray, "*N 2"]:
+        """Pixels of the bent image -> rays (x / z, y / z) in the camera's axes; NaN where there is
+        none."""
         xy = np.asarray(xy, np.float64)
-        rays = self._straighten(xy.reshape(-1, 2))
-        return _apply(self.undistorted_K, rays).reshape(xy.shape)
+        return self._straighten(xy.reshape(-1, 2)).reshape(xy.shape)
 
     def distort_points(self, xy: Float[ndarray, "*N 2"]) -> Float[ndarray, "*N 2"]:
         """Pixels of the straight image -> pixels of the bent image."""

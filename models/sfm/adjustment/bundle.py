@@ -75,7 +75,7 @@ def adjust_freely(
 ) -> Adjusted:
     """``bundle_adjust`` with the given intrinsics free."""
     frames = np.flatnonzero(tracks.visible.sum(1) >= MIN_SHARED)
-    model = _build_model(cameras, xyz, tracks, freedom)
+    model = _build_model(cameras, xyz, tracks, frames, freedom)
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = freedom.focal_length
     options.print_summary = False
@@ -147,12 +147,15 @@ def _fix_gauge(
 
 
 def _build_model(
-    cameras: Cameras, xyz: Float[np.ndarray, "N 3"], tracks: PointTracks, freedom: Freedom
+    cameras: Cameras,
+    xyz: Float[np.ndarray, "N 3"],
+    tracks: PointTracks,
+    frames: Int[np.ndarray, "f"],
+    freedom: Freedom,
 ) -> pycolmap.Reconstruction:
-    """The tracks as a COLMAP model."""
+    """The tracks in some frames as a COLMAP model."""
     visible = tracks.visible
-    used = visible.sum(1) >= MIN_SHARED
-    frames = np.flatnonzero(used)
+    used = np.isin(np.arange(len(visible)), frames)
     model = pycolmap.Reconstruction()
     numbers = _add_cameras(model, cameras, frames, freedom)
     poses = cameras.cam_from_world.double().numpy()

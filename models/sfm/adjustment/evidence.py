@@ -46,6 +46,12 @@ def measure_fit(cameras: Cameras, tracks: PointTracks) -> Fit:
     return Fit(cameras, tracks, points.xyz, np.minimum(error, _BEHIND), points.agrees)
 
 
+def compare_cost(fit: Fit, other: Fit) -> float:
+    """Cost of a scene in costs of another, over the observations that agree with either."""
+    either = fit.agrees | other.agrees
+    return fit.measure_cost(either) / max(other.measure_cost(either), 1e-9)
+
+
 def adjust_fit(fit: Fit, freedom: Freedom = SHARED_FOCAL, rounds: int = 1) -> Fit:
     """Bundle adjustment of the agreeing observations and triangulation, some rounds of both."""
     for _ in range(rounds):

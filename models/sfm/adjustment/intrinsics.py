@@ -16,7 +16,7 @@ from models.cameras import Cameras
 from models.clip import Lens
 from models.run import SILENT, Progress
 from models.sfm.adjustment.bundle import Freedom, adjust_freely, smooth_focal_lengths
-from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
+from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit
 from models.tracks import PointTracks
 
 # Share of the robust cost that a lens or a zoom must save. A zoom has a number for each frame, with
@@ -87,18 +87,14 @@ def find_lens(
     if lens is None or _measure_gain(pinhole, fit) < _LENS_GAIN:
         return cameras, None
     k1, k2 = lens.params[3:]
-    progress.say(
-        f"lens: distortion of up to {lens.shift:.0f} px (k1 {k1:.3f}, k2 {k2:.3f}); the frames are "
-        "straightened"
-    )
+    progress.say(f"lens: distortion of up to {lens.shift:.0f} px (k1 {k1:.3f}, k2 {k2:.3f})")
     K = torch.from_numpy(np.tile(lens.undistorted_K, (len(cameras), 1, 1)))
     return replace(fit.cameras, K=K), lens
 
 
 def _measure_gain(pinhole: Fit, other: Fit) -> float:
     """Share of the cost that another camera saves, over the observations that agree with either."""
-    either = pinhole.agrees | other.agrees
-    return 1 - other.measure_cost(either) / max(pinhole.measure_cost(either), 1e-9)
+    return 1 - compare_cost(other, pinhole)
 
 
 def _fit_lens(pinhole: Fit) -> tuple[Fit, Lens | None]:
@@ -161,9 +157,7 @@ def _measure_corner(lens: Lens) -> float:
     distortion."""
     corner = np.zeros(2)
     bent = (corner - lens.bent_K[:2, 2]) / lens.bent_K.diagonal()[:2]
-    own = lens.undistorted_K
-    straight = (lens.undistort_points(corner) - own[:2, 2]) / own.diagonal()[:2]
-    return float(np.linalg.norm(bent) / np.linalg.norm(straight) - 1)
+    return float(np.linalg.norm(bent) / np.linalg.norm(lens.find_rays(corner)) - 1)
 
 
 def _make_lens(cameras: Cameras, radial: tuple[float, float]) -> Lens:
@@ -174,11 +168,8 @@ def _make_lens(cameras: Cameras, radial: tuple[float, float]) -> Lens:
 
 def _straighten_tracks(tracks: PointTracks, lens: Lens, cameras: Cameras) -> PointTracks:
     """The tracks in the pixels of cameras that have the focal length of the lens."""
-    straight = lens.undistort_points(tracks.xy)
     K = cameras.K[0].double().numpy()
-    own = lens.undistorted_K
-    focal = np.array([K[0, 0], K[1, 1]]) / [own[0, 0], own[1, 1]]
-    xy = (straight - own[:2, 2]) * focal + K[:2, 2]
+    xy = lens.find_rays(tracks.xy) * K.diagonal()[:2] + K[:2, 2]
     known = np.isfinite(xy).all(-1)
     return replace(tracks, xy=np.nan_to_num(xy), visible=tracks.visible & known)
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from models.cameras import Cameras, find_middle_frame, interpolate_poses
 from models.run import SILENT, Progress
-from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
+from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit
 from models.tracks import PointTracks
 
 # Range of inverse depth in the mirror image, in medians.
@@ -54,13 +54,13 @@ def choose_depth_order(
     if start is None:
         return cameras
     mirrored = measure_fit(start, tracks)
-    if _compare_cost(mirrored, solved) > _HOPELESS:
+    if compare_cost(mirrored, solved) > _HOPELESS:
         return cameras
     solved = adjust_fit(solved, rounds=_ROUNDS)
     mirrored = adjust_fit(mirrored, rounds=_ROUNDS)
     if _compare_order(solved, mirrored) > _SAME_ORDER:
         return cameras  # the mirror image has turned back into the scene
-    ratio = _compare_cost(mirrored, solved)
+    ratio = compare_cost(mirrored, solved)
     if ratio > _CLOSE:
         return cameras
     if ratio >= _BETTER:
@@ -78,12 +78,6 @@ def _choose_by_ground(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Pr
     if _measure_ground(mirrored) > _measure_ground(solved):
         return _rescale(mirrored)
     return cameras
-
-
-def _compare_cost(fit: Fit, other: Fit) -> float:
-    """Cost of a scene in costs of another, over the observations that agree with either."""
-    either = fit.agrees | other.agrees
-    return fit.measure_cost(either) / max(other.measure_cost(either), 1e-9)
 
 
 def _compare_order(fit: Fit, other: Fit) -> float:
@@ -110,21 +104,30 @@ def _correlate_ranks(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"]) -> fl
 
 def _read_inverse_depth(fit: Fit) -> tuple[Float[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
     """Inverse z-depth of each point in the middle camera, and whether it is in front of it."""
-    middle = find_middle_frame(fit.cameras)
-    known = np.isfinite(fit.xyz).all(1)
-    local = fit.cameras[middle].to_camera(torch.from_numpy(np.nan_to_num(fit.xyz)))[0].numpy()
-    ahead = known & (local[:, 2] > 0)
+    return _invert_depth(fit, _move_to_middle(fit))
+
+
+def _move_to_middle(fit: Fit) -> Float[np.ndarray, "N 3"]:
+    """The points in the axes of the middle camera."""
+    middle = fit.cameras[find_middle_frame(fit.cameras)]
+    return middle.to_camera(torch.from_numpy(np.nan_to_num(fit.xyz)))[0].numpy()
+
+
+def _invert_depth(
+    fit: Fit, local: Float[np.ndarray, "N 3"]
+) -> tuple[Float[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
+    """Inverse z-depth of points in a camera's axes, and whether they are in front of it."""
+    ahead = np.isfinite(fit.xyz).all(1) & (local[:, 2] > 0)
     return np.where(ahead, 1 / np.where(ahead, local[:, 2], 1), 0), ahead
 
 
 def _mirror(fit: Fit) -> Cameras | None:
     """Cameras of the mirror image: inverse depth in the middle camera is reversed about its median,
     and every camera is placed anew; None if none can be placed."""
-    inverse, ahead = _read_inverse_depth(fit)
+    local = _move_to_middle(fit)
+    inverse, ahead = _invert_depth(fit, local)
     if ahead.sum() < _LEAST_SEEN:
         return None
-    middle = find_middle_frame(fit.cameras)
-    local = fit.cameras[middle].to_camera(torch.from_numpy(np.nan_to_num(fit.xyz)))[0].numpy()
     median = np.median(inverse[ahead])
     turned = np.clip(2 * median - inverse, _FARTHEST * median, _NEAREST * median)
     shape = local * (inverse / turned)[:, None]
