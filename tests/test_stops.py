@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from forks import ask, fork_server
 
 import models
@@ -146,15 +148,17 @@ def test_the_binding_of_llvm_is_not_interrupted():
     assert not may_raise(KeyboardInterrupt, frames[0])
 
 
-def test_threads_do_not_go_on_after_an_error():
+@pytest.mark.parametrize("by_main", [True, False])
+def test_no_thread_goes_on_after_an_error_in_any_thread(monkeypatch, by_main):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     begun = []
 
     def work(index: int) -> None:
         begun.append(index)
         time.sleep(0.001)
-        if index == 3:
+        if (threading.current_thread() is threading.main_thread()) == by_main:
             raise ValueError
 
     with pytest.raises(ValueError):
         run_tasks(work, 10_000)
-    assert len(begun) < 100
+    assert len(begun) < 1_000

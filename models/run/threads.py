@@ -41,7 +41,11 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
                 index = waiting.popleft()
             except IndexError:  # another thread has taken the last
                 return
-            task(index)
+            try:
+                task(index)
+            except BaseException:
+                waiting.clear()  # no thread begins another task after an error or a stop
+                raise
 
     threads = torch.get_num_threads()
     futures = [_pool(threads - 1).submit(work) for _ in range(min(threads, count) - 1)]
@@ -51,7 +55,7 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
         for future in futures:
             future.result()
     finally:
-        waiting.clear()  # after an error or a stop the process ends without the other tasks
+        waiting.clear()  # a stop may come between two tasks
 
 
 def split_range(size: int, parts: int) -> list[tuple[int, int]]:
