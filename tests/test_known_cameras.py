@@ -186,6 +186,7 @@ STRAIGHT = (180.0, 185.0, 101.0, 49.0)
         ({"camera_model": "OPENCV_FISHEYE", "k1": 0.01}, "OPENCV_FISHEYE", (0.01, 0, 0, 0)),
         ({"camera_model": "RADIAL_FISHEYE", "k2": 0.01}, "OPENCV_FISHEYE", (0, 0.01, 0, 0)),
         ({"is_fisheye": True}, "OPENCV_FISHEYE", (0, 0, 0, 0)),
+        ({"distortion_params": [0.1, 0.03, 0, 0, 0, 0.01]}, "OPENCV", (0.1, 0.03, 0, 0.01)),
     ],
 )
 def test_the_lens_of_a_nerfstudio_file_is_read(tmp_path, entries, model, coefficients):
@@ -200,6 +201,7 @@ def test_the_lens_of_a_nerfstudio_file_is_read(tmp_path, entries, model, coeffic
         ({"camera_model": "EQUIRECTANGULAR"}, "EQUIRECTANGULAR has no straight lines"),
         ({"k1": "much"}, "is no number"),
         ({"k1": 10**400}, "is no number"),
+        ({"distortion_params": [0.1, 0.2]}, "is no number"),
         ({"camera_model": "OPENCV_FISHEYE", "fl_x": 45, "fl_y": 45}, "150 degrees or more"),
         ({"k1": -4.0}, "no pinhole camera shows its images"),
     ],
@@ -340,6 +342,23 @@ def test_a_folder_above_a_colmap_model_is_read(tmp_path, inside):
     model.parent.mkdir(parents=True)
     write_colmap(tmp_path, NAMES, [radial(0.0)]).rename(model)
     assert positions(know(project)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".txt"])
+def test_a_colmap_model_without_points_is_read(tmp_path, suffix):
+    path = write_colmap(tmp_path, NAMES, [radial(0.0)])
+    if suffix == ".txt":
+        pycolmap.Reconstruction(path).write_text(path)
+        for file in path.glob("*.bin"):
+            file.unlink()
+    (path / f"points3D{suffix}").unlink()
+    assert positions(know(path)) == [0, 1, 2, 3, 4, 5]
+    # Old models have neither of the two, and no model has one alone.
+    (path / f"rigs{suffix}").unlink()
+    with pytest.raises(InputError, match="not a COLMAP model"):
+        know(path)
+    (path / f"frames{suffix}").unlink()
+    assert positions(know(path)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_folder_of_a_transforms_json_is_read(tmp_path):

@@ -135,6 +135,18 @@ def test_a_mask_video_may_hold_any_value(tmp_path, value):
     np.testing.assert_array_equal(read, masks)
 
 
+@pytest.mark.parametrize("stored", ["gray16le", "rgb48le", "gray12le"])
+@pytest.mark.parametrize("value", [2, 700])
+def test_a_mask_video_may_hold_numbers_of_16_bits(tmp_path, stored, value):
+    masks = random_masks()
+    images = masks.astype(np.uint16) * np.uint16(value)
+    if stored == "rgb48le":
+        images = np.stack([0 * images, 0 * images, images], -1)
+    write_lossless(tmp_path / "m.mkv", images, stored)
+    read = read_masks(tmp_path / "m.mkv", ClipFrames.in_order(5, (32, 24)))
+    np.testing.assert_array_equal(read, masks)
+
+
 def test_the_alpha_channel_of_a_mask_video_is_the_mask(tmp_path):
     masks = random_masks()
     color = np.random.default_rng(2).integers(0, 256, (*masks.shape, 3), np.uint8)
@@ -144,9 +156,11 @@ def test_the_alpha_channel_of_a_mask_video_is_the_mask(tmp_path):
     np.testing.assert_array_equal(read, masks)
 
 
-def write_lossless(path: Path, images: np.ndarray) -> None:
+def write_lossless(path: Path, images: np.ndarray, stored: str = "rgb24") -> None:
     size = f"{images.shape[2]}x{images.shape[1]}"
-    stored, codec = ("rgba", "qtrle") if images.shape[3] == 4 else ("rgb24", "ffv1")
+    codec = "ffv1"
+    if images.shape[-1] == 4:
+        stored, codec = "rgba", "qtrle"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-s", size]
     command += ["-pix_fmt", stored, "-i", "-", "-c:v", codec, str(path)]
     subprocess.run(command, input=images.tobytes(), check=True)
@@ -188,7 +202,9 @@ def test_masks_of_most_of_the_picture_are_named_and_can_be_inverted(tmp_path):
 
 def test_masks_without_anything_moving_are_read(tmp_path):
     write_masks(tmp_path, np.zeros((2, 24, 32), bool))
-    assert not read_masks(tmp_path, ClipFrames.in_order(2, (32, 24))).any()
+    heard = Heard()
+    assert not read_masks(tmp_path, ClipFrames.in_order(2, (32, 24)), progress=heard).any()
+    assert "mark nothing as moving" in heard.sentences[0]
 
 
 @pytest.mark.parametrize("grown", [0, 40])

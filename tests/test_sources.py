@@ -56,7 +56,8 @@ def test_names_are_ordered_by_their_numbers(names):
 
 @given(st.lists(st.integers(-5000, 5000), min_size=1, unique=True), st.sampled_from([1, 10, 100]))
 def test_names_of_numbers_that_python_writes_are_ordered_by_value(values, parts):
-    numbers = sorted(value / parts for value in values)
+    # From 0, as times are: 1.9 and 1.11 alone may be parts of a version as well.
+    numbers = sorted(value / parts for value in {0, *values})
     names = [f"at={number}.png" for number in numbers]
     assert sort_naturally(sorted(names), str) == names
 
@@ -72,6 +73,14 @@ def test_kinds_that_are_not_read_are_counted_and_tiff_is_read(frames, tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"no images that are read, but 1 \.exr and 2 \.heic"):
         read_video(tmp_path)
+
+
+def test_pages_behind_the_first_of_a_tiff_are_told(frames, tmp_path):
+    save(tmp_path, [f"{i}.tif" for i in range(FRAMES)], frames)
+    assert len(read_video(tmp_path).describe()) == 1
+    for i in (2, 4):
+        cv2.imwritemulti(str(tmp_path / f"{i}.tif"), [frames[i], frames[0], frames[1]])
+    assert "2 TIFF files hold several pages (first 2.tif)" in read_video(tmp_path).describe()[1]
 
 
 def test_a_frame_in_two_kinds_of_files_is_refused_and_named(frames, tmp_path):

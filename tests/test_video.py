@@ -169,6 +169,7 @@ def refused_inputs(folder) -> dict:
     write_video(folder / "still.mp4", frames[:1], 24)
     ffmpeg("-f", "lavfi", "-i", "sine=d=0.2", folder / "sound.m4a")
     write_images(folder / "one", frames[:1], [0])
+    cv2.imwritemulti(str(folder / "stack.tiff"), list(frames))
     (folder / "empty").mkdir()
     write_images(folder / "broken", frames, range(3))
     image = (folder / "broken" / "00001.png").read_bytes()
@@ -184,6 +185,7 @@ def refused_inputs(folder) -> dict:
         "void.mp4": "empty",
         "sound.m4a": "no video stream",
         "still.mp4": "needs at least 2",
+        "stack.tiff": "is an image file",
         "one": "needs at least 2",
         "empty": "no images",
         "broken": r"00001\.png.*corrupt",

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import imageio_ffmpeg
 import numpy as np
@@ -14,8 +14,11 @@ from numpy import ndarray
 
 from models.clip.frame_checks import Integrity, inspect_frames
 from models.clip.packets import read_packets
+from models.clip.sources.listing import IMAGE_SUFFIXES
 from models.clip.sources.streams import VideoStream, find_stream
 from models.run import MAX_PIXELS, MAX_SIDE, InputError
+
+Pixels = Literal["8 bits", "16 bits", "alpha"]
 
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """Options of ffmpeg's scaler for exact colours."""
@@ -41,26 +44,26 @@ def decode(
     max_frames: int | None,
     stride: int,
     log: IO[bytes],
-    alpha: bool = False,
+    pixels: Pixels = "8 bits",
 ) -> Iterator[ndarray]:
-    """Yields frames of a video file, (H, W, 3) uint8; ffmpeg writes PPM images, which state their
-    size.
+    """Yields frames of a video file, (H, W, 3) uint8 or uint16; ffmpeg writes PPM images, which
+    state their size.
 
     Interlaced frames are deinterlaced, and high dynamic range is mapped to standard dynamic range.
 
     Args:
         log: receives ffmpeg's log, for ``inspect_file``.
-        alpha: yield alpha as grey instead of the colours.
+        pixels: yield colours of 8 or of 16 bits, or alpha as grey of 8 bits.
 
     Raises:
         InputError: no frame can be decoded, or the size changes.
     """
     filters = [*_choose_repairs(stream.header), f"select='not(mod(n\\,{stride}))'"]
-    filters += ["alphaextract"] if alpha else []
+    filters += ["alphaextract"] if pixels == "alpha" else []
     filters += [
         f"scale='clip(round(iw*sar),1,{MAX_SIDE})':ih:{SCALE_FLAGS}",
         "setsar=1",
-        "format=rgb24",
+        "format=rgb48be" if pixels == "16 bits" else "format=rgb24",
     ]
     command = [*_make_input(path), "-debug_ts", "-map", f"0:{stream.index}"]
     command += ["-vf", ",".join(filters), "-fps_mode", "passthrough"]
@@ -180,22 +183,26 @@ def read_log(log: IO[bytes]) -> str:
 
 
 def _read_ppm(stream: IO[bytes]) -> ndarray | None:
-    """The next PPM image of a stream, (H, W, 3) uint8; None at its end."""
+    """The next PPM image of a stream, (H, W, 3) uint8 or uint16; None at its end."""
     if stream.readline() != b"P6\n":
         return None
     width, height = map(int, stream.readline().split())
-    # The third line is the maximum, 255.
-    stream.readline()
-    data = stream.read(width * height * 3)
-    if len(data) < width * height * 3:
+    # The third line is the maximum, 255 or 65535.
+    kind = np.dtype(np.uint8 if stream.readline() == b"255\n" else ">u2")
+    size = width * height * 3 * kind.itemsize
+    data = stream.read(size)
+    if len(data) < size:
         return None
-    return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    image = np.frombuffer(data, kind).reshape(height, width, 3)
+    return image.astype(kind.newbyteorder("="), copy=False)
 
 
 def _explain_failure(path: Path, log: str) -> str:
     """Why no frame was decoded, as a clause."""
     if path.stat().st_size == 0:
         return "the file is empty"
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return "is an image file, of which no video can be read"
     if "\nInput #0" in f"\n{log}" and not find_stream(log):
         return "holds no video stream"
     if "Invalid data found" in log or "not on whitelist" in log:

@@ -1,6 +1,7 @@
 """Image files: read as RGB, written as PNG."""
 
 import re
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,9 @@ _PNG_START = b"\x89PNG"
 _PNG_END = b"IEND"
 # Bit of the extended and of the lossless header of WebP that tells of alpha.
 _WEBP_ALPHA = 0x10
+# Suffixes of TIFF files, and bytes of an entry in the list of a page.
+_TIFF = frozenset({".tif", ".tiff"})
+_TIFF_ENTRY = 12
 # Names of images that write_images writes.
 _NUMBERED = r"\d{5}\.png"
 
@@ -124,6 +128,29 @@ def describe_alpha(paths: list[Path]) -> list[str]:
                 "give the folder as --mask_path to take it as masks"
             ]
     return []
+
+
+def describe_pages(paths: list[Path]) -> list[str]:
+    """A sentence on TIFF files of several pages, of which the first is read."""
+    stacks = [path for path in paths if path.suffix.lower() in _TIFF and _has_pages(path)]
+    if not stacks:
+        return []
+    count = f"{len(stacks)} TIFF file{'s hold' if len(stacks) > 1 else ' holds'}"
+    return [
+        f"{count} several pages (first {stacks[0].name}), of which only the first is read; "
+        "write each page into a file of its own if it is a frame"
+    ]
+
+
+def _has_pages(path: Path) -> bool:
+    """Whether a TIFF file names a second page behind the entries of the first."""
+    data = _read_bytes(path)
+    order = "<" if data.startswith(b"II") else ">"
+    with suppress(struct.error):
+        (first,) = struct.unpack_from(f"{order}I", data, 4)
+        (entries,) = struct.unpack_from(f"{order}H", data, first)
+        return any(struct.unpack_from(f"{order}I", data, first + 2 + _TIFF_ENTRY * entries))
+    return False
 
 
 def _read_bytes(path: Path) -> bytes:

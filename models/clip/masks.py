@@ -38,8 +38,8 @@ def read_masks(
 
     Args:
         invert: black = moving.
-        progress: hears which values move if it is not white, and of masks that cover most of the
-            picture.
+        progress: hears which values move if it is not white, and of masks that cover nothing or
+            most of the picture.
 
     Raises:
         InputError: the path cannot be read, or the number or a size of the masks does not fit.
@@ -58,6 +58,8 @@ def read_masks(
         masks = masks[_choose_masks(path, len(masks), frames)]
     if invert:
         np.logical_not(masks, out=masks)
+    if not masks.any():
+        progress.say(f"{path}: the masks mark nothing as moving")
     if said := describe_large_masks(masks, invert):
         progress.say(f"{path}: {said}")
     return masks
@@ -115,7 +117,8 @@ def _iterate_images(paths: list[Path]) -> Iterator[_MaskImage]:
 
 
 def _iterate_video(path: Path) -> Iterator[_MaskImage]:
-    for image, alpha in zip_longest(iterate_frames(path), iterate_frames(path, alpha=True)):
+    colors = iterate_frames(path, "16 bits")
+    for image, alpha in zip_longest(colors, iterate_frames(path, "alpha")):
         yield _MaskImage(path, widen(image), None if alpha is None else widen(alpha), True)
 
 

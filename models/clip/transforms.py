@@ -22,6 +22,8 @@ _PERSPECTIVE = (
     "FULL_OPENCV",
 )
 _FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
+# Coefficients in nerfstudio's list, distortion_params.
+_LISTED = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
 def save_transforms(
@@ -159,15 +161,7 @@ def _read_lens(meta: dict, path: Path) -> Lens:
     width, height = int(meta["w"]), int(meta["h"])
     K = _read_intrinsics(meta, width, height)
     straight = [float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])]
-    try:
-        k = [float(meta.get(f"k{i}", 0)) for i in range(1, 7)]
-        p = [float(meta.get(f"p{i}", 0)) for i in (1, 2)]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"{path}: a coefficient of lens distortion (k1 to k6, p1, p2) is no number"
-        ) from error
-    if not all(map(math.isfinite, [*k, *p])):
-        raise InputError(f"{path}: a coefficient of lens distortion is infinite")
+    k, p = _read_coefficients(meta, path)
     if model in _FISHEYE or meta.get("is_fisheye"):
         return Lens("OPENCV_FISHEYE", (*straight, *k[:4]), width, height)
     # Only OpenCV's rational model has k5 and k6; nerfstudio's k4 is a fourth radial coefficient.
@@ -176,6 +170,23 @@ def _read_lens(meta: dict, path: Path) -> Lens:
     if any(k[2:]):
         return Lens("NERFSTUDIO", (*straight, *k[:2], *p, *k[2:4]), width, height)
     return Lens("OPENCV", (*straight, *k[:2], *p), width, height)
+
+
+def _read_coefficients(meta: dict, path: Path) -> tuple[list[float], list[float]]:
+    """k1 to k6, and p1 and p2, of entries of these names or of nerfstudio's list."""
+    try:
+        if meta.get("distortion_params") is not None:
+            meta = dict(zip(_LISTED, meta["distortion_params"], strict=True))
+        k = [float(meta.get(f"k{i}", 0)) for i in range(1, 7)]
+        p = [float(meta.get(f"p{i}", 0)) for i in (1, 2)]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{path}: a coefficient of lens distortion (k1 to k6, p1, p2, or the six of "
+            "distortion_params) is no number"
+        ) from error
+    if not all(map(math.isfinite, [*k, *p])):
+        raise InputError(f"{path}: a coefficient of lens distortion is infinite")
+    return k, p
 
 
 def _write_intrinsics(K: Float[Tensor, "3 3"]) -> dict[str, float]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, UInt8, UInt16
 from numpy import ndarray
 
-from models.clip.decoding import decode, find_ffmpeg, inspect_file, open_stream, read_log
+from models.clip.decoding import Pixels, decode, find_ffmpeg, inspect_file, open_stream, read_log
 from models.clip.frame_checks import (
     SIZE,
     Integrity,
@@ -27,6 +27,7 @@ from models.clip.images import (
     decode_image,
     describe_alpha,
     describe_depth,
+    describe_pages,
     find_largest,
     reduce_depth,
 )
@@ -223,22 +224,27 @@ def straighten_masks(masks: Bool[ndarray, "F H W"], lens: Lens) -> Bool[ndarray,
     return np.stack([lens.remap(mask.astype(np.uint8), nearest=True) > 0 for mask in masks])
 
 
-def iterate_frames(path: str | Path, alpha: bool = False) -> Iterator[UInt8[ndarray, "H W 3"]]:
+def iterate_frames(
+    path: str | Path, pixels: Pixels = "8 bits"
+) -> Iterator[UInt8[ndarray, "H W 3"] | UInt16[ndarray, "H W 3"]]:
     """Yields every frame of a video file at its own size, so that a long clip need not be held in
     memory.
 
     Args:
-        alpha: yield alpha as grey instead of the colours; nothing if there is no alpha.
+        pixels: yield colours of 8 bits, of 16 bits where the file holds more than 8, or alpha as
+            grey; nothing if there is no alpha.
 
     Raises:
         InputError: the path is missing, no video or corrupt.
     """
     check_exists(Path(path))
     stream = open_stream(Path(path))
-    if alpha and not stream.has_alpha:
+    if pixels == "alpha" and not stream.has_alpha:
         return
+    if pixels == "16 bits" and not stream.is_deep:
+        pixels = "8 bits"
     with tempfile.TemporaryFile() as log:
-        yield from decode(Path(path), stream, None, 1, log, alpha)
+        yield from decode(Path(path), stream, None, 1, log, pixels)
 
 
 def check_exists(path: Path) -> None:
@@ -304,7 +310,8 @@ def _read_folder(
             # Of all files, so that every script and stride finds the same.
             largest = find_largest(paths)
         frames.add(_reduce(reduce_depth(image, largest or MAX_VALUE), max_size))
-    notes = (*listing.notes, *describe_depth(largest), *describe_alpha(taken))
+    notes = [*describe_depth(largest), *describe_alpha(taken), *describe_pages(taken)]
+    notes = (*listing.notes, *notes)
     video = Video(frames.array(), DEFAULT_FPS / stride, path, indices, first, len(paths), notes)
     return replace(video, masks_beside=bool(listing.masks)), Integrity()
 

@@ -3,6 +3,10 @@
 Beside ``colmap``, which maps and adjusts, this file imports pycolmap.
 """
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,10 @@ from models.tracks import PointTracks
 
 # Frames of the model that must see a point, as COLMAP's viewers expect.
 _MIN_OBSERVATIONS = 2
+# Files of a model that hold its cameras and poses; old models have no rigs and frames.
+_FILES = ("cameras", "images", "rigs", "frames")
+# A file of no points, by suffix: a binary file begins with their number.
+_NO_POINTS = {".bin": bytes(8), ".txt": b""}
 
 
 def write_model(
@@ -125,15 +133,35 @@ def _holds_model(folder: Path) -> bool:
 def _read_images(path: Path) -> list[pycolmap.Image]:
     """The registered images of a model folder, in natural name order."""
     try:
-        model = pycolmap.Reconstruction(path)
-    except (RuntimeError, ValueError) as error:
+        with _add_points_file(path) as folder:
+            model = pycolmap.Reconstruction(folder)
+    except (RuntimeError, ValueError, LookupError, OSError) as error:
         raise InputError(
-            f"{path}: not a COLMAP model (cameras, images, points3D as .bin or .txt)"
+            f"{path}: not a COLMAP model (cameras and images as .bin or .txt)"
         ) from error
     images = [model.image(i) for i in model.reg_image_ids()]
     if not images:
         raise InputError(f"{path}: the COLMAP model has no registered image")
     return sort_naturally(images, lambda image: image.name)
+
+
+@contextmanager
+def _add_points_file(path: Path) -> Iterator[Path]:
+    """The model folder, or a copy with a file of no points where it holds none: COLMAP reads no model
+    without that file."""
+    for suffix, no_points in _NO_POINTS.items():
+        files = [path / f"{name}{suffix}" for name in _FILES]
+        found = [file for file in files if file.is_file()]
+        if {file.stem for file in found} >= {"cameras", "images"}:
+            if (path / f"points3D{suffix}").is_file():
+                break
+            with tempfile.TemporaryDirectory() as copy:
+                for file in found:
+                    shutil.copy(file, copy)
+                Path(copy, f"points3D{suffix}").write_bytes(no_points)
+                yield Path(copy)
+            return
+    yield path
 
 
 def _read_lens(camera: pycolmap.Camera, path: Path) -> Lens:

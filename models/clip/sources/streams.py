@@ -15,7 +15,8 @@ _STREAM = re.compile(r"^  Stream #0:(\d+)\S*: Video: (.*)$", re.MULTILINE)
 _NOT_PLAYED = re.compile(r"\((attached pic|still image|timed thumbnails|dependent)\)")
 # The second after the side of the pixels is the height. A codec's tag, 0x31637661, has no comma.
 _SIZE = re.compile(r", (\d+)x(\d+)")
-# ffmpeg's names of pixels with alpha.
+# ffmpeg's names of pixels of more than 8 bits, without those of films, and of pixels with alpha.
+_DEEP = re.compile(r", (gray\d\d|ya16|rgb48|bgr48|rgba64|bgra64|gbra?p\d\d)")
 _ALPHA = re.compile(r", (yuva|rgba|bgra|argb|abgr|gbrap|ya8|ya16)")
 # Pictures of the list of images of an AVIF file, which holds its video as well.
 _IMAGE_ITEM = re.compile(r" 1 fps, 1 tbr, 1 tbn\b")
@@ -44,6 +45,11 @@ class VideoStream:
     def has_alpha(self) -> bool:
         """Decoded to pixels with an alpha channel."""
         return bool(_ALPHA.search(self.header))
+
+    @property
+    def is_deep(self) -> bool:
+        """Decoded to grey or to colours of more than 8 bits, as numbers of objects are."""
+        return bool(_DEEP.search(self.header))
 
     @property
     def area(self) -> int:
