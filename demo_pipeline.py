@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from models.clip import ExposureOptions, save_transforms
+from models.detail import DetailOptions
 from models.export import (
     ExportOptions,
     ExportSource,
@@ -68,9 +69,11 @@ from models.training import (
     Schedule,
     TrainingOptions,
     TrainingRun,
+    add_details,
     check_same_clip,
     load_inputs,
     needed_memory,
+    record_details,
     train_scene,
 )
 
@@ -137,6 +140,8 @@ class Settings:
     """Training of the colour field and of the meshes."""
     render: RenderOptions = RenderOptions()
     """Views of the trained scene."""
+    detail: DetailOptions = DetailOptions()
+    """Detail of the frames in views."""
     scene_mesh: ExportOptions = ExportOptions()
     """The exported mesh."""
 
@@ -188,7 +193,7 @@ def run(settings: Settings) -> None:
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
         inputs = load_inputs(*paths, settings.holdout_every, memory)
-        scene = settings.checkpoint and load_model(settings, inputs, device)
+        scene = settings.checkpoint and load_model(settings, inputs, device, progress)
     script.check(len(inputs.frames))
     warn_of_need(needed_memory(inputs.frames), memory, progress)
     stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
@@ -205,7 +210,9 @@ def run(settings: Settings) -> None:
         told = stages.make("train", stage_outputs("train"), work, TRAINING)
         history = History(**told)
         metrics |= describe_training(history)
-        scene = load_model(settings, inputs, device)
+        if settings.detail.frames:
+            keep_details(settings, inputs, stages, device)
+        scene = load_model(settings, inputs, device, progress)
     if viewer is not None:
         viewer.show(scene)
     metrics |= make_outputs(settings, inputs, scene, stages, views)
@@ -225,8 +232,10 @@ def run(settings: Settings) -> None:
     return None
 
 
-def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
-    """The scene of the checkpoint or of this run.
+def load_model(
+    settings: Settings, inputs: ClipInputs, device: torch.device, progress: Progress
+) -> Scene:
+    """The scene of the checkpoint or of this run, with the detail beside it.
 
     Raises:
         InputError: it is the scene of another clip.
@@ -234,7 +243,21 @@ def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> 
     path = settings.checkpoint or settings.output_dir / "model.pt"
     scene = load_scene(path, device, settings.render)
     check_same_clip(scene, path, inputs.tracks, settings.background_path)
-    return scene
+    return add_details(scene, path, settings.detail, progress)
+
+
+def keep_details(
+    settings: Settings, inputs: ClipInputs, stages: Stages, device: torch.device
+) -> None:
+    """Writes detail.pt beside the trained model."""
+    path = settings.output_dir / "model.pt"
+
+    def work() -> None:
+        scene = load_scene(path, device, settings.render)
+        record_details(path, scene, inputs, settings.detail, stages.progress)
+
+    uses = ("holdout_every", "render", "detail.quality")
+    stages.make("detail", stage_outputs("detail"), work, uses, {"model": path})
 
 
 def start_viewer(settings: Settings, inputs: ClipInputs) -> LiveViewer:
@@ -312,27 +335,28 @@ def make_outputs(
     """
     out = stages.folder
     progress = stages.progress
-    model = {"model": settings.checkpoint or out / "model.pt"}
+    path = settings.checkpoint or out / "model.pt"
+    model = {"model": path, "detail": path.with_name("detail.pt")}
     metrics = {}
     if settings.checkpoint is None or views is None:
         work = partial(reconstruct, out, scene, inputs, settings.save_frames, progress)
-        uses = ("holdout_every", "save_frames", "render")
+        uses = ("holdout_every", "save_frames", "render", "detail")
         outputs = stage_outputs("reconstruction")
         metrics |= stages.make("reconstruction", outputs, work, uses, model)
 
         script = parse_path(settings.trajectory)
         work = partial(render_script, settings, scene, script, progress)
-        uses = ("trajectory", "freeze_time", "save_frames", "render")
+        uses = ("trajectory", "freeze_time", "save_frames", "render", "detail")
         outputs = stage_outputs("novel_view", f"_{script.name}")
         metrics |= stages.make("novel_view", outputs, work, uses, model)
     if views is not None:
         files = {**model, "camera path": settings.camera_path}
         work = partial(render_given, out, scene, views, progress)
         outputs = stage_outputs("camera_path")
-        metrics |= stages.make("camera_path", outputs, work, ("render",), files)
+        metrics |= stages.make("camera_path", outputs, work, ("render", "detail"), files)
     if settings.checkpoint is None or views is None:
         work = partial(export_model, settings, scene, inputs, stages)
-        uses = ("holdout_every", "export", "render", "scene_mesh", "training.mask_margin")
+        uses = ("holdout_every", "export", "render", "detail", "scene_mesh", "training.mask_margin")
         metrics |= stages.make("export", stage_outputs("export"), work, uses, model)
     work = partial(write_track_overlay, out, inputs.frames, inputs.tracks, inputs.movers, progress)
     stages.make("tracks", stage_outputs("tracks"), work, ())

@@ -9,7 +9,8 @@ what these hold stands at the top of benchmarks/quality_scenes.py. Scenes with t
 scored on those; their cameras are carried into the estimated world by the similarity that fits the
 clip's own cameras best. All others are scored on every 8th frame, which is kept out of meshes and
 training. Where there are masks, pixels outside and inside them are scored apart too. The three
-scripts run as a user runs them; a run that was stopped goes on. PSNR is in dB, SSIM is
+scripts run as a user runs them; a run that was stopped goes on. Held-out frames are also
+interpolated between their neighbours by DIS flow, for comparison. PSNR is in dB, SSIM is
 scikit-image's (7x7 window), FLIP that of benchmarks/flip.py.
 """
 
@@ -24,10 +25,11 @@ os.environ.setdefault(
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.interpolation import interpolate_held_out
 from benchmarks.quality_figures import coverage_of, figures
 from benchmarks.quality_others import System, export_split, paired, read_systems
 from benchmarks.quality_runs import Flags, Run, run_scene, split_flags
-from benchmarks.quality_scenes import Scene, read_scenes
+from benchmarks.quality_scenes import HELD_OUT, Scene, read_scenes
 from benchmarks.quality_scores import score_pictures
 from benchmarks.quality_table import LEGEND, differences, table, unpaired
 from models.run import (
@@ -41,6 +43,8 @@ from models.run import (
 )
 
 OWN_NAME = "spacelayer"
+FLOW_NAME = "DIS flow"
+"""Held-out frames interpolated between their neighbours."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,9 @@ def rows_of(run: Run, whole: dict, systems: list[System]) -> list[dict]:
     """A row for each set of views and region, ours first; the first has the figures of the whole
     run too."""
     rows = []
-    for system, sets in [
-        (OWN_NAME, run.views()),
-        *((system.name, system.views(run.scene)) for system in systems),
-    ]:
+    flow = {HELD_OUT: interpolate_held_out(run)} if run.held_out else {}
+    others = [(system.name, system.views(run.scene)) for system in systems]
+    for system, sets in [(OWN_NAME, run.views()), (FLOW_NAME, flow), *others]:
         for views, made in sets.items():
             truth, masks = run.true_views(views)
             scores = score_pictures(

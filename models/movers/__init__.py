@@ -21,13 +21,14 @@ from models.movers.lifting import (
     make_foreground_tracks,
     solve_mover_shapes,
 )
-from models.movers.moving_pipeline import MovingMeshPipeline, fit_canonical_box
+from models.movers.moving_pipeline import MoverPicture, MovingMeshPipeline, fit_canonical_box
 from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.rigid import metric_depth, solve_rigid
 
 __all__ = [
     "MoverOptions",
+    "MoverPicture",
     "MoverShapes",
     "MovingMeshPipeline",
     "canonical_coordinates",

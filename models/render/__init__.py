@@ -14,16 +14,24 @@ Files in reading order:
 """
 
 from models.render.blending import fill_holes
-from models.render.metrics import average_scores, finite_psnr, score_frame, score_heldout, ssim
+from models.render.metrics import (
+    average_scores,
+    finite_psnr,
+    score_frame,
+    score_heldout,
+    score_rebuilt,
+    ssim,
+)
 from models.render.model_file import load_scene, save_scene
 from models.render.options import RenderOptions
 from models.render.rendering import render_view
-from models.render.scene import Layer, LayerViews, MovingLayer, Scene
+from models.render.scene import Layer, LayerViews, MovingLayer, RebuiltFrame, Scene
 
 __all__ = [
     "Layer",
     "LayerViews",
     "MovingLayer",
+    "RebuiltFrame",
     "RenderOptions",
     "Scene",
     "average_scores",
@@ -34,5 +42,6 @@ __all__ = [
     "save_scene",
     "score_frame",
     "score_heldout",
+    "score_rebuilt",
     "ssim",
 ]

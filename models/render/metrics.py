@@ -8,10 +8,13 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from models.cameras import Cameras
-from models.render.scene import Scene
+from models.render.scene import RebuiltFrame, Scene
 
 # dB; the PSNR of equal images in averages.
 _MAX_PSNR = 99.0
+FIELD = "_field"
+"""End of the names of scores of the colour field alone."""
+_SCORES = "psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask"
 
 
 def psnr(
@@ -73,6 +76,18 @@ def score_frame(rgb: np.ndarray, frame: np.ndarray, mask: np.ndarray | None) -> 
     return values
 
 
+def score_rebuilt(
+    rebuilt: RebuiltFrame, frame: np.ndarray, mask: np.ndarray | None
+) -> dict[str, float]:
+    """Scores of a rebuilt frame with detail of other frames and, under names that end in
+    ``FIELD``, by the colour field alone."""
+    scores = score_frame(rebuilt.detailed.merged.rgb, frame, mask)
+    if rebuilt.detailed is not rebuilt.field:
+        field = score_frame(rebuilt.field.merged.rgb, frame, mask)
+        scores |= {f"{name}{FIELD}": value for name, value in field.items()}
+    return scores
+
+
 def average_scores(scores: list[dict[str, float]], held_out: Sequence[int]) -> dict:
     """Means over training frames and over held-out frames."""
     groups = {"training_frames": [s for t, s in enumerate(scores) if t not in held_out]}
@@ -83,7 +98,7 @@ def average_scores(scores: list[dict[str, float]], held_out: Sequence[int]) -> d
 
 def _average(scores: list[dict[str, float]]) -> dict[str, float]:
     """Mean of each score over the frames that have the score."""
-    keys = ("psnr", "ssim", "psnr_outside_mask", "psnr_inside_mask")
+    keys = [key for key in _SCORES for key in (key, f"{key}{FIELD}")]
     present = [key for key in keys if any(key in s for s in scores)]
     return {key: float(np.mean([s[key] for s in scores if key in s])) for key in present}
 
@@ -99,7 +114,7 @@ def score_heldout(
     # a quarter and three quarters through the held-out frames
     for t in (held_out[len(held_out) // 4], held_out[3 * len(held_out) // 4]):
         outside = None if masks is None or masks[t].all() else ~masks[t]
-        values.append(finite_psnr(scene.rebuild(t).merged.rgb, frames[t], outside))
+        values.append(finite_psnr(scene.rebuild(t).field.merged.rgb, frames[t], outside))
     return float(np.mean(values))
 
 

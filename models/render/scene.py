@@ -1,5 +1,6 @@
 """The whole trained scene: its layers and the clip's cameras."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.clip import Exposure
-from models.movers import MovingMeshPipeline
+from models.detail import ClipDetail
+from models.movers import MoverPicture, MovingMeshPipeline
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.options import RenderOptions
 from models.render.rendering import Rendering, render_view
@@ -35,6 +37,21 @@ class MovingLayer:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The layers of a view before they are merged."""
+
+    background: Rendering
+    movers: MoverPicture | None
+    """None if no mover is in view."""
+
+    @property
+    def movers_rgb(self) -> UInt8[np.ndarray, "H W 3"]:
+        """Colours of the movers, whole up to the end of their soft outline, over black."""
+        assert self.movers is not None
+        return _round_colors(self.movers.rgb * 255)
+
+
+@dataclass(frozen=True)
 class LayerViews:
     """A view, whole and layer by layer."""
 
@@ -42,6 +59,16 @@ class LayerViews:
     background: Rendering
     foreground: UInt8[np.ndarray, "H W 3"]
     """Movers over black."""
+
+
+@dataclass(frozen=True)
+class RebuiltFrame:
+    """A frame of the clip, as its own camera recorded it."""
+
+    field: LayerViews
+    """By the colour field alone, which training frames have taught."""
+    detailed: LayerViews
+    """With detail of other frames; the same as ``field`` for a scene without detail."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,9 @@ class Scene:
     thumbnails: UInt8[Tensor, "..."] | None = None
     """Of the track file that the scene was trained on."""
 
+    detail: ClipDetail | None = None
+    """Detail of the clip's frames; None draws the colour field alone."""
+
     def render(self, view: Cameras, time: float) -> Rendering:
         """The picture of a camera (``view`` of length 1) at ``time``.
 
@@ -69,19 +99,71 @@ class Scene:
         """
         return self.views(view, time).merged
 
-    def views(self, view: Cameras, time: float, in_front: bool = False) -> LayerViews:
-        """The layers apart and merged by depth.
+    def views(self, view: Cameras, time: float) -> LayerViews:
+        """The layers apart and merged by depth, with detail.
 
         Args:
             view: a camera, of length 1.
             time: in frames of the clip, may be fractional.
-            in_front: movers hide the background at any depth.
         """
+        drawn = self._add_detail(self._draw(view, time), view, time)
+        return self._merge(drawn, in_front=False)
+
+    def rebuild(self, t: int) -> RebuiltFrame:
+        """Frame t as the clip's own camera recorded it, with that frame's exposure.
+
+        The frame's masks put movers in front of the background. Frame t's own detail is not used.
+        """
+        view = self.cameras[t]
+        drawn = self._draw(view, t)
+        field = self._expose(self._merge(drawn, in_front=True), t)
+        if self.detail is None:
+            return RebuiltFrame(field, field)
+        drawn = self._add_detail(drawn, view, t, without=(t,))
+        return RebuiltFrame(field, self._expose(self._merge(drawn, in_front=True), t))
+
+    def render_plain(self, t: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Frame t by the colour field alone, without that frame's exposure."""
+        return self._merge(self._draw(self.cameras[t], t), in_front=True).merged.rgb
+
+    def _draw(self, view: Cameras, time: float) -> Drawn:
+        """The layers by the colour fields alone."""
         layer = self.background
         background = render_view(layer.meshes, layer.renderer, view, self.options)
-        mover = None
+        movers = None
         if self.moving is not None:
-            mover = self.moving.meshes.draw(self.moving.renderer, view, time)
+            movers = self.moving.meshes.draw(self.moving.renderer, view, time)
+        return Drawn(background, movers)
+
+    def _add_detail(
+        self, drawn: Drawn, view: Cameras, time: float, without: Collection[int] = ()
+    ) -> Drawn:
+        """The layers with detail of the frames nearest to the view.
+
+        Args:
+            without: frames whose detail is not used.
+        """
+        if self.detail is None:
+            return drawn
+        background = drawn.background
+        meshes = self.background.meshes
+        given = meshes, view, background.rgb, background.depth
+        detail = self.detail.of_background(*given, without=without)
+        background = replace(background, rgb=_round_colors(background.rgb + detail))
+        movers = drawn.movers
+        if self.moving is not None and movers is not None:
+            given = self.moving.meshes, view, time, drawn.movers_rgb
+            detail = self.detail.of_movers(*given, without=without)
+            movers = replace(movers, rgb=(movers.rgb + detail / 255).clip(0, 1))
+        return Drawn(background, movers)
+
+    def _merge(self, drawn: Drawn, in_front: bool) -> LayerViews:
+        """The layers merged by depth.
+
+        Args:
+            in_front: movers hide the background at any depth.
+        """
+        background, mover = drawn.background, drawn.movers
         if mover is None:
             return LayerViews(background, background, np.zeros_like(background.rgb))
         # tolerance: the ground under a mover is at its depth
@@ -95,16 +177,12 @@ class Scene:
         merged = Rendering(_round_colors(rgb), depth, background.covered | opaque)
         return LayerViews(merged, background, _round_colors(alpha * mover.rgb * 255))
 
-    def rebuild(self, t: int) -> LayerViews:
-        """Frame t as the clip's own camera recorded it, with that frame's exposure.
-
-        The frame's masks put movers in front of the background.
-        """
-        views = self.views(self.cameras[t], t, in_front=True)
+    def _expose(self, views: LayerViews, t: int) -> LayerViews:
+        """The layers as frame t's exposure shows them."""
         factor = self.exposure.factor(t)
-        merged = replace(views.merged, rgb=_expose(views.merged.rgb, factor))
-        background = replace(views.background, rgb=_expose(views.background.rgb, factor))
-        return LayerViews(merged, background, _expose(views.foreground, factor))
+        merged = replace(views.merged, rgb=_round_colors(views.merged.rgb * factor))
+        background = replace(views.background, rgb=_round_colors(views.background.rgb * factor))
+        return LayerViews(merged, background, _round_colors(views.foreground * factor))
 
     @property
     def depth(self) -> float:
@@ -121,9 +199,3 @@ class Scene:
 
 def _round_colors(rgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     return (rgb + 0.5).clip(0, 255).astype(np.uint8)
-
-
-def _expose(
-    rgb: UInt8[np.ndarray, "H W 3"], factor: Float[np.ndarray, "H W 3"]
-) -> UInt8[np.ndarray, "H W 3"]:
-    return _round_colors(rgb * factor)

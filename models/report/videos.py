@@ -43,7 +43,7 @@ def reconstruct(
     Args:
         save_frames: write a PNG of every rebuilt frame.
     """
-    from models.render import average_scores, score_frame
+    from models.render import average_scores, score_rebuilt
 
     scores = []
     has_movers = scene.moving is not None
@@ -51,11 +51,12 @@ def reconstruct(
     with _ReconstructionWriter(out, scene.fps, has_movers) as videos:
         for t in progress.over(range(len(inputs.frames)), "reconstruction"):
             frame = inputs.frames[t]
-            layers = scene.rebuild(t)
+            rebuilt = scene.rebuild(t)
+            layers = rebuilt.detailed
             rgb = layers.merged.rgb
             lines = draw_mesh(frame, *project_mesh(scene, scene.cameras[t]))
             videos.add(frame, layers, lines)
-            scores.append(score_frame(rgb, frame, _select_mask(inputs.masks, t)))
+            scores.append(score_rebuilt(rebuilt, frame, _select_mask(inputs.masks, t)))
             if save_frames:
                 save_frame(out, "reconstruction", t, rgb)
             if t in inputs.held_out:

@@ -9,10 +9,12 @@ Files, in reading order:
 - ``loop`` - fits a layer's colour field and vertices to its training pixels
 - ``refinement`` - steps of the meshes' vertices
 - ``fit_scene`` - meshes, pixels and training of all layers of a scene
+- ``frame_details`` - detail of each frame beside the trained model
 """
 
 from models.training.checkpoints import Checkpoint
 from models.training.fit_scene import TrainingRun, Watcher, train_scene
+from models.training.frame_details import add_details, record_details
 from models.training.inputs import (
     ClipInputs,
     check_same_clip,
@@ -34,10 +36,12 @@ __all__ = [
     "TrainingOptions",
     "TrainingRun",
     "Watcher",
+    "add_details",
     "check_same_clip",
     "held_out_frames",
     "load_inputs",
     "needed_memory",
+    "record_details",
     "train",
     "train_scene",
 ]

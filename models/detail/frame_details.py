@@ -1,0 +1,172 @@
+"""Detail of each frame, in ``detail.pt`` beside the model.
+
+The file holds images as JPEG and PNG data. It is mapped into memory, and a frame is decoded when a
+view needs it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from models.run import InputError, check_storage, is_file, load_tensors, write_tensors
+
+MIDDLE = 128
+"""Value of a stored residual that stands for 0."""
+_VERSION = 1
+# Decoded frames that are held: the nearest frames of successive views are nearly the same.
+_HELD = 12
+
+
+@dataclass(frozen=True)
+class FrameDetail:
+    """What a frame shows beyond its own rendering; all without the frame's exposure."""
+
+    residual: UInt8[np.ndarray, "H W 3"]
+    """Frame minus rendering in grey levels, plus ``MIDDLE``."""
+    grey: UInt8[np.ndarray, "H W"]
+    """The rendering."""
+    movers: Bool[np.ndarray, "H W"]
+    """True at pixels of movers."""
+
+    @staticmethod
+    def measure(
+        frame: UInt8[np.ndarray, "H W 3"],
+        factor: Float[np.ndarray, "H W 3"],
+        rendering: UInt8[np.ndarray, "H W 3"],
+        movers: Bool[np.ndarray, "H W"],
+    ) -> "FrameDetail":
+        """Detail of a frame.
+
+        Args:
+            factor: of the frame's exposure, see ``Exposure.factor``.
+            rendering: of the frame, without exposure.
+        """
+        residual = frame / factor - rendering + MIDDLE
+        grey = cv2.cvtColor(rendering, cv2.COLOR_RGB2GRAY)
+        return FrameDetail((residual + 0.5).clip(0, 255).astype(np.uint8), grey, movers)
+
+    def encode(self, quality: int) -> dict[str, Tensor]:
+        """Compressed images for the file.
+
+        Args:
+            quality: of JPEG, 1 to 100.
+        """
+        full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+        how = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full]
+        return {
+            "residual": _encode(".jpg", self.residual, how),
+            "grey": _encode(".jpg", self.grey, how),
+            "movers": _encode(".png", self.movers.astype(np.uint8) * 255, []),
+        }
+
+    @staticmethod
+    def decode(data: dict[str, Tensor]) -> "FrameDetail":
+        """The inverse of ``encode`` up to JPEG's loss.
+
+        Raises:
+            ValueError: the data are no images, or of different sizes.
+        """
+        residual = _decode(data["residual"], cv2.IMREAD_COLOR)
+        grey = _decode(data["grey"], cv2.IMREAD_GRAYSCALE)
+        movers = _decode(data["movers"], cv2.IMREAD_GRAYSCALE)
+        if not residual.shape[:2] == grey.shape == movers.shape:
+            raise ValueError("the images of a frame differ in size")
+        return FrameDetail(residual, grey, movers > 0)
+
+
+class FrameDetails:
+    """Detail of all frames of a clip that have some, by frame number."""
+
+    def __init__(self, data: dict[int, dict[str, Tensor]], size: tuple[int, int]):
+        """
+        Args:
+            data: compressed images by frame.
+            size: width and height of the frames.
+        """
+        self._data = data
+        self._size = size
+        self._held: OrderedDict[int, FrameDetail] = OrderedDict()
+
+    def __contains__(self, t: int) -> bool:
+        return t in self._data
+
+    def __getitem__(self, t: int) -> FrameDetail:
+        if t not in self._held:
+            self._held[t] = self._read(t)
+        self._held.move_to_end(t)
+        while len(self._held) > _HELD:
+            self._held.popitem(last=False)
+        return self._held[t]
+
+    def _read(self, t: int) -> FrameDetail:
+        try:
+            detail = FrameDetail.decode(self._data[t])
+            if detail.grey.shape[::-1] != self._size:
+                raise ValueError("another size")
+        except (cv2.error, KeyError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"detail.pt: the pictures of frame {t} are damaged ({error}); train again"
+            ) from error
+        return detail
+
+
+def save_details(
+    path: Path, details: Iterable[tuple[int, FrameDetail]], quality: int, model: str
+) -> None:
+    """Writes detail.pt.
+
+    Args:
+        details: of frames by number.
+        quality: of JPEG, 1 to 100.
+        model: hash of the model's file: detail fits a single model.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    frames = {t: detail.encode(quality) for t, detail in details}
+    write_tensors(path, {"detail_version": _VERSION, "model": model, "frames": frames})
+
+
+def load_details(path: Path, model: str, size: tuple[int, int]) -> FrameDetails:
+    """Reads a file of ``save_details``.
+
+    Args:
+        model: hash of the model's file.
+        size: width and height of the frames.
+
+    Raises:
+        InputError: the file is missing or damaged, or belongs to another model.
+    """
+    if not is_file(path):
+        raise InputError(f"{path}: there is no such file of detail; train again")
+    try:
+        state = load_tensors(path, mapped=True)
+        check_storage(state)
+        if state["detail_version"] != _VERSION:
+            raise ValueError(f"version {state['detail_version']}, not {_VERSION}")
+        details = FrameDetails({int(t): dict(data) for t, data in state["frames"].items()}, size)
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
+        raise InputError(
+            f"{path}: is no file of detail that can be read ({type(error).__name__}); train again"
+        ) from error
+    if state["model"] != model:
+        raise InputError(f"{path}: belongs to another model than the file beside it; train again")
+    return details
+
+
+def _encode(kind: str, image: np.ndarray, how: list[int]) -> Tensor:
+    return torch.from_numpy(cv2.imencode(kind, image, how)[1].reshape(-1))
+
+
+def _decode(data: Tensor, how: int) -> np.ndarray:
+    image = cv2.imdecode(data.numpy(), how)
+    if image is None:
+        raise ValueError("a picture cannot be decoded")
+    return image
