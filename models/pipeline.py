@@ -207,6 +207,19 @@ class TriangleMeshPipeline:
         centers = self.cameras[list(self.faces)].centers
         return (centers - view.world_from_cam[0, :3, 3].double()).norm(dim=1) / self.depth_scale
 
+    def path_distance(self, view: Cameras) -> float:
+        """Distance of a camera from the line segments between successive frames with a mesh, as a
+        share of the scene's depth."""
+        centers = self.cameras[list(self.faces)].centers.double()
+        point = view.world_from_cam[0, :3, 3].double()
+        start = centers[:-1]
+        along = centers.diff(dim=0)
+        # a camera that stands still has segments of length 0
+        squared = (along * along).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+        share = ((point - start) * along).sum(1) / squared
+        nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
+        return float((nearest - point).norm(dim=1).min()) / self.depth_scale
+
 
 class _MeshBuilder:
     """Meshes of a clip's frames, added in turn to a common pool of vertices."""

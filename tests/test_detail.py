@@ -1,4 +1,4 @@
-"""Detail of the frames: kept in a file, carried along surfaces, averaged where frames agree."""
+"""Colours of the frames: kept in a file, carried to the surfaces of a view, snapped to outlines."""
 
 import pickle
 from dataclasses import replace
@@ -10,17 +10,19 @@ import torch
 from clips import neutral_exposure, true_tracks
 
 from models.cameras import Cameras, look_at
-from models.detail.carry import carry_details
-from models.detail.clip_detail import ClipDetail
+from models.detail.carry import Source, carry_surfaces, mix_colors
+from models.detail.clip_detail import ClipDetail, _share_by_cost
 from models.detail.frame_details import (
-    MIDDLE,
+    BACKGROUND,
+    MOVER,
+    OUTLINE,
     FrameDetail,
     FrameDetails,
     load_details,
     save_details,
 )
 from models.detail.options import DetailOptions
-from models.detail.source_maps import SourceMap, map_static
+from models.detail.source_maps import map_surface
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
@@ -36,99 +38,138 @@ WIDTH, HEIGHT, FRAMES = 160, 96, 8
 SIZE = WIDTH, HEIGHT
 HELD_OUT = 4
 TRAINING = [t for t in range(FRAMES) if t != HELD_OUT]
+K = torch.tensor([[[150.0, 0, 81], [0, 140, 47], [0, 0, 1]]], dtype=torch.float64)
 
 
-def smooth_picture(random: np.random.Generator, sigma: float = 3.0) -> np.ndarray:
+def texture(random: np.random.Generator, sigma: float = 1.5) -> np.ndarray:
     noise = random.normal(size=(HEIGHT, WIDTH, 3)).astype(np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), sigma)
     return (128 + 40 * blurred / blurred.std()).clip(0, 255).astype(np.uint8)
 
 
-def stay(weight: float = 1.0, shift: float = 0.0) -> SourceMap:
-    rows, columns = np.indices((HEIGHT, WIDTH), np.float32)
-    return SourceMap(columns + np.float32(shift), rows, np.full(rows.shape, weight, np.float32))
+def camera_at(x: float) -> Cameras:
+    """A camera that looks along z from (x, 0, 0)."""
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[0, 3] = x
+    return Cameras(K, pose[None], WIDTH, HEIGHT)
 
 
-def detail_of(rendering: np.ndarray, residual: np.ndarray) -> FrameDetail:
-    stored = (residual + MIDDLE + 0.5).clip(0, 255).astype(np.uint8)
-    grey = cv2.cvtColor(rendering, cv2.COLOR_RGB2GRAY)
-    return FrameDetail(stored, grey, np.zeros(grey.shape, bool))
+def frame_of(rgb: np.ndarray) -> FrameDetail:
+    return FrameDetail.of(rgb, np.ones(rgb.shape), np.zeros(rgb.shape[:2], bool))
 
 
 def test_a_stored_frame_is_read_with_little_loss():
     random = np.random.default_rng(0)
-    rendering = smooth_picture(random)
-    texture = random.normal(0, 6, (HEIGHT, WIDTH, 1))
-    frame = (rendering + texture).clip(0, 255).astype(np.uint8)
-    movers = random.random((HEIGHT, WIDTH)) > 0.5
-    factor = np.full((HEIGHT, WIDTH, 3), 1.1)
-    detail = FrameDetail.measure(frame, factor, rendering, movers)
-    assert np.abs(detail.residual - (frame / factor - rendering + MIDDLE)).max() <= 0.51
-    again = FrameDetail.decode(detail.encode(92))
-    assert np.abs(again.residual.astype(float) - detail.residual).mean() < 0.5 * 6
-    assert np.abs(again.grey.astype(float) - detail.grey).mean() < 2
-    assert (again.movers == movers).all()
+    frame = texture(random)
+    movers = np.zeros((HEIGHT, WIDTH), bool)
+    movers[20:40, 30:50] = True
+    detail = FrameDetail.of(frame, np.full(frame.shape, 1.1), movers)
+    assert np.abs(detail.rgb - frame / 1.1).max() <= 0.51
+    again = FrameDetail.decode(detail.encode(95))
+    assert np.abs(again.rgb.astype(float) - detail.rgb).mean() < 4
+    assert (again.layers == detail.layers).all()
+    assert ((detail.layers == MOVER) == movers).all()
+    assert detail.layers[18, 35] == OUTLINE and detail.layers[10, 35] == BACKGROUND
 
 
 def test_a_surface_is_found_in_the_frame_where_its_camera_sees_it():
     random = np.random.default_rng(1)
-    K = torch.tensor([[[150.0, 0, 81], [0, 140, 47], [0, 0, 1]]], dtype=torch.float64)
     up = torch.tensor([0.0, -1, 0], dtype=torch.float64)
     target = torch.tensor([0.1, 0, 4.0], dtype=torch.float64)
     eyes = [torch.from_numpy(random.normal(0, 0.2, 3)) for _ in range(2)]
     frame, view = (Cameras(K, look_at(eye, target, up)[None], WIDTH, HEIGHT) for eye in eyes)
     depth = random.uniform(3, 5, (HEIGHT, WIDTH)).astype(np.float32)
     depth[:5] = np.inf
-    found = map_static(frame, view, depth, np.full((HEIGHT, WIDTH), 4.0, np.float32))
+    found = map_surface(frame, view, depth)
     rows, columns = np.indices(depth.shape)
     xy = torch.from_numpy(np.stack([columns, rows], -1).reshape(1, -1, 2) + 0.5)
     world = view.unproject(xy, torch.from_numpy(depth.reshape(1, -1)).double())[0]
     true_xy, z = (part[0].numpy() for part in frame.project(world))
     known = np.isfinite(depth).ravel()
-    got = np.stack([found.x, found.y], -1).reshape(-1, 2)[known]
-    np.testing.assert_allclose(got, true_xy[known] - 0.5, atol=2e-3)
-    trusted = found.weight.ravel() > 0
-    assert trusted.any() and not trusted[~known].any()
-    assert (np.abs(z[trusted] / 4 - 1) < DetailOptions().depth_tolerance).all()
+    got = np.stack([found.x, found.y], -1).reshape(-1, 2)
+    np.testing.assert_allclose(got[known], true_xy[known] - 0.5, atol=2e-3)
+    np.testing.assert_allclose(found.z.ravel()[known], z[known], rtol=1e-5)
+    assert not found.is_inside(WIDTH, HEIGHT).ravel()[~known].any()
 
 
-def test_detail_that_frames_share_is_kept_and_noise_of_each_is_not():
+def test_the_rendering_shows_where_frames_have_no_weight():
     random = np.random.default_rng(2)
-    rendering = smooth_picture(random)
-    shared = random.normal(0, 8, rendering.shape)
-    noises = [random.normal(0, 8, rendering.shape) for _ in range(2)]
-    one = carry_details(rendering, [(detail_of(rendering, shared), stay())])
-    assert np.abs(one - shared).mean() < 1
-    both = carry_details(rendering, [(detail_of(rendering, shared), stay())] * 2)
-    assert np.abs(both - shared).mean() < 1
-    mixed = carry_details(rendering, [(detail_of(rendering, shared + n), stay()) for n in noises])
-    plain_mean = shared + np.mean(noises, 0)
-    assert np.square(mixed - shared).mean() < np.square(plain_mean - shared).mean()
-    noise = carry_details(rendering, [(detail_of(rendering, n), stay()) for n in noises])
-    assert np.square(noise).mean() < 0.4 * np.square(np.mean(noises, 0)).mean()
+    rendering, other = texture(random), texture(random).astype(np.float32)
+    weight = random.uniform(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
+    mixed = mix_colors(rendering, [(other, weight)])
+    share = weight[..., None]
+    np.testing.assert_allclose(mixed, share * other + (1 - share) * rendering, atol=1e-3)
+    whole = np.ones_like(weight)
+    np.testing.assert_allclose(mix_colors(rendering, [(other, whole)] * 2), other, atol=1e-3)
+    assert (mix_colors(rendering, []) == rendering).all()
 
 
-@pytest.mark.parametrize("shift", [-1.5, 0.8, 2.0])
-def test_detail_that_lies_beside_its_place_is_moved_there(shift: float):
+def test_shares_change_smoothly_as_a_view_moves_past_frames():
+    frames = np.arange(8.0)
+    before = None
+    for at in np.linspace(2, 5, 61):
+        cost = sorted((abs(t - at), int(t)) for t in frames)
+        share = {t: s for (_, t), s in _share_by_cost(cost, 3)}
+        assert sum(share.values()) == pytest.approx(1) and min(share.values()) >= 0
+        if before is not None:
+            assert all(abs(share.get(t, 0) - before.get(t, 0)) < 0.12 for t in range(8))
+        before = share
+
+
+def two_planes(outline: int) -> tuple[np.ndarray, np.ndarray, list[Source]]:
+    """What a camera at 0 sees of a near plane left of an outline and of a far plane: its picture
+    and depth, and frames from both sides of it."""
     random = np.random.default_rng(3)
-    rendering = smooth_picture(random, 2.0)
-    residual = 8 * (smooth_picture(random, 1.0) / 128.0 - 1)
-    aside = stay(shift=shift)
-    found = carry_details(rendering, [(detail_of(rendering, residual), aside)])
-    unmoved = cv2.remap(residual.astype(np.float32), aside.x, aside.y, cv2.INTER_LINEAR)
-    inner = slice(8, -8), slice(8, -8)
-    error, before = (np.square(d[inner] - residual[inner]).mean() for d in (found, unmoved))
-    assert error < 0.5 * before
+    near, far = texture(random), texture(random)
+    columns = np.arange(WIDTH)
+
+    def seen_from(x: float) -> tuple[np.ndarray, np.ndarray]:
+        shift = {z: 150 * x / z for z in (2.0, 4.0)}
+        rows = np.indices((HEIGHT, WIDTH), np.float32)
+        far_rgb, near_rgb = (
+            cv2.remap(plane, rows[1] + np.float32(shift[z]), rows[0], cv2.INTER_LINEAR)
+            for plane, z in ((far, 4.0), (near, 2.0))
+        )
+        is_near = np.broadcast_to(columns + shift[2.0] < outline, (HEIGHT, WIDTH))
+        depth = np.where(is_near, np.float32(2), np.float32(4))
+        return np.where(is_near[..., None], near_rgb, far_rgb), depth
+
+    sources = []
+    for x in (-0.08, 0.08):
+        rgb, depth = seen_from(x)
+        sources.append(Source(frame_of(rgb), camera_at(x), depth, 0.5))
+    return *seen_from(0), sources
 
 
-def test_a_frame_that_looks_otherwise_or_does_not_see_the_surface_gives_no_detail():
+def test_an_outline_drawn_beside_its_place_is_snapped_to_the_frames():
+    truth, depth, sources = two_planes(80)
+    wrong = depth.copy()
+    wrong[::2, 77:80] = 4  # a ragged outline
+    wrong[1::2, 80:83] = 2
+    blurred = cv2.GaussianBlur(truth, (0, 0), 4)
+    options = DetailOptions()
+    snapped = carry_surfaces(camera_at(0), blurred, wrong, sources, options)
+    kept = carry_surfaces(camera_at(0), blurred, wrong, sources, replace(options, unlike=1e-6))
+    ragged = wrong != depth
+    errors = [np.abs(part.rgb[ragged] - truth[ragged]).mean() for part in (snapped, kept)]
+    assert errors[0] < 0.75 * errors[1]
+    assert (snapped.depth != depth)[ragged].mean() < 0.5
+
+
+def test_a_surface_that_frames_do_not_see_keeps_its_rendering():
     random = np.random.default_rng(4)
-    rendering, other = smooth_picture(random), smooth_picture(random)
-    residual = np.full(rendering.shape, 20.0)
-    unlike = carry_details(rendering, [(detail_of(other, residual), stay())])
-    assert np.abs(unlike).mean() < 6
-    unseen = carry_details(rendering, [(detail_of(rendering, residual), stay(0.0))])
-    assert not unseen.any() and not carry_details(rendering, []).any()
+    truth, depth, sources = two_planes(80)
+    blurred = cv2.GaussianBlur(truth, (0, 0), 4)
+    # frames that show other things are not taken for the surface, however near they are
+    others = [
+        replace(source, frame=frame_of(texture(random)), depth=np.full_like(source.depth, 1.0))
+        for source in sources
+    ]
+    hidden = carry_surfaces(camera_at(0), blurred, depth, others)
+    assert (hidden.rgb == blurred).mean() > 0.5
+    inner = slice(8, -8), slice(20, 60)
+    seen = carry_surfaces(camera_at(0), blurred, depth, sources)
+    assert np.abs(seen.rgb[inner] - truth[inner]).mean() < 3
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +193,8 @@ def scene(room) -> Scene:
 
 @pytest.fixture(scope="module")
 def details(room, scene) -> dict[int, FrameDetail]:
-    exposure = scene.exposure
     return {
-        t: FrameDetail.measure(
-            room.frames[t], exposure.factor(t), scene.render_plain(t), room.masks[t]
-        )
-        for t in TRAINING
+        t: FrameDetail.of(room.frames[t], scene.exposure.factor(t), room.masks[t]) for t in TRAINING
     }
 
 
@@ -167,7 +204,7 @@ def with_detail(scene: Scene, details: dict[int, FrameDetail]) -> Scene:
 
 
 @pytest.mark.parametrize(("t", "of_movers"), [(HELD_OUT, False), (2, False), (2, True), (5, True)])
-def test_frames_are_rebuilt_from_the_detail_of_others(room, scene, details, t, of_movers):
+def test_frames_are_rebuilt_from_the_colours_of_others(room, scene, details, t, of_movers):
     rebuilt = with_detail(scene, details).rebuild(t)
     mask = room.masks[t] == of_movers
     plain, detailed = (
@@ -176,18 +213,22 @@ def test_frames_are_rebuilt_from_the_detail_of_others(room, scene, details, t, o
     assert detailed > plain + 3
 
 
-def test_a_frame_is_rebuilt_without_its_own_detail(room, scene, details):
+def test_a_frame_is_rebuilt_without_its_own_colours(scene, details):
     t = 2
     others = {s: detail for s, detail in details.items() if s != t}
     pictures = [with_detail(scene, d).rebuild(t).detailed.merged.rgb for d in (details, others)]
     assert (pictures[0] == pictures[1]).all()
 
 
-def test_a_view_far_from_all_frames_has_no_detail(room, scene, details):
-    far = scene.cameras[2]
-    pose = far.world_from_cam.clone()
-    pose[0, :3, 3] += 0.3 * scene.background.meshes.depth_scale * pose[0, :3, 0]
-    view = Cameras(far.K, pose, WIDTH, HEIGHT)
+@pytest.mark.parametrize("change", ["far away", "small"])
+def test_a_view_far_away_or_of_few_pixels_is_drawn_by_the_field_alone(scene, details, change):
+    view = scene.cameras[2]
+    if change == "far away":
+        pose = view.world_from_cam.clone()
+        pose[0, :3, 3] += 0.3 * scene.background.meshes.depth_scale * pose[0, :3, 1]
+        view = replace(view, world_from_cam=pose)
+    else:
+        view = view.resized(WIDTH // 2, HEIGHT // 2)
     stored = FrameDetails({t: detail.encode(95) for t, detail in details.items()}, SIZE)
     pictures = [
         replace(scene, moving=None, detail=detail).render(view, 2).rgb
@@ -201,18 +242,14 @@ def test_the_file_of_detail_is_read_again_and_belongs_to_one_model(tmp_path, det
     save_details(path, details.items(), 92, "this model")
     stored = load_details(path, "this model", SIZE)
     assert all(t in stored for t in TRAINING) and HELD_OUT not in stored
-    assert (stored[3].movers == details[3].movers).all()
+    assert (stored[3].layers == details[3].layers).all()
     with pytest.raises(InputError, match="another model"):
         load_details(path, "that model", SIZE)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda data: data[: len(data) // 2],
-        lambda data: b"",
-        lambda data: pickle.dumps(print),
-    ],
+    [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: pickle.dumps(print)],
 )
 def test_a_damaged_file_of_detail_is_refused_in_a_sentence(tmp_path, details, damage):
     path = tmp_path / "detail.pt"
@@ -222,12 +259,13 @@ def test_a_damaged_file_of_detail_is_refused_in_a_sentence(tmp_path, details, da
         load_details(path, "model", SIZE)
 
 
-@pytest.mark.parametrize("part", ["residual", "grey", "movers"])
-def test_pictures_of_the_wrong_size_or_kind_are_refused_in_a_sentence(tmp_path, details, part):
-    for image in (torch.zeros(9, dtype=torch.uint8), details[3].encode(92)[part][:40]):
-        data = details[2].encode(92) | {part: image}
+@pytest.mark.parametrize("part", ["rgb", "layers"])
+def test_pictures_of_the_wrong_size_or_kind_are_refused_in_a_sentence(details, part):
+    good = details[3].encode(92)
+    small = FrameDetail.of(np.zeros((9, 9, 3), np.uint8), np.ones(3), np.zeros((9, 9), bool))
+    for image in (torch.zeros(9, dtype=torch.uint8), small.encode(92)[part]):
         with pytest.raises(InputError, match="detail"):
-            FrameDetails({2: data}, SIZE)[2]
+            FrameDetails({2: good | {part: image}}, SIZE)[2]
 
 
 def test_a_scene_without_a_file_of_detail_is_drawn_by_its_field(tmp_path, scene):

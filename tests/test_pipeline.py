@@ -122,7 +122,8 @@ def test_views_off_the_path_ask_frames_aside_with_less_weight_than_any_surface_o
     pose = cameras.world_from_cam[[5]].clone()
     pose[:, :3, 3] += 0.06 * meshes.depth_scale * pose[:, :3, 1]
     off = replace(cameras[5], world_from_cam=pose)
-    near, far = choose_nearest(meshes, off, 4), choose_drawn(meshes, off)
+    options = RenderOptions(blended_off_path=6)
+    near, far = choose_nearest(meshes, off, 6), choose_drawn(meshes, off, options)
     count = len(near.frames)
     assert far.frames[:count] == near.frames and far.weights[:count] == near.weights
     assert 1 <= len(far.frames) - count <= 2 and len(set(far.frames)) == len(far.frames)

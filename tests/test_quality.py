@@ -16,6 +16,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from benchmarks.flip import flip_map
+from benchmarks.interpolation import interpolate_middle
 from benchmarks.quality import compared, joined
 from benchmarks.quality_others import read_systems
 from benchmarks.quality_runs import split_flags
@@ -286,6 +287,16 @@ def test_the_table_shows_figures_and_their_differences(tmp_path: Path):
     assert "system" in table([*new, {**name, "system": "theirs", "psnr": 30.0}]).splitlines()[0]
 
 
+def test_interpolation_moves_both_pictures_half_way():
+    noise = np.random.default_rng(0).normal(size=(96, 128, 3)).astype(np.float32)
+    texture = (128 + 400 * cv2.GaussianBlur(noise, (0, 0), 2)).clip(0, 255).astype(np.uint8)
+    before, middle, after = (np.roll(texture, shift, 1) for shift in (0, 3, 6))
+    made = interpolate_middle(before, after)
+    inner = slice(16, -16), slice(16, -16)
+    errors = [np.abs(p[inner].astype(float) - middle[inner]).mean() for p in (made, before)]
+    assert errors[0] < 0.2 * errors[1]
+
+
 @pytest.mark.slow
 def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path):
     shutil.copytree(folders / "cart" / "frames", tmp_path / "theirs" / "cart")  # the truth itself
@@ -327,6 +338,7 @@ def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path):
     outside = rows["cart", "spacelayer", "held out", "outside"]["psnr"]
     assert outside == pytest.approx(metrics["heldout_frames"]["psnr_outside_mask"])
     assert own["seconds_foreground"] > 0
+    assert rows["cart", "DIS flow", "held out", "whole"]["psnr"] > 10
     assert rows["cart", "theirs", "held out", "inside"]["psnr"] == pytest.approx(120)
     check_split(tmp_path / "split")
     code, said = quality(tmp_path, folders / "cart", *flags[:-4], "--compare", "new.json")

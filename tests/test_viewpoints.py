@@ -20,7 +20,6 @@ from models.pipeline import (
 from models.render.options import RenderOptions
 from models.render.view_choice import (
     average_times,
-    measure_path_distance,
     weigh_changes,
 )
 from models.tools import TrainingPixels
@@ -123,9 +122,7 @@ def test_distance_from_the_path_is_that_from_its_nearest_piece(seed: int):
     away = centers[random.integers(12, size=8)] + random.standard_normal((8, 3))
     for i, point in enumerate(away):
         expected = np.linalg.norm(line - point, axis=1).min() / meshes.depth_scale
-        assert measure_path_distance(meshes, cameras_at(away)[i]) == pytest.approx(
-            expected, abs=2e-3
-        )
+        assert meshes.path_distance(cameras_at(away)[i]) == pytest.approx(expected, abs=2e-3)
     on_line = cameras_at(line[random.integers(len(line), size=5)])
     assert all(weigh_changes(meshes, on_line[i]) == 1 for i in range(5))
     options = RenderOptions()

@@ -1,12 +1,12 @@
-"""What each frame shows beyond its own rendering, kept with the scene and carried into views.
+"""Colours of the frames, kept with the scene -> colours of a view's surfaces.
 
 Files in reading order:
 
 - ``options`` - options of the detail layer
-- ``frame_details`` - detail of each frame; detail.pt
+- ``frame_details`` - the colours of each frame; detail.pt
 - ``source_maps`` - the pixels of a frame that show the surfaces of a view
-- ``carry`` - detail of some frames, aligned and averaged
-- ``clip_detail`` - the frames that give a view its detail
+- ``carry`` - colours of some frames at a view's surfaces, and outlines snapped to them
+- ``clip_detail`` - the frames that give a view its colours
 """
 
 from models.detail.clip_detail import ClipDetail

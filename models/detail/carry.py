@@ -1,106 +1,189 @@
-"""Detail of some frames -> detail of a view.
+"""Colours of some frames -> colours of a view's surfaces.
 
-A frame's detail lies at the surface. Geometry says which pixel of the frame shows the surface of
-each pixel of the view, flow between the two renderings removes the misalignment that is left, and
-the detail of all frames is averaged as far as they agree.
+A colour field blurs fine texture, and every frame shows it: geometry says which pixel of a frame
+shows the surface at a pixel of the view. At an outline the geometry is a few pixels off. There the
+surface is chosen under which the frames look alike.
 """
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from models.detail.frame_details import MIDDLE, FrameDetail
+from models.cameras import Cameras
+from models.detail.frame_details import BACKGROUND, FrameDetail
 from models.detail.options import DetailOptions
-from models.detail.source_maps import SourceMap
+from models.detail.source_maps import SourceMap, map_surface
 
-# Standard deviation in pixels of the window in which frames are compared.
-_WINDOW = 2.0
-# Squared grey levels that keep the comparison stable where there is no detail.
-_LEAST_POWER = 1.0
-# Weight below which no detail is drawn.
-_LEAST_WEIGHT = 1e-3
+# Grey levels by which another surface must fit better than the drawn surface.
+_CLEARLY = 1.0
+# Difference in grey levels of two frames that do not both see a surface.
+_UNSEEN = 60.0
+# Side in pixels of the window in which frames are compared.
+_WINDOW = 3
 
 
-def carry_details(
+@dataclass(frozen=True)
+class Source:
+    """A frame that gives colours to a view."""
+
+    frame: FrameDetail
+    camera: Cameras
+    depth: Float[np.ndarray, "h w"]
+    """z-depth of the frame's own mesh; inf without a surface."""
+    share: float
+    """Of the frame in the view, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """The static surfaces of a view."""
+
+    rgb: Float[np.ndarray, "H W 3"]
+    """Colours without exposure, 0 to 255."""
+    depth: Float[np.ndarray, "H W"]
+    """z-depth in world units; inf without a surface."""
+
+
+def mix_colors(
     rendering: UInt8[np.ndarray, "H W 3"],
-    sources: list[tuple[FrameDetail, SourceMap]],
-    options: DetailOptions = DetailOptions(),
+    carried: list[tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]],
 ) -> Float[np.ndarray, "H W 3"]:
-    """Detail of a view in grey levels; 0 where no frame is sure.
+    """Colours of frames by their weights; the rendering's as far as the weights sum to less than 1.
 
     Args:
-        rendering: of the view, without exposure.
-        sources: detail of frames and their pixels for the view.
+        rendering: of the view by the colour field.
+        carried: colours and weights of each frame.
     """
-    grey = cv2.cvtColor(rendering, cv2.COLOR_RGB2GRAY)
-    carried = [_carry_frame(grey, frame, pixels, options) for frame, pixels in sources]
-    carried = [(detail, weight) for detail, weight in carried if weight.any()]
-    if not carried:
-        return np.zeros(rendering.shape, np.float32)
-    return _average(*zip(*carried, strict=True))
+    rest = np.ones(rendering.shape[:2], np.float32)
+    total = np.zeros(rendering.shape, np.float32)
+    for rgb, weight in carried:
+        weight = np.minimum(weight, rest)
+        rest -= weight
+        total += weight[..., None] * rgb
+    return total + rest[..., None] * rendering
 
 
-def _carry_frame(
-    grey: UInt8[np.ndarray, "H W"], frame: FrameDetail, pixels: SourceMap, options: DetailOptions
-) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"]]:
-    """A frame's detail at the view's pixels, and its weight."""
-    seen = cv2.remap(
-        frame.grey, pixels.x, pixels.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    # where the frame sees nothing, the view itself keeps the flow calm
-    known = np.where(pixels.weight > 0, seen, grey)
-    flow = _align(grey, known)
-    length = np.hypot(flow[..., 0], flow[..., 1])
-    rows, columns = np.indices(grey.shape, np.float32)
-    at = columns + flow[..., 0], rows + flow[..., 1]
-    x, y, weight, aligned = (
-        cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for image in (pixels.x, pixels.y, pixels.weight, known)
-    )
-    unlike = np.abs(aligned.astype(np.float32) - grey)
-    weight = weight * np.exp(-((cv2.blur(unlike, (3, 3)) / options.similar) ** 2))
-    weight *= np.clip(options.largest_shift - length, 0, 1) * (pixels.weight > 0)
-    weight[weight < _LEAST_WEIGHT] = 0
-    detail = cv2.remap(frame.residual, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return detail.astype(np.float32) - MIDDLE, weight
+def carry_surfaces(
+    view: Cameras,
+    rendering: UInt8[np.ndarray, "H W 3"],
+    depth: Float[np.ndarray, "H W"],
+    sources: list[Source],
+    options: DetailOptions = DetailOptions(),
+) -> Surfaces:
+    """The static surfaces of a view in the colours of frames that see them.
 
-
-def _align(
-    grey: UInt8[np.ndarray, "H W"], other: UInt8[np.ndarray, "H W"]
-) -> Float[np.ndarray, "H W 2"]:
-    """Flow in pixels from a picture to another that nearly fits."""
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow.setFinestScale(1)
-    return flow.calc(grey, other, None)
-
-
-def _average(
-    details: list[Float[np.ndarray, "H W 3"]], weights: list[Float[np.ndarray, "H W"]]
-) -> Float[np.ndarray, "H W 3"]:
-    """Weighted mean of frames' detail, shrunk by their agreement.
-
-    Detail that frames share is of the scene, the rest is noise. With a share c of common power in
-    each, the mean of n frames has the least squared error if it is multiplied by
-    n c / (1 + (n - 1) c) (Wiener filter).
+    Args:
+        view: a single camera.
+        rendering: of the view by the colour field, without exposure.
+        depth: z-depth of the rendering; inf without a surface.
+        sources: the frames; their shares sum to 1 at most.
     """
-    weight = np.stack(weights)[..., None]
-    detail = np.stack(details)
-    total = weight.sum(0)
-    sure = weight.max(0)
-    mean = (weight * detail).sum(0) / np.maximum(total, _LEAST_WEIGHT)
-    if len(details) == 1:
-        return sure * mean
-    count = np.maximum(total, _LEAST_WEIGHT) ** 2 / np.maximum((weight**2).sum(0), _LEAST_WEIGHT)
-    power = _smooth((weight * detail**2).sum((0, -1)) / np.maximum(total, _LEAST_WEIGHT)[..., 0])
-    of_mean = _smooth((mean**2).sum(-1))
-    # power of the mean = power of each * (c + (1 - c) / n)
-    n = count[..., 0]
-    ratio = of_mean / (power + _LEAST_POWER)
-    shared = np.clip((n * ratio - 1) / np.maximum(n - 1, 1e-3), 0, 1)
-    shared = np.where(n > 1.2, shared, 1)
-    gain = n * shared / (1 + (n - 1) * shared)
-    return sure * gain[..., None] * mean
+    looks = [_look(view, depth, source) for source in sources]
+    weights = [
+        _weigh_sight(look, source, options) for look, source in zip(looks, sources, strict=True)
+    ]
+    colors = [look.rgb for look in looks]
+    surfaces = Surfaces(mix_colors(rendering, list(zip(colors, weights, strict=True))), depth)
+    if len(sources) < 2:
+        return surfaces
+    nearness = min(1.0, sum(source.share for source in sources))
+    # squared: far from the path two frames tell little of a surface
+    return _snap_outlines(view, surfaces, (sources[:2], looks[:2]), nearness**2, options)
 
 
-def _smooth(image: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
-    return cv2.GaussianBlur(image, (0, 0), _WINDOW)
+@dataclass(frozen=True)
+class _Look:
+    """A frame's picture of a view's surfaces, hidden or not."""
+
+    pixels: SourceMap
+    rgb: Float[np.ndarray, "H W 3"]
+    usable: np.ndarray
+    """True at pixels inside the frame, and not on its movers."""
+
+
+def _look(view: Cameras, depth: Float[np.ndarray, "H W"], source: Source) -> _Look:
+    pixels = map_surface(source.camera, view, depth)
+    frame = source.frame
+    rgb = pixels.read(frame.rgb, cv2.INTER_CUBIC).astype(np.float32)
+    still = pixels.read(frame.layers, cv2.INTER_NEAREST) == BACKGROUND
+    return _Look(pixels, rgb, still & pixels.is_inside(*frame.layers.shape[::-1]))
+
+
+def _weigh_sight(look: _Look, source: Source, options: DetailOptions) -> Float[np.ndarray, "H W"]:
+    """The source's share where it sees the surfaces, falling to 0 where its own depth differs."""
+    seen = look.pixels.read(source.depth, cv2.INTER_NEAREST)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # inf beside the frame's mesh: the weight is 0
+        apart = np.abs(look.pixels.z / seen - 1) / np.float32(options.depth_tolerance)
+    sees = look.usable & np.isfinite(seen)
+    weight = np.where(sees, np.clip(2 - 2 * apart, 0, 1), 0)
+    return (np.float32(source.share) * weight).astype(np.float32)
+
+
+def _snap_outlines(
+    view: Cameras,
+    surfaces: Surfaces,
+    seen: tuple[list[Source], list[_Look]],
+    weight: float,
+    options: DetailOptions,
+) -> Surfaces:
+    """The surfaces with each pixel's own or a neighbouring surface: the one under which two frames
+    look most alike.
+
+    Args:
+        seen: two frames, and their pictures of the surfaces.
+        weight: of the result, 0 to 1.
+    """
+    sources, looks = seen
+    depth = surfaces.depth
+    best = _Candidate.of(depth, sources, looks, -_CLEARLY)
+    for other in _find_neighbours(depth, options.outline_reach):
+        looks = [_look(view, other, source) for source in sources]
+        best = best.better(_Candidate.of(other, sources, looks, 0.0))
+    alike = np.clip(2 - np.maximum(best.unlike, 0) / options.unlike, 0, 1)
+    alike *= np.float32(weight)
+    rgb = surfaces.rgb + alike[..., None] * (best.rgb - surfaces.rgb)
+    return Surfaces(rgb, np.where(alike > 0.5, best.depth, depth))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A surface for each pixel of a view, and how unlike the frames look under it."""
+
+    depth: Float[np.ndarray, "H W"]
+    rgb: Float[np.ndarray, "H W 3"]
+    unlike: Float[np.ndarray, "H W"]
+    """Mean difference of two frames in grey levels."""
+
+    @staticmethod
+    def of(
+        depth: Float[np.ndarray, "H W"], sources: list[Source], looks: list[_Look], bonus: float
+    ) -> "_Candidate":
+        """Two frames compared under a surface, their difference changed by ``bonus``."""
+        a, b = looks
+        unlike = np.abs(a.rgb - b.rgb).mean(-1)
+        unlike[~(a.usable & b.usable)] = _UNSEEN
+        unlike = cv2.blur(unlike, (_WINDOW, _WINDOW)) + np.float32(bonus)
+        total = max(sum(source.share for source in sources), 1e-9)
+        first = np.float32(sources[0].share / total)
+        return _Candidate(depth, first * a.rgb + (1 - first) * b.rgb, unlike)
+
+    def better(self, other: "_Candidate") -> "_Candidate":
+        """Of each pixel the surface under which the frames look more alike."""
+        wins = other.unlike < self.unlike
+        return _Candidate(
+            np.where(wins, other.depth, self.depth),
+            np.where(wins[..., None], other.rgb, self.rgb),
+            np.where(wins, other.unlike, self.unlike),
+        )
+
+
+def _find_neighbours(depth: Float[np.ndarray, "H W"], reach: int) -> list[Float[np.ndarray, "H W"]]:
+    """The nearest and the farthest surface within ``reach`` pixels of each pixel."""
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    nearest = cv2.erode(depth, window)
+    known = np.where(np.isfinite(depth), depth, 0)
+    farthest = cv2.dilate(known, window)
+    return [nearest, np.where(farthest > 0, farthest, depth)]

@@ -1,26 +1,26 @@
 """Detail of a clip's frames in any view of its scene: which frames give it, and how much."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import replace
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
-from models.detail.carry import carry_details
-from models.detail.frame_details import FrameDetail, FrameDetails
+from models.detail.carry import Source, Surfaces, carry_surfaces, mix_colors
+from models.detail.frame_details import MOVER, FrameDetails
 from models.detail.options import DetailOptions
-from models.detail.source_maps import SourceMap, map_mover, map_static
+from models.detail.source_maps import SourceMap, map_mover
 from models.movers import MovingMeshPipeline
 from models.pipeline import TriangleMeshPipeline
 
 # Depth images that are held: the nearest frames of successive views are nearly the same.
 _HELD = 12
-# Pixels around a mover that its part of the view holds.
-_MARGIN = 16
+# Focal length of a view, relative to the frames', below which frames hold finer detail than the
+# view: read there, it would flicker.
+_LEAST_FOCAL = 0.75
 
 
 class ClipDetail:
@@ -38,28 +38,20 @@ class ClipDetail:
         rgb: UInt8[np.ndarray, "H W 3"],
         depth: Float[np.ndarray, "H W"],
         without: Collection[int] = (),
-    ) -> Float[np.ndarray, "H W 3"]:
-        """Detail of the static scene in a view, in grey levels.
+    ) -> Surfaces:
+        """The static surfaces of a view in the colours of the frames nearest to it.
 
         Args:
             view: a single camera.
             rgb: the rendering of the static scene, without exposure.
             depth: its z-depth; inf without a surface.
-            without: frames whose own detail must not be used.
+            without: frames whose own colours must not be used.
         """
-        frames = list(meshes.faces)
-        nearness = self._measure_nearness(meshes, view)
-        order = torch.argsort(meshes.view_costs(view), stable=True).tolist()
-        usable = [k for k in order if frames[k] in self.frames and frames[k] not in without]
-        sources = []
-        for k in usable[: self.options.frames]:
-            if nearness[k] > 0:
-                t = frames[k]
-                pixels = map_static(
-                    meshes.cameras[t], view, depth, self._draw_depth(meshes, t), self.options
-                )
-                sources.append(self._select(t, pixels, nearness[k], of_movers=False))
-        return carry_details(rgb, sources, self.options)
+        sources = [
+            Source(self.frames[t], meshes.cameras[t], self._draw_depth(meshes, t), share)
+            for t, share in self._weigh_frames(meshes, view, without).items()
+        ]
+        return carry_surfaces(view, rgb, depth, sources, self.options)
 
     def of_movers(
         self,
@@ -69,50 +61,59 @@ class ClipDetail:
         rgb: UInt8[np.ndarray, "H W 3"],
         without: Collection[int] = (),
     ) -> Float[np.ndarray, "H W 3"]:
-        """Detail of the movers in a view at a time, in grey levels; see ``of_background``.
+        """Colours of the movers in a view at a time, 0 to 255; see ``of_background``.
 
         Args:
             time: in frames of the clip, may be fractional.
             rgb: the movers over black.
         """
-        detail = np.zeros(rgb.shape, np.float32)
+        out = rgb.astype(np.float32)
         rows, columns = (np.flatnonzero(rgb.any((axis, 2))) for axis in (1, 0))
-        if not len(rows):
-            return detail
-        part = tuple(slice(max(0, i[0] - _MARGIN), i[-1] + _MARGIN + 1) for i in (rows, columns))
-        sources = []
-        for t in self._choose_mover_frames(meshes, time, without):
+        if not len(rows) or _is_coarse(view, meshes.cameras):
+            return out
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        carried = []
+        for t, share in self._weigh_times(meshes, time, without).items():
             pixels = map_mover(meshes, view, time, t)
-            pixels = SourceMap(pixels.x[part], pixels.y[part], pixels.weight[part])
-            sources.append(self._select(t, pixels, 1.0, of_movers=True))
-        detail[part] = carry_details(np.ascontiguousarray(rgb[part]), sources, self.options)
-        return detail
+            pixels = SourceMap(pixels.x[part], pixels.y[part], pixels.z[part])
+            is_mover = pixels.read(self.frames[t].layers, cv2.INTER_NEAREST) == MOVER
+            is_mover &= np.isfinite(pixels.z)
+            colors = pixels.read(self.frames[t].rgb, cv2.INTER_CUBIC).astype(np.float32)
+            carried.append((colors, np.float32(share) * is_mover))
+        out[part] = mix_colors(rgb[part], carried)
+        return out
 
-    def _choose_mover_frames(
+    def _weigh_frames(
+        self, meshes: TriangleMeshPipeline, view: Cameras, without: Collection[int]
+    ) -> dict[int, float]:
+        """Weights of the frames nearest to a view."""
+        if _is_coarse(view, meshes.cameras):
+            return {}
+        costs = meshes.view_costs(view).tolist()
+        frames = [
+            (cost, t)
+            for cost, t in zip(costs, meshes.faces, strict=True)
+            if t in self.frames and t not in without
+        ]
+        nearness = self._measure_nearness(meshes, view)
+        shares = _share_by_cost(sorted(frames), self.options.frames)
+        return {t: nearness * share for (_, t), share in shares if nearness}
+
+    def _measure_nearness(self, meshes: TriangleMeshPipeline, view: Cameras) -> float:
+        """1 for a view near the camera path to 0 for a view far from it."""
+        whole, far = self.options.whole, self.options.far
+        return min(1.0, max(0.0, (far - meshes.path_distance(view)) / (far - whole)))
+
+    def _weigh_times(
         self, meshes: MovingMeshPipeline, time: float, without: Collection[int]
-    ) -> list[int]:
-        """Frames nearest in time whose movers have a known place at a time."""
-        near = [
-            t
+    ) -> dict[int, float]:
+        """Weights of the frames nearest in time whose movers have a known place then."""
+        frames = [
+            (abs(t - time), t)
             for t, mesh in meshes.meshes.items()
             if t in self.frames and t not in without and mesh.times[0] <= time <= mesh.times[-1]
         ]
-        return sorted(near, key=lambda t: abs(t - time))[: self.options.frames]
-
-    def _measure_nearness(self, meshes: TriangleMeshPipeline, view: Cameras) -> list[float]:
-        """1 for each frame near the view to 0 for each far from it."""
-        options = self.options
-        away = meshes.view_distances(view)
-        return ((options.far - away) / (options.far - options.whole)).clamp(0, 1).tolist()
-
-    def _select(
-        self, t: int, pixels: SourceMap, nearness: float, *, of_movers: bool
-    ) -> tuple[FrameDetail, SourceMap]:
-        """Frame t's detail, and its pixels that show movers or the static scene."""
-        frame = self.frames[t]
-        movers = cv2.remap(frame.movers.astype(np.uint8), pixels.x, pixels.y, cv2.INTER_NEAREST)
-        weight = pixels.weight * np.float32(nearness) * ((movers > 0) == of_movers)
-        return frame, replace(pixels, weight=weight)
+        return {t: share for (_, t), share in _share_by_cost(sorted(frames), self.options.frames)}
 
     def _draw_depth(self, meshes: TriangleMeshPipeline, t: int) -> Float[np.ndarray, "H W"]:
         """z-depth of frame t's own mesh in frame t."""
@@ -122,3 +123,26 @@ class ClipDetail:
         while len(self._depths) > _HELD:
             self._depths.popitem(last=False)
         return self._depths[t]
+
+
+def _share_by_cost(frames: list[tuple], count: int) -> list[tuple[tuple, float]]:
+    """The first frames with shares that sum to 1.
+
+    A share falls to 0 as a frame's cost rises to that of the first frame left out, so that nothing
+    jumps as a view moves on.
+
+    Args:
+        frames: tuples of a cost and other values, by rising cost.
+    """
+    limit = frames[count][0] if len(frames) > count else math.inf
+    left = [
+        1.0 if limit == math.inf else max(0.0, 1 - cost[0] / max(limit, 1e-12))
+        for cost in frames[:count]
+    ]
+    total = sum(left)
+    return [(frame, share / total) for frame, share in zip(frames, left, strict=False) if total]
+
+
+def _is_coarse(view: Cameras, cameras: Cameras) -> bool:
+    """True if a view has far fewer pixels for a surface than the frames have."""
+    return bool(view.K[0, 0, 0] < _LEAST_FOCAL * cameras.K[:, 0, 0].median())

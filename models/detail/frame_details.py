@@ -1,4 +1,4 @@
-"""Detail of each frame, in ``detail.pt`` beside the model.
+"""The colours of each training frame, in ``detail.pt`` beside the model.
 
 The file holds images as JPEG and PNG data. It is mapped into memory, and a frame is decoded when a
 view needs it.
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from models.run import InputError, check_storage, is_file, load_tensors, write_tensors
 
-MIDDLE = 128
-"""Value of a stored residual that stands for 0."""
+BACKGROUND, OUTLINE, MOVER = 0, 128, 255
+"""Values of ``FrameDetail.layers``."""
+# Pixels beside a mover that show neither the mover nor the background alone.
+_OUTLINE_WIDTH = 3
 _VERSION = 1
 # Decoded frames that are held: the nearest frames of successive views are nearly the same.
 _HELD = 12
@@ -26,31 +28,29 @@ _HELD = 12
 
 @dataclass(frozen=True)
 class FrameDetail:
-    """What a frame shows beyond its own rendering; all without the frame's exposure."""
+    """The colours of a frame."""
 
-    residual: UInt8[np.ndarray, "H W 3"]
-    """Frame minus rendering in grey levels, plus ``MIDDLE``."""
-    grey: UInt8[np.ndarray, "H W"]
-    """The rendering."""
-    movers: Bool[np.ndarray, "H W"]
-    """True at pixels of movers."""
+    rgb: UInt8[np.ndarray, "H W 3"]
+    """The frame without its exposure: the scene's own colours."""
+    layers: UInt8[np.ndarray, "H W"]
+    """BACKGROUND, MOVER, or OUTLINE for pixels just beside a mover."""
 
     @staticmethod
-    def measure(
+    def of(
         frame: UInt8[np.ndarray, "H W 3"],
         factor: Float[np.ndarray, "H W 3"],
-        rendering: UInt8[np.ndarray, "H W 3"],
         movers: Bool[np.ndarray, "H W"],
     ) -> "FrameDetail":
-        """Detail of a frame.
+        """The colours of a frame.
 
         Args:
             factor: of the frame's exposure, see ``Exposure.factor``.
-            rendering: of the frame, without exposure.
+            movers: True at pixels of movers.
         """
-        residual = frame / factor - rendering + MIDDLE
-        grey = cv2.cvtColor(rendering, cv2.COLOR_RGB2GRAY)
-        return FrameDetail((residual + 0.5).clip(0, 255).astype(np.uint8), grey, movers)
+        size = 2 * _OUTLINE_WIDTH + 1
+        layers = cv2.dilate(movers.astype(np.uint8), np.ones((size, size), np.uint8)) * OUTLINE
+        layers[movers] = MOVER
+        return FrameDetail((frame / factor + 0.5).clip(0, 255).astype(np.uint8), layers)
 
     def encode(self, quality: int) -> dict[str, Tensor]:
         """Compressed images for the file.
@@ -61,9 +61,8 @@ class FrameDetail:
         full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
         how = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full]
         return {
-            "residual": _encode(".jpg", self.residual, how),
-            "grey": _encode(".jpg", self.grey, how),
-            "movers": _encode(".png", self.movers.astype(np.uint8) * 255, []),
+            "rgb": _encode(".jpg", cv2.cvtColor(self.rgb, cv2.COLOR_RGB2BGR), how),
+            "layers": _encode(".png", self.layers, []),
         }
 
     @staticmethod
@@ -73,12 +72,11 @@ class FrameDetail:
         Raises:
             ValueError: the data are no images, or of different sizes.
         """
-        residual = _decode(data["residual"], cv2.IMREAD_COLOR)
-        grey = _decode(data["grey"], cv2.IMREAD_GRAYSCALE)
-        movers = _decode(data["movers"], cv2.IMREAD_GRAYSCALE)
-        if not residual.shape[:2] == grey.shape == movers.shape:
-            raise ValueError("the images of a frame differ in size")
-        return FrameDetail(residual, grey, movers > 0)
+        rgb = cv2.cvtColor(_decode(data["rgb"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        layers = _decode(data["layers"], cv2.IMREAD_GRAYSCALE)
+        if rgb.shape[:2] != layers.shape:
+            raise ValueError("the images differ in size")
+        return FrameDetail(rgb, layers)
 
 
 class FrameDetails:
@@ -108,7 +106,7 @@ class FrameDetails:
     def _read(self, t: int) -> FrameDetail:
         try:
             detail = FrameDetail.decode(self._data[t])
-            if detail.grey.shape[::-1] != self._size:
+            if detail.layers.shape[::-1] != self._size:
                 raise ValueError("another size")
         except (cv2.error, KeyError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(

@@ -9,6 +9,8 @@ class RenderOptions:
 
     blended: int = 4
     """Meshes of the nearest frames that are blended; more fill more holes and take longer."""
+    blended_off_path: int = 16
+    """The same for a view off the path, whose borders and gaps only frames further away saw."""
     off_path: float = 0.025
     """Distance from the nearest frame beyond which a view is off the path: near surfaces hide much
     from that frame, so that frames aside are drawn too."""

@@ -122,10 +122,6 @@ class Scene:
         drawn = self._add_detail(drawn, view, t, without=(t,))
         return RebuiltFrame(field, self._expose(self._merge(drawn, in_front=True), t))
 
-    def render_plain(self, t: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Frame t by the colour field alone, without that frame's exposure."""
-        return self._merge(self._draw(self.cameras[t], t), in_front=True).merged.rgb
-
     def _draw(self, view: Cameras, time: float) -> Drawn:
         """The layers by the colour fields alone."""
         layer = self.background
@@ -148,13 +144,14 @@ class Scene:
         background = drawn.background
         meshes = self.background.meshes
         given = meshes, view, background.rgb, background.depth
-        detail = self.detail.of_background(*given, without=without)
-        background = replace(background, rgb=_round_colors(background.rgb + detail))
+        surfaces = self.detail.of_background(*given, without=without)
+        rgb = _round_colors(surfaces.rgb)
+        background = replace(background, rgb=rgb, depth=surfaces.depth)
         movers = drawn.movers
         if self.moving is not None and movers is not None:
             given = self.moving.meshes, view, time, drawn.movers_rgb
-            detail = self.detail.of_movers(*given, without=without)
-            movers = replace(movers, rgb=(movers.rgb + detail / 255).clip(0, 1))
+            rgb = self.detail.of_movers(*given, without=without)
+            movers = replace(movers, rgb=(rgb / 255).clip(0, 1))
         return Drawn(background, movers)
 
     def _merge(self, drawn: Drawn, in_front: bool) -> LayerViews:

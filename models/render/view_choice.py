@@ -37,13 +37,14 @@ def choose_nearest(meshes: TriangleMeshPipeline, view: Cameras, count: int) -> D
 def choose_drawn(
     meshes: TriangleMeshPipeline, view: Cameras, options: RenderOptions = RenderOptions()
 ) -> DrawnFrames:
-    """The nearest frames; off the path also an earlier and a later frame, which see behind near
-    surfaces."""
-    nearest = choose_nearest(meshes, view, options.blended)
+    """The nearest frames; off the path more of them, and an earlier and a later frame, which see
+    behind near surfaces."""
     away = dict(zip(meshes.faces, meshes.view_distances(view).tolist(), strict=True))
+    nearest = choose_nearest(meshes, view, options.blended)
     first = nearest.frames[0]
     if away[first] < options.off_path:
         return nearest
+    nearest = choose_nearest(meshes, view, options.blended_off_path)
     least, most = options.aside_least, options.aside_most
     # near enough to have a fine mesh here, far enough to see behind near surfaces
     seeing = [t for t in away if t not in nearest.frames and least < away[t] < most]
@@ -58,26 +59,12 @@ def choose_drawn(
     return DrawnFrames(nearest.frames + aside, weights)
 
 
-def measure_path_distance(meshes: TriangleMeshPipeline, view: Cameras) -> float:
-    """Distance of a camera from the line segments between successive frames with a mesh, as a
-    share of the scene's depth."""
-    centers = meshes.cameras[list(meshes.faces)].centers.double()
-    point = view.world_from_cam[0, :3, 3].double()
-    start = centers[:-1]
-    along = centers.diff(dim=0)
-    # a camera that stands still has segments of length 0
-    squared = (along * along).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
-    share = ((point - start) * along).sum(1) / squared
-    nearest = torch.cat([start + share.clamp(0, 1)[:, None] * along, centers[-1:]])
-    return float((nearest - point).norm(dim=1).min()) / meshes.depth_scale
-
-
 def weigh_changes(
     meshes: TriangleMeshPipeline, view: Cameras, options: RenderOptions = RenderOptions()
 ) -> float:
     """Weight of the grid of changes in a view: 1 near the path, ``changes_least`` far from it."""
     whole, far = options.changes_whole, options.changes_far
-    distance = measure_path_distance(meshes, view) / options.off_path
+    distance = meshes.path_distance(view) / options.off_path
     nearness = (far - distance) / (far - whole)
     return options.changes_least + (1 - options.changes_least) * min(1.0, max(0.0, nearness))
 

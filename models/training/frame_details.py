@@ -1,4 +1,4 @@
-"""A trained scene and its clip -> detail of each training frame, in detail.pt."""
+"""A trained scene and its clip -> the colours of each training frame, in detail.pt."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,7 +37,7 @@ def _measure_details(
         frame = inputs.frames[t]
         movers = np.zeros(frame.shape[:2], bool) if inputs.masks is None else inputs.masks[t]
         factor = scene.exposure.factor(t)
-        yield t, FrameDetail.measure(frame, factor, scene.render_plain(t), movers)
+        yield t, FrameDetail.of(frame, factor, movers)
 
 
 def add_details(
