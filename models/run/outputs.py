@@ -61,7 +61,9 @@ OUTPUTS: tuple[Output, ...] = (
     Output("labels", *_FOREGROUND, "", "Number of the mover of each pixel as PNGs, 0 = none."),
     Output("foreground_config.json", *_FOREGROUND, "data", "Settings, seed, versions."),
     Output("model.pt", "demo_pipeline", "train", "model", "The trained scene."),
-    Output("detail.pt", "demo_pipeline", "detail", "model", "Colours of the frames, for sharp views."),
+    Output(
+        "detail.pt", "demo_pipeline", "detail", "model", "Colours of the frames, for sharp views."
+    ),
     Output("index.html", *_END, "", "The results page, which opens from disk."),
     Output("config.json", *_END, "data", "Settings, seed, versions."),
     Output("metrics.json", *_END, "data", "Every figure of the results page."),
