@@ -112,7 +112,7 @@ def gltf_of(path: Path) -> dict:
 def test_the_mesh_shows_held_out_frames_nearly_as_well_as_the_renderer(scene, footage, world, room):
     scores = score_mesh(world, footage, HELD_OUT)
     assert scores["coverage"] > 0.995
-    pictures = [scene.rebuild(t).background.rgb for t in HELD_OUT]
+    pictures = [scene.rebuild(t).field.background.rgb for t in HELD_OUT]
     best = [
         psnr(rgb, room.frames[t], footage.still(t))
         for t, rgb in zip(HELD_OUT, pictures, strict=True)
