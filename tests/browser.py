@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 SWITCHES = [
@@ -34,10 +34,20 @@ def open_browser() -> Iterator[Browser]:
         pytest.skip(REASON)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, headless=True, args=SWITCHES)
+        expect.set_options(timeout=60_000)  # a busy machine is no fault of the page
         try:
             yield browser
         finally:
             browser.close()
+
+
+def until(page: Page, holds: Callable[[], bool], tries: int = 300) -> None:
+    """Waits until the page shows something."""
+    for _ in range(tries):
+        if holds():
+            return
+        page.wait_for_timeout(200)
+    raise AssertionError("the page never came to show it")
 
 
 def watch(page: Page) -> list[str]:

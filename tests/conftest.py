@@ -1,13 +1,24 @@
 """Checkpoints of learned models, tiny and with random weights, saved to folders as a user would
 have them."""
 
+import gc
+import os
 from pathlib import Path
+
+# Idle OpenMP threads must not spin beside those of the other test processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
 
 SIDE = 128
 """Of the images that the tiny SAM 2 sees."""
+
+
+def pytest_collection_finish() -> None:
+    """Later collections, of which each stage has some, need not look at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def tiny_depth_anything(kind: str) -> torch.nn.Module:

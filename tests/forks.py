@@ -4,6 +4,8 @@ seconds.
 Used by tests that run scripts many times; a child may be killed, and its memory is measured.
 """
 
+import gc
+import importlib
 import json
 import os
 import signal
@@ -22,6 +24,11 @@ except ImportError:  # Windows
 ROOT = Path(__file__).parent.parent
 
 
+LATE = ("jinja2", "matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.signal")
+LATE += ("skimage.metrics", "trimesh", "tyro")
+"""What the scripts import while they run."""
+
+
 @contextmanager
 def fork_server() -> Iterator[subprocess.Popen]:
     """The server's process; speak to it with ``ask``."""
@@ -35,7 +42,11 @@ def fork_server() -> Iterator[subprocess.Popen]:
 
 
 def ask(
-    server: subprocess.Popen, script: str, flags: dict[str, object], folder: Path, **job: object
+    server: subprocess.Popen,
+    script: str,
+    flags: dict[str, object] | list[str],
+    folder: Path,
+    **job: object,
 ) -> dict:
     """Runs a script in a folder; the answer holds exit code, seconds, peak memory in GiB, and what
     was printed.
@@ -45,9 +56,11 @@ def ask(
         job: kill_after (seconds) and signal (SIGKILL if not given); kill_at_file (a number) and
             renamed (before or after its renaming); largest_file (bytes), past which writing fails
             as on a full disk; limit (seconds) until an alarm ends it; uncached to compile the
-            kernels anew.
+            kernels anew; small (True if not given) to train a small field.
     """
-    texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
+    texts = flags
+    if isinstance(flags, dict):
+        texts = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
     log = folder / "log"
     job |= {"script": script, "flags": texts, "folder": str(folder), "log": str(log)}
     server.stdin.write(json.dumps(job) + "\n")
@@ -71,13 +84,20 @@ def serve() -> None:
     import demo_pipeline
     import foreground_points
 
+    for name in LATE:
+        importlib.import_module(name)
+    read_program()
     scripts = {
         "background": background_points,
         "foreground": foreground_points,
         "demo": demo_pipeline,
     }
+    kernels, loaded = find_kernels(), {}
     for line in sys.stdin:
         job = json.loads(line)
+        if not job.get("uncached"):
+            load_kernels(kernels, loaded)
+        gc.freeze()  # a child's collections need not look at, and so copy, all that is here
         start = time.perf_counter()
         child = os.fork()
         if child == 0:
@@ -97,7 +117,8 @@ def run_child(main, job: dict) -> None:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1), os.dup2(log, 2)
     os.chdir(job["folder"])
-    sys.argv = [job["script"], *job["flags"], *(SMALL_FIELD if job["script"] == "demo" else [])]
+    small = job["script"] == "demo" and job.get("small", True)
+    sys.argv = [job["script"], *job["flags"], *(SMALL_FIELD if small else [])]
     if job.get("largest_file") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job.get("kill_at_file") is not None:
@@ -117,15 +138,54 @@ def run_child(main, job: dict) -> None:
         os._exit(code)
 
 
-def forget_kernels() -> None:
-    """Has every kernel compiled as in an empty cache."""
-    from numba.core.caching import NullCache
+def read_program() -> None:
+    """Parses the sources, which each run needs to tell what its stages depend on."""
+    from models.run.fingerprint import _sources
+
+    for path in (ROOT / "models").rglob("*.py"):
+        _sources()._needed_by(path)
+
+
+def find_kernels() -> list:
+    """Every compiled function of this program."""
     from numba.core.dispatcher import Dispatcher
 
     names = [name for name in sys.modules if name.startswith("models.")]
-    for value in [value for name in names for value in vars(sys.modules[name]).values()]:
-        if isinstance(value, Dispatcher):
-            value._cache = NullCache()
+    values = [value for name in names for value in vars(sys.modules[name]).values()]
+    return list({id(value): value for value in values if isinstance(value, Dispatcher)}.values())
+
+
+def load_kernels(kernels: list, loaded: dict[int, int]) -> None:
+    """Takes new machine code from the cache, as each fork would for itself.
+
+    Code that runs in numba's threads is left alone: a process that has such threads cannot fork.
+
+    Args:
+        loaded: time of the file that each kernel was taken from.
+    """
+    for number, kernel in enumerate(kernels):
+        file = getattr(kernel._cache, "_cache_file", None)
+        if file is None or kernel.targetoptions.get("parallel"):
+            continue
+        try:
+            time_of_file = os.stat(file._index_path).st_mtime_ns
+        except FileNotFoundError:
+            continue
+        if loaded.get(number) != time_of_file:
+            loaded[number] = time_of_file
+            codegen = kernel.targetctx.codegen()
+            for key in file._load_index():
+                if key == kernel._cache._index_key(key[0], codegen):
+                    kernel.compile(key[0])
+
+
+def forget_kernels() -> None:
+    """Has every kernel compiled as in an empty cache."""
+    from numba.core.caching import NullCache
+
+    for kernel in find_kernels():
+        kernel._cache = NullCache()
+        kernel._reset_overloads()
 
 
 def die_at_file(number: int, renamed: bool) -> None:

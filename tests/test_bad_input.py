@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from clips import true_tracks
+from forks import SMALL_FIELD
 
 import background_points
 import demo_pipeline
@@ -58,6 +59,7 @@ def model(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out,
         "--num_epochs",
         "0.1",
+        *SMALL_FIELD,
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["demo_pipeline.py", *map(str, flags)])

@@ -3,14 +3,16 @@ helps."""
 
 import json
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+import background_points
+import foreground_points
 from models.clip.images import write_images
 from models.depth.options import LearnedOptions, check_learned_options
 from models.learned.pretrained import open_pretrained
@@ -19,8 +21,6 @@ from models.learned.sam2 import SAM2
 from models.run.errors import InputError
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import load_tracks
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -145,29 +145,29 @@ def test_options_that_do_not_go_together_are_refused(options, says):
 
 
 @pytest.mark.slow
-def test_the_scripts_take_learned_depth_and_masks(checkpoints, tmp_path):
+def test_the_scripts_take_learned_depth_and_masks(checkpoints, tmp_path, monkeypatch, capfd):
     room = render_room(RoomOptions(8, 161, 97, num_movers=1, num_tracks=0))
     write_images(tmp_path / "clip" / "frames", room.frames, range(8))
 
-    def run(script: str, *flags: object) -> str:
-        command = [sys.executable, ROOT / script, "--video_path", "clip/frames", *flags]
-        ended = subprocess.run(
-            list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 0, ended.stderr[-2000:]
-        return ended.stdout + ended.stderr
+    monkeypatch.chdir(tmp_path)
+
+    def run(script: ModuleType, *flags: object) -> str:
+        words = [script.__name__, "--video_path", "clip/frames", *flags]
+        monkeypatch.setattr(sys, "argv", list(map(str, words)))
+        script.main()
+        return "".join(capfd.readouterr())
 
     flags = ["--depth", "depth_anything", "--depth_checkpoint", checkpoints["depth_anything"]]
     flags += ["--masks", "sam2", "--masks_checkpoint", checkpoints["sam2"]]
-    told = run("background_points.py", *flags)
+    told = run(background_points, *flags)
     assert "learned masks:" in told and "maps of " in told
     results = tmp_path / "results" / "clip"
     assert len(list((results / "depth").glob("*.npy"))) == 8
-    assert "background_points: reused" in run("background_points.py", *flags)
+    assert "background_points: reused" in run(background_points, *flags)
     for t in range(8):  # random weights tell nothing; what a trained model would
         np.save(results / "depth" / f"{t:05d}.npy", (2 / room.depth[t] + 0.1).astype(np.float16))
-    told = run("foreground_points.py")
+    told = run(foreground_points)
     assert "aligned to" in told and "not used" not in told
     (results / "depth" / "00000.npy").touch()
-    assert "foreground_points: reused" in run("foreground_points.py")
+    assert "foreground_points: reused" in run(foreground_points)
     assert load_tracks(results / "foreground_points.pt").num_tracks > 0

@@ -6,15 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import pycolmap
 import pytest
 import torch
+from forks import SMALL_FIELD, ask, fork_server
 from skimage.metrics import structural_similarity
 
+from benchmarks import quality as benchmark
 from benchmarks.flip import flip_map
 from benchmarks.interpolation import interpolate_middle
 from benchmarks.quality import compared, joined
@@ -32,7 +37,7 @@ from benchmarks.quality_table import differences, table
 from models.cameras import look_at
 from models.clip.images import write_images
 from models.render.metrics import psnr
-from models.run.errors import InputError
+from models.run import InputError, run_script
 from models.synthetic.folder import write_scene
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 
@@ -297,14 +302,42 @@ def test_interpolation_moves_both_pictures_half_way():
     assert errors[0] < 0.2 * errors[1]
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The benchmark runs its scripts in forks: to start one takes seconds."""
+    if not hasattr(os, "fork"):
+        yield
+        return
+    with fork_server() as server:
+
+        def run(command: list, stdout: BinaryIO, **_: object) -> SimpleNamespace:
+            _, path, *flags = map(str, command)
+            script = Path(path).stem.split("_")[0]
+            ended = ask(server, script, flags, Path.cwd(), small=False, limit=600)
+            stdout.write(ended["log"].encode())
+            return SimpleNamespace(returncode=ended["code"])
+
+        monkeypatch.setattr("benchmarks.quality_runs.subprocess", SimpleNamespace(run=run))
+        yield
+
+
+def quality_here(words: Sequence[object], capfd: pytest.CaptureFixture) -> tuple[int, str]:
+    """Exit code of the benchmark in this process and this folder, and what it said."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["quality.py", *map(str, words)])
+        run_script(benchmark.main)
+    return ended.value.code, "".join(capfd.readouterr())
+
+
 @pytest.mark.slow
-def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path):
+def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path, forked, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(folders / "cart" / "frames", tmp_path / "theirs" / "cart")  # the truth itself
     (tmp_path / "broken" / "frames").mkdir(parents=True)
     write_images(tmp_path / "broken" / "frames", np.zeros((6, 40, 40, 3), np.uint8), range(6))
     flags = [
         "--demo",
-        "--num_epochs 2 --export=",
+        f"--num_epochs 2 --export= {' '.join(SMALL_FIELD)}",
         "--background",
         "--spacing 6",
         "--output",
@@ -312,7 +345,7 @@ def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path):
     ]
     flags += ["--output_dir", "runs", "--renderings", "theirs=theirs", "--export_split", "split"]
     scenes = [folders / "still", folders / "cart", "broken"]
-    code, said = quality(tmp_path, *scenes, *flags)
+    code, said = quality_here([*scenes, *flags], capfd)
     assert code == 2 and "1 of 3 scenes could not be scored: broken" in said
     content = json.loads((tmp_path / "new.json").read_text())
     rows = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from browser import open_browser, watch
+from browser import open_browser, until, watch
 from clips import true_tracks
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -93,16 +93,27 @@ def page(request, browser, page_path: Path):
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.troubles = watch(page)
     page.goto(page_path.as_uri())
-    page.wait_for_selector("#world[data-ready=yes][data-surface=shown]", timeout=20_000)
+    page.wait_for_selector("#world[data-ready=yes][data-surface=shown]", timeout=60_000)
     yield page
     assert page.troubles == []
     page.close()
+
+
+APART = """Math.abs(document.querySelectorAll('#compare video')[0].currentTime
+ - document.querySelectorAll('#compare video')[1].currentTime)"""
+"""Seconds between the two videos."""
 
 
 def picture_of(page: Page, selector: str) -> np.ndarray:
     return np.asarray(
         Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")
     ).astype(int)
+
+
+def differs(page: Page, before: np.ndarray, share: float) -> bool:
+    """Whether the canvas has changed in more than a share of its pixels."""
+    now = picture_of(page, "#world canvas")
+    return bool((np.abs(now - before).sum(2) > 30).mean() > share)
 
 
 def test_the_page_opens_from_disk_and_every_video_plays(page: Page):
@@ -140,13 +151,12 @@ def test_the_canvas_shows_the_scene_and_turns_when_dragged(page: Page):
     page.mouse.down()
     page.mouse.move(x + 80, y + 20, steps=4)
     page.mouse.up()
+    until(page, lambda: differs(page, before, 0.01))
     page.wait_for_timeout(200)
     after = picture_of(page, "#world canvas")
-    assert (np.abs(after - before).sum(2) > 30).mean() > 0.01
     page.locator("#world [name=points]").check()
     page.locator("#world [name=surface]").uncheck()
-    page.wait_for_timeout(200)
-    assert (np.abs(picture_of(page, "#world canvas") - after).sum(2) > 30).any()
+    until(page, lambda: differs(page, after, 0.0))
 
 
 def test_the_divider_follows_the_mouse_and_the_videos_stay_in_step(page: Page):
@@ -170,10 +180,11 @@ def test_the_divider_follows_the_mouse_and_the_videos_stay_in_step(page: Page):
     assert times[0] == pytest.approx(times[1], abs=1e-3)
     if page.locator("#compare .play.on").count() == 0:
         page.locator("#compare .play").click()
-    page.wait_for_timeout(1000)
-    apart = page.evaluate("Math.abs(document.querySelectorAll('#compare video')[0].currentTime"
-                          " - document.querySelectorAll('#compare video')[1].currentTime)")  # fmt: skip
-    assert apart < 0.1
+    apart = []
+    for _ in range(9):
+        page.wait_for_timeout(120)
+        apart.append(page.evaluate(APART))
+    assert np.median(apart) < 0.1, "a busy machine may stop one of them for a moment"
 
 
 def test_what_the_page_shows_is_escaped(page: Page):
@@ -193,7 +204,7 @@ def test_a_page_without_scores_videos_or_surface_opens_too(
     page = browser.new_page()
     troubles = watch(page)
     page.goto(path.as_uri())
-    page.wait_for_selector("#world[data-ready=yes]", timeout=20_000)
+    page.wait_for_selector("#world[data-ready=yes]", timeout=60_000)
     assert troubles == [] and page.locator("video").count() == 0
     with pytest.raises(InputError, match="cannot be written"):
         write_report(tmp_path / "missing", Report("views", world, 5.0, {}, {}, {}, [], {}))

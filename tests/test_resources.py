@@ -90,7 +90,7 @@ def test_a_block_that_takes_too_much_is_ended_and_another_is_left_alone():
     with pytest.raises(MemoryLimitError, match="GiB"), watched(measure_held_memory() + 50_000_000):
         for _ in range(200):
             kept.append(np.ones(2_000_000))
-            time.sleep(0.01)
+            time.sleep(0.05)
     assert len(kept) < 100
     kept.clear()
     with watched(measure_held_memory() + 500_000_000), watched(None):

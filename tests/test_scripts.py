@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import background_points
 import demo_pipeline
 import foreground_points
 from models.clip.images import write_images
@@ -152,10 +153,10 @@ def settings_of(config: Path) -> dict[str, object]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def test_the_configuration_is_enough_to_repeat_a_run(folder):
+def test_the_configuration_is_enough_to_repeat_a_run(folder, monkeypatch):
     results = folder / "results" / "clip"
     told = settings_of(results / "background_config.json")
-    run("background_points.py", folder, **told | {"output_dir": "again"})
+    here(background_points, folder, monkeypatch, **told | {"output_dir": "again"})
     assert settings_of(folder / "again" / "background_config.json") == told | {
         "output_dir": "again"
     }
@@ -227,10 +228,12 @@ def test_the_scores_are_those_of_the_frames_written(folder, room):
     assert metrics["seconds"]["train"] > 0
 
 
-def test_a_checkpoint_renders_a_camera_path_without_training(folder, room):
+def test_a_checkpoint_renders_a_camera_path_without_training(folder, room, monkeypatch):
     cameras = load_transforms(folder / "demo" / "transforms.json")[0]
     save_transforms(folder / "path.json", cameras[[0, 4, 9]], [0.0, 4.5, 9.0])
-    demo(folder, "views", checkpoint="demo/model.pt", camera_path="path.json")
+    flags = {"background_path": "results/clip/background_points.pt", "output_dir": "views"}
+    flags |= {"checkpoint": "demo/model.pt", "camera_path": "path.json"}
+    here(demo_pipeline, folder, monkeypatch, **flags)
     assert names(folder / "views" / "frames" / "novel_view") == numbered(3)
     assert len(read_video(folder / "views" / "novel_view.mp4")) == 3
     assert not {"model.pt", "loss_curve.png"} & names(folder / "views")

@@ -60,18 +60,35 @@ def test_runs_stop_while_their_kernels_are_compiled(folder):
             assert not list(folder.rglob("*.part")) and not list(folder.rglob(".lock"))
 
 
+STOPPING = """
+import os, runpy, sys, threading
+script, module, number, *flags = sys.argv[1:]
+
+def hear(event, values):
+    if event == "import" and values[0] == module:
+        threading.Timer(0.05, os.kill, (os.getpid(), int(number))).start()
+
+sys.addaudithook(hear)
+sys.path.insert(0, os.path.dirname(script))
+sys.argv = [script, *flags]
+runpy.run_path(script, run_name="__main__")
+"""
+"""A script that gets a signal soon after it begins to import a module, however slow the machine."""
+
+
 @pytest.mark.slow
 @forking
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_scripts_stop_while_they_import(folder, number):
+@pytest.mark.parametrize(
+    ("number", "module"), [(signal.SIGINT, "numpy"), (signal.SIGTERM, "torch")]
+)
+def test_scripts_stop_while_they_import(folder, number, module):
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    script = str(ROOT / "foreground_points.py")
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "foreground_points.py"), "--video_path", "frames"],
+        [sys.executable, "-c", STOPPING, script, module, str(int(number)), "--video_path", "frames"],
         cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeding,
     ) as process:  # fmt: skip
-        time.sleep(0.6 if number == signal.SIGINT else 1.2)
-        process.send_signal(number)
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=300)[1]
     assert ends_well(process.returncode, number, errors)
 
 
@@ -151,13 +168,15 @@ def test_the_binding_of_llvm_is_not_interrupted():
 @pytest.mark.parametrize("by_main", [True, False])
 def test_no_thread_goes_on_after_an_error_in_any_thread(monkeypatch, by_main):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    begun = []
+    begun, failed = [], threading.Event()
 
     def work(index: int) -> None:
         begun.append(index)
-        time.sleep(0.001)
         if (threading.current_thread() is threading.main_thread()) == by_main:
+            failed.set()
             raise ValueError
+        failed.wait(60)
+        time.sleep(0.01)
 
     with pytest.raises(ValueError):
         run_tasks(work, 10_000)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import open_browser, watch
+from browser import open_browser, until, watch
 from clips import true_tracks
 from PIL import Image
 from playwright.sync_api import Page
@@ -133,7 +133,7 @@ def page(folder: Path) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 1000, "height": 600})
         page.troubles = watch(page)
         page.goto(url)
-        page.get_by_role("button", name="Add key frame").wait_for(timeout=30_000)
+        page.get_by_role("button", name="Add key frame").wait_for(timeout=60_000)
         until(page, lambda: colors_in(shown(page)) > 500)
         read_until(demo, "the viewer goes on at")
         yield page
@@ -182,14 +182,6 @@ def shown(page: Page) -> np.ndarray:
 
 def colors_in(image: np.ndarray) -> int:
     return len(np.unique(image.reshape(-1, 3), axis=0))
-
-
-def until(page: Page, holds, tries: int = 300) -> None:
-    for _ in range(tries):
-        if holds():
-            return
-        page.wait_for_timeout(200)
-    raise AssertionError("the page never came to show it")
 
 
 def settled(page: Page) -> np.ndarray:

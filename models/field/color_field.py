@@ -74,9 +74,9 @@ class ColorField(nn.Module):
         more = code_width + (0 if changes is None else changes.width)
         self.levels = replace(self.grid.kernel_levels, code_width=more)
         widths = (self.grid.width + more, _HIDDEN, _HIDDEN, 3)
-        self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, *pair) for pair in itertools.pairwise(widths)
-        )
+        # nn.utils.skip_init() would import for a second.
+        with torch.random.fork_rng(devices=[]):
+            self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
         # torch's own initialisation of nn.Linear, with He's for the weights, from one generator.
         for layer in self.layers:
             bound = 1 / math.sqrt(layer.in_features)

@@ -39,7 +39,9 @@ def smooth_probability(
                 continue
             total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
             pull = _weigh_neighbours(evidence.images[t][box], sharpness)
-            new[t][box] = _solve_mean_field(pull, total, probability[t][box])
+            # Boxes of another layout of memory would be compiled for anew.
+            start = np.ascontiguousarray(probability[t][box])
+            new[t][box] = _solve_mean_field(pull, total, start)
         probability = new
     return probability
 

@@ -76,9 +76,10 @@ def triangulate(
     """
     xy = tracks.xy
     visible = tracks.visible
-    K = cameras.K.double().numpy()
+    # For each layout of memory the kernels are compiled anew, which takes many seconds.
+    K = np.ascontiguousarray(cameras.K.double().numpy())
     unit = 1.0 if flat else _estimate_depth(cameras.centers.double().numpy())
-    pose = cameras.cam_from_world.double().numpy()
+    pose = np.ascontiguousarray(cameras.cam_from_world.double().numpy())
     # Depths near 1 keep the priors' strengths meaningful in any unit.
     pose[:, :3, 3] /= unit
     anchor = choose_anchors(visible)
