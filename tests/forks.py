@@ -53,10 +53,11 @@ def ask(
 
     Args:
         script: background, foreground or demo.
-        job: kill_after (seconds) and signal (SIGKILL if not given); kill_at_file (a number) and
-            renamed (before or after its renaming); largest_file (bytes), past which writing fails
-            as on a full disk; limit (seconds) until an alarm ends it; uncached to compile the
-            kernels anew; small (True if not given) to train a small field.
+        job: kill_after (seconds since the script heeds signals) and signal (SIGKILL if not given);
+            kill_at_file (a number) and renamed (before or after its renaming); largest_file
+            (bytes), past which writing fails as on a full disk; limit (seconds) until an alarm ends
+            it; uncached to compile the kernels anew; small (True if not given) to train a small
+            field.
     """
     texts = flags
     if isinstance(flags, dict):
@@ -99,21 +100,29 @@ def serve() -> None:
             load_kernels(kernels, loaded)
         gc.freeze()  # a child's collections need not look at, and so copy, all that is here
         start = time.perf_counter()
+        heard, told = os.pipe()
         child = os.fork()
         if child == 0:
             signal.alarm(job.get("limit", 120))
-            run_child(scripts[job["script"]].main, job)
+            run_child(scripts[job["script"]].main, job, told)
+        os.close(told)
         if job.get("kill_after") is not None:
+            os.read(heard, 1)
             time.sleep(job["kill_after"])
             os.kill(child, job.get("signal", signal.SIGKILL))
+        os.close(heard)
         _, status, usage = os.wait4(child, 0)
         answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.perf_counter() - start}
         answer["gib"] = usage.ru_maxrss / 2**20
         print(json.dumps(answer), flush=True)
 
 
-def run_child(main, job: dict) -> None:
-    """One command in a process of its own, which may kill itself when it renames a file."""
+def run_child(main, job: dict, told: int) -> None:
+    """One command in a process of its own, which may kill itself when it renames a file.
+
+    Args:
+        told: where it tells that it heeds signals from now on, however slow the machine.
+    """
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1), os.dup2(log, 2)
     os.chdir(job["folder"])
@@ -127,9 +136,14 @@ def run_child(main, job: dict) -> None:
         forget_kernels()
     from models.run.errors import run_script
 
+    def begin() -> None:
+        os.write(told, b"!")
+        os.close(told)
+        main()
+
     code = 1
     try:
-        run_script(main)
+        run_script(begin)
         code = 0
     except SystemExit as ended:
         code = ended.code
