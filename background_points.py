@@ -371,10 +371,11 @@ def find_allowed(masks: np.ndarray | None, margin: int) -> np.ndarray | None:
 
 def print_figures(figures: dict, output_dir: Path) -> None:
     """Prints the figures of ``write_results`` and the names of the files."""
+    doubt = ", near and far in doubt" if figures["near_and_far_in_doubt"] else ""
     print(
         f"cameras ({figures['method']}): {figures['frames_registered']} of {figures['frames']} "
-        f"frames, reprojection {figures['reprojection_error_px']:.2f} px, {figures['points']} "
-        f"points, {sum(figures['seconds'].values()):.0f} s"
+        f"frames, reprojection {figures['reprojection_error_px']:.2f} px{doubt}, "
+        f"{figures['points']} points, {sum(figures['seconds'].values()):.0f} s"
     )
     files = "background_points.pt, transforms.json, background_tracks.mp4, masks/"
     print(f"wrote {output_dir}/{files}")
@@ -406,6 +407,7 @@ def write_results(
         "last_focal_length_px": float(background.K[-1, 0, 0]),
         "lens": background.lens,
         "depth_upper_middle_lower": measure_depth_of_thirds(background),
+        "near_and_far_in_doubt": scene.doubtful,
         "seconds": stages.seconds(),
         "peak_memory_gib_of_stages": stages.memory(),
     }

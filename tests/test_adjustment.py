@@ -70,7 +70,7 @@ def test_a_camera_without_distortion_or_zoom_stays_as_it_is(room, seed):
     assert find_zoom(cameras, tracks, said) is cameras
     same, lens = find_lens(cameras, tracks, said)
     assert same is cameras and lens is None
-    assert choose_depth_order(cameras, tracks, said) is cameras
+    assert choose_depth_order(cameras, tracks, said).cameras is cameras
     assert not said.sentences
 
 
@@ -127,7 +127,7 @@ def test_a_scene_solved_inside_out_is_turned(seed):
     wrong = adjust_fit(measure_fit(_mirror(truth), tracks), rounds=2)
     assert _compare_order(truth, wrong) < -0.5
     said = Said()
-    right = choose_depth_order(wrong.cameras, tracks, said)
+    right = choose_depth_order(wrong.cameras, tracks, said).cameras
     assert _compare_order(truth, measure_fit(right, tracks)) > 0.9
     assert "inside out" in said.sentences[0]
 

@@ -5,7 +5,13 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from models.motion.options import MotionOptions
-from models.sfm import StaticScene, adjust_rotation, solve_rotation, triangulate
+from models.sfm import (
+    StaticScene,
+    adjust_rotation,
+    choose_depth_order,
+    solve_rotation,
+    triangulate,
+)
 from models.tracking import thin
 from models.tracks import PointTracks
 
@@ -137,9 +143,12 @@ def _solve_from_rotation(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> St
     cameras, error = solve_rotation(few)
     moving, moving_error = adjust_rotation(few, cameras)
     flat = error < _TURNING_RESIDUAL or moving_error > _STEADY_GAIN * error
+    doubtful = False
     if not flat:
-        cameras = moving
+        ordered = choose_depth_order(moving, few)
+        cameras = ordered.cameras
+        doubtful = ordered.doubtful
         error = moving_error
     points = triangulate(tracks, cameras, flat=flat)
     method = "rotation" if flat else "adjusted"
-    return StaticScene(cameras, points, method, np.ones(len(tracks), bool), error)
+    return StaticScene(cameras, points, method, np.ones(len(tracks), bool), error, doubtful)

@@ -92,10 +92,22 @@ def make_tiles(metrics: Mapping, background: Mapping) -> list[Tile]:
         tiles.append(Tile("Cameras placed", count, f"of {background['frames']}"))
     if (error := background.get("reprojection_error_px")) is not None:
         tiles.append(Tile("Reprojection error", f"{error:.2f}", "px"))
+    tiles += _make_depth_tiles(background)
     if seconds := _join_seconds(metrics, background):
         tiles.append(Tile("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))
     if metrics.get("peak_memory_gib"):
         tiles.append(Tile("Peak memory", f"{metrics['peak_memory_gib']:.2f}", "GiB"))
+    return tiles
+
+
+def _make_depth_tiles(background: Mapping) -> list[Tile]:
+    """Depth of the parts of the middle frame, and doubt about the order of near and far."""
+    tiles = []
+    if thirds := background.get("depth_upper_middle_lower"):
+        parts = " / ".join("-" if part is None else f"{part:.2f}" for part in thirds)
+        tiles.append(Tile("Depth above, middle, below", parts))
+    if background.get("near_and_far_in_doubt"):
+        tiles.append(Tile("Near and far", "in doubt"))
     return tiles
 
 

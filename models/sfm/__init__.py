@@ -16,7 +16,7 @@ In reading order:
 - ``track_file``: the content of the background's track file.
 """
 
-from models.sfm.adjustment import bundle_adjust, straighten_points
+from models.sfm.adjustment import bundle_adjust, choose_depth_order, straighten_points
 from models.sfm.colmap import (
     MIN_SHARED,
     read_poses,
@@ -50,6 +50,7 @@ __all__ = [
     "bundle_adjust",
     "cameras_of_clip",
     "choose_anchors",
+    "choose_depth_order",
     "make_background_tracks",
     "measure_depth_of_thirds",
     "read_poses",

@@ -17,7 +17,16 @@ from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras, interpolate_poses
 from models.run import SILENT, Progress
-from models.sfm.adjustment import bundle_adjust, choose_depth_order, find_zoom
+from models.sfm.adjustment import (
+    adjust_fit,
+    bundle_adjust,
+    choose_depth_order,
+    compare_cost,
+    find_zoom,
+    grow_cameras,
+    measure_fit,
+    rescale,
+)
 from models.sfm.colmap import read_poses, resect_frames, run_mapper, write_database
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import triangulate
@@ -30,6 +39,10 @@ MIN_TRACKS = 30
 _CONVINCING_ERROR = 1.5
 # Observations of a point, at most, that a convincing mapping needs on average.
 _CONVINCING_LENGTH = 8
+# Cost of cameras grown from two frames, in costs of the mapper's, up to which they are preferred, and
+# the share of the observations that must agree with them.
+_CLEAR_GAIN = 0.95
+_LEAST_AGREEING = 0.5
 # Registered frames are compared in steps of a twentieth of the clip, and the error within a step.
 _STEPS = 20
 
@@ -42,7 +55,9 @@ class Mapped:
     registered: Bool[np.ndarray, "F"]
     """False where a camera was interpolated from its neighbours in time."""
     method: str
-    """"incremental" or "global"."""
+    """"incremental", "global" or "grown"."""
+    doubtful: bool = False
+    """Near and far can hardly be told apart."""
 
 
 def map_cameras(
@@ -115,7 +130,8 @@ def _register_others(
         poses[t] = pose
         registered[t] = True
     poses = torch.from_numpy(interpolate_poses(poses, registered))
-    return Mapped(replace(cameras, K=K, world_from_cam=poses), registered, mapped.method)
+    every = replace(cameras, K=K, world_from_cam=poses)
+    return replace(mapped, cameras=every, registered=registered)
 
 
 def _interpolate_intrinsics(
@@ -129,8 +145,33 @@ def _interpolate_intrinsics(
 
 
 def _map_frames(tracks: PointTracks, seed: int, progress: Progress) -> Mapped | None:
-    """The better of incremental and global mapping; global mapping runs only where incremental
-    mapping is not convincing."""
+    """The best of incremental mapping, global mapping and growth from two frames; the others run only
+    where incremental mapping is not convincing."""
+    results = _run_mappers(tracks, seed, progress)
+    mapped = None
+    if results:
+        best = max(results, key=lambda r: (round(_STEPS * r.frames / len(tracks)), -r.error))
+        mapped = _read_mapped(best.model, tracks, best.method)
+    if not (results and results[0].convincing and results[0].method == "incremental"):
+        mapped = _prefer_grown(mapped, tracks, progress)
+    return mapped and _correct(mapped, tracks, progress)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A model with its figures."""
+
+    method: str
+    model: object
+    frames: int
+    """Registered."""
+    error: float
+    """Mean reprojection error in pixels."""
+    convincing: bool
+
+
+def _run_mappers(tracks: PointTracks, seed: int, progress: Progress) -> list[_Result]:
+    """Models of incremental mapping and, where that is not convincing, of global mapping."""
     total = len(tracks)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -143,29 +184,53 @@ def _map_frames(tracks: PointTracks, seed: int, progress: Progress) -> Mapped | 
             if model is None:
                 progress.say(f"{method} mapping: no model")
                 continue
-            frames = model.num_reg_images()
-            length = model.compute_mean_track_length()
-            error = model.compute_mean_reprojection_error()
-            progress.say(
-                f"{method} mapping: {frames} of {total} frames, {error:.2f} px, {length:.0f} "
-                "frames a point"
-            )
-            results.append((frames, -error, model, method))
-            long = length >= min(_CONVINCING_LENGTH, total / 3)
-            if frames == total and error < _CONVINCING_ERROR and long:
+            results.append(_judge(method, model, total, progress))
+            if results[-1].convincing:
                 break
-    if not results:
-        return None
-    *_, model, method = max(results, key=lambda r: (round(_STEPS * r[0] / total), r[1]))
-    mapped = _read_mapped(model, tracks, method)
-    return mapped and _correct(mapped, tracks, progress)
+    return results
+
+
+def _judge(method: str, model: object, total: int, progress: Progress) -> _Result:
+    """The figures of a model, which ``progress`` hears."""
+    frames = model.num_reg_images()
+    length = model.compute_mean_track_length()
+    error = model.compute_mean_reprojection_error()
+    progress.say(
+        f"{method} mapping: {frames} of {total} frames, {error:.2f} px, {length:.0f} frames a point"
+    )
+    long = length >= min(_CONVINCING_LENGTH, total / 3)
+    convincing = frames == total and error < _CONVINCING_ERROR and long
+    return _Result(method, model, frames, error, convincing)
+
+
+def _prefer_grown(mapped: Mapped | None, tracks: PointTracks, progress: Progress) -> Mapped | None:
+    """Cameras grown from two frames, if they place half of the frames and explain the tracks clearly
+    better; else as mapped."""
+    grown = grow_cameras(tracks)
+    if grown is None:
+        return mapped
+    agrees = grown.fit.agrees
+    share = agrees.sum() / max(tracks.visible.sum(), 1)
+    error = grown.fit.error[agrees].mean() if agrees.any() else np.inf
+    progress.say(
+        f"growth from two frames: {grown.placed.sum()} of {len(tracks)} frames, {error:.2f} px, "
+        f"{100 * share:.0f} % of the observations agree"
+    )
+    if grown.placed.mean() < 0.5 or share < _LEAST_AGREEING:
+        return mapped
+    if mapped is not None:
+        used = tracks.restrict(mapped.registered[:, None])
+        if compare_cost(grown.fit, adjust_fit(measure_fit(mapped.cameras, used))) > _CLEAR_GAIN:
+            return mapped
+    return Mapped(rescale(grown.fit), grown.placed, "grown")
 
 
 def _correct(mapped: Mapped, tracks: PointTracks, progress: Progress) -> Mapped:
     """The cameras with near and far the right way round, and with a zoom."""
     used = tracks.restrict(mapped.registered[:, None])
-    cameras = choose_depth_order(mapped.cameras, used, progress)
-    return replace(mapped, cameras=find_zoom(cameras, used, progress))
+    ordered = choose_depth_order(mapped.cameras, used, progress)
+    cameras = find_zoom(ordered.cameras, used, progress)
+    return replace(mapped, cameras=cameras, doubtful=ordered.doubtful)
 
 
 def _count_registered(progress: Progress, total: int) -> Callable[[], None]:

@@ -41,11 +41,13 @@ class StaticScene:
     cameras: Cameras
     points: Points
     method: str
-    """"incremental", "global", "rotation", "still" or "given"."""
+    """"incremental", "global", "grown", "rotation", "still" or "given"."""
     registered: Bool[np.ndarray, "F"]
     """False where a camera was interpolated from its neighbours in time."""
     reprojection_error: float
     """Mean over the observations that agree, in pixels."""
+    doubtful: bool = False
+    """Near and far can hardly be told apart."""
 
     def to_values(self) -> dict:
         """The scene as a dict of arrays, numbers and strings, for ``from_values``."""
@@ -58,6 +60,7 @@ class StaticScene:
             "method": self.method,
             "registered": self.registered,
             "reprojection_error": self.reprojection_error,
+            "doubtful": self.doubtful,
         }
 
     @staticmethod
@@ -70,9 +73,8 @@ class StaticScene:
             values["height"],
         )
         points = Points(*(values[name] for name in ("xyz", "agrees", "residual", "uncertainty")))
-        return StaticScene(
-            cameras, points, values["method"], values["registered"], values["reprojection_error"]
-        )
+        names = ("method", "registered", "reprojection_error", "doubtful")
+        return StaticScene(cameras, points, *(values[name] for name in names))
 
 
 def solve_scene(
@@ -122,6 +124,7 @@ def solve_scene(
         progress.say("no mapper could place the cameras: taken as a camera that turns")
         return _triangulate_turning(tracks, turning)
     scene = _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
+    scene = replace(scene, doubtful=mapped.doubtful)
     share = scene.points.agrees.sum() / max(tracks.visible.sum(), 1)
     if share < options.doubtful:
         progress.say(
@@ -159,14 +162,14 @@ def straighten_scene(
     cameras = replace(scene.cameras, K=K)
     if len(own) == len(tracks):
         cameras = own
-    scene = _triangulate_scene(straight, cameras, scene.method, scene.registered)
     cameras = _adjust(straight, cameras, options)
-    return _triangulate_scene(straight, cameras, scene.method, scene.registered), lens
+    return solve_points(replace(scene, cameras=cameras), straight), lens
 
 
 def solve_points(scene: StaticScene, tracks: PointTracks) -> StaticScene:
     """The scene with the points of these tracks, under its own cameras."""
-    return _triangulate_scene(tracks, scene.cameras, scene.method, scene.registered)
+    solved = _triangulate_scene(tracks, scene.cameras, scene.method, scene.registered)
+    return replace(solved, doubtful=scene.doubtful)
 
 
 def sharpen_scene(
@@ -196,7 +199,7 @@ def sharpen_scene(
         cameras = scene.cameras
         if scene.method != "given":
             cameras = _adjust(tracks, cameras, options)
-        scene = _triangulate_scene(tracks, cameras, scene.method, scene.registered)
+        scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return tracks, scene
 

@@ -59,3 +59,14 @@ def adjust_fit(fit: Fit, freedom: Freedom = SHARED_FOCAL, rounds: int = 1) -> Fi
         adjusted = adjust_freely(fit.cameras, np.nan_to_num(fit.xyz), agreeing, freedom)
         fit = measure_fit(adjusted.cameras, fit.tracks)
     return fit
+
+
+def rescale(fit: Fit) -> Cameras:
+    """The cameras with the first at the origin and a median depth of 1 there."""
+    from_world = fit.cameras.cam_from_world[:1].double()
+    moved = from_world @ fit.cameras.world_from_cam.double()
+    _, depth = fit.cameras[0].project(torch.from_numpy(np.nan_to_num(fit.xyz)))
+    ahead = depth[0][torch.from_numpy(fit.agrees.any(0)) & (depth[0] > 0)]
+    if len(ahead):
+        moved[:, :3, 3] /= ahead.median()
+    return replace(fit.cameras, world_from_cam=moved)

@@ -6,7 +6,7 @@ between the two, often by a few hundredths of a pixel. A mapper that started in 
 not leave it, so both are adjusted and compared.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from models.cameras import Cameras, find_middle_frame, interpolate_poses
 from models.run import SILENT, Progress
-from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit
+from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit, rescale
 from models.tracks import PointTracks
 
 # Range of inverse depth in the mirror image, in medians.
@@ -25,8 +25,10 @@ _LEAST_SEEN = 12
 # RANSAC of a camera's pose: reprojection error in pixels, and most rounds.
 _POSE_ERROR = 3.0
 _POSE_ROUNDS = 200
-# Rounds of adjustment.
-_ROUNDS = 3
+# Most rounds of adjustment, and the share of the cost that a round must save to be followed by
+# another.
+_ROUNDS = 5
+_SETTLED = 0.01
 # Cost of the mirror image before adjustment, in costs of the scene, from which it is given up.
 _HOPELESS = 4.0
 # Cost of the mirror image, in costs of the scene, below which it is taken, and up to which the two
@@ -37,9 +39,18 @@ _CLOSE = 1.03
 _SAME_ORDER = 0.5
 
 
+@dataclass(frozen=True)
+class Ordered:
+    """Cameras whose order of depth was checked."""
+
+    cameras: Cameras
+    doubtful: bool = False
+    """Near and far can hardly be told apart."""
+
+
 def choose_depth_order(
     cameras: Cameras, tracks: PointTracks, progress: Progress = SILENT
-) -> Cameras:
+) -> Ordered:
     """The cameras, or the cameras of the scene's mirror image if that explains the tracks better.
 
     Where errors do not tell, the order in which the lower part of the image is nearer is taken, as
@@ -52,21 +63,35 @@ def choose_depth_order(
     solved = measure_fit(cameras, tracks)
     start = _mirror(solved)
     if start is None:
-        return cameras
+        return Ordered(cameras)
     mirrored = measure_fit(start, tracks)
     if compare_cost(mirrored, solved) > _HOPELESS:
-        return cameras
-    solved = adjust_fit(solved, rounds=_ROUNDS)
-    mirrored = adjust_fit(mirrored, rounds=_ROUNDS)
+        return Ordered(cameras)
+    solved = _adjust_best(solved)
+    mirrored = _adjust_best(mirrored)
     if _compare_order(solved, mirrored) > _SAME_ORDER:
-        return cameras  # the mirror image has turned back into the scene
+        return Ordered(cameras)  # the mirror image has turned back into the scene
     ratio = compare_cost(mirrored, solved)
     if ratio > _CLOSE:
-        return cameras
+        return Ordered(cameras)
     if ratio >= _BETTER:
-        return _choose_by_ground(cameras, solved, mirrored, progress)
+        return Ordered(_choose_by_ground(cameras, solved, mirrored, progress), True)
     progress.say("the scene was solved inside out: near and far are exchanged, with less error")
-    return _rescale(mirrored)
+    return Ordered(rescale(mirrored))
+
+
+def _adjust_best(fit: Fit) -> Fit:
+    """The fit of least cost among the given one and rounds of adjustment: where perspective hardly
+    tells the focal length, a round may end with more cost than it began with."""
+    best = fit
+    for _ in range(_ROUNDS):
+        fit = adjust_fit(fit)
+        gain = 1 - compare_cost(fit, best)
+        if gain > 0:
+            best = fit
+        if gain < _SETTLED:
+            break
+    return best
 
 
 def _choose_by_ground(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Progress) -> Cameras:
@@ -76,7 +101,7 @@ def _choose_by_ground(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Pr
         "beside the distance of the scene; look at the depth video"
     )
     if _measure_ground(mirrored) > _measure_ground(solved):
-        return _rescale(mirrored)
+        return rescale(mirrored)
     return cameras
 
 
@@ -163,14 +188,3 @@ def _place_camera(
     cam_from_world[:3, :3] = cv2.Rodrigues(turn)[0]
     cam_from_world[:3, 3] = shift[:, 0]
     return np.linalg.inv(cam_from_world)
-
-
-def _rescale(fit: Fit) -> Cameras:
-    """The cameras with the first at the origin and a median depth of 1 there."""
-    from_world = fit.cameras.cam_from_world[:1].double()
-    moved = from_world @ fit.cameras.world_from_cam.double()
-    _, depth = fit.cameras[0].project(torch.from_numpy(np.nan_to_num(fit.xyz)))
-    ahead = depth[0][torch.from_numpy(fit.agrees.any(0)) & (depth[0] > 0)]
-    if len(ahead):
-        moved[:, :3, 3] /= ahead.median()
-    return replace(fit.cameras, world_from_cam=moved)
