@@ -113,7 +113,9 @@ class ClipDetail:
             for t, mesh in meshes.meshes.items()
             if t in self.frames and t not in without and mesh.times[0] <= time <= mesh.times[-1]
         ]
-        return {t: share for (_, t), share in _share_by_cost(sorted(frames), self.options.frames)}
+        return {
+            t: share for (_, t), share in _share_by_cost(sorted(frames), self.options.mover_frames)
+        }
 
     def _draw_depth(self, meshes: TriangleMeshPipeline, t: int) -> Float[np.ndarray, "H W"]:
         """z-depth of frame t's own mesh in frame t."""

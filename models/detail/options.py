@@ -7,9 +7,11 @@ from dataclasses import dataclass
 class DetailOptions:
     """Colours of the clip's frames in views. Distances are shares of the scene's depth."""
 
-    frames: int = 4
-    """Nearest frames whose colours a view gets; 0 draws the colour field alone. More frames have
-    less noise and are less sharp."""
+    frames: int = 2
+    """Nearest frames whose colours the background gets; 0 draws the colour fields alone. More
+    frames have less noise and are less sharp."""
+    mover_frames: int = 4
+    """The same for movers, by time."""
     quality: int = 95
     """JPEG quality of the stored frames, 1 to 100; a larger value takes more disk."""
     depth_tolerance: float = 0.1
