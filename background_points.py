@@ -52,6 +52,7 @@ from models.motion import (
     MotionOptions,
     estimate_memory,
     estimate_num_tracks,
+    judge_static_scene,
     mask_movers,
     solve_masked_scene,
     solve_without_movers,
@@ -241,6 +242,15 @@ def solve(
             scene = stages.step(
                 "static scene", solve_without_movers, tracks, masks, scene, solver, options
             )
+        judged = stages.step(
+            "doubt",
+            judge_static_scene,
+            tracks,
+            masks,
+            scene,
+            settings.cameras,
+            options=options,
+        )
         tracks, scene = stages.step(
             "sharpening", sharpen_scene, video.frames, tracks, scene, options=settings.cameras
         )
@@ -249,7 +259,7 @@ def solve(
             spacing = settings.tracking.spacing
             tracks, scene = apply_depth(maps, tracks, scene, masks, spacing, progress)
 
-    return write_results(stages, video, tracks, scene, masks)
+    return write_results(stages, video, tracks, scene, masks, judged)
 
 
 def open_clip(settings: Settings, memory: int | None, progress: Progress) -> Video:
@@ -377,12 +387,30 @@ def print_figures(figures: dict, output_dir: Path) -> None:
         f"frames, reprojection {figures['reprojection_error_px']:.2f} px{doubt}, "
         f"{figures['points']} points, {sum(figures['seconds'].values()):.0f} s"
     )
+    print(describe_agreement(figures))
     files = "background_points.pt, transforms.json, background_tracks.mp4, masks/"
     print(f"wrote {output_dir}/{files}")
 
 
+def describe_agreement(figures: dict) -> str:
+    """The figures of ``judge_scene`` in a line."""
+    share = (
+        f"{100 * figures['observations_agree']:.0f} % of the observations agree with the cameras"
+    )
+    median = figures["median_residual_px"]
+    if median is not None:
+        share += f", with a median residual of {median:.2f} px before sharpening"
+    cause = figures["likely_cause"]
+    return share if cause is None else f"{share}; they suggest {cause}"
+
+
 def write_results(
-    stages: Stages, video: Video, tracks: PointTracks, scene: StaticScene, masks: np.ndarray
+    stages: Stages,
+    video: Video,
+    tracks: PointTracks,
+    scene: StaticScene,
+    masks: np.ndarray,
+    judged: dict,
 ) -> dict:
     """Writes the track file and the files beside it; returns figures."""
     output_dir = stages.folder
@@ -402,6 +430,7 @@ def write_results(
         "original_image_size": list(video.original_size),
         "frames_registered": int(scene.registered.sum()),
         "reprojection_error_px": scene.reprojection_error,
+        **judged,
         "points": background.num_tracks,
         "focal_length_px": float(background.K[0, 0, 0]),
         "last_focal_length_px": float(background.K[-1, 0, 0]),

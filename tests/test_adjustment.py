@@ -1,5 +1,7 @@
-"""Lens, zoom and the order of depth are found from tracks, and nothing is claimed where there is
-nothing."""
+"""Lens, zoom and the order of depth are found from tracks, doubt is told with its cause, and nothing
+is claimed where there is nothing."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +11,17 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.clip import Lens
-from models.sfm import StaticScene, solve_scene, straighten_scene
+from models.sfm import StaticScene, judge_scene, solve_scene, straighten_scene, triangulate
 from models.sfm.adjustment import choose_depth_order, find_lens, find_zoom
 from models.sfm.adjustment.bundle import smooth_focal_lengths
+from models.sfm.adjustment.causes import find_cause
 from models.sfm.adjustment.evidence import adjust_fit, measure_fit
 from models.sfm.adjustment.mirror import _compare_order, _mirror
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tracks import PointTracks
 
 FRAMES, WIDTH, HEIGHT, NOISE = 14, 240, 136, 0.15
+MIDDLE = np.array([WIDTH / 2, HEIGHT / 2])
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,7 @@ def bent(room: SyntheticScene, radial: tuple[float, float]) -> tuple[Lens, Point
     focal = float(room.cameras.K[0, 0, 0])
     lens = Lens("RADIAL", (focal, WIDTH / 2, HEIGHT / 2, *radial), WIDTH, HEIGHT)
     own = lens.undistorted_K
-    middle = np.array([WIDTH / 2, HEIGHT / 2])
-    straight = (room.track_xy - middle) * own[0, 0] / focal + middle
+    straight = (room.track_xy - MIDDLE) * own[0, 0] / focal + MIDDLE
     return lens, tracks_of(room, lens.distort_points(straight))
 
 
@@ -82,8 +85,7 @@ def test_turning_and_given_cameras_get_no_lens(room):
 
 @pytest.mark.parametrize("zoom", [np.linspace(1, 1.3, FRAMES), np.linspace(1.25, 1, FRAMES) ** 2])
 def test_a_zoom_gives_each_frame_its_focal_length(room, zoom):
-    middle = np.array([WIDTH / 2, HEIGHT / 2])
-    tracks = tracks_of(room, (room.track_xy - middle) * zoom[:, None, None] + middle)
+    tracks = tracks_of(room, (room.track_xy - MIDDLE) * zoom[:, None, None] + MIDDLE)
     scene = solve_scene(tracks)
     true = room.cameras.K[:, 0, 0].numpy() * zoom
     np.testing.assert_allclose(scene.cameras.K[:, 0, 0], true, rtol=0.03)
@@ -138,3 +140,60 @@ def test_planes_of_little_relief_have_near_and_far_the_right_way_round(forward):
     scene = solve_scene(tracks)
     order = _compare_order(measure_fit(cameras, tracks), measure_fit(scene.cameras, tracks))
     assert order > 0.9
+
+
+def delay_rows(xy: np.ndarray, share: float) -> np.ndarray:
+    """Positions as rows show them that are read over a share of the time between frames."""
+    speed = np.gradient(xy, axis=0)
+    change = np.gradient(speed, axis=0)
+    late = 0.0
+    for _ in range(4):
+        late = share * ((xy + late * speed)[..., 1:] / HEIGHT - 0.5)
+    return xy + late * speed + late**2 / 2 * change
+
+
+def judge(room: SyntheticScene, tracks: PointTracks, method: str = "incremental"):
+    """The verdict on the true cameras, and what is said."""
+    points = triangulate(tracks, room.cameras, flat=method == "rotation")
+    scene = StaticScene(room.cameras, points, method, np.ones(FRAMES, bool), 0.0)
+    said = Said()
+    return judge_scene(tracks, scene, said), said.sentences
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_plain_camera_gets_no_cause_and_no_word(room, seed):
+    tracks = tracks_of(room, seed=seed)
+    judged, said = judge(room, tracks)
+    assert judged["observations_agree"] > 0.95 and judged["median_residual_px"] < 0.3
+    assert judged["likely_cause"] is None and not said
+    assert find_cause(adjust_fit(measure_fit(room.cameras, tracks))) is None
+
+
+@pytest.mark.parametrize("share", [0.6, -0.9])
+def test_a_rolling_shutter_is_named_though_the_cameras_are_fitted_to_it(room, share):
+    tracks = tracks_of(room, delay_rows(room.track_xy, share))
+    fit = adjust_fit(measure_fit(room.cameras, tracks))
+    assert find_cause(fit) == "a rolling shutter"
+    _, said = judge(replace(room, cameras=fit.cameras), tracks)
+    assert "rolling shutter" in said[0]
+
+
+def test_a_lens_that_was_not_undone_is_named(room):
+    _, tracks = bent(room, (-0.15, 0.0))
+    assert "lens" in judge(room, tracks)[1][0]
+
+
+def test_a_zoom_that_was_not_solved_is_named(room):
+    zoom = np.linspace(0.96, 1.05, FRAMES)[:, None, None]
+    tracks = tracks_of(room, (room.track_xy - MIDDLE) * zoom + MIDDLE)
+    assert "zoom" in judge(room, tracks)[1][0]
+
+
+def test_few_agreeing_observations_are_told(room):
+    tracks = tracks_of(room)
+    random = np.random.default_rng(4)
+    slipped = random.random(tracks.num_tracks) < 0.7
+    xy = tracks.xy.copy()
+    xy[:, slipped] += random.normal(0, 12, xy[:, slipped].shape)
+    judged, said = judge(room, replace(tracks, xy=xy))
+    assert judged["observations_agree"] < 0.5 and "of the observations agree" in said[0]

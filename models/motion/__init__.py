@@ -16,12 +16,18 @@ still_scene - the static scene of a clip in which things move
 from models.motion.motion_masks import estimate_memory, estimate_num_tracks
 from models.motion.options import MotionOptions
 from models.motion.segments import label_movers
-from models.motion.still_scene import mask_movers, solve_masked_scene, solve_without_movers
+from models.motion.still_scene import (
+    judge_static_scene,
+    mask_movers,
+    solve_masked_scene,
+    solve_without_movers,
+)
 
 __all__ = [
     "MotionOptions",
     "estimate_memory",
     "estimate_num_tracks",
+    "judge_static_scene",
     "label_movers",
     "mask_movers",
     "solve_masked_scene",

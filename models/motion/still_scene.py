@@ -11,7 +11,7 @@ from models.motion.background_scene import find_background_scene
 from models.motion.motion_masks import find_movers
 from models.motion.options import MotionOptions
 from models.run import SILENT, InputError, Progress
-from models.sfm import StaticScene, solve_points, solve_scene
+from models.sfm import CameraOptions, StaticScene, judge_scene, solve_points, solve_scene
 from models.tracks import PointTracks
 
 SceneSolver = Callable[[PointTracks], StaticScene]
@@ -21,6 +21,9 @@ bound."""
 # A scene found from a rotation replaces the mapped scene if this many times as many observations
 # agree with it.
 _ROTATION_GAIN = 1.1
+# Share of the picture, and share of its border, from which masks may hold the still scene.
+_LARGE_SHARE = 1 / 3
+_BORDER_SHARE = 0.5
 # New cameras replace the old if they explain at least this share of the observations that the old
 # explain.
 _AGREEING_SHARE = 0.95
@@ -66,6 +69,7 @@ def mask_movers(
     against = motion.scene
     count = int(motion.labels.max())
     progress.say(f"motion: {count} mover(s), {100 * masks.mean():.1f} % of the pixels")
+    _warn_of_majority(masks, progress)
     if not masks.any() or against is None:
         return masks, scene
     if mask_model is not None:
@@ -74,6 +78,18 @@ def mask_movers(
         if not masks.any():
             return masks, solve_points(against, tracks)
     return masks, against
+
+
+def _warn_of_majority(masks: Bool[np.ndarray, "F H W"], progress: Progress) -> None:
+    """Says so if what moves may be the still scene around a mover that fills the picture."""
+    sides = masks[:, [0, -1]], masks[:, :, [0, -1]]
+    border = np.mean([side.mean() for side in sides])
+    if masks.mean() > _LARGE_SHARE or border > _BORDER_SHARE:
+        progress.say(
+            f"warning: {100 * masks.mean():.0f} % of the picture, {100 * border:.0f} % at its border, "
+            "move apart from the scene that the cameras follow; if this part is the still scene, the "
+            "cameras follow a mover that fills the picture: give masks of the mover (--mask_path)"
+        )
 
 
 def solve_without_movers(
@@ -106,6 +122,25 @@ def solve_without_movers(
         return known
     enough = again.points.agrees.sum() > _AGREEING_SHARE * known.points.agrees.sum()
     return again if enough else known
+
+
+def judge_static_scene(
+    tracks: PointTracks,
+    masks: Bool[np.ndarray, "F H W"],
+    scene: StaticScene,
+    cameras: CameraOptions = CameraOptions(),
+    progress: Progress = SILENT,
+    options: MotionOptions = MotionOptions(),
+) -> dict:
+    """``judge_scene`` of the observations outside the masks.
+
+    Args:
+        tracks: of the whole image.
+        cameras: how the scene was solved.
+        progress: hears warnings.
+    """
+    free = tracks.restrict(_find_outside(masks, tracks, options.mask_margin))
+    return judge_scene(free, scene, progress, cameras)
 
 
 def _find_outside(

@@ -93,6 +93,10 @@ def make_tiles(metrics: Mapping, background: Mapping) -> list[Tile]:
     if (error := background.get("reprojection_error_px")) is not None:
         tiles.append(Tile("Reprojection error", f"{error:.2f}", "px"))
     tiles += _make_depth_tiles(background)
+    if (share := background.get("observations_agree")) is not None:
+        tiles.append(Tile("Observations that agree", f"{100 * share:.0f}", "%"))
+    if cause := background.get("likely_cause"):
+        tiles.append(Tile("Residuals look like", cause))
     if seconds := _join_seconds(metrics, background):
         tiles.append(Tile("Time, all stages", f"{sum(seconds.values()):.0f}", "s"))
     if metrics.get("peak_memory_gib"):

@@ -13,6 +13,7 @@ In reading order:
 - ``small_motion``: bundle adjustment that starts from a pure rotation.
 - ``given``: cameras that the user gives.
 - ``static_scene``: all of it in order: ``solve_scene`` and ``sharpen_scene``.
+- ``doubt``: how well the cameras explain the tracks, and the likely cause where they do not.
 - ``track_file``: the content of the background's track file.
 """
 
@@ -24,6 +25,7 @@ from models.sfm.colmap import (
     write_database,
 )
 from models.sfm.colmap_files import write_model
+from models.sfm.doubt import judge_scene
 from models.sfm.given import KnownCameras, cameras_of_clip
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
@@ -51,6 +53,7 @@ __all__ = [
     "cameras_of_clip",
     "choose_anchors",
     "choose_depth_order",
+    "judge_scene",
     "make_background_tracks",
     "measure_depth_of_thirds",
     "read_poses",

@@ -112,8 +112,7 @@ def solve_scene(
         warn_of_contradiction(used, scene.points, progress, options)
         return scene
     longer = max(tracks.width, tracks.height)
-    # The mappers' time grows with the tracks; a few hundred in a frame suffice.
-    few = tracks.select(_choose_long_tracks(tracks, longer // _TRACKS_ACROSS, options))
+    few = select_few(tracks, options)
     turning, residual = solve_rotation(few, options)
     progress.say(f"pure rotation leaves {residual:.2f} px")
     limit = options.rotation_error * longer / _REFERENCE_WIDTH
@@ -124,15 +123,7 @@ def solve_scene(
         progress.say("no mapper could place the cameras: taken as a camera that turns")
         return _triangulate_turning(tracks, turning)
     scene = _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
-    scene = replace(scene, doubtful=mapped.doubtful)
-    share = scene.points.agrees.sum() / max(tracks.visible.sum(), 1)
-    if share < options.doubtful:
-        progress.say(
-            f"warning: only {100 * share:.0f} % of the observations agree with the cameras; movers that "
-            "fill the picture, a rolling shutter, or a lens or zoom that was not recognised are likely "
-            "causes"
-        )
-    return scene
+    return replace(scene, doubtful=mapped.doubtful)
 
 
 def straighten_scene(
@@ -150,9 +141,7 @@ def straighten_scene(
     """
     if scene.method in ("rotation", "still", "given"):
         return scene, None
-    spacing = max(tracks.width, tracks.height) // _TRACKS_ACROSS
-    agreeing = replace(tracks, visible=scene.points.agrees)
-    few = agreeing.select(_choose_long_tracks(agreeing, spacing, options))
+    few = select_few(replace(tracks, visible=scene.points.agrees), options)
     frames = np.arange(0, len(tracks), -(-len(tracks) // options.most_keyframes))
     own, lens = find_lens(scene.cameras[frames.tolist()], few.select_frames(frames), progress)
     if lens is None:
@@ -229,6 +218,12 @@ def _adjust(tracks: PointTracks, cameras: Cameras, options: CameraOptions) -> Ca
     spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
     subset = _choose_long_tracks(agreeing, spacing, options)
     return adjust_cameras(cameras, points.xyz[subset], agreeing.select(subset), options)
+
+
+def select_few(tracks: PointTracks, options: CameraOptions = CameraOptions()) -> PointTracks:
+    """A few hundred long tracks in a frame: the mappers' time grows with the tracks."""
+    spacing = max(tracks.width, tracks.height) // _TRACKS_ACROSS
+    return tracks.select(_choose_long_tracks(tracks, spacing, options))
 
 
 def _choose_long_tracks(

@@ -5,9 +5,11 @@
 - ``growth``: cameras grown from two frames.
 - ``intrinsics``: lens distortion and zoom.
 - ``mirror``: a scene solved inside out, and its mirror image.
+- ``causes``: the likely cause where cameras do not explain the tracks.
 """
 
 from models.sfm.adjustment.bundle import bundle_adjust
+from models.sfm.adjustment.causes import find_cause
 from models.sfm.adjustment.evidence import adjust_fit, compare_cost, measure_fit, rescale
 from models.sfm.adjustment.growth import grow_cameras
 from models.sfm.adjustment.intrinsics import find_lens, find_zoom, straighten_points
@@ -18,6 +20,7 @@ __all__ = [
     "bundle_adjust",
     "choose_depth_order",
     "compare_cost",
+    "find_cause",
     "find_lens",
     "find_zoom",
     "grow_cameras",

@@ -1,0 +1,50 @@
+"""How well the cameras of a scene explain the tracks; doubt is told with its likely cause."""
+
+import numpy as np
+
+from models.run import SILENT, Progress
+from models.sfm.adjustment import find_cause, measure_fit
+from models.sfm.options import CameraOptions
+from models.sfm.static_scene import StaticScene, select_few
+from models.tracks import PointTracks
+
+
+def judge_scene(
+    tracks: PointTracks,
+    scene: StaticScene,
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
+) -> dict:
+    """Share of the observations that agree with the cameras, their median residual in pixels, and
+    the likely cause of systematic residuals or None: figures for ``background_metrics.json``.
+
+    Args:
+        tracks: in the pixels of the scene's cameras.
+        scene: with the points of these tracks.
+        progress: hears a warning where few observations agree, or a cause is likely.
+    """
+    agrees = scene.points.agrees & tracks.visible
+    share = float(agrees.sum() / max(tracks.visible.sum(), 1))
+    residual = float(np.median(scene.points.residual)) if agrees.any() else None
+    cause = _seek_cause(tracks, scene, options)
+    if cause is not None:
+        progress.say(
+            f"warning: the tracks disagree with the cameras in the manner of {cause}; cameras and "
+            "depths may be bent by it"
+        )
+    elif share < options.doubtful and scene.method != "given":
+        progress.say(
+            f"warning: only {100 * share:.0f} % of the observations agree with the cameras; movers "
+            "that fill the picture, a rolling shutter, a lens or a zoom are likely causes"
+        )
+    return {"observations_agree": share, "median_residual_px": residual, "likely_cause": cause}
+
+
+def _seek_cause(tracks: PointTracks, scene: StaticScene, options: CameraOptions) -> str | None:
+    """The likely cause; None for a camera that stands still."""
+    placed = np.isfinite(scene.points.xyz).all(1)
+    if scene.method == "still" or not placed.any():
+        return None
+    used = tracks.select(placed).restrict(scene.registered[:, None])
+    few = select_few(used, options)
+    return find_cause(measure_fit(scene.cameras, few, flat=scene.method == "rotation"))
