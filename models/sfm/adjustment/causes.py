@@ -14,12 +14,14 @@ from models.tracks import PointTracks
 
 Field = Float[np.ndarray, "F N 2"]
 
-# Correlation of the residuals with a cause's pattern from which the cause is likely.
+# Correlation of the residuals with a cause's pattern from which the cause is likely. The pattern of
+# a zoom has a number for each frame, with which it also follows other errors.
 _LEAST_CORRELATION = 0.1
+_LEAST_ZOOM = 0.3
 # Least amounts: distortion (k1 at the half diagonal), and share of the time between frames in which
 # the rows are read. Tracks lag behind by a few hundredths of a frame's motion.
 _LEAST_BEND = 0.005
-_LEAST_DELAY = 0.1
+_LEAST_DELAY = 0.15
 # Parts of the clip in time, and the share of the whole clip's amount that each must have, so that
 # the cause is steady.
 _PARTS = 4
@@ -36,17 +38,20 @@ def find_cause(fit: Fit) -> str | None:
     likeness = {}
     projected, _ = fit.cameras.project(torch.from_numpy(np.nan_to_num(fit.xyz)))
     residual = np.where(fit.agrees[..., None], fit.tracks.xy - projected.numpy(), 0)
+    bend = _keep_residual(_bend(fit.tracks), fit)
+    delay = _keep_residual(_delay_rows(fit.tracks), fit)
     patterns = {
-        "a lens that bends straight lines": (_keep_residual(_bend(fit.tracks), fit), _LEAST_BEND),
-        "a zoom": (_magnify(residual, fit), 0.0),
-        "a rolling shutter": (_keep_residual(_delay_rows(fit.tracks), fit), _LEAST_DELAY),
+        "a lens that bends straight lines": (bend, _LEAST_CORRELATION, _LEAST_BEND),
+        "a zoom": (_magnify(residual, fit), _LEAST_ZOOM, 0.0),
+        "a rolling shutter": (delay, _LEAST_CORRELATION, _LEAST_DELAY),
     }
-    for name, (pattern, least) in patterns.items():
+    for name, (pattern, enough, least) in patterns.items():
         product = (residual * pattern).sum((1, 2))
         square = (pattern**2).sum((1, 2))
-        correlation = product.sum() / max(np.sqrt(square.sum() * (residual**2).sum()), 1e-9)
-        if abs(correlation) > _LEAST_CORRELATION and _is_steady(product, square, least):
-            likeness[name] = abs(correlation)
+        length = np.sqrt(square.sum() * (residual**2).sum())
+        correlation = abs(product.sum()) / max(length, 1e-9)
+        if correlation > enough and _is_steady(product, square, least):
+            likeness[name] = correlation
     return max(likeness, key=likeness.__getitem__) if likeness else None
 
 
