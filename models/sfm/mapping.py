@@ -204,8 +204,8 @@ def _judge(method: str, model: object, total: int, progress: Progress) -> _Resul
 
 
 def _prefer_grown(mapped: Mapped | None, tracks: PointTracks, progress: Progress) -> Mapped | None:
-    """Cameras grown from two frames, if they place half of the frames and explain the tracks clearly
-    better; else as mapped."""
+    """Cameras grown from two frames, if they place half of the frames, no fewer than the mapper, and
+    explain the tracks clearly better; else as mapped."""
     grown = grow_cameras(tracks)
     if grown is None:
         return mapped
@@ -220,9 +220,16 @@ def _prefer_grown(mapped: Mapped | None, tracks: PointTracks, progress: Progress
         return mapped
     if mapped is not None:
         used = tracks.restrict(mapped.registered[:, None])
+        if _count_steps(grown.placed) < _count_steps(mapped.registered):
+            return mapped
         if compare_cost(grown.fit, adjust_fit(measure_fit(mapped.cameras, used))) > _CLEAR_GAIN:
             return mapped
     return Mapped(rescale(grown.fit), grown.placed, "grown")
+
+
+def _count_steps(registered: Bool[np.ndarray, "F"]) -> int:
+    """Registered frames in steps of the clip."""
+    return round(_STEPS * float(registered.mean()))
 
 
 def _correct(mapped: Mapped, tracks: PointTracks, progress: Progress) -> Mapped:
