@@ -297,6 +297,8 @@ def train_model(
     )
     circumstances = TrainingRun(settings.seed, device, checkpoint, viewer)
     scene, history = train_scene(inputs, schedule, circumstances, stages.progress, options)
+    # Detail belongs to the model that it was made beside.
+    (stages.folder / "detail.pt").unlink(missing_ok=True)
     save_scene(stages.folder / "model.pt", scene)
     checkpoint.remove()
     return asdict(history)
