@@ -139,7 +139,7 @@ def _snap_outlines(
     sources, looks = seen
     depth = surfaces.depth
     best = _Candidate.of(depth, sources, looks, -_CLEARLY)
-    for other in _find_neighbours(depth, options.outline_reach):
+    for other in _find_neighbours(depth, options):
         looks = [_look(view, other, source) for source in sources]
         best = best.better(_Candidate.of(other, sources, looks, 0.0))
     alike = np.clip(2 - np.maximum(best.unlike, 0) / options.unlike, 0, 1)
@@ -180,10 +180,14 @@ class _Candidate:
         )
 
 
-def _find_neighbours(depth: Float[np.ndarray, "H W"], reach: int) -> list[Float[np.ndarray, "H W"]]:
-    """The nearest and the farthest surface within ``reach`` pixels of each pixel."""
-    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+def _find_neighbours(
+    depth: Float[np.ndarray, "H W"], options: DetailOptions
+) -> list[Float[np.ndarray, "H W"]]:
+    """The nearest and the farthest surface around each pixel near an outline; elsewhere the pixel's
+    own."""
+    side = 2 * options.outline_reach + 1
+    window = np.ones((side, side), np.uint8)
     nearest = cv2.erode(depth, window)
-    known = np.where(np.isfinite(depth), depth, 0)
-    farthest = cv2.dilate(known, window)
-    return [nearest, np.where(farthest > 0, farthest, depth)]
+    farthest = cv2.dilate(np.where(np.isfinite(depth), depth, 0), window)
+    is_outline = farthest > (1 + options.depth_tolerance) * nearest
+    return [np.where(is_outline, other, depth) for other in (nearest, farthest)]

@@ -15,8 +15,9 @@ class DetailOptions:
     quality: int = 95
     """JPEG quality of the stored frames, 1 to 100; a larger value takes more disk."""
     depth_tolerance: float = 0.1
-    """Relative difference of depth beyond which a frame does not see the view's surface; a larger
-    value takes colours from surfaces behind it."""
+    """Relative difference of depth beyond which a frame does not see the view's surface, and beyond
+    which neighbouring pixels form an outline; a larger value takes colours from surfaces behind
+    it."""
     outline_reach: int = 4
     """Pixels within which a surface may take the place of another at an outline; a larger value
     mends worse meshes and takes longer."""
