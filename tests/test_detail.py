@@ -112,8 +112,11 @@ def test_shares_change_smoothly_as_a_view_moves_past_frames():
         share = {t: s for (_, t), s in _share_by_cost(cost, 3)}
         assert sum(share.values()) == pytest.approx(1) and min(share.values()) >= 0
         if before is not None:
-            assert all(abs(share.get(t, 0) - before.get(t, 0)) < 0.12 for t in range(8))
+            assert all(abs(share.get(t, 0) - before.get(t, 0)) < 0.25 for t in range(8))
         before = share
+    assert _share_by_cost([(0.0, 3), (1.0, 2), (1.0, 4)], 2)[0][1] == pytest.approx(1, abs=1e-5)
+    still = _share_by_cost([(0.0, t) for t in range(5)], 2)
+    assert [share for _, share in still] == [0.5, 0.5] and not _share_by_cost([], 2)
 
 
 def two_planes(outline: int) -> tuple[np.ndarray, np.ndarray, list[Source]]:
@@ -172,6 +175,24 @@ def test_a_surface_that_frames_do_not_see_keeps_its_rendering():
     assert np.abs(seen.rgb[inner] - truth[inner]).mean() < 3
 
 
+def test_noise_of_frames_is_drawn_to_the_rendering_and_detail_is_not():
+    random = np.random.default_rng(5)
+    truth, depth, sources = two_planes(0)  # the far plane alone
+    noisy = []
+    for source in sources:
+        rgb = source.frame.rgb + random.normal(0, 6, truth.shape)
+        noisy.append(replace(source, frame=frame_of(rgb.clip(0, 255).astype(np.uint8))))
+    inner = slice(8, -8), slice(12, -12)
+    # a rendering that is right is better than two noisy frames, and a blurred one is worse
+    right = carry_surfaces(camera_at(0), truth, depth, noisy).rgb
+    error = np.square(right - truth)[inner].mean()
+    assert error < 0.5 * 6**2 / 2
+    blurred = cv2.GaussianBlur(truth, (0, 0), 3)
+    sharp = carry_surfaces(camera_at(0), blurred, depth, noisy).rgb
+    error, before = (np.square(rgb - truth.astype(float))[inner].mean() for rgb in (sharp, blurred))
+    assert error < 0.1 * before
+
+
 @pytest.fixture(scope="module")
 def room():
     return render_room(RoomOptions(FRAMES, WIDTH, HEIGHT, num_tracks=4000))
@@ -203,7 +224,7 @@ def with_detail(scene: Scene, details: dict[int, FrameDetail]) -> Scene:
     return replace(scene, detail=ClipDetail(stored, DetailOptions(far=1.0, whole=0.5)))
 
 
-@pytest.mark.parametrize(("t", "of_movers"), [(HELD_OUT, False), (2, False), (2, True), (5, True)])
+@pytest.mark.parametrize(("t", "of_movers"), [(HELD_OUT, False), (2, False)])
 def test_frames_are_rebuilt_from_the_colours_of_others(room, scene, details, t, of_movers):
     rebuilt = with_detail(scene, details).rebuild(t)
     mask = room.masks[t] == of_movers
@@ -211,6 +232,22 @@ def test_frames_are_rebuilt_from_the_colours_of_others(room, scene, details, t, 
         psnr(views.merged.rgb, room.frames[t], mask) for views in (rebuilt.field, rebuilt.detailed)
     )
     assert detailed > plain + 3
+
+
+def test_movers_take_the_colours_of_the_frames_that_they_are_drawn_from(room, scene, details):
+    t = 5
+    full = with_detail(scene, details)
+    mask = room.masks[t]
+    # another view has the frame's own colours
+    view = replace(full.cameras[t], width=WIDTH + 1)
+    own = full.views(view, t).merged.rgb[:, :WIDTH]
+    assert (
+        psnr(own, room.frames[t], mask)
+        > psnr(full.rebuild(t).field.merged.rgb, room.frames[t], mask) + 3
+    )
+    rebuilt = full.rebuild(t)
+    apart = rebuilt.detailed.foreground.astype(int) - rebuilt.field.foreground
+    assert np.abs(apart).max() <= 1
 
 
 def test_a_frame_is_rebuilt_without_its_own_colours(scene, details):

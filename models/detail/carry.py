@@ -22,6 +22,12 @@ _CLEARLY = 1.0
 _UNSEEN = 60.0
 # Side in pixels of the window in which frames are compared.
 _WINDOW = 3
+# Standard deviation in pixels of the window in which detail and noise are measured.
+_POWER_BLUR = 2.0
+# Squared grey levels of the rounding of colours.
+_ROUNDING = 1.0
+# Share of a window that two frames must see.
+_LEAST_SEEN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ def carry_surfaces(
         return surfaces
     nearness = min(1.0, sum(source.share for source in sources))
     # squared: far from the path two frames tell little of a surface
-    return _snap_outlines(view, surfaces, (sources[:2], looks[:2]), nearness**2, options)
+    surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), nearness**2, options)
+    return _suppress_noise(view, surfaces, rendering, sources[:2])
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,35 @@ def _snap_outlines(
     alike *= np.float32(weight)
     rgb = surfaces.rgb + alike[..., None] * (best.rgb - surfaces.rgb)
     return Surfaces(rgb, np.where(alike > 0.5, best.depth, depth))
+
+
+def _suppress_noise(
+    view: Cameras,
+    surfaces: Surfaces,
+    rendering: UInt8[np.ndarray, "H W 3"],
+    sources: list[Source],
+) -> Surfaces:
+    """The surfaces with colours drawn to the rendering where they differ from it by noise alone.
+
+    The colour field averages the noise of all frames. With a power P of the difference from the
+    rendering, and a power N of the noise in the mean of two frames, which their own difference
+    tells, the difference is multiplied by P / (P + N).
+    """
+    a, b = (_look(view, surfaces.depth, source) for source in sources)
+    both = (a.usable & b.usable).astype(np.float32)
+    share = sources[0].share / max(sum(source.share for source in sources), 1e-9)
+    # variance of a weighted mean, from the variance of the difference, which is twice a frame's
+    factor = np.float32((share**2 + (1 - share) ** 2) / 2)
+    apart = np.square(a.rgb - b.rgb).mean(-1) * both
+    noise = factor * _smooth(apart) / np.maximum(_smooth(both), _LEAST_SEEN)
+    detail = surfaces.rgb - rendering
+    power = _smooth(np.square(detail).mean(-1))
+    gain = power / (power + noise + _ROUNDING)
+    return Surfaces(rendering + gain[..., None] * detail, surfaces.depth)
+
+
+def _smooth(image: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    return cv2.GaussianBlur(image, (0, 0), _POWER_BLUR)
 
 
 @dataclass(frozen=True)

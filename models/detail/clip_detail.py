@@ -1,6 +1,5 @@
 """Detail of a clip's frames in any view of its scene: which frames give it, and how much."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Collection
 
@@ -21,6 +20,8 @@ _HELD = 12
 # Focal length of a view, relative to the frames', below which frames hold finer detail than the
 # view: read there, it would flicker.
 _LEAST_FOCAL = 0.75
+# Smallest cost that is told from none.
+_TINY = 1e-6
 
 
 class ClipDetail:
@@ -107,15 +108,19 @@ class ClipDetail:
     def _weigh_times(
         self, meshes: MovingMeshPipeline, time: float, without: Collection[int]
     ) -> dict[int, float]:
-        """Weights of the frames nearest in time whose movers have a known place then."""
+        """Weights of the frames nearest in time whose movers have a known place then.
+
+        A time with a mesh of its own is drawn from that mesh, and only its own frame fits it.
+        """
+        own = [t for t, _ in meshes.find_frames(time)]
+        near = meshes.meshes if len(own) > 1 else own
         frames = [
             (abs(t - time), t)
-            for t, mesh in meshes.meshes.items()
-            if t in self.frames and t not in without and mesh.times[0] <= time <= mesh.times[-1]
+            for t in near
+            if t in self.frames and t not in without and meshes.meshes[t].is_placed(time)
         ]
-        return {
-            t: share for (_, t), share in _share_by_cost(sorted(frames), self.options.mover_frames)
-        }
+        shares = _share_by_cost(sorted(frames), self.options.mover_frames)
+        return {t: share for (_, t), share in shares}
 
     def _draw_depth(self, meshes: TriangleMeshPipeline, t: int) -> Float[np.ndarray, "H W"]:
         """z-depth of frame t's own mesh in frame t."""
@@ -128,7 +133,7 @@ class ClipDetail:
 
 
 def _share_by_cost(frames: list[tuple], count: int) -> list[tuple[tuple, float]]:
-    """The first frames with shares that sum to 1.
+    """The first frames with shares that sum to 1: all of a frame without cost.
 
     A share falls to 0 as a frame's cost rises to that of the first frame left out, so that nothing
     jumps as a view moves on.
@@ -136,13 +141,12 @@ def _share_by_cost(frames: list[tuple], count: int) -> list[tuple[tuple, float]]
     Args:
         frames: tuples of a cost and other values, by rising cost.
     """
-    limit = frames[count][0] if len(frames) > count else math.inf
-    left = [
-        1.0 if limit == math.inf else max(0.0, 1 - cost[0] / max(limit, 1e-12))
-        for cost in frames[:count]
-    ]
+    limit = 1 / max(frames[count][0], _TINY) if len(frames) > count else 0
+    left = [1 / max(cost[0], _TINY) - limit for cost in frames[:count]]
     total = sum(left)
-    return [(frame, share / total) for frame, share in zip(frames, left, strict=False) if total]
+    # frames of equal cost, as of a camera that stands still
+    shares = [part / total if total else 1 / len(left) for part in left]
+    return list(zip(frames, shares, strict=False))
 
 
 def _is_coarse(view: Cameras, cameras: Cameras) -> bool:

@@ -89,6 +89,10 @@ class MovingMesh:
         center = centers[low] + (time - low) * (centers[low + 1] - centers[low])
         return (center + length * torch.nn.functional.normalize(direction, dim=1)).to(self.places)
 
+    def is_placed(self, time: float) -> bool:
+        """True at times between known places."""
+        return bool(self.times[0] <= time <= self.times[-1])
+
     def _find_around(self, time: float) -> tuple[int, int] | None:
         """The nearest frames with known places before and after a time; None without both."""
         times = self.times.tolist()
