@@ -207,14 +207,8 @@ def solve(
     maps = make_depth(settings.learned, video, stages)
     if given.lens is not None:
         video, maps = straighten(given.lens, video, maps, memory, progress)
-    solver = partial(
-        solve_scene,
-        cameras=given.cameras,
-        known=given.known,
-        seed=settings.seed,
-        progress=progress,
-        options=settings.cameras,
-    )
+    how = {"seed": settings.seed, "progress": progress, "options": settings.cameras}
+    solver = partial(solve_scene, cameras=given.cameras, known=given.known, **how)
 
     explained = name_large_masks(given.masks, settings.invert_masks)
     with name_input(settings.video_path), explained:
@@ -243,13 +237,7 @@ def solve(
                 "static scene", solve_without_movers, tracks, masks, scene, solver, options
             )
         judged = stages.step(
-            "doubt",
-            judge_static_scene,
-            tracks,
-            masks,
-            scene,
-            settings.cameras,
-            options=options,
+            "doubt", judge_static_scene, tracks, masks, scene, settings.cameras, options=options
         )
         tracks, scene = stages.step(
             "sharpening", sharpen_scene, video.frames, tracks, scene, options=settings.cameras
