@@ -41,10 +41,11 @@ def judge_scene(
 
 
 def _seek_cause(tracks: PointTracks, scene: StaticScene, options: CameraOptions) -> str | None:
-    """The likely cause; None for a camera that stands still."""
+    """The likely cause; None for a camera that stands still or only turns: parallax that is left in
+    the residuals looks like any of them."""
     placed = np.isfinite(scene.points.xyz).all(1)
-    if scene.method == "still" or not placed.any():
+    if scene.method in ("still", "rotation") or not placed.any():
         return None
     used = tracks.select(placed).restrict(scene.registered[:, None])
     few = select_few(used, options)
-    return find_cause(measure_fit(scene.cameras, few, flat=scene.method == "rotation"))
+    return find_cause(measure_fit(scene.cameras, few))

@@ -36,7 +36,7 @@ from models.tracks import PointTracks
 MIN_TRACKS = 30
 """Tracks in a frame below which its camera cannot be solved."""
 # Mean reprojection error in pixels above which a mapping is not convincing.
-_CONVINCING_ERROR = 1.5
+_CONVINCING_ERROR = 0.8
 # Observations of a point, at most, that a convincing mapping needs on average.
 _CONVINCING_LENGTH = 8
 # Cost of cameras grown from two frames, in costs of the mapper's, up to which they are preferred, and

@@ -36,13 +36,9 @@ class Fit:
         return float(np.log1p((self.error[chosen] / _SCALE) ** 2).mean())
 
 
-def measure_fit(cameras: Cameras, tracks: PointTracks, flat: bool = False) -> Fit:
-    """Triangulates the tracks and measures their reprojection errors.
-
-    Args:
-        flat: put all points at one depth, for cameras that only turn.
-    """
-    points = triangulate(tracks, cameras, flat)
+def measure_fit(cameras: Cameras, tracks: PointTracks) -> Fit:
+    """Triangulates the tracks and measures their reprojection errors."""
+    points = triangulate(tracks, cameras)
     known = np.isfinite(points.xyz).all(1)
     projected, depth = cameras.project(torch.from_numpy(np.nan_to_num(points.xyz)))
     error = np.linalg.norm(projected.numpy() - tracks.xy, axis=-1)
