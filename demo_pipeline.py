@@ -193,7 +193,10 @@ def run(settings: Settings) -> None:
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
         inputs = load_inputs(*paths, settings.holdout_every, memory)
-        scene = settings.checkpoint and load_model(settings, inputs, device, progress)
+        scene = None
+        if settings.checkpoint is not None:
+            scene = load_model(settings, inputs, device)
+            scene = add_details(scene, settings.checkpoint, settings.detail, progress)
     script.check(len(inputs.frames))
     warn_of_need(needed_memory(inputs.frames), memory, progress)
     stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
@@ -210,9 +213,10 @@ def run(settings: Settings) -> None:
         told = stages.make("train", stage_outputs("train"), work, TRAINING)
         history = History(**told)
         metrics |= describe_training(history)
+        scene = load_model(settings, inputs, device)
         if settings.detail.frames:
-            keep_details(settings, inputs, stages, device)
-        scene = load_model(settings, inputs, device, progress)
+            keep_details(settings, inputs, scene, stages)
+        scene = add_details(scene, out / "model.pt", settings.detail, progress)
     if viewer is not None:
         viewer.show(scene)
     metrics |= make_outputs(settings, inputs, scene, stages, views)
@@ -232,10 +236,8 @@ def run(settings: Settings) -> None:
     return None
 
 
-def load_model(
-    settings: Settings, inputs: ClipInputs, device: torch.device, progress: Progress
-) -> Scene:
-    """The scene of the checkpoint or of this run, with the detail beside it.
+def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
+    """The scene of the checkpoint or of this run, without detail.
 
     Raises:
         InputError: it is the scene of another clip.
@@ -243,20 +245,14 @@ def load_model(
     path = settings.checkpoint or settings.output_dir / "model.pt"
     scene = load_scene(path, device, settings.render)
     check_same_clip(scene, path, inputs.tracks, settings.background_path)
-    return add_details(scene, path, settings.detail, progress)
+    return scene
 
 
-def keep_details(
-    settings: Settings, inputs: ClipInputs, stages: Stages, device: torch.device
-) -> None:
+def keep_details(settings: Settings, inputs: ClipInputs, scene: Scene, stages: Stages) -> None:
     """Writes detail.pt beside the trained model."""
     path = settings.output_dir / "model.pt"
-
-    def work() -> None:
-        scene = load_scene(path, device, settings.render)
-        record_details(path, scene, inputs, settings.detail, stages.progress)
-
-    uses = ("holdout_every", "render", "detail.quality")
+    work = partial(record_details, path, scene, inputs, settings.detail, stages.progress)
+    uses = ("holdout_every", "detail.quality")
     stages.make("detail", stage_outputs("detail"), work, uses, {"model": path})
 
 

@@ -169,7 +169,7 @@ def _suppress_noise(
     """
     a, b = (_look(view, surfaces.depth, source) for source in sources)
     both = (a.usable & b.usable).astype(np.float32)
-    share = sources[0].share / max(sum(source.share for source in sources), 1e-9)
+    share = _measure_first_share(sources)
     # variance of a weighted mean, from the variance of the difference, which is twice a frame's
     factor = np.float32((share**2 + (1 - share) ** 2) / 2)
     apart = np.square(a.rgb - b.rgb).mean(-1) * both
@@ -178,6 +178,11 @@ def _suppress_noise(
     power = _smooth(np.square(detail).mean(-1))
     gain = power / (power + noise + _ROUNDING)
     return Surfaces(rendering + gain[..., None] * detail, surfaces.depth)
+
+
+def _measure_first_share(sources: list[Source]) -> float:
+    """Share of the first of two frames in both."""
+    return sources[0].share / max(sum(source.share for source in sources), 1e-9)
 
 
 def _smooth(image: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
@@ -202,8 +207,7 @@ class _Candidate:
         unlike = np.abs(a.rgb - b.rgb).mean(-1)
         unlike[~(a.usable & b.usable)] = _UNSEEN
         unlike = cv2.blur(unlike, (_WINDOW, _WINDOW)) + np.float32(bonus)
-        total = max(sum(source.share for source in sources), 1e-9)
-        first = np.float32(sources[0].share / total)
+        first = np.float32(_measure_first_share(sources))
         return _Candidate(depth, first * a.rgb + (1 - first) * b.rgb, unlike)
 
     def better(self, other: "_Candidate") -> "_Candidate":

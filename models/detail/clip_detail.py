@@ -1,7 +1,7 @@
 """Detail of a clip's frames in any view of its scene: which frames give it, and how much."""
 
-from collections import OrderedDict
 from collections.abc import Collection
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ class ClipDetail:
     def __init__(self, frames: FrameDetails, options: DetailOptions = DetailOptions()):
         self.frames = frames
         self.options = options
-        self._depths: OrderedDict[int, Float[np.ndarray, "H W"]] = OrderedDict()
+        self._draw_depth = lru_cache(_HELD)(_draw_depth)
 
     def of_background(
         self,
@@ -122,14 +122,10 @@ class ClipDetail:
         shares = _share_by_cost(sorted(frames), self.options.mover_frames)
         return {t: share for (_, t), share in shares}
 
-    def _draw_depth(self, meshes: TriangleMeshPipeline, t: int) -> Float[np.ndarray, "H W"]:
-        """z-depth of frame t's own mesh in frame t."""
-        if t not in self._depths:
-            self._depths[t] = meshes.fragments(t, meshes.cameras[t]).depth.numpy()
-        self._depths.move_to_end(t)
-        while len(self._depths) > _HELD:
-            self._depths.popitem(last=False)
-        return self._depths[t]
+
+def _draw_depth(meshes: TriangleMeshPipeline, t: int) -> Float[np.ndarray, "H W"]:
+    """z-depth of frame t's own mesh in frame t."""
+    return meshes.fragments(t, meshes.cameras[t]).depth.numpy()
 
 
 def _share_by_cost(frames: list[tuple], count: int) -> list[tuple[tuple, float]]:

@@ -4,9 +4,9 @@ The file holds images as JPEG and PNG data. It is mapped into memory, and a fram
 view needs it.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -90,18 +90,13 @@ class FrameDetails:
         """
         self._data = data
         self._size = size
-        self._held: OrderedDict[int, FrameDetail] = OrderedDict()
+        self._read_held = lru_cache(_HELD)(self._read)
 
     def __contains__(self, t: int) -> bool:
         return t in self._data
 
     def __getitem__(self, t: int) -> FrameDetail:
-        if t not in self._held:
-            self._held[t] = self._read(t)
-        self._held.move_to_end(t)
-        while len(self._held) > _HELD:
-            self._held.popitem(last=False)
-        return self._held[t]
+        return self._read_held(t)
 
     def _read(self, t: int) -> FrameDetail:
         try:

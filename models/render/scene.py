@@ -87,7 +87,6 @@ class Scene:
     """How views are drawn; a model file does not hold them."""
     thumbnails: UInt8[Tensor, "..."] | None = None
     """Of the track file that the scene was trained on."""
-
     detail: ClipDetail | None = None
     """Detail of the clip's frames; None draws the colour field alone."""
 
