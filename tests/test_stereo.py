@@ -64,6 +64,42 @@ def test_depth_stays_where_nothing_is_in_doubt_and_movers_are_left_alone(sideway
     assert not (surface.doubt & sideways.room.masks[5]).any()
 
 
+def test_background_that_tracks_place_at_the_depth_of_what_surrounds_it_is_found(sideways):
+    depth = sideways.room.depth.astype(np.float32)
+    # a gap in a near surface: the start has the near depth inside the gap too
+    gap = np.s_[20:60, 80:120]
+    wrong = 1 / depth
+    wrong[:, 10:70, 70:130] *= 1.4
+    tracks = sideways.tracks
+    clip = stereo.StereoFrames(sideways.room.frames, tracks.cameras, sideways.room.track_visible)
+    surface_of = stereo.Surfaces(clip, wrong.__getitem__, range(FRAMES))
+    surface = surface_of(5)
+    error = np.abs(np.log(surface.inverse_depth * depth[5]))[gap]
+    assert surface.doubt[gap].mean() > 0.9
+    assert (error < 0.03).mean() > 0.8
+
+
+def test_candidates_are_taken_where_they_fit_better(sideways):
+    surface_of = scene_of("sideways").surface_of
+    truth = 1 / sideways.room.depth[5].astype(np.float32)
+    truth = np.where(sideways.room.masks[5], sideways.starts(5), truth)
+    sources = surface_of._choose_sources(5, 1 / np.median(truth))
+    A, T = stereo._relate(surface_of._cameras, 5, sources)
+    images = np.stack([surface_of._small.enlarge(s) for s in sources])
+    grey = surface_of._small.read_grey(5)
+    rho, slope = 1.3 * truth, np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    cost, region = np.zeros_like(rho), np.ones(rho.shape, bool)
+    state = grey, images, A, T, rho, slope, cost, rho.copy(), region
+    stereo_kernels.start_costs(*state, 0, HEIGHT)
+    before, started = cost.copy(), rho.copy()
+    stereo_kernels.try_depths(*state, np.stack([0.7 * truth, truth]), 0, HEIGHT)
+    assert (cost <= before).all()
+    taken = rho != started
+    assert (cost < before)[taken].all()
+    np.testing.assert_array_equal(np.isin(rho, np.stack([started, 0.7 * truth, truth])), True)
+    assert (rho == truth)[~sideways.room.masks[5]].mean() > 0.7
+
+
 def test_a_camera_that_only_turns_changes_nothing():
     scene = scene_of("turn")
     surface = scene.surface_of(5)

@@ -19,7 +19,7 @@ class Surface:
     """1 / z-depth in the frame's camera, in world units; out of doubt, the depth of the points'
     mesh."""
     doubt: Bool[np.ndarray, "h w"]
-    """Pixels that stereo has measured, because the points' mesh bends there."""
+    """Pixels that stereo has measured: the points' mesh bends or fits the frames badly there."""
     options: StereoOptions = StereoOptions()
 
     def place_vertices(self, width: int, height: int) -> FramePoints:

@@ -57,6 +57,9 @@ class StereoOptions:
     bend: float = 0.04
     """Change of slope of the mesh's inverse depth over 6 pixels, relative to the inverse depth,
     from which the mesh's depth is in doubt; larger values match less of the image."""
+    gain: float = 0.1
+    """Fall of the unlikeness (1 - correlation) of a pixel's patch at another depth from which the
+    mesh's depth is in doubt; larger values match less of the image."""
     doubt_reach: int = 4
     """Pixels by which regions in doubt are widened; more are matched as it grows."""
     tolerance: float = 0.02

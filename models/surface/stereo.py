@@ -1,9 +1,10 @@
 """Dense depth along depth jumps, measured in the frames themselves.
 
 Tracked points are sparse and slip at outlines, so a mesh of points alone joins a near surface to
-the surface behind it. Wherever the points' mesh bends, each frame is matched to up to four source
-views by slanted-plane PatchMatch, started from that mesh. Depths that other frames confirm are kept
-and carried to the remaining pixels along colours.
+the surface behind it. Wherever the points' mesh bends, or the depth of another surface near by fits
+better, each frame is matched to up to four source views by slanted-plane PatchMatch, started from
+that mesh and from the farthest and nearest surfaces round each pixel. Depths that other frames
+confirm are kept and carried to the remaining pixels along colours.
 
 Sources: Bleyer, Rhemann, Rother, "PatchMatch stereo", 2011; Galliani et al. and Ma et al., see
 ``stereo_kernels`` and ``confirm_kernels``.
@@ -30,6 +31,10 @@ _SWEEPS = ((9, 0.05), (5, 0.02), (3, 0.008))
 _BEND_STEP = 6
 # largest slope of the starting planes, relative to the inverse depth a pixel
 _STEEPEST = 0.05
+# sides in pixels of the squares in which the farthest and nearest surfaces are looked for
+_AROUND = (21, 61)
+# the smallest region, in pixels, whose gain is no chance
+_LEAST_REGION = np.ones((3, 3), np.uint8)
 # image rows are handed to threads in this many parts; results do not depend on it
 _PARTS = 16
 
@@ -97,8 +102,12 @@ class Surfaces:
         if t not in self._found:
             start = _fill_holes(self._starts(t).astype(np.float32))
             sources = self._choose_sources(t, 1 / np.median(start))
-            doubt = _find_bends(start, self._options) & ~self._small.read_mask(t) & bool(sources)
-            inverse = self._search(t, sources, start, doubt) if doubt.any() else start
+            unmasked = ~self._small.read_mask(t) & bool(sources)
+            bends = _find_bends(start, self._options) & unmasked
+            inverse, doubt = start, bends
+            # a mesh without bends has no surface in front of another
+            if bends.any():
+                inverse, doubt = self._search(t, sources, start, bends, unmasked)
             self._found[t] = Surface(inverse, doubt, self._options)
             self._sources[t] = sources
         return self._found[t]
@@ -132,9 +141,12 @@ class Surfaces:
         t: int,
         sources: list[int],
         start: Float[np.ndarray, "h w"],
-        doubt: Bool[np.ndarray, "h w"],
-    ) -> Float[np.ndarray, "h w"]:
-        """Inverse depth of frame t by PatchMatch in the region in doubt, ``start`` elsewhere."""
+        bends: Bool[np.ndarray, "h w"],
+        unmasked: Bool[np.ndarray, "h w"],
+    ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+        """Inverse depth of frame t by PatchMatch in the region in doubt, ``start`` elsewhere, and
+        that region: the bends, and where the farthest or nearest surface round a pixel fits the
+        sources better than ``start``."""
         A, T = _relate(self._cameras, t, sources)
         images = np.stack([self._small.enlarge(s) for s in sources])
         rho = start.copy()
@@ -143,16 +155,21 @@ class Surfaces:
         slope = np.clip(slope, -_STEEPEST * rho[..., None], _STEEPEST * rho[..., None])
         cost = np.zeros_like(rho)
         parts = split_range(len(rho), _PARTS)
-        state = self._small.read_grey(t), images, A, T, rho, slope, cost, start, doubt
-        run_tasks(lambda i: stereo_kernels.start_costs(*state, *parts[i]), len(parts))
+        state = self._small.read_grey(t), images, A, T, rho, slope, cost, start
+        run_tasks(lambda i: stereo_kernels.start_costs(*state, unmasked, *parts[i]), len(parts))
+        first, steep = cost.copy(), slope.copy()
+        candidates = unmasked, _find_near_and_far(start)
+        run_tasks(lambda i: stereo_kernels.try_depths(*state, *candidates, *parts[i]), len(parts))
+        doubt = bends | (_find_gains(first - cost, self._options) & unmasked)
+        rho[~doubt], slope[~doubt] = start[~doubt], steep[~doubt]
         for n, (reach, spread) in enumerate(_SWEEPS):
             for colour in (0, 1):
                 # of frame, round and colour alone, whatever the order of the frames
                 seed = (t * len(_SWEEPS) + n) * 2 + colour
-                step = colour, reach, np.float32(spread), seed
+                step = doubt, colour, reach, np.float32(spread), seed
                 sweep = partial(_sweep_part, (*state, *step), parts)
                 run_tasks(sweep, len(parts))
-        return rho
+        return rho, doubt
 
 
 def choose_matched_size(
@@ -200,6 +217,28 @@ def _fill_holes(inverse: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """Inverse depth with the median off the mesh, 1 if there is no mesh."""
     known = inverse > 0
     return np.where(known, inverse, np.median(inverse[known]) if known.any() else np.float32(1))
+
+
+def _find_near_and_far(inverse: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "C h w"]:
+    """Inverse depths of the farthest and nearest surfaces round each pixel.
+
+    Surfaces that show through a gap between others have no track of their own in the gap, and no
+    neighbour that could hand on their depth.
+    """
+    found = []
+    for side in _AROUND:
+        square = np.ones((side, side), np.uint8)
+        found += [cv2.erode(inverse, square), cv2.dilate(inverse, square)]
+    return np.stack(found)
+
+
+def _find_gains(gain: Float[np.ndarray, "h w"], options: StereoOptions) -> Bool[np.ndarray, "h w"]:
+    """Pixels near a region whose unlikeness falls by ``gain`` at another depth."""
+    gains = (gain > options.gain).astype(np.uint8)
+    region = cv2.morphologyEx(gains, cv2.MORPH_OPEN, _LEAST_REGION)
+    side = 2 * options.doubt_reach + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.dilate(region, disc) > 0
 
 
 def _find_bends(

@@ -29,6 +29,8 @@ _HOLD = np.float32(0.3)
 _HOLD_REACH = np.float32(0.1)
 # relative difference of inverse depth within the patch below which two planes count as equal
 _TIE = np.float32(5e-4)
+# relative difference of inverse depth from which a candidate is tried
+_APART = np.float32(0.02)
 # offsets of the patch's pixels from its middle
 _ACROSS = np.tile(np.arange(-_RADIUS, _RADIUS + 1), _SIDE).astype(np.float32)
 _DOWN = np.repeat(np.arange(-_RADIUS, _RADIUS + 1), _SIDE).astype(np.float32)
@@ -170,6 +172,34 @@ def start_costs(image, sources, A, T, rho, slope, cost, start, region, top, bott
                 cost[y, x] = _measure_cost(
                     sources, image.shape[1], image.shape[0], A, T, *patch, *plane
                 )
+
+
+@njit(cache=True, nogil=True)
+def try_depths(image, sources, A, T, rho, slope, cost, start, region, candidates, top, bottom):
+    """Takes, at each pixel of the region in rows [top, bottom), the best of the present plane and
+    planes parallel to the image at the inverse depths ``candidates`` (C, H, W)."""
+    height, width = image.shape
+    weights = np.empty(_SIDE * _SIDE, np.float32)
+    values = np.empty(_SIDE * _SIDE, np.float32)
+    flat = np.float32(0)
+    for y in range(top, bottom):
+        for x in range(width):
+            if not region[y, x]:
+                continue
+            variance = weigh_patch(image, y, x, weights, values)
+            patch = weights, values, variance, np.float32(x + 0.5), np.float32(y + 0.5)
+            for k in range(len(candidates)):
+                new = candidates[k, y, x]
+                if abs(new / rho[y, x] - np.float32(1)) < _APART:
+                    continue
+                c = _measure_cost(
+                    sources, width, height, A, T, *patch, new, flat, flat, start[y, x]
+                )
+                if c < cost[y, x]:
+                    cost[y, x] = c
+                    rho[y, x] = new
+                    slope[y, x, 0] = flat
+                    slope[y, x, 1] = flat
 
 
 @njit(cache=True, nogil=True)
