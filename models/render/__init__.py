@@ -7,6 +7,7 @@ Files in reading order:
 - ``rendering`` - the picture of the static scene
 - ``tiles`` - the same by CPU kernels, a tile of rows to a thread
 - ``view_kernels`` - the kernels of a tile
+- ``seen`` - pixels whose surface some frame's image shows
 - ``blending`` - meshes joined in plain torch, and holes filled
 - ``scene`` - all layers and the clip's cameras
 - ``model_file`` - model.pt

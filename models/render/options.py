@@ -9,7 +9,7 @@ class RenderOptions:
 
     blended: int = 4
     """Meshes of the nearest frames that are blended; more fill more holes and take longer."""
-    blended_off_path: int = 16
+    blended_off_path: int = 24
     """The same for a view off the path, whose borders and gaps only frames further away saw."""
     off_path: float = 0.025
     """Distance from the nearest frame beyond which a view is off the path: near surfaces hide much

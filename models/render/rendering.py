@@ -12,6 +12,7 @@ from models.cameras import Cameras
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.blending import blend_surfaces, fill_holes
 from models.render.options import RenderOptions
+from models.render.seen import find_seen
 from models.render.tiles import View, WorldMesh, render_tiles
 from models.render.view_choice import DrawnFrames, average_times, choose_drawn, weigh_changes
 
@@ -24,7 +25,8 @@ class Rendering:
     depth: Float[np.ndarray, "H W"]
     """z-depth in world units; inf without a surface."""
     covered: Bool[np.ndarray, "H W"]
-    """True if a mesh covers the pixel; other pixels have colours of their surroundings."""
+    """True if a mesh covers the pixel inside some frame's image; other pixels have colours of
+    their surroundings."""
 
 
 def render_view(
@@ -37,7 +39,7 @@ def render_view(
 
     Meshes that agree in depth at a pixel vote with their weights for their surface; the colours of
     the winners are averaged by weight. Faces of little trust show only if no other face
-    covers the pixel. Uncovered pixels are filled.
+    covers the pixel. Uncovered pixels, and surfaces past the images of all frames, are filled.
     """
     drawn = choose_drawn(meshes, view, options)
     moment = average_times(drawn.frames, drawn.weights, options)
@@ -47,7 +49,7 @@ def render_view(
     on_cpu = renderer.field.grid.choose_backend(renderer.field.grid.tables) == "numba"
     draw = _render_fast if on_cpu else _render_plain
     rgb, depth = draw(meshes, renderer, view, drawn, options)
-    covered = np.isfinite(depth)
+    covered = find_seen(meshes, view, depth)
     rgb = fill_holes(rgb, covered)
     return Rendering(cv2.convertScaleAbs(rgb, alpha=255), depth, covered)
 
