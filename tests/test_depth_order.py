@@ -1,5 +1,7 @@
 """Near and far come out the right way round, or doubt is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from models.cameras import Cameras
 from models.report.tables import make_tiles
 from models.sfm import Points, StaticScene, choose_depth_order
-from models.sfm.adjustment import adjust_fit, grow_cameras, measure_fit
+from models.sfm.adjustment import adjust_fit, compare_cost, grow_cameras, measure_fit
+from models.sfm.adjustment.evidence import compare_common_cost
 from models.sfm.adjustment.mirror import _compare_order, _mirror
 from models.tracks import PointTracks
 
@@ -91,6 +94,56 @@ def test_where_errors_do_not_tell_the_ground_is_nearer_below_and_doubt_is_told(i
     assert _compare_order(truth, measure_fit(ordered.cameras, tracks)) > 0.9
     assert ordered.doubtful == any("hardly be told apart" in text for text in said.sentences)
     assert ordered.doubtful
+
+
+def film_wall(seed: int) -> tuple[Cameras, PointTracks, np.ndarray]:
+    """A slow pan over a sloping wall, in front of which something moves along with the camera; and
+    which tracks are on it. Depths are about 40."""
+    random = np.random.default_rng(seed)
+    middle = 40 / 2.2
+    wall = random.uniform([-middle, -0.56 * middle, 39.6], [middle, 0.56 * middle, 40.4], (300, 3))
+    wall[:, 2] -= 0.25 * wall[:, 1]
+    place = middle * random.uniform([-0.21, -0.07], [0.21, 0.07])
+    x, y = random.uniform(-0.217 * middle, 0.217 * middle, (2, 45))
+    mover = np.stack([place[0] + x, place[1] + 0.56 * y, np.full(45, 28.0)], 1)
+    moment = np.linspace(-0.5, 0.5, 12)
+    still = np.zeros(12)
+    poses = move(
+        np.stack([4 * moment, still, still], 1), np.stack([still, -0.1 * moment, still], 1)
+    )
+    cameras, tracks = film(wall, poses, seed)
+    xy, visible = [], []
+    for t, pose in enumerate(poses):
+        _, seen = film(mover + np.array([5.6 * moment[t], 0, 0]), pose[None], 100 * seed + t)
+        xy.append(np.concatenate([tracks.xy[t], seen.xy[0]]))
+        visible.append(np.concatenate([tracks.visible[t], seen.visible[0]]))
+    moving = np.arange(345) >= 300
+    return cameras, PointTracks(np.stack(xy), np.stack(visible), WIDTH, HEIGHT), moving
+
+
+def test_a_mover_in_front_of_a_wall_turns_it_inside_out_at_most_with_doubt():
+    cameras, tracks, moving = film_wall(2)
+    wall = tracks.select(~moving)
+    truth = measure_fit(cameras, wall)
+    start = measure_fit(_mirror(measure_fit(cameras, tracks)), tracks)
+    start = adjust_fit(start, rounds=3)
+    assert _compare_order(truth, measure_fit(start.cameras, wall)) < -0.3
+    assert start.agrees[:, moving].sum() > 0.7 * tracks.visible[:, moving].sum()
+    said = Said()
+    ordered = choose_depth_order(start.cameras, tracks, said)
+    assert _compare_order(truth, measure_fit(ordered.cameras, wall)) > 0.7
+    assert ordered.doubtful == any("hardly be told apart" in text for text in said.sentences)
+
+
+def test_the_observations_that_two_scenes_share_decide_where_they_are_the_majority():
+    cameras, tracks = film_far(6)
+    fit = measure_fit(cameras, tracks)
+    minority = np.arange(tracks.num_tracks) % 5 == 0
+    better = np.where(minority, 50.0, 0.9 * fit.error)
+    other = replace(fit, error=better, agrees=fit.agrees & ~minority)
+    assert compare_cost(other, fit) > 1 > compare_common_cost(other, fit)
+    few = replace(other, agrees=fit.agrees & minority)
+    assert compare_common_cost(few, fit) == compare_cost(few, fit) > 1
 
 
 def test_doubt_stays_with_the_scene_and_is_shown_on_the_page():

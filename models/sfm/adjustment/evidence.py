@@ -52,6 +52,18 @@ def compare_cost(fit: Fit, other: Fit) -> float:
     return fit.measure_cost(either) / max(other.measure_cost(either), 1e-9)
 
 
+def compare_common_cost(fit: Fit, other: Fit) -> float:
+    """Cost of a scene in costs of another, over the observations that agree with both where these are
+    the majority, else over those that agree with either.
+
+    What a single scene explains may move: any motion along the camera's is explained by some depth.
+    """
+    common = fit.agrees & other.agrees
+    if 2 * common.sum() <= (fit.agrees | other.agrees).sum():
+        return compare_cost(fit, other)
+    return fit.measure_cost(common) / max(other.measure_cost(common), 1e-9)
+
+
 def adjust_fit(fit: Fit, freedom: Freedom = SHARED_FOCAL, rounds: int = 1) -> Fit:
     """Bundle adjustment of the agreeing observations and triangulation, some rounds of both."""
     for _ in range(rounds):

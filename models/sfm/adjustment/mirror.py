@@ -15,7 +15,14 @@ from jaxtyping import Bool, Float
 
 from models.cameras import Cameras, find_middle_frame, interpolate_poses
 from models.run import SILENT, Progress
-from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit, rescale
+from models.sfm.adjustment.evidence import (
+    Fit,
+    adjust_fit,
+    compare_common_cost,
+    compare_cost,
+    measure_fit,
+    rescale,
+)
 from models.tracks import PointTracks
 
 # Range of inverse depth in the mirror image, in medians.
@@ -54,30 +61,53 @@ def choose_depth_order(
     """The cameras, or the cameras of the scene's mirror image if that explains the tracks better.
 
     Where errors do not tell, the order in which the lower part of the image is nearer is taken, as
-    the ground is.
+    the ground is. Where few tracks oppose the others they may move: the others decide, with doubt.
 
     Args:
         tracks: that the cameras were solved from.
-        progress: hears if the mirror image is taken, and if the two cannot be told apart.
+        progress: hears if the mirror image is taken, and of doubt.
     """
     solved = measure_fit(cameras, tracks)
     start = _mirror(solved)
     if start is None:
         return Ordered(cameras)
     mirrored = measure_fit(start, tracks)
-    if compare_cost(mirrored, solved) > _HOPELESS:
+    if compare_common_cost(mirrored, solved) > _HOPELESS:
         return Ordered(cameras)
     solved = _adjust_best(solved)
     mirrored = _adjust_best(mirrored)
     if _compare_order(solved, mirrored) > _SAME_ORDER:
         return Ordered(cameras)  # the mirror image has turned back into the scene
-    ratio = compare_cost(mirrored, solved)
-    if ratio > _CLOSE:
+    return _judge_order(cameras, solved, mirrored, progress)
+
+
+def _judge_order(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Progress) -> Ordered:
+    """The order that the observations support, those that agree with both images before all."""
+    ratio, common = compare_cost(mirrored, solved), compare_common_cost(mirrored, solved)
+    if min(ratio, common) > _CLOSE:
         return Ordered(cameras)
-    if ratio >= _BETTER:
-        return Ordered(_choose_by_ground(cameras, solved, mirrored, progress), True)
-    progress.say("the scene was solved inside out: near and far are exchanged, with less error")
-    return Ordered(rescale(mirrored))
+    if max(ratio, common) < _BETTER:
+        progress.say("the scene was solved inside out: near and far are exchanged, with less error")
+        return Ordered(rescale(mirrored))
+    _warn(ratio, progress)
+    ground = _measure_ground(mirrored) > _measure_ground(solved)
+    turn = ground if _BETTER <= common <= _CLOSE else common < _BETTER
+    return Ordered(rescale(mirrored) if turn else cameras, True)
+
+
+def _warn(ratio: float, progress: Progress) -> None:
+    """Tells doubt with its cause.
+
+    Args:
+        ratio: cost of the mirror image in costs of the scene, over all observations.
+    """
+    cause = "the camera moves little beside the distance of the scene"
+    if not _BETTER <= ratio <= _CLOSE:
+        cause = "only a small part of the picture, which may be a mover, tells them apart"
+    progress.say(
+        f"warning: near and far can hardly be told apart in this clip, as {cause}; look at the depth "
+        "video"
+    )
 
 
 def _adjust_best(fit: Fit) -> Fit:
@@ -92,17 +122,6 @@ def _adjust_best(fit: Fit) -> Fit:
         if gain < _SETTLED:
             break
     return best
-
-
-def _choose_by_ground(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Progress) -> Cameras:
-    """The cameras under which the lower part of the image is nearer."""
-    progress.say(
-        "warning: near and far can hardly be told apart in this clip, as the camera moves little "
-        "beside the distance of the scene; look at the depth video"
-    )
-    if _measure_ground(mirrored) > _measure_ground(solved):
-        return rescale(mirrored)
-    return cameras
 
 
 def _compare_order(fit: Fit, other: Fit) -> float:
