@@ -13,7 +13,7 @@ from models.cameras import Cameras
 from models.clip import Lens
 from models.sfm import StaticScene, judge_scene, solve_scene, straighten_scene, triangulate
 from models.sfm.adjustment import choose_depth_order, find_lens, find_zoom
-from models.sfm.adjustment.bundle import smooth_focal_lengths
+from models.sfm.adjustment.bundle import Freedom, adjust_freely, smooth_focal_lengths
 from models.sfm.adjustment.causes import find_cause
 from models.sfm.adjustment.evidence import adjust_fit, measure_fit
 from models.sfm.adjustment.mirror import _compare_order, _mirror
@@ -197,3 +197,13 @@ def test_few_agreeing_observations_are_told(room):
     xy[:, slipped] += random.normal(0, 12, xy[:, slipped].shape)
     judged, said = judge(room, replace(tracks, xy=xy))
     assert judged["observations_agree"] < 0.5 and "of the observations agree" in said[0]
+
+
+@pytest.mark.parametrize("radial", [None, (-0.1, 0.02)])
+def test_cameras_stay_if_fewer_than_two_frames_have_enough_tracks(room, radial):
+    tracks = tracks_of(room)
+    visible = np.zeros_like(tracks.visible)
+    visible[5] = tracks.visible[5]
+    few = replace(tracks, visible=visible)
+    found = adjust_freely(room.cameras, room.track_xyz[0], few, Freedom(radial=radial))
+    assert found.cameras.same_as(room.cameras) and found.radial == radial

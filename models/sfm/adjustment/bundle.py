@@ -73,8 +73,11 @@ def bundle_adjust(
 def adjust_freely(
     cameras: Cameras, xyz: Float[np.ndarray, "N 3"], tracks: PointTracks, freedom: Freedom
 ) -> Adjusted:
-    """``bundle_adjust`` with the given intrinsics free."""
+    """``bundle_adjust`` with the given intrinsics free; cameras stay if fewer than two frames have
+    enough observations."""
     frames = np.flatnonzero(tracks.visible.sum(1) >= MIN_SHARED)
+    if len(frames) < 2:
+        return Adjusted(cameras, freedom.radial)
     model = _build_model(cameras, xyz, tracks, frames, freedom)
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = freedom.focal_length
