@@ -2,20 +2,22 @@
 
 import torch
 
+from benchmarks.flicker import measure_spiral_flicker
 from benchmarks.quality_runs import Run
 from benchmarks.quality_scenes import HELD_OUT
 from benchmarks.quality_scores import camera_errors, rendered_depth_error, track_depth_error
 from models.export import spread
-from models.render import load_scene
+from models.render import Scene, load_scene
 from models.run import read_json
+from models.training import add_details
 
 DEPTH_FRAMES = 8
 """Frames whose rendered depth is looked at."""
 
 
 def figures(run: Run) -> dict:
-    """Of the whole run: least coverage of the novel view video, seconds, memory, errors of cameras
-    and depth.
+    """Of the whole run: least coverage of the novel view video, its flicker, seconds, memory, errors
+    of cameras and depth.
 
     Seconds and memory are those of the stages when they were done: without Python's start, in an
     earlier run or now.
@@ -39,8 +41,15 @@ def figures(run: Run) -> dict:
         "peak_memory_gib": max((gib for gib in held if gib is not None), default=None),
         "frames_registered": background["frames_registered"] / background["frames"],
         "reprojection_error_px": background["reprojection_error_px"],
+        **measure_spiral_flicker(load_trained(run)),
         **errors_against_truth(run),
     }
+
+
+def load_trained(run: Run) -> Scene:
+    """The scene of a run, with its detail."""
+    path = run.demo / "model.pt"
+    return add_details(load_scene(path, torch.device("cpu")), path)
 
 
 def errors_against_truth(run: Run) -> dict[str, float]:
@@ -55,7 +64,7 @@ def errors_against_truth(run: Run) -> dict[str, float]:
     errors["track_depth_error"] = track_depth_error(
         run.cameras, tracks.xyz, tracks.xy, tracks.visible, depth, scale
     )
-    scene = load_scene(run.demo / "model.pt", torch.device("cpu"))
+    scene = load_trained(run)
     some = spread(range(len(scene.cameras)), DEPTH_FRAMES)
     pictures = {t: scene.render(scene.cameras[t], t).depth for t in some}
     return errors | {"rendered_depth_error": rendered_depth_error(pictures, depth, scale)}

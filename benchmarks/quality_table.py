@@ -14,6 +14,8 @@ COLUMNS = (
     ("flip", "FLIP", 1, 3),
     ("coverage", "cover %", 100, 1),
     ("spiral_coverage", "spiral %", 100, 1),
+    ("flicker", "flicker", 1, 2),
+    ("flicker_field", "by field", 1, 2),
     ("camera_position_share", "path %", 100, 3),
     ("camera_rotation_degrees", "degrees", 1, 3),
     ("track_depth_error", "points %", 100, 2),
@@ -27,6 +29,7 @@ COLUMNS = (
 """Figure, head, factor, decimals."""
 LEGEND = (
     "cover: least share of a true novel view that is not filled in; spiral: the same of the novel view video.\n"
+    "flicker: change of a surface from view to view of the spiral, levels of 255; by field: without detail.\n"
     "path, degrees: error of the cameras' places, as a share of the path's length, and of their directions.\n"
     "points, depth: median relative error of depth, of tracks and as rendered.\n"
     "s: seconds of all scripts; tracks, movers, render: of background_points, foreground_points, demo_pipeline."

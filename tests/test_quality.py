@@ -20,6 +20,7 @@ from forks import SMALL_FIELD, ask, fork_server
 from skimage.metrics import structural_similarity
 
 from benchmarks import quality as benchmark
+from benchmarks.flicker import measure_flicker
 from benchmarks.flip import flip_map
 from benchmarks.interpolation import interpolate_middle
 from benchmarks.quality import compared, joined
@@ -34,12 +35,13 @@ from benchmarks.quality_scores import (
     track_depth_error,
 )
 from benchmarks.quality_table import differences, table
-from models.cameras import look_at
+from models.cameras import Cameras, look_at
 from models.clip.images import write_images
 from models.render.metrics import psnr
+from models.render.rendering import Rendering
 from models.run import InputError, run_script
 from models.synthetic.folder import write_scene
-from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
+from models.synthetic.sample import RoomOptions, SyntheticScene, render_room, render_views
 
 ROOT = Path(__file__).parent.parent
 
@@ -329,6 +331,34 @@ def quality_here(words: Sequence[object], capfd: pytest.CaptureFixture) -> tuple
     return ended.value.code, "".join(capfd.readouterr())
 
 
+class TrueScene:
+    """A room that is rendered without error, but for noise in views of some cameras."""
+
+    def __init__(self, room: SyntheticScene, noise: float):
+        self.room, self.noise = room, noise
+
+    def render(self, view: Cameras, time: float) -> Rendering:
+        rgb, depth, _ = render_views(view, [time], len(self.room.frames))
+        seed = int(1e6 * view.centers.abs().sum())
+        noise = np.random.default_rng(seed).normal(0, self.noise, rgb[0].shape)
+        rgb = (rgb[0] + noise).clip(0, 255).round().astype(np.uint8)
+        return Rendering(rgb, depth[0].astype(np.float32), np.ones(rgb.shape[:2], bool))
+
+
+def test_flicker_is_the_noise_between_views_and_not_their_motion(room: SyntheticScene):
+    pair = room.cameras[[4, 7]]
+    figures = [measure_flicker(TrueScene(room, noise), pair, 5.0) for noise in (0, 8, 16)]
+    view = TrueScene(room, 0).render(pair[1], 5.0).rgb.astype(float)
+    unmoved = np.sqrt(((TrueScene(room, 0).render(pair[0], 5.0).rgb - view) ** 2).mean())
+    assert figures[0] < 0.35 * unmoved
+    # smoothing by a sigma of 1 leaves 0.28 of white noise, which both views have
+    for figure, noise in zip(figures[1:], (8, 16), strict=True):
+        added = np.sqrt(figure**2 - figures[0] ** 2)
+        assert added == pytest.approx(0.28 * np.sqrt(2) * noise, rel=0.3)
+    still = room.cameras[[4, 4]]
+    assert measure_flicker(TrueScene(room, 8), still, 5.0) == 0
+
+
 @pytest.mark.slow
 def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path, forked, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
@@ -365,6 +395,7 @@ def test_one_command_runs_and_scores_all(folders: Path, tmp_path: Path, forked, 
         and first["seconds_foreground"] == 0
     )
     assert 0.5 < first["coverage"] <= 1 and 0.5 < first["spiral_coverage"] <= 1
+    assert 0 < first["flicker"] < 30 and 0 < first["flicker_field"] < 30
     own = rows["cart", "spacelayer", "held out", "whole"]
     metrics = json.loads((tmp_path / "runs" / "cart" / "demo" / "metrics.json").read_text())
     assert own["psnr"] == pytest.approx(metrics["heldout_frames"]["psnr"]) and own["frames"] == 1
