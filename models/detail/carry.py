@@ -95,8 +95,9 @@ def carry_surfaces(
     if len(sources) < 2:
         return surfaces
     nearness = min(1.0, sum(source.share for source in sources))
-    # squared: far from the path two frames tell little of a surface
-    surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), nearness**2, options)
+    # off the path two frames may look alike under a surface that neither sees, as a ghost
+    certain = max(0.0, 2 * nearness - 1) ** 2
+    surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), certain, options)
     return _suppress_noise(view, surfaces, rendering, sources[:2])
 
 

@@ -24,8 +24,8 @@ class DetailOptions:
     unlike: float = 20.0
     """Grey levels by which frames may differ under a surface before the colour field is preferred;
     a larger value takes colours from surfaces that fit less."""
-    whole: float = 0.005
+    whole: float = 0.0025
     """Distance from the camera path up to which frames' colours count in full."""
-    far: float = 0.025
+    far: float = 0.0125
     """Distance from the camera path beyond which they do not count: they show each error of the
     surface there. A larger value gives sharper and more broken views."""
