@@ -33,6 +33,8 @@ def figures(run: Run) -> dict:
     }
     held = [stage["peak_memory_gib"] for stage in stages.values()]
     held += [*background["peak_memory_gib_of_stages"].values(), demo["peak_memory_gib"]]
+    path = run.demo / "model.pt"
+    scene = load_scene(path, torch.device("cpu"))
     return {
         "spiral_coverage": demo.get("novel_view_coverage"),
         "seconds": sum(seconds.values()),
@@ -41,19 +43,17 @@ def figures(run: Run) -> dict:
         "peak_memory_gib": max((gib for gib in held if gib is not None), default=None),
         "frames_registered": background["frames_registered"] / background["frames"],
         "reprojection_error_px": background["reprojection_error_px"],
-        **measure_spiral_flicker(load_trained(run)),
-        **errors_against_truth(run),
+        **measure_spiral_flicker(add_details(scene, path)),
+        **errors_against_truth(run, scene),
     }
 
 
-def load_trained(run: Run) -> Scene:
-    """The scene of a run, with its detail."""
-    path = run.demo / "model.pt"
-    return add_details(load_scene(path, torch.device("cpu")), path)
+def errors_against_truth(run: Run, scene: Scene) -> dict[str, float]:
+    """Of cameras and depth, as far as there is truth.
 
-
-def errors_against_truth(run: Run) -> dict[str, float]:
-    """Of cameras and depth, as far as the scene has their truth."""
+    Args:
+        scene: of the run, without detail.
+    """
     if not run.scene.truth:
         return {}
     estimate, tracks = run.cameras.world_from_cam.numpy(), run.tracks
@@ -64,7 +64,6 @@ def errors_against_truth(run: Run) -> dict[str, float]:
     errors["track_depth_error"] = track_depth_error(
         run.cameras, tracks.xyz, tracks.xy, tracks.visible, depth, scale
     )
-    scene = load_trained(run)
     some = spread(range(len(scene.cameras)), DEPTH_FRAMES)
     pictures = {t: scene.render(scene.cameras[t], t).depth for t in some}
     return errors | {"rendered_depth_error": rendered_depth_error(pictures, depth, scale)}

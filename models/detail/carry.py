@@ -97,7 +97,8 @@ def carry_surfaces(
     nearness = min(1.0, sum(source.share for source in sources))
     # off the path two frames may look alike under a surface that neither sees, as a ghost
     certain = max(0.0, 2 * nearness - 1) ** 2
-    surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), certain, options)
+    if certain:
+        surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), certain, options)
     return _suppress_noise(view, surfaces, rendering, sources[:2])
 
 

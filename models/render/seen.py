@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
 from models.pipeline import TriangleMeshPipeline
+from models.render.view_choice import choose_nearest
 
 
 def find_seen(
@@ -20,16 +21,15 @@ def find_seen(
         view: a camera, of length 1.
         depth: z-depth of the view in world units; inf without a surface.
     """
-    order = torch.argsort(meshes.view_costs(view), stable=True)
-    cameras = meshes.cameras[[list(meshes.faces)[i] for i in order]]
+    nearest = choose_nearest(meshes, view, len(meshes.faces)).frames
     seen = np.zeros(depth.shape, bool)
     rows, columns = np.nonzero(np.isfinite(depth))
     xy = torch.from_numpy(np.stack([columns, rows], 1) + 0.5)
     z = torch.from_numpy(depth[rows, columns].astype(np.float64))
     points = view.unproject(xy[None], z[None])[0]
     # the nearest frame first: few points are left for the others
-    for t in range(len(cameras)):
-        inside = _find_inside(cameras[t], points)
+    for t in nearest:
+        inside = _find_inside(meshes.cameras[t], points)
         seen[rows[inside], columns[inside]] = True
         rows, columns, points = rows[~inside], columns[~inside], points[~inside]
         if not len(rows):

@@ -236,9 +236,7 @@ def _find_gains(gain: Float[np.ndarray, "h w"], options: StereoOptions) -> Bool[
     """Pixels near a region whose unlikeness falls by ``gain`` at another depth."""
     gains = (gain > options.gain).astype(np.uint8)
     region = cv2.morphologyEx(gains, cv2.MORPH_OPEN, _LEAST_REGION)
-    side = 2 * options.doubt_reach + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return cv2.dilate(region, disc) > 0
+    return _widen(region, options.doubt_reach)
 
 
 def _find_bends(
@@ -255,9 +253,14 @@ def _find_bends(
         inner = np.zeros(inverse.shape[axis], bool)
         inner[step:-step] = True
         bent |= bends & np.expand_dims(inner, 1 - axis)
-    side = 2 * (step + options.doubt_reach) + 1
+    return _widen(bent.astype(np.uint8), step + options.doubt_reach)
+
+
+def _widen(region: UInt8[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:
+    """Pixels within ``reach`` of a region, along the ellipse of OpenCV."""
+    side = 2 * reach + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return cv2.dilate(bent.astype(np.uint8), disc) > 0
+    return cv2.dilate(region, disc) > 0
 
 
 def _relate(
