@@ -2,8 +2,7 @@
 
 options - limits, sizes and margins that a person may tune
 canonical - place of each track on its mover, constant in time
-contact - depth of a mover by its contact with the background
-rigid - depth of a rigid mover by structure from motion
+depth - z-depths of a mover's tracks: relative ones, and their scale in the world
 lifting - labels, canonical coordinates, depths and world positions of the tracks of all movers
 local_maps - values at points from nearby known points
 mesh - the mesh of a frame, and its vertices between frames
@@ -14,6 +13,7 @@ pixels - training pixels of the movers' colour field
 """
 
 from models.movers.canonical import canonical_coordinates
+from models.movers.depth import find_scale, solve_rigid
 from models.movers.lifting import (
     MoverShapes,
     label_tracks,
@@ -24,7 +24,6 @@ from models.movers.lifting import (
 from models.movers.moving_pipeline import MoverPicture, MovingMeshPipeline, fit_canonical_box
 from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
-from models.movers.rigid import metric_depth, solve_rigid
 
 __all__ = [
     "MoverOptions",
@@ -32,11 +31,11 @@ __all__ = [
     "MoverShapes",
     "MovingMeshPipeline",
     "canonical_coordinates",
+    "find_scale",
     "fit_canonical_box",
     "label_tracks",
     "lift_tracks",
     "make_foreground_tracks",
-    "metric_depth",
     "sample_movers",
     "solve_mover_shapes",
     "solve_rigid",

@@ -11,16 +11,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 from models.cameras import Cameras
 from models.clip import Video, at_points
 from models.movers.canonical import canonical_coordinates
-from models.movers.contact import lift_mover
+from models.movers.depth import find_scale, follow_size, read_cues, solve_rigid
 from models.movers.options import MoverOptions
-from models.movers.rigid import metric_depth, solve_rigid
 from models.pipeline import TriangleMeshPipeline
 from models.run import SILENT, Progress
 from models.tracks import PointTracks, Tracks
-
-# Sources of depth, in the words that a person reads.
-_RIGID = "its rigid shape, scaled by contact with the background"
-_CONTACT = "contact with the ground, one a frame"
 
 
 @dataclass(frozen=True)
@@ -85,14 +80,8 @@ def solve_mover_shapes(
         own = tracks.select(members)
         mask = labels == mover
         canonical[members, :2] = canonical_coordinates(own, mask)
-        contact = lift_mover(mask, surface, options)[:, None]
-        rigid = _solve_rigid_depth(background.cameras, own, surface, seed, options)
-        # Contact also fills the frames in which a rigid shape is not placed.
-        depth[:, members] = (
-            contact if rigid is None else np.where(np.isfinite(rigid), rigid, contact)
-        )
-        method = _CONTACT if rigid is None else _RIGID
-        progress.say(f"mover {mover}: {members.sum()} tracks, depth from {method}")
+        depth[:, members], how = _solve_depth(background.cameras, own, mask, surface, seed, options)
+        progress.say(f"mover {mover}: {members.sum()} tracks, {how}")
     return MoverShapes(label, canonical, depth)
 
 
@@ -148,17 +137,37 @@ class _BackgroundDepth(Sequence):
         return meshes.fragments(source, meshes.cameras[t]).depth.numpy()
 
 
-def _solve_rigid_depth(
+def _solve_depth(
     cameras: Cameras,
     tracks: PointTracks,
+    mask: Bool[np.ndarray, "F H W"],
     surface: Sequence[Float[np.ndarray, "H W"]],
     seed: int,
     options: MoverOptions,
-) -> Float[np.ndarray, "F n"] | None:
-    """z-depths of a mover's tracks by its rigid shape, NaN in frames that were not placed; None for
-    a mover that is not rigid or without background behind."""
-    motion = solve_rigid(tracks, cameras, seed, options)
-    return None if motion is None else metric_depth(motion, tracks, surface, options)
+) -> tuple[Float[np.ndarray, "F n"], str]:
+    """z-depths of a mover's tracks in world units, 1 without background, and how they were found,
+    in words."""
+    cues = read_cues(mask, tracks, surface, options)
+    shape = solve_rigid(tracks, cameras, seed, options)
+    name = "rigid"
+    if shape is None:
+        shape, name = follow_size(tracks, cues, options), "not rigid"
+    scale = find_scale(shape, tracks, cameras, cues, options)
+    if scale is None:
+        return np.ones(tracks.visible.shape), "no background behind it, depth 1"
+    share = round(100 * scale.uncertainty)
+    how = f"{name}, depth from {scale.source}, sure to {share} %"
+    return scale.value * fill_depth(shape.depth), how
+
+
+def fill_depth(depth: Float[np.ndarray, "F n"]) -> Float[np.ndarray, "F n"]:
+    """Depths with those that are not known (NaN) set to the median of their frame; in frames
+    without any, to the median interpolated over time."""
+    known = np.isfinite(depth).any(1)
+    times = np.arange(len(depth))
+    median = np.log(np.nanmedian(depth[known], 1))
+    middle = np.exp(np.interp(times, times[known], median))
+    return np.where(np.isfinite(depth), depth, middle[:, None])
 
 
 def make_foreground_tracks(

@@ -21,13 +21,24 @@ class MoverOptions:
     rigid_relief: float = 2.0
     """Largest depth range of a believable rigid shape, as a share of its width or height, whichever
     is larger."""
-    sunk_share: float = 0.005
-    """Share of a mover's points that may lie behind the background by error, rounded up by a point.
-    A larger share puts the mover farther from the camera."""
+    sunk_share: float = 0.25
+    """Share of a mover's points that may seem to lie behind the background, by errors of the
+    background that no frame saw. A larger share lets a mover stand farther from the camera."""
     contact_share: float = 0.12
     """Share of a mover's height, from its lowest pixel up, that may touch the ground."""
-    depth_smoothing: float = 2.0
-    """Standard deviation in frames of the smoothing of contact depth over time."""
+    contact_error: float = 0.05
+    """Standard deviation of the depth of the ground at the feet, as a share of the depth. The
+    larger, the more apparent size and the path count."""
+    in_the_air: float = 0.1
+    """Probability that a mover does not touch the ground below it. The larger, the less other
+    evidence is needed to lift it off the ground."""
+    cut_depth: float = 0.3
+    """How much nearer than the ground at the lower border a mover is that this border cuts, in the
+    logarithm of depth; also the standard deviation of this guess. The larger, the nearer such
+    movers stand."""
+    size_drift: float = 0.02
+    """Standard deviation from frame to frame of the apparent size of a mover that deforms, as a
+    share. The larger, the more closely its depth follows the ground at the feet."""
     outline_step: int = 6
     """Pixels between the vertices along a mover's outline."""
     outline_margin: int = 3

@@ -1,8 +1,7 @@
-"""Rigid movers: structure from motion on a mover's own tracks, as if the mover stood still and the
-camera moved around it."""
+"""Relative depth of a rigid mover: structure from motion on its own tracks, as if the mover stood
+still and the camera moved around it."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +41,7 @@ _EXTENT_QUANTILES = 0.05, 0.95
 
 
 @dataclass(frozen=True)
-class RigidMotion:
+class RelativeDepth:
     """A mover's shape as each frame's camera sees it, up to a common scale."""
 
     depth: Float[np.ndarray, "F N"]
@@ -53,6 +52,8 @@ class RigidMotion:
     slip, end soon."""
     placed: Bool[np.ndarray, "F"]
     """Frames whose camera is known relative to the mover."""
+    is_flat: bool = False
+    """Whether all tracks of a frame share a depth: the mover's relief is not known."""
 
 
 def solve_rigid(
@@ -60,7 +61,7 @@ def solve_rigid(
     cameras: Cameras,
     seed: int = 0,
     options: MoverOptions = MoverOptions(),
-) -> RigidMotion | None:
+) -> RelativeDepth | None:
     """Depths of a mover's tracks; None if no rigid shape explains the tracks.
 
     Args:
@@ -85,42 +86,7 @@ def solve_rigid(
     if not relief < options.rigid_relief:
         return None
     is_long = points.agrees.sum(0) >= half_life(points.agrees)
-    return RigidMotion(depth, points.agrees & is_long, placed)
-
-
-def metric_depth(
-    motion: RigidMotion,
-    tracks: PointTracks,
-    surface: Sequence[Float[np.ndarray, "H W"]],
-    options: MoverOptions = MoverOptions(),
-) -> Float[np.ndarray, "F N"] | None:
-    """World z-depths of the tracks: the largest scale at which the mover does not sink into the
-    background; None without background behind the mover.
-
-    A mover that stands touches the ground with its lowest points. The depth of a mover in the air
-    is an upper bound.
-
-    Args:
-        motion: of the same tracks.
-        surface: the background's depth map in each frame, also behind the mover; inf at holes.
-    """
-    scales = []
-    for t in np.flatnonzero(motion.placed):
-        sure = np.flatnonzero(motion.sure[t])
-        ratio = _read_depth(surface[t], tracks.xy[t, sure]) / motion.depth[t, sure]
-        ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
-        if len(ratio) >= MIN_SHARED:
-            scales.append(np.sort(ratio)[int(options.sunk_share * len(ratio)) + 1])
-    return float(np.median(scales)) * motion.depth if scales else None
-
-
-def _read_depth(
-    depth: Float[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]
-) -> Float[np.ndarray, "n"]:
-    """Values of a depth map at points in pixels; beyond the border, the values at the border."""
-    height, width = depth.shape
-    x, y = xy.astype(np.int64).clip(0, [width - 1, height - 1]).T
-    return depth[y, x]
+    return RelativeDepth(depth, points.agrees & is_long, placed)
 
 
 def _map_cameras(
@@ -167,7 +133,7 @@ def _is_explained(
 
 def _solve_long(
     tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
-) -> RigidMotion | None:
+) -> RelativeDepth | None:
     """``solve_rigid`` in stretches of a long clip, all brought to the scale of the first.
 
     A mover that is not rigid is given up at its first stretch.
@@ -177,7 +143,7 @@ def _solve_long(
         return None
     depth = np.full(tracks.visible.shape, np.nan)
     sure = np.zeros(tracks.visible.shape, bool)
-    whole = RigidMotion(depth, sure, np.zeros(len(tracks), bool))
+    whole = RelativeDepth(depth, sure, np.zeros(len(tracks), bool))
     for frames in split_stretches(int(enough[0]), int(enough[-1]) + 1, options):
         part = slice(frames[0], frames[-1] + 1)
         subset = np.flatnonzero(tracks.visible[part].any(0))
@@ -189,7 +155,7 @@ def _solve_long(
 
 
 def _join(
-    whole: RigidMotion, found: RigidMotion, part: slice, subset: np.ndarray, overlap: int
+    whole: RelativeDepth, found: RelativeDepth, part: slice, subset: np.ndarray, overlap: int
 ) -> bool:
     """Adds the motion of a stretch to that of the stretches before, in place; in shared frames
     depths change over linearly. False if shared observations are too few for a common scale.

@@ -1,0 +1,98 @@
+"""What the background's depth says on a mover: the ground at its feet, and the surface that it
+hides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from models.movers.options import MoverOptions
+from models.tracks import PointTracks
+
+# Pixels of a mask below which its lowest row says nothing about contact.
+_MIN_PIXELS = 20
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Ground below a mover in a frame."""
+
+    depth: float
+    """Median z-depth of the background just below the feet, in world units."""
+    feet: Float[np.ndarray, "n 2"]
+    """Lowest points of the mask in pixels."""
+    is_cut: bool
+    """Whether the lower image border cuts the mover: its feet may then be nearer."""
+
+
+@dataclass(frozen=True)
+class BackgroundCues:
+    """What the background says on a mover in each frame."""
+
+    contact: list[Contact | None]
+    """None in frames without the mover or without ground below."""
+    hidden: Float[np.ndarray, "F N"]
+    """z-depth of the background behind each visible track; NaN elsewhere and at holes."""
+    extent: float
+    """Half the side of a square as large as the mask, in pixels, median over frames."""
+
+
+def read_cues(
+    masks: Bool[np.ndarray, "F H W"],
+    tracks: PointTracks,
+    background_depth: Sequence[Float[np.ndarray, "H W"]],
+    options: MoverOptions = MoverOptions(),
+) -> BackgroundCues:
+    """Reads the background's depth at a mover in each frame.
+
+    Args:
+        masks: of the mover.
+        tracks: of the mover.
+        background_depth: the background's depth map in each frame, also behind the mover; inf at
+            holes.
+    """
+    contact: list[Contact | None] = [None] * len(masks)
+    hidden = np.full(tracks.visible.shape, np.nan)
+    # Frames without the mover are left out: to draw a depth map takes long.
+    for t in np.flatnonzero(masks.any((1, 2))):
+        surface = background_depth[t]
+        contact[t] = find_contact(masks[t], surface, options)
+        seen = np.flatnonzero(tracks.visible[t])
+        behind = _read_depth(surface, tracks.xy[t, seen])
+        hidden[t, seen] = np.where(np.isfinite(behind) & (behind > 0), behind, np.nan)
+    areas = masks.sum((1, 2))
+    extent = np.sqrt(np.median(areas[areas > 0])) / 2 if areas.any() else 0.0
+    return BackgroundCues(contact, hidden, float(extent))
+
+
+def find_contact(
+    mask: Bool[np.ndarray, "H W"],
+    background_depth: Float[np.ndarray, "H W"],
+    options: MoverOptions = MoverOptions(),
+) -> Contact | None:
+    """The background just below a mover's feet, its lowest pixels; None for a small mover, and for
+    a background with holes below the feet."""
+    rows, columns = np.nonzero(mask)
+    height = len(mask)
+    if len(rows) < _MIN_PIXELS:
+        return None
+    lowest = np.full(mask.shape[1], -1)
+    np.maximum.at(lowest, columns, rows)
+    limit = rows.max() - max(2.0, options.contact_share * (rows.max() - rows.min()))
+    feet = np.flatnonzero(lowest >= limit)
+    found = background_depth[np.minimum(lowest[feet] + 2, height - 1), feet]
+    is_known = np.isfinite(found) & (found > 0)
+    if not is_known.any():
+        return None
+    points = np.stack([feet, lowest[feet]], 1) + 0.5
+    return Contact(float(np.median(found[is_known])), points, bool(rows.max() >= height - 2))
+
+
+def _read_depth(
+    depth: Float[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n"]:
+    """Values of a depth map at points in pixels; beyond the border, the values at the border."""
+    height, width = depth.shape
+    x, y = xy.astype(np.int64).clip(0, [width - 1, height - 1]).T
+    return depth[y, x]

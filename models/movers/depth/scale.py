@@ -1,0 +1,296 @@
+"""The scale that brings a mover's relative depths to world units.
+
+Each cue gives a cost, a negative log-likelihood, to each scale of a grid; the sum decides, and its
+width says how sure the scale is. The path's cue is the idea of Park et al., "3D reconstruction of a
+moving point from a series of 2D projections", 2010: at a wrong depth a share of the camera's own
+motion is added to the mover's path, which makes it less smooth.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.spatial import cKDTree
+
+from models.cameras import Cameras
+from models.movers.depth.contact import BackgroundCues
+from models.movers.depth.rigid import RelativeDepth
+from models.movers.options import MoverOptions
+from models.tracks import PointTracks
+
+# Logarithms of the scales that are compared: below and above the largest scale at which the mover
+# stays before the background, and their step.
+_NEARER, _FARTHER, _STEP = 3.0, 0.5, 0.01
+# Cost of each unit of the logarithm by which a mover stands before the background that it hides.
+_BEFORE_BACKGROUND = 0.7
+# Weight of a frame's mean cost of sinking into the background: frames err together.
+_HIDDEN_WEIGHT = 4.0
+# Tolerance of sinking, in the logarithm of depth, and the largest tolerance for a flat mover.
+_SUNK_TOLERANCE, _MOST_TOLERANCE = 0.03, 0.15
+# Points from which the depth at a foot is read.
+_NEAR_FEET = 3
+# Frames with contact at which contact counts in full.
+_ENOUGH_CONTACTS = 3
+# Quantile of the contact's ratios that counts: a runner's feet leave the ground, and the ground
+# below is farther.
+_CONTACT_QUANTILE = 0.25
+# Range of the logarithm of depth over which a mover in the air may be.
+_AIR_RANGE = 3.0
+# Tracks that a frame's mean motion needs, and frames that the path's cue needs.
+_MIN_TRACKS, _MIN_FRAMES = 3, 3
+# Frames between the positions of a path, as a share of the clip at most.
+_LONGEST_STEP = 0.2
+# Error in pixels of a track, and error of relative depth from frame to frame.
+_TRACK_ERROR, _DEPTH_ERROR = 0.3, 0.003
+# Tracks whose errors are independent, as a share of all.
+_INDEPENDENT = 0.25
+# Distance in steps of the grid over which a cue's slope is measured.
+_SLOPE = 20
+
+_GROUND = "contact with the ground"
+_SOURCES = {
+    "contact": _GROUND,
+    "cut": "the ground at the lower border",
+    "path": "its path against the camera's",
+    "slow": "its path against the camera's",
+}
+"""Cues in the words that a person reads."""
+_GUESS = "a guess before the background that it hides"
+
+Costs = Float[np.ndarray, "S"]
+"""A cost for each logarithm of the scale."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """World units for a unit of a mover's relative depth."""
+
+    value: float
+    uncertainty: float
+    """Standard deviation of the logarithm of the value."""
+    source: str
+    """The cue that keeps the mover from coming nearer, in the words that a person reads."""
+
+
+def find_scale(
+    shape: RelativeDepth,
+    tracks: PointTracks,
+    cameras: Cameras,
+    cues: BackgroundCues,
+    options: MoverOptions = MoverOptions(),
+) -> Scale | None:
+    """The scale on which contact with the ground, the background behind the mover and a smooth path
+    in the world agree best; None without any background.
+
+    Args:
+        shape: relative depths of the tracks.
+        tracks: of the mover.
+        cameras: of the frames.
+        cues: of the background, on the same tracks.
+    """
+    hidden = _find_limits(shape, cues, options)
+    contact = _find_ratios(shape, tracks, cues)
+    is_cut = np.array([c is not None and c.is_cut for c in cues.contact])
+    limits = (
+        hidden[np.isfinite(hidden)] if np.isfinite(hidden).any() else contact[np.isfinite(contact)]
+    )
+    if not len(limits):
+        return None
+    focal = float(cameras.K[:, 0, 0].mean())
+    tolerance = cues.extent / focal if shape.is_flat else 0.0
+    tolerance = float(np.clip(tolerance, _SUNK_TOLERANCE, _MOST_TOLERANCE))
+    farthest = float(np.median(limits)) + tolerance
+    grid = np.arange(farthest - _NEARER, farthest + _FARTHER, _STEP)
+    costs = {
+        "before": _BEFORE_BACKGROUND * (farthest - grid),
+        "hidden": _cost_of_sinking(grid, hidden + tolerance, options),
+        "contact": _cost_of_contact(grid, contact[~is_cut], options),
+        "cut": _cost_of_cut(grid, contact[is_cut], options),
+        **_cost_of_path(grid, shape, tracks, cameras),
+    }
+    total = np.sum(list(costs.values()), 0)
+    best = int(total.argmin())
+    weight = np.exp(total[best] - total)
+    weight /= weight.sum()
+    mean = (weight * grid).sum()
+    uncertainty = np.sqrt((weight * (grid - mean) ** 2).sum())
+    return Scale(float(np.exp(grid[best])), float(uncertainty), _name_source(costs, best))
+
+
+def _name_source(costs: dict[str, Costs], best: int) -> str:
+    """The cue whose cost grows most towards nearer scales."""
+    below = max(best - _SLOPE, 0)
+    growth = {name: costs[name][below] - costs[name][best] for name in _SOURCES}
+    name = max(growth, key=growth.__getitem__)
+    return _SOURCES[name] if growth[name] > _BEFORE_BACKGROUND * _SLOPE * _STEP else _GUESS
+
+
+def _find_limits(
+    shape: RelativeDepth, cues: BackgroundCues, options: MoverOptions
+) -> Float[np.ndarray, "F"]:
+    """Logarithm of the largest scale in each frame at which the mover is not behind the background;
+    NaN where no background is known."""
+    out = np.full(len(shape.placed), np.nan)
+    for t in range(len(out)):
+        ratio = np.log(cues.hidden[t, shape.sure[t]] / shape.depth[t, shape.sure[t]])
+        ratio = ratio[np.isfinite(ratio)]
+        if len(ratio) >= _MIN_TRACKS:
+            out[t] = np.quantile(ratio, options.sunk_share)
+    return out
+
+
+def _find_ratios(
+    shape: RelativeDepth, tracks: PointTracks, cues: BackgroundCues
+) -> Float[np.ndarray, "F"]:
+    """Logarithm of the scale at which the feet touch the ground, in each frame; NaN where no ground
+    or no track near the feet is known."""
+    out = np.full(len(tracks), np.nan)
+    for t, contact in enumerate(cues.contact):
+        own = np.flatnonzero(shape.sure[t] & np.isfinite(shape.depth[t]))
+        if contact is None or len(own) < _MIN_TRACKS:
+            continue
+        _, near = cKDTree(tracks.xy[t, own]).query(contact.feet, _NEAR_FEET)
+        out[t] = np.log(contact.depth / np.median(shape.depth[t, own[np.unique(near)]]))
+    return out
+
+
+def _cost_of_sinking(grid: Costs, limits: Float[np.ndarray, "F"], options: MoverOptions) -> Costs:
+    """Cost of a mover behind the background that it hides."""
+    known = limits[np.isfinite(limits)]
+    if not len(known):
+        return np.zeros_like(grid)
+    sunk = np.maximum(0, grid[:, None] - known) / options.contact_error
+    # Frames in which the mover passes behind something near must not outvote all others.
+    return _HIDDEN_WEIGHT * np.log1p(0.5 * sunk**2).mean(1)
+
+
+def _cost_of_contact(grid: Costs, ratios: Float[np.ndarray, "f"], options: MoverOptions) -> Costs:
+    """A mover touches the ground or, with a small probability, is somewhere before it in the air."""
+    known = ratios[np.isfinite(ratios)]
+    if not len(known):
+        return np.zeros_like(grid)
+    scatter = np.median(np.abs(known - np.median(known)))
+    error = options.contact_error + 0.5 * scatter
+    misfit = (grid - np.quantile(known, _CONTACT_QUANTILE)) / error
+    on_ground = (1 - options.in_the_air) * min(1.0, len(known) / _ENOUGH_CONTACTS)
+    touching = on_ground * np.exp(-0.5 * misfit**2) / (error * np.sqrt(2 * np.pi))
+    cost = -np.log(touching + (1 - on_ground) / _AIR_RANGE)
+    return np.where(misfit > 0, cost.min() + 0.5 * misfit**2, cost)
+
+
+def _cost_of_cut(grid: Costs, ratios: Float[np.ndarray, "f"], options: MoverOptions) -> Costs:
+    """A mover that the lower border cuts is somewhat nearer than the ground at the border."""
+    known = ratios[np.isfinite(ratios)]
+    if not len(known):
+        return np.zeros_like(grid)
+    beyond = grid[:, None] - known
+    guess = 0.5 * ((beyond + options.cut_depth) / options.cut_depth) ** 2
+    sunk = 0.5 + 0.5 * (beyond / options.contact_error) ** 2
+    return np.where(beyond > 0, sunk, guess).mean(1)
+
+
+def _cost_of_path(
+    grid: Costs, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
+) -> dict[str, Costs]:
+    """Costs of a path that is not smooth, over several spans of time, and of a fast path.
+
+    The size of a mover's own accelerations is not known; their standard deviation at each scale is
+    that of the path itself, in units of the mover's depth. Successive accelerations of a path over
+    a long span say the same, and count less.
+    """
+    noise = (_TRACK_ERROR / float(cameras.K[:, 0, 0].mean())) ** 2 * 6
+    out = {"path": np.zeros_like(grid), "slow": np.zeros_like(grid)}
+    spans = [2**k for k in range(32) if 2**k <= max(1, _LONGEST_STEP * len(tracks))]
+    for span in spans:
+        motions = _Motions.over(span, shape, tracks, cameras)
+        if motions is None:
+            continue
+        floor = noise / max(1.0, _INDEPENDENT * motions.count) + _DEPTH_ERROR**2
+        bend = _log_spread(grid, motions.bend, motions.camera_bend, floor)
+        out["path"] += bend * max(1.0, len(motions.bend) / (3 * span)) / len(spans)
+        if span == spans[-1]:
+            out["slow"] = _log_spread(grid, motions.step, motions.camera_step, floor)
+    return {name: cost - cost.min() for name, cost in out.items()}
+
+
+def _log_spread(
+    grid: Costs, own: Float[np.ndarray, "f 3"], camera: Float[np.ndarray, "f 3"], floor: float
+) -> Costs:
+    """Negative log-likelihood of a motion at each scale: the mover's relative motion, and the
+    camera's in units of the mover; outliers count by their logarithm."""
+    squared = np.stack([((np.exp(-s) * camera + own) ** 2).sum(1) for s in grid])
+    typical = 0.3 * squared.mean(1, keepdims=True)
+    return 1.5 * np.log(squared + typical + floor).mean(1)
+
+
+@dataclass(frozen=True)
+class _Motions:
+    """First and second differences over a span of time, where enough tracks show them; lengths are
+    shares of the mover's median relative depth."""
+
+    step: Float[np.ndarray, "f 3"]
+    """Of the mover seen from the camera, in the world's axes."""
+    camera_step: Float[np.ndarray, "f 3"]
+    """Of the camera, in world units for such a share."""
+    bend: Float[np.ndarray, "g 3"]
+    camera_bend: Float[np.ndarray, "g 3"]
+    count: float
+    """Median number of tracks behind a second difference."""
+
+    @staticmethod
+    def over(
+        span: int, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
+    ) -> "_Motions | None":
+        """Differences over ``span`` frames; None if too few frames show them."""
+        usable = shape.sure & np.isfinite(shape.depth)
+        if not usable.any():
+            return None
+        unit = float(np.median(shape.depth[usable]))
+        center = cameras.world_from_cam[:, :3, 3].double().numpy() / unit
+        steps = list(_compare(span, 1, usable, shape, tracks, cameras))
+        bends = list(_compare(span, 2, usable, shape, tracks, cameras))
+        if len(bends) < _MIN_FRAMES:
+            return None
+        at_step = np.array([t for t, *_ in steps])
+        at_bend = np.array([t for t, *_ in bends])
+        own_step, own_bend = (np.array([m for _, m, _ in each]) / unit for each in (steps, bends))
+        camera_step = center[at_step + span] - center[at_step]
+        camera_bend = center[at_bend + 2 * span] - 2 * center[at_bend + span] + center[at_bend]
+        count = float(np.median([n for *_, n in bends]))
+        # The scale is in world units for a unit of relative depth, and so are the camera's lengths.
+        return _Motions(own_step, camera_step, own_bend, camera_bend, count)
+
+
+def _compare(
+    span: int,
+    order: int,
+    usable: Bool[np.ndarray, "F N"],
+    shape: RelativeDepth,
+    tracks: PointTracks,
+    cameras: Cameras,
+) -> Iterator[tuple[int, Float[np.ndarray, "3"], int]]:
+    """First frame, median difference over the shared tracks, and their number.
+
+    Args:
+        order: 1 for first differences, 2 for second.
+    """
+    sign = {1: (-1, 1), 2: (1, -2, 1)}[order]
+    for t in range(len(tracks) - order * span):
+        times = [t + k * span for k in range(order + 1)]
+        shared = np.flatnonzero(np.logical_and.reduce([usable[i] for i in times]))
+        if len(shared) >= _MIN_TRACKS:
+            rays = [_see(i, shared, shape, tracks, cameras) for i in times]
+            difference = sum(s * ray for s, ray in zip(sign, rays, strict=True))
+            yield t, np.median(difference, 0), len(shared)
+
+
+def _see(
+    t: int, subset: np.ndarray, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
+) -> Float[np.ndarray, "n 3"]:
+    """Vectors from the camera to tracks in the world's axes, in units of relative depth."""
+    xy = torch.from_numpy(tracks.xy[[t]][:, subset]).double()
+    depth = torch.from_numpy(shape.depth[[t]][:, subset].copy())
+    points = cameras[t].unproject(xy, depth)[0]
+    return (points - cameras.world_from_cam[t, :3, 3].double()).numpy()
