@@ -10,7 +10,7 @@ from models.cameras import Cameras
 from models.field.color_field import ColorField
 from models.field.world_box import transform_points
 from models.movers.canonical import _HOLD, _solve_poisson, canonical_coordinates
-from models.movers.contact import find_contact_depth, lift_mover, smooth_depth
+from models.movers.depth import find_contact
 from models.movers.local_maps import map_locally
 from models.movers.mesh import MovingMesh
 from models.movers.moving_pipeline import MovingMeshPipeline, _reduce_samples, fit_canonical_box
@@ -140,26 +140,22 @@ def test_contact_depth_is_that_of_the_ground_below_the_feet():
     ground = np.repeat(np.linspace(9, 2, 80)[:, None], 100, 1)
     mask = np.zeros((80, 100), bool)
     mask[20:60, 30:50] = True
-    assert find_contact_depth(mask, ground) == pytest.approx(ground[61, 0], rel=0.02)
+    contact = find_contact(mask, ground)
+    assert contact.depth == pytest.approx(ground[61, 0], rel=0.02) and not contact.is_cut
 
 
-def test_a_mover_cut_by_the_lower_border_tells_no_contact():
+def test_contact_says_whether_the_lower_border_cuts_a_mover():
     mask = np.zeros((80, 100), bool)
     mask[20:, 30:50] = True
-    assert np.isnan(find_contact_depth(mask, np.ones((80, 100))))
+    assert find_contact(mask, np.ones((80, 100))).is_cut
 
 
-def test_smooth_depth_bridges_gaps_and_drops_outliers():
-    depth = np.linspace(4, 5, 30)
-    broken = depth.copy()
-    broken[[7, 8]], broken[20] = np.nan, 50.0
-    np.testing.assert_allclose(smooth_depth(broken), depth, rtol=0.02)
-
-
-def test_a_mover_with_no_contact_at_all_still_has_a_positive_depth():
-    masks = np.ones((4, 20, 30), bool)
-    depth = lift_mover(masks, [np.full((20, 30), np.inf)] * 4)
-    assert np.isfinite(depth).all() and (depth > 0).all()
+def test_holes_below_the_feet_and_a_few_pixels_are_no_contact():
+    mask = np.zeros((80, 100), bool)
+    mask[20:60, 30:50] = True
+    assert find_contact(mask, np.full((80, 100), np.inf)) is None
+    mask[:59] = mask[:, :47] = False
+    assert find_contact(mask, np.ones((80, 100))) is None
 
 
 def test_the_mesh_of_a_mover_covers_its_mask_and_alpha_is_soft_only_at_the_outline(room):

@@ -1,5 +1,4 @@
-"""A rigid mover's depth: recovered up to one scale from its tracks, and that scale from what it
-stands on."""
+"""A rigid mover's depth, recovered up to one scale from its tracks."""
 
 from itertools import pairwise
 
@@ -9,9 +8,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
-from models.movers import rigid
+from models.movers.depth import rigid
+from models.movers.depth.rigid import solve_rigid, split_stretches
 from models.movers.options import MoverOptions
-from models.movers.rigid import RigidMotion, metric_depth, solve_rigid, split_stretches
 from models.tracks import PointTracks
 
 FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
@@ -141,24 +140,3 @@ def test_a_mover_that_is_not_rigid_is_given_up_at_its_first_stretch(monkeypatch)
 def test_too_few_tracks_are_no_rigid_mover(box):
     _, tracks = box
     assert solve_rigid(tracks.select(np.arange(10)), still_camera()) is None
-
-
-def test_the_scale_is_that_at_which_the_mover_stands_on_the_floor(box):
-    """The floor touches the lowest points; depth known up to a factor of 7 comes back."""
-    xyz, tracks = box
-    floor_height = xyz[tracks.visible][:, 1].max()
-    rows = np.arange(HEIGHT)[:, None] + 0.5 - HEIGHT / 2
-    floor = np.where(rows > 0, FOCAL * floor_height / np.maximum(rows, 1e-9), np.inf) * np.ones(
-        (1, WIDTH)
-    )
-    motion = RigidMotion(xyz[..., 2] / 7, tracks.visible, np.ones(FRAMES, bool))
-    depth = metric_depth(motion, tracks, [floor] * FRAMES)
-    ratio = depth / xyz[..., 2]
-    assert np.ptp(ratio) < 1e-9
-    assert 0.97 < ratio.mean() < 1.06
-
-
-def test_no_background_behind_a_mover_gives_no_scale(box):
-    xyz, tracks = box
-    motion = RigidMotion(xyz[..., 2], tracks.visible, np.ones(FRAMES, bool))
-    assert metric_depth(motion, tracks, [np.full((HEIGHT, WIDTH), np.inf)] * FRAMES) is None

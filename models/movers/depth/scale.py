@@ -6,12 +6,11 @@ moving point from a series of 2D projections", 2010: at a wrong depth a share of
 motion is added to the mover's path, which makes it less smooth.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
@@ -54,7 +53,6 @@ _SOURCES = {
     "contact": _GROUND,
     "cut": "the ground at the lower border",
     "path": "its path against the camera's",
-    "slow": "its path against the camera's",
 }
 """Cues in the words that a person reads."""
 _GUESS = "a guess before the background that it hides"
@@ -108,7 +106,7 @@ def find_scale(
         "hidden": _cost_of_sinking(grid, hidden + tolerance, options),
         "contact": _cost_of_contact(grid, contact[~is_cut], options),
         "cut": _cost_of_cut(grid, contact[is_cut], options),
-        **_cost_of_path(grid, shape, tracks, cameras),
+        "path": _cost_of_path(grid, shape, tracks, cameras),
     }
     total = np.sum(list(costs.values()), 0)
     best = int(total.argmin())
@@ -193,97 +191,73 @@ def _cost_of_cut(grid: Costs, ratios: Float[np.ndarray, "f"], options: MoverOpti
 
 def _cost_of_path(
     grid: Costs, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
-) -> dict[str, Costs]:
-    """Costs of a path that is not smooth, over several spans of time, and of a fast path.
+) -> Costs:
+    """Cost of a path that is not smooth, over several spans of time.
 
     The size of a mover's own accelerations is not known; their standard deviation at each scale is
     that of the path itself, in units of the mover's depth. Successive accelerations of a path over
-    a long span say the same, and count less.
+    a long span say the same, and count less. The speed has no say: a camera that follows a mover
+    would put it far away.
     """
     noise = (_TRACK_ERROR / float(cameras.K[:, 0, 0].mean())) ** 2 * 6
-    out = {"path": np.zeros_like(grid), "slow": np.zeros_like(grid)}
+    cost = np.zeros_like(grid)
     spans = [2**k for k in range(32) if 2**k <= max(1, _LONGEST_STEP * len(tracks))]
     for span in spans:
-        motions = _Motions.over(span, shape, tracks, cameras)
-        if motions is None:
+        bends = _find_bends(span, shape, tracks, cameras)
+        if bends is None:
             continue
-        floor = noise / max(1.0, _INDEPENDENT * motions.count) + _DEPTH_ERROR**2
-        bend = _log_spread(grid, motions.bend, motions.camera_bend, floor)
-        out["path"] += bend * max(1.0, len(motions.bend) / (3 * span)) / len(spans)
-        if span == spans[-1]:
-            out["slow"] = _log_spread(grid, motions.step, motions.camera_step, floor)
-    return {name: cost - cost.min() for name, cost in out.items()}
+        floor = noise / max(1.0, _INDEPENDENT * bends.count) + _DEPTH_ERROR**2
+        weight = max(1.0, len(bends.own) / (3 * span)) / len(spans)
+        cost += weight * _log_spread(grid, bends, floor)
+    return cost - cost.min()
 
 
-def _log_spread(
-    grid: Costs, own: Float[np.ndarray, "f 3"], camera: Float[np.ndarray, "f 3"], floor: float
-) -> Costs:
-    """Negative log-likelihood of a motion at each scale: the mover's relative motion, and the
-    camera's in units of the mover; outliers count by their logarithm."""
-    squared = np.stack([((np.exp(-s) * camera + own) ** 2).sum(1) for s in grid])
+def _log_spread(grid: Costs, bends: "_Bends", floor: float) -> Costs:
+    """Negative log-likelihood of accelerations at each scale; outliers count by their logarithm.
+
+    Args:
+        floor: variance of the accelerations' errors.
+    """
+    inverse = np.exp(-grid)[:, None, None]
+    squared = ((inverse * bends.camera + bends.own) ** 2).sum(2)
     typical = 0.3 * squared.mean(1, keepdims=True)
     return 1.5 * np.log(squared + typical + floor).mean(1)
 
 
 @dataclass(frozen=True)
-class _Motions:
-    """First and second differences over a span of time, where enough tracks show them; lengths are
-    shares of the mover's median relative depth."""
+class _Bends:
+    """Second differences over a span of time, in frames where enough tracks show them, as shares of
+    the mover's median relative depth."""
 
-    step: Float[np.ndarray, "f 3"]
+    own: Float[np.ndarray, "f 3"]
     """Of the mover seen from the camera, in the world's axes."""
-    camera_step: Float[np.ndarray, "f 3"]
-    """Of the camera, in world units for such a share."""
-    bend: Float[np.ndarray, "g 3"]
-    camera_bend: Float[np.ndarray, "g 3"]
+    camera: Float[np.ndarray, "f 3"]
+    """Of the camera, at a scale of 1."""
     count: float
-    """Median number of tracks behind a second difference."""
-
-    @staticmethod
-    def over(
-        span: int, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
-    ) -> "_Motions | None":
-        """Differences over ``span`` frames; None if too few frames show them."""
-        usable = shape.sure & np.isfinite(shape.depth)
-        if not usable.any():
-            return None
-        unit = float(np.median(shape.depth[usable]))
-        center = cameras.world_from_cam[:, :3, 3].double().numpy() / unit
-        steps = list(_compare(span, 1, usable, shape, tracks, cameras))
-        bends = list(_compare(span, 2, usable, shape, tracks, cameras))
-        if len(bends) < _MIN_FRAMES:
-            return None
-        at_step = np.array([t for t, *_ in steps])
-        at_bend = np.array([t for t, *_ in bends])
-        own_step, own_bend = (np.array([m for _, m, _ in each]) / unit for each in (steps, bends))
-        camera_step = center[at_step + span] - center[at_step]
-        camera_bend = center[at_bend + 2 * span] - 2 * center[at_bend + span] + center[at_bend]
-        count = float(np.median([n for *_, n in bends]))
-        # The scale is in world units for a unit of relative depth, and so are the camera's lengths.
-        return _Motions(own_step, camera_step, own_bend, camera_bend, count)
+    """Median number of tracks behind a difference."""
 
 
-def _compare(
-    span: int,
-    order: int,
-    usable: Bool[np.ndarray, "F N"],
-    shape: RelativeDepth,
-    tracks: PointTracks,
-    cameras: Cameras,
-) -> Iterator[tuple[int, Float[np.ndarray, "3"], int]]:
-    """First frame, median difference over the shared tracks, and their number.
-
-    Args:
-        order: 1 for first differences, 2 for second.
-    """
-    sign = {1: (-1, 1), 2: (1, -2, 1)}[order]
-    for t in range(len(tracks) - order * span):
-        times = [t + k * span for k in range(order + 1)]
-        shared = np.flatnonzero(np.logical_and.reduce([usable[i] for i in times]))
+def _find_bends(
+    span: int, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
+) -> _Bends | None:
+    """Differences over ``span`` frames to either side; None if too few frames show them."""
+    usable = shape.sure & np.isfinite(shape.depth)
+    if not usable.any():
+        return None
+    unit = float(np.median(shape.depth[usable]))
+    center = cameras.world_from_cam[:, :3, 3].double().numpy()
+    own, camera, counts = [], [], []
+    for t in range(span, len(tracks) - span):
+        times = t - span, t, t + span
+        shared = np.flatnonzero(usable[list(times)].all(0))
         if len(shared) >= _MIN_TRACKS:
-            rays = [_see(i, shared, shape, tracks, cameras) for i in times]
-            difference = sum(s * ray for s, ray in zip(sign, rays, strict=True))
-            yield t, np.median(difference, 0), len(shared)
+            before, now, after = (_see(i, shared, shape, tracks, cameras) for i in times)
+            own.append(np.median(after - 2 * now + before, 0))
+            camera.append(center[t + span] - 2 * center[t] + center[t - span])
+            counts.append(len(shared))
+    if len(own) < _MIN_FRAMES:
+        return None
+    return _Bends(np.array(own) / unit, np.array(camera) / unit, float(np.median(counts)))
 
 
 def _see(
