@@ -13,7 +13,6 @@ pixels - training pixels of the movers' colour field
 """
 
 from models.movers.canonical import canonical_coordinates
-from models.movers.depth import find_scale, solve_rigid
 from models.movers.lifting import (
     MoverShapes,
     label_tracks,
@@ -31,12 +30,10 @@ __all__ = [
     "MoverShapes",
     "MovingMeshPipeline",
     "canonical_coordinates",
-    "find_scale",
     "fit_canonical_box",
     "label_tracks",
     "lift_tracks",
     "make_foreground_tracks",
     "sample_movers",
     "solve_mover_shapes",
-    "solve_rigid",
 ]

@@ -18,9 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from scipy import sparse
 from scipy.sparse.linalg import cg
-from scipy.spatial import Delaunay, QhullError
 
-from models.movers.local_maps import find_box
+from models.movers.local_maps import find_box, find_pairs
 from models.tracks import PointTracks
 
 # Rounds of reweighted least squares for the places.
@@ -160,14 +159,8 @@ def _solve_poisson(
 
 
 def _find_neighbours(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
-    """Pairs of points, in order, that a Delaunay triangulation joins, without pairs much longer
-    than most."""
-    try:
-        faces = Delaunay(points).simplices
-    except (QhullError, ValueError):  # fewer than three points, or all on a line
-        faces = np.zeros((0, 3), np.int32)
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]])
-    pairs = np.unique(np.sort(edges, 1), axis=0)
+    """``find_pairs`` without pairs much longer than most."""
+    pairs = find_pairs(points)
     length = np.linalg.norm(points[pairs[:, 1]] - points[pairs[:, 0]], axis=1)
     return pairs[length <= _LONGEST_PAIR * np.median(length)] if len(pairs) else pairs
 

@@ -1,11 +1,11 @@
-"""Values at points of a mover's image by local affine maps from known points, and the box that
-stands in for points."""
+"""Values at points of a mover's image by local affine maps from known points, the box that stands
+in for points, and pairs of neighbouring points."""
 
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import Delaunay, QhullError, cKDTree
 
 # Known points that a local map is fitted to.
 _NEIGHBOURS = 12
@@ -113,3 +113,13 @@ def _carry(
     """Points carried from a box to another, followed by zeros up to ``width`` values."""
     carried = (points - box[0]) / box[1] * home[1] + home[0]
     return np.concatenate([carried, np.zeros((len(points), width - 2))], 1)
+
+
+def find_pairs(points: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, "P 2"]:
+    """Pairs of points, in order, that a Delaunay triangulation joins; none for points on a line."""
+    try:
+        faces = Delaunay(points).simplices
+    except (QhullError, ValueError):  # fewer than three points, or all on a line
+        faces = np.zeros((0, 3), np.int32)
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [0, 2]]])
+    return np.unique(np.sort(edges, 1), axis=0)

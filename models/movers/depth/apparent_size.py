@@ -4,10 +4,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
-from scipy.spatial import Delaunay, QhullError
 
 from models.movers.depth.contact import BackgroundCues
 from models.movers.depth.rigid import RelativeDepth
+from models.movers.local_maps import find_pairs
 from models.movers.options import MoverOptions
 from models.tracks import PointTracks
 
@@ -43,13 +43,12 @@ def _chain_sizes(tracks: PointTracks) -> Float[np.ndarray, "F"]:
 
 def _measure_growth(before: Float[np.ndarray, "n 2"], after: Float[np.ndarray, "n 2"]) -> float:
     """Logarithm of the growth of a picture: median over the edges between neighbouring points,
-    weighted by the length of the edges, as position errors count less in long edges."""
-    try:
-        triangles = Delaunay(before.astype(np.float64)).simplices
-    except QhullError:  # all points on a line
+    weighted by the length of the edges, as position errors count less in long edges; 0 for points
+    on a line."""
+    pairs = find_pairs(before.astype(np.float64))
+    if not len(pairs):
         return 0.0
-    edges = np.unique(np.sort(triangles[:, [[0, 1], [1, 2], [0, 2]]].reshape(-1, 2), 1), axis=0)
-    lengths = [np.linalg.norm(xy[edges[:, 0]] - xy[edges[:, 1]], axis=1) for xy in (before, after)]
+    lengths = [np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1) for xy in (before, after)]
     growth = np.log(np.maximum(lengths[1], 1e-6) / np.maximum(lengths[0], 1e-6))
     order = np.argsort(growth)
     weight = np.cumsum(lengths[0][order])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from models.clip import at_points
 from models.movers.options import MoverOptions
 from models.tracks import PointTracks
 
@@ -59,7 +60,7 @@ def read_cues(
         surface = background_depth[t]
         contact[t] = find_contact(masks[t], surface, options)
         seen = np.flatnonzero(tracks.visible[t])
-        behind = _read_depth(surface, tracks.xy[t, seen])
+        behind = at_points(surface[None], tracks.xy[[t]][:, seen])[0]
         hidden[t, seen] = np.where(np.isfinite(behind) & (behind > 0), behind, np.nan)
     areas = masks.sum((1, 2))
     extent = np.sqrt(np.median(areas[areas > 0])) / 2 if areas.any() else 0.0
@@ -87,12 +88,3 @@ def find_contact(
         return None
     points = np.stack([feet, lowest[feet]], 1) + 0.5
     return Contact(float(np.median(found[is_known])), points, bool(rows.max() >= height - 2))
-
-
-def _read_depth(
-    depth: Float[np.ndarray, "H W"], xy: Float[np.ndarray, "n 2"]
-) -> Float[np.ndarray, "n"]:
-    """Values of a depth map at points in pixels; beyond the border, the values at the border."""
-    height, width = depth.shape
-    x, y = xy.astype(np.int64).clip(0, [width - 1, height - 1]).T
-    return depth[y, x]

@@ -6,7 +6,7 @@ moving point from a series of 2D projections", 2010: at a wrong depth a share of
 motion is added to the mover's path, which makes it less smooth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,9 +48,8 @@ _INDEPENDENT = 0.25
 # Distance in steps of the grid over which a cue's slope is measured.
 _SLOPE = 20
 
-_GROUND = "contact with the ground"
 _SOURCES = {
-    "contact": _GROUND,
+    "contact": "contact with the ground",
     "cut": "the ground at the lower border",
     "path": "its path against the camera's",
 }
@@ -89,11 +88,8 @@ def find_scale(
         cues: of the background, on the same tracks.
     """
     hidden = _find_limits(shape, cues, options)
-    contact = _find_ratios(shape, tracks, cues)
-    is_cut = np.array([c is not None and c.is_cut for c in cues.contact])
-    limits = (
-        hidden[np.isfinite(hidden)] if np.isfinite(hidden).any() else contact[np.isfinite(contact)]
-    )
+    whole, cut = (_find_ratios(shape, tracks, cues, is_cut) for is_cut in (False, True))
+    limits = hidden if len(hidden) else np.concatenate([whole, cut])
     if not len(limits):
         return None
     focal = float(cameras.K[:, 0, 0].mean())
@@ -104,8 +100,8 @@ def find_scale(
     costs = {
         "before": _BEFORE_BACKGROUND * (farthest - grid),
         "hidden": _cost_of_sinking(grid, hidden + tolerance, options),
-        "contact": _cost_of_contact(grid, contact[~is_cut], options),
-        "cut": _cost_of_cut(grid, contact[is_cut], options),
+        "contact": _cost_of_contact(grid, whole, options),
+        "cut": _cost_of_cut(grid, cut, options),
         "path": _cost_of_path(grid, shape, tracks, cameras),
     }
     total = np.sum(list(costs.values()), 0)
@@ -127,52 +123,56 @@ def _name_source(costs: dict[str, Costs], best: int) -> str:
 
 def _find_limits(
     shape: RelativeDepth, cues: BackgroundCues, options: MoverOptions
-) -> Float[np.ndarray, "F"]:
-    """Logarithm of the largest scale in each frame at which the mover is not behind the background;
-    NaN where no background is known."""
-    out = np.full(len(shape.placed), np.nan)
-    for t in range(len(out)):
+) -> Float[np.ndarray, "f"]:
+    """Logarithm of the largest scale at which the mover is not behind the background, in each frame
+    in which the background is known."""
+    limits = []
+    for t in range(len(shape.depth)):
         ratio = np.log(cues.hidden[t, shape.sure[t]] / shape.depth[t, shape.sure[t]])
         ratio = ratio[np.isfinite(ratio)]
         if len(ratio) >= _MIN_TRACKS:
-            out[t] = np.quantile(ratio, options.sunk_share)
-    return out
+            limits.append(np.quantile(ratio, options.sunk_share))
+    return np.array(limits)
 
 
 def _find_ratios(
-    shape: RelativeDepth, tracks: PointTracks, cues: BackgroundCues
-) -> Float[np.ndarray, "F"]:
-    """Logarithm of the scale at which the feet touch the ground, in each frame; NaN where no ground
-    or no track near the feet is known."""
-    out = np.full(len(tracks), np.nan)
+    shape: RelativeDepth, tracks: PointTracks, cues: BackgroundCues, is_cut: bool
+) -> Float[np.ndarray, "f"]:
+    """Logarithm of the scale at which the lowest points touch the ground, in each frame in which the
+    ground and tracks are known.
+
+    Args:
+        is_cut: of the frames in which the lower border cuts the mover, or of the others.
+    """
+    ratios = []
     for t, contact in enumerate(cues.contact):
+        if contact is None or contact.is_cut != is_cut:
+            continue
         own = np.flatnonzero(shape.sure[t] & np.isfinite(shape.depth[t]))
-        if contact is None or len(own) < _MIN_TRACKS:
+        if len(own) < _MIN_TRACKS:
             continue
         _, near = cKDTree(tracks.xy[t, own]).query(contact.feet, _NEAR_FEET)
-        out[t] = np.log(contact.depth / np.median(shape.depth[t, own[np.unique(near)]]))
-    return out
+        ratios.append(np.log(contact.depth / np.median(shape.depth[t, own[np.unique(near)]])))
+    return np.array(ratios)
 
 
-def _cost_of_sinking(grid: Costs, limits: Float[np.ndarray, "F"], options: MoverOptions) -> Costs:
+def _cost_of_sinking(grid: Costs, limits: Float[np.ndarray, "f"], options: MoverOptions) -> Costs:
     """Cost of a mover behind the background that it hides."""
-    known = limits[np.isfinite(limits)]
-    if not len(known):
+    if not len(limits):
         return np.zeros_like(grid)
-    sunk = np.maximum(0, grid[:, None] - known) / options.contact_error
+    sunk = np.maximum(0, grid[:, None] - limits) / options.contact_error
     # Frames in which the mover passes behind something near must not outvote all others.
     return _HIDDEN_WEIGHT * np.log1p(0.5 * sunk**2).mean(1)
 
 
 def _cost_of_contact(grid: Costs, ratios: Float[np.ndarray, "f"], options: MoverOptions) -> Costs:
     """A mover touches the ground or, with a small probability, is somewhere before it in the air."""
-    known = ratios[np.isfinite(ratios)]
-    if not len(known):
+    if not len(ratios):
         return np.zeros_like(grid)
-    scatter = np.median(np.abs(known - np.median(known)))
+    scatter = np.median(np.abs(ratios - np.median(ratios)))
     error = options.contact_error + 0.5 * scatter
-    misfit = (grid - np.quantile(known, _CONTACT_QUANTILE)) / error
-    on_ground = (1 - options.in_the_air) * min(1.0, len(known) / _ENOUGH_CONTACTS)
+    misfit = (grid - np.quantile(ratios, _CONTACT_QUANTILE)) / error
+    on_ground = (1 - options.in_the_air) * min(1.0, len(ratios) / _ENOUGH_CONTACTS)
     touching = on_ground * np.exp(-0.5 * misfit**2) / (error * np.sqrt(2 * np.pi))
     cost = -np.log(touching + (1 - on_ground) / _AIR_RANGE)
     return np.where(misfit > 0, cost.min() + 0.5 * misfit**2, cost)
@@ -180,10 +180,9 @@ def _cost_of_contact(grid: Costs, ratios: Float[np.ndarray, "f"], options: Mover
 
 def _cost_of_cut(grid: Costs, ratios: Float[np.ndarray, "f"], options: MoverOptions) -> Costs:
     """A mover that the lower border cuts is somewhat nearer than the ground at the border."""
-    known = ratios[np.isfinite(ratios)]
-    if not len(known):
+    if not len(ratios):
         return np.zeros_like(grid)
-    beyond = grid[:, None] - known
+    beyond = grid[:, None] - ratios
     guess = 0.5 * ((beyond + options.cut_depth) / options.cut_depth) ** 2
     sunk = 0.5 + 0.5 * (beyond / options.contact_error) ** 2
     return np.where(beyond > 0, sunk, guess).mean(1)
@@ -201,14 +200,20 @@ def _cost_of_path(
     """
     noise = (_TRACK_ERROR / float(cameras.K[:, 0, 0].mean())) ** 2 * 6
     cost = np.zeros_like(grid)
-    spans = [2**k for k in range(32) if 2**k <= max(1, _LONGEST_STEP * len(tracks))]
+    usable = shape.sure & np.isfinite(shape.depth)
+    if not usable.any():
+        return cost
+    shape = replace(shape, sure=usable)
+    unit = float(np.median(shape.depth[usable]))
+    longest = max(1, int(_LONGEST_STEP * len(tracks)))
+    spans = [2**k for k in range(longest.bit_length())]
     for span in spans:
         bends = _find_bends(span, shape, tracks, cameras)
         if bends is None:
             continue
         floor = noise / max(1.0, _INDEPENDENT * bends.count) + _DEPTH_ERROR**2
         weight = max(1.0, len(bends.own) / (3 * span)) / len(spans)
-        cost += weight * _log_spread(grid, bends, floor)
+        cost += weight * _log_spread(grid, bends, floor * unit**2)
     return cost - cost.min()
 
 
@@ -216,7 +221,7 @@ def _log_spread(grid: Costs, bends: "_Bends", floor: float) -> Costs:
     """Negative log-likelihood of accelerations at each scale; outliers count by their logarithm.
 
     Args:
-        floor: variance of the accelerations' errors.
+        floor: variance of the accelerations' errors, in squared units of relative depth.
     """
     inverse = np.exp(-grid)[:, None, None]
     squared = ((inverse * bends.camera + bends.own) ** 2).sum(2)
@@ -226,13 +231,12 @@ def _log_spread(grid: Costs, bends: "_Bends", floor: float) -> Costs:
 
 @dataclass(frozen=True)
 class _Bends:
-    """Second differences over a span of time, in frames where enough tracks show them, as shares of
-    the mover's median relative depth."""
+    """Second differences over a span of time, in frames where enough tracks show them."""
 
     own: Float[np.ndarray, "f 3"]
-    """Of the mover seen from the camera, in the world's axes."""
+    """Of the mover seen from the camera, in the world's axes and units of relative depth."""
     camera: Float[np.ndarray, "f 3"]
-    """Of the camera, at a scale of 1."""
+    """Of the camera, in world units."""
     count: float
     """Median number of tracks behind a difference."""
 
@@ -240,16 +244,16 @@ class _Bends:
 def _find_bends(
     span: int, shape: RelativeDepth, tracks: PointTracks, cameras: Cameras
 ) -> _Bends | None:
-    """Differences over ``span`` frames to either side; None if too few frames show them."""
-    usable = shape.sure & np.isfinite(shape.depth)
-    if not usable.any():
-        return None
-    unit = float(np.median(shape.depth[usable]))
-    center = cameras.world_from_cam[:, :3, 3].double().numpy()
+    """Differences over ``span`` frames to either side; None if too few frames show them.
+
+    Args:
+        shape: has a depth for each sure observation.
+    """
+    center = cameras.centers.double().numpy()
     own, camera, counts = [], [], []
     for t in range(span, len(tracks) - span):
         times = t - span, t, t + span
-        shared = np.flatnonzero(usable[list(times)].all(0))
+        shared = np.flatnonzero(shape.sure[list(times)].all(0))
         if len(shared) >= _MIN_TRACKS:
             before, now, after = (_see(i, shared, shape, tracks, cameras) for i in times)
             own.append(np.median(after - 2 * now + before, 0))
@@ -257,7 +261,7 @@ def _find_bends(
             counts.append(len(shared))
     if len(own) < _MIN_FRAMES:
         return None
-    return _Bends(np.array(own) / unit, np.array(camera) / unit, float(np.median(counts)))
+    return _Bends(np.array(own), np.array(camera), float(np.median(counts)))
 
 
 def _see(
@@ -267,4 +271,4 @@ def _see(
     xy = torch.from_numpy(tracks.xy[[t]][:, subset]).double()
     depth = torch.from_numpy(shape.depth[[t]][:, subset].copy())
     points = cameras[t].unproject(xy, depth)[0]
-    return (points - cameras.world_from_cam[t, :3, 3].double()).numpy()
+    return (points - cameras.centers[t].double()).numpy()
