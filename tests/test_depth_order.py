@@ -13,7 +13,7 @@ from models.report.tables import make_tiles
 from models.sfm import Points, StaticScene, choose_depth_order
 from models.sfm.adjustment import adjust_fit, compare_cost, grow_cameras, measure_fit
 from models.sfm.adjustment.evidence import compare_common_cost
-from models.sfm.adjustment.mirror import _compare_order, _mirror
+from models.sfm.adjustment.mirror import _compare_order, _judge_order, _mirror
 from models.tracks import PointTracks
 
 WIDTH, HEIGHT, NOISE = 240, 136, 0.5
@@ -144,6 +144,24 @@ def test_the_observations_that_two_scenes_share_decide_where_they_are_the_majori
     assert compare_cost(other, fit) > 1 > compare_common_cost(other, fit)
     few = replace(other, agrees=fit.agrees & minority)
     assert compare_common_cost(few, fit) == compare_cost(few, fit) > 1
+
+
+@pytest.mark.parametrize("inside_out", [False, True])
+def test_where_few_tracks_contradict_the_others_the_ground_decides_and_doubt_is_told(inside_out):
+    cameras, tracks = film_far(7)
+    right = measure_fit(cameras, tracks)
+    few = np.arange(tracks.num_tracks) % 4 == 0
+    # The mirror image explains the many better, and the few, such as rocks in front, not at all.
+    wrong = measure_fit(_mirror(right), tracks)
+    error = np.where(few, 50.0, 0.5 * right.error)
+    wrong = replace(wrong, error=error, agrees=right.agrees & ~few)
+    assert compare_cost(wrong, right) > 1 > compare_common_cost(wrong, right)
+    said = Said()
+    solved, mirrored = (wrong, right) if inside_out else (right, wrong)
+    ordered = _judge_order(solved.cameras, solved, mirrored, said)
+    assert _compare_order(right, measure_fit(ordered.cameras, tracks)) > 0.9
+    assert ordered.doubtful
+    assert "only a small part" in said.sentences[0]
 
 
 def test_doubt_stays_with_the_scene_and_is_shown_on_the_page():

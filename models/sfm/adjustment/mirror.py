@@ -60,8 +60,8 @@ def choose_depth_order(
 ) -> Ordered:
     """The cameras, or the cameras of the scene's mirror image if that explains the tracks better.
 
-    Where errors do not tell, the order in which the lower part of the image is nearer is taken, as
-    the ground is. Where few tracks oppose the others they may move: the others decide, with doubt.
+    Where errors do not tell, or the tracks that agree with both scenes contradict the rest, the order
+    in which the lower part of the image is nearer is taken, as the ground is, with doubt.
 
     Args:
         tracks: that the cameras were solved from.
@@ -82,7 +82,12 @@ def choose_depth_order(
 
 
 def _judge_order(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Progress) -> Ordered:
-    """The order that the observations support, those that agree with both images before all."""
+    """The order that the observations support.
+
+    The observations that agree with both images decide against those that agree with either where
+    the latter do not tell. Where the two contradict each other, the rest is a mover, or the part of
+    the scene that has parallax: the ground decides.
+    """
     ratio, common = compare_cost(mirrored, solved), compare_common_cost(mirrored, solved)
     if min(ratio, common) > _CLOSE:
         return Ordered(cameras)
@@ -91,7 +96,9 @@ def _judge_order(cameras: Cameras, solved: Fit, mirrored: Fit, progress: Progres
         return Ordered(rescale(mirrored))
     _warn(ratio, progress)
     ground = _measure_ground(mirrored) > _measure_ground(solved)
-    turn = ground if _BETTER <= common <= _CLOSE else common < _BETTER
+    contradict = min(ratio, common) < _BETTER and max(ratio, common) > _CLOSE
+    close = _BETTER <= common <= _CLOSE
+    turn = ground if contradict or close else common < _BETTER
     return Ordered(rescale(mirrored) if turn else cameras, True)
 
 
