@@ -12,6 +12,7 @@ from models.cameras import Cameras, estimate_similarity, interpolate_poses
 from models.clip.frames_of import ClipFrames
 from models.clip.transforms import save_transforms
 from models.run.errors import InputError
+from models.sfm.colmap import run_mapper
 from models.sfm.given import read_cameras
 from models.sfm.mapping import adjust_cameras
 from models.sfm.options import CameraOptions
@@ -206,6 +207,16 @@ def test_missing_poses_are_interpolated_and_known_ones_kept():
     np.testing.assert_array_equal(filled[registered], poses[registered])
     np.testing.assert_allclose(filled[1:8], poses[1:8], atol=1e-12)
     np.testing.assert_array_equal(filled[[0, 8]], poses[[1, 7]])
+
+
+@pytest.mark.parametrize("method", ["incremental", "global"])
+def test_a_model_without_points_is_no_model(method, monkeypatch, tmp_path):
+    models = {0: pycolmap.Reconstruction()}
+    monkeypatch.setattr(pycolmap, f"{method}_mapping", lambda *args, **options: models)
+    assert run_mapper(method, tmp_path / "database.db", tmp_path, 0) is None
+    (tmp_path / "again").mkdir()
+    models[0].add_point3D([0, 0, 1], pycolmap.Track(), [0, 0, 0])
+    assert run_mapper(method, tmp_path / "database.db", tmp_path / "again", 0) is models[0]
 
 
 def test_given_cameras_are_used_as_they_are(sideways):

@@ -109,7 +109,7 @@ def run_mapper(
     refine_focal_length: bool = True,
     placed: Callable[[], None] = lambda: None,
 ) -> pycolmap.Reconstruction | None:
-    """The largest model that a mapper finds; None if it finds none.
+    """The largest model that a mapper finds; None if it finds none, or no points.
 
     Args:
         method: "incremental" or "global".
@@ -133,7 +133,9 @@ def run_mapper(
     # COLMAP raises this if it cannot even begin.
     except RuntimeError:
         return None
-    return max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+    best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+    # Poses without points explain no track, and their error counts as 0.
+    return None if best is None or best.num_points3D() == 0 else best
 
 
 def _choose_incremental(
