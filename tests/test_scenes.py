@@ -1,10 +1,11 @@
 """Dissolves and wipes between two scenes are found; motion of any kind in one scene is none."""
 
+import cv2
 import numpy as np
 import pytest
 
 from models.clip.frame_checks import find_misleading, reduce_frame
-from models.clip.sources.scenes import find_dissolves
+from models.clip.sources.scenes import _is_mixed, find_dissolves
 from models.synthetic.sample import RoomOptions, render_room
 
 COUNT, WIDTH, HEIGHT = 32, 96, 64
@@ -71,3 +72,19 @@ def test_fast_pans_and_movers_that_fill_the_picture_are_no_dissolves(rooms):
         ahead, behind = np.clip(edge, 0, WIDTH)
         passing[t, :, behind:ahead] = bus[:, behind:ahead]
     assert find_dissolves(reduce(passing), REACH) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_between_two_views_must_be_made_of_both(seed):
+    rng = np.random.default_rng(seed)
+    first, second, other = (
+        cv2.GaussianBlur(rng.normal(size=(18, 32)), (0, 0), 2) for _ in range(3)
+    )
+    share = np.linspace(0, 1, 7)[:, None, None]
+    noise = rng.normal(0, 0.01, (7, 18, 32))
+    assert _is_mixed(first * (1 - share) + second * share + noise)
+    wiped = np.arange(32) < 32 * share
+    assert _is_mixed(np.where(wiped, second, first) + noise)
+    # A fast camera passes a third view on its way.
+    passed = first * (1 - share) ** 2 + second * share**2 + 2 * other * share * (1 - share)
+    assert not _is_mixed(passed + noise)

@@ -1,7 +1,8 @@
 """Scenes of a clip, in small pictures of its frames: cuts, and dissolves and wipes between scenes.
 
-In a dissolve or a wipe every pixel goes straight from the first scene to the second. When a camera
-turns or something passes, pixels go to and fro, or the pictures fit once they are shifted.
+In a dissolve or a wipe every pixel goes straight from the first scene to the second, and the frames
+between are mixtures of both. When a camera turns or something passes, pixels go to and fro, or the
+pictures fit once they are shifted, or the frames between show something else.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ _STRAIGHT = 1.6
 _LARGEST_STEP = 0.6
 # Parts of a dissolve in which this way is measured: within a part the scenes move.
 _PARTS = 4
+# Share of the variance of each frame of a dissolve that a blend of its ends explains.
+_BLENDED = 0.7
+# Distance of the pixels of a wipe from the nearer of its ends, in units of the change.
+_WIPED = 0.18
 # Correlation above which shifted pictures show one scene, and the least part that must overlap.
 _SHIFTED_LIKENESS = 0.65
 _OVERLAP = 0.4
@@ -70,8 +75,9 @@ def find_dissolves(pictures: Pictures, reach: int) -> list[tuple[int, int]]:
     # The steepest come first; others that overlap them are parts of the same.
     for _, first, last in sorted(_list_drops(flat, reach)):
         apart = all(last <= a or first >= b for a, b in found)
-        straight = apart and _is_straight(pictures[first : last + 1])
-        if not straight or _comes_back(flat, first, last, 2 * reach):
+        own = pictures[first : last + 1]
+        mixed = apart and _is_straight(own) and _is_mixed(own)
+        if not mixed or _comes_back(flat, first, last, 2 * reach):
             continue
         if not _fit_shifted(pictures[first], pictures[last]):
             found.append((first, last))
@@ -112,6 +118,21 @@ def _is_straight(pictures: Pictures) -> bool:
     change = np.abs(chosen[-1] - chosen[0]).sum()
     step = np.abs(np.diff(pictures, axis=0)).sum((1, 2)).max()
     return bool(way < _STRAIGHT * change and step < _LARGEST_STEP * change)
+
+
+def _is_mixed(pictures: Pictures) -> bool:
+    """Whether all pictures are blends of the first and the last, as in a dissolve, or show either in
+    each pixel, as in a wipe. What a fast camera sees between two views is neither."""
+    ends = pictures[[0, -1]]
+    nearer = np.abs(pictures[None] - ends[:, None]).min(0).sum((1, 2))
+    if nearer.max() < _WIPED * np.abs(ends[1] - ends[0]).sum():
+        return True
+    flat = pictures.reshape(len(pictures), -1)
+    flat = (flat - flat.mean(1, keepdims=True)).T
+    own = flat[:, [0, -1]]
+    missed = flat - own @ np.linalg.lstsq(own, flat, rcond=None)[0]
+    share = np.square(missed).sum(0) / np.maximum(np.square(flat).sum(0), 1e-6)
+    return bool(share.max() < 1 - _BLENDED)
 
 
 def _fit_shifted(a: Float[np.ndarray, "18 32"], b: Float[np.ndarray, "18 32"]) -> bool:
