@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models.clip.frame_checks import find_misleading, reduce_frame
-from models.clip.sources.scenes import _is_mixed, find_dissolves
+from models.clip.sources.scenes import _is_mixed, find_cuts, find_dissolves
 from models.synthetic.sample import RoomOptions, render_room
 
 COUNT, WIDTH, HEIGHT = 32, 96, 64
@@ -88,3 +88,12 @@ def test_frames_between_two_views_must_be_made_of_both(seed):
     # A fast camera passes a third view on its way.
     passed = first * (1 - share) ** 2 + second * share**2 + 2 * other * share * (1 - share)
     assert not _is_mixed(passed + noise)
+
+
+def test_a_jerk_of_the_camera_is_no_cut(rooms):
+    wide = np.concatenate([rooms["still"][0], rooms["still"][0][::-1]], 1)
+    places = np.r_[np.arange(8), WIDTH // 3 + np.arange(8)]
+    jerk = np.stack([wide[:, at : at + WIDTH] for at in places])
+    assert find_cuts(reduce(jerk)) == []
+    cut = np.concatenate([rooms["still"][:8], rooms["sideways"][:8, ::-1, ::-1] * 0.8])
+    assert find_cuts(reduce(cut)) == [8]

@@ -10,11 +10,15 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
+from scipy import ndimage
 
 # Two frames belong to different scenes if their correlation is below the first, and by the second
 # below the median of the clip.
 _CUT_LIKENESS = 0.35
 _CUT_DROP = 0.4
+# A cut is sudden: its likeness is below the median of so many pairs to either side, by this.
+_AROUND = 4
+_SUDDEN_DROP = 0.3
 # The frames at the ends of a dissolve are less alike, by this, than frames as far apart beside it.
 _DROP = 0.25
 # Way of all pixels through a dissolve, in units of the change; 1 is straight.
@@ -63,8 +67,13 @@ def find_cuts(pictures: Pictures) -> list[int]:
     """The first frame after each cut."""
     flat = _normalise(pictures)
     likeness = (flat[1:] * flat[:-1]).sum(1)
-    drop = np.median(likeness) - _CUT_DROP if len(likeness) else 0.0
-    return (np.flatnonzero((likeness < _CUT_LIKENESS) & (likeness < drop)) + 1).tolist()
+    if not len(likeness):
+        return []
+    around = ndimage.median_filter(likeness, 2 * _AROUND + 1, mode="nearest")
+    usual = np.minimum(np.median(likeness) - _CUT_DROP, around - _SUDDEN_DROP)
+    unlike = np.flatnonzero((likeness < _CUT_LIKENESS) & (likeness < usual)) + 1
+    # A fast camera shifts the picture within a frame.
+    return [int(t) for t in unlike if not _fit_shifted(pictures[t - 1], pictures[t])]
 
 
 def find_dissolves(pictures: Pictures, reach: int) -> list[tuple[int, int]]:
