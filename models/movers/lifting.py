@@ -150,8 +150,9 @@ def _solve_depth(
     cues = read_cues(mask, tracks, surface, options)
     shape = solve_rigid(tracks, cameras, seed, options)
     name = "rigid"
-    if shape is None:
-        shape, name = follow_size(tracks, cues, options), "not rigid"
+    if shape is None or shape.is_flat:
+        name = "not rigid" if shape is None else "flat"
+        shape = follow_size(tracks, cues, options, moved=shape)
     scale = find_scale(shape, tracks, cameras, cues, options)
     if scale is None:
         return np.ones(tracks.visible.shape), "no background behind it, depth 1"

@@ -16,11 +16,12 @@ class MoverOptions:
     longer."""
     rigid_registered: float = 0.8
     """Share of the frames with enough tracks that must be placed for a mover to count as rigid."""
-    rigid_agreeing: float = 0.75
-    """Share of the observations that must agree with the rigid shape."""
-    rigid_relief: float = 2.0
+    rigid_agreeing: float = 0.4
+    """Share of the observations that must agree with the rigid shape. Tracks slip on smooth things,
+    and at their outline. Larger takes more rigid movers for flat ones."""
+    rigid_relief: float = 1.2
     """Largest depth range of a believable rigid shape, as a share of its width or height, whichever
-    is larger."""
+    is larger. Deeper shapes are drawn flat. Larger believes more shapes of movers that deform."""
     sunk_share: float = 0.25
     """Share of a mover's points that may seem to lie behind the background, by errors of the
     background that no frame saw. A larger share lets a mover stand farther from the camera."""

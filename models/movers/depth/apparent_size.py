@@ -20,25 +20,40 @@ _ROUNDS = 20
 
 
 def follow_size(
-    tracks: PointTracks, cues: BackgroundCues, options: MoverOptions = MoverOptions()
+    tracks: PointTracks,
+    cues: BackgroundCues,
+    options: MoverOptions = MoverOptions(),
+    moved: RelativeDepth | None = None,
 ) -> RelativeDepth:
     """One depth for all tracks of a frame, inverse to the apparent size; turning and deforming
-    change that size too, which contact with the ground corrects where it is seen."""
-    log_depth = _chain_sizes(tracks)
+    change that size too, which contact with the ground corrects where it is seen.
+
+    Args:
+        moved: a flat shape, whose changes of depth replace those of apparent size between the
+            frames that it places.
+    """
+    steps = _measure_steps(tracks)
+    sure = tracks.visible
+    if moved is not None:
+        change = np.diff(np.log(moved.depth[:, 0]), prepend=np.nan)
+        steps = np.where(np.isfinite(change), change, steps)
+        sure = moved.sure
+    log_depth = np.cumsum(steps)
     contact = [np.nan if c is None or c.is_cut else np.log(c.depth) for c in cues.contact]
     log_depth += _correct_drift(np.array(contact) - log_depth, options)
     depth = np.broadcast_to(np.exp(log_depth)[:, None], tracks.visible.shape)
-    return RelativeDepth(depth, tracks.visible, tracks.visible.any(1), is_flat=True)
+    return RelativeDepth(depth, sure, tracks.visible.any(1), is_flat=True)
 
 
-def _chain_sizes(tracks: PointTracks) -> Float[np.ndarray, "F"]:
-    """Logarithm of depth relative to the first frame, from frame to frame."""
+def _measure_steps(tracks: PointTracks) -> Float[np.ndarray, "F"]:
+    """Change of the logarithm of depth from the frame before, by apparent size; 0 where too few
+    tracks show it."""
     steps = np.zeros(len(tracks))
     for t in range(len(tracks) - 1):
         both = tracks.visible[t] & tracks.visible[t + 1]
         if both.sum() >= _MIN_TRACKS:
             steps[t + 1] = -_measure_growth(tracks.xy[t, both], tracks.xy[t + 1, both])
-    return np.cumsum(steps)
+    return steps
 
 
 def _measure_growth(before: Float[np.ndarray, "n 2"], after: Float[np.ndarray, "n 2"]) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from pycolmap import Reconstruction
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
@@ -32,6 +33,8 @@ _MIN_FRAMES = 3
 _SPACING_SHARE = 80
 _MIN_SPACING = 4
 _MIN_LENGTH = 3
+# Tracks in a mean frame that the mapper takes at half the density: its time grows with them.
+_ENOUGH_TRACKS = 120
 # Points of the shape from which a track without a point takes its depth.
 _NEIGHBOURS = 4
 # Quantiles of depth that hold nearly all points of a frame.
@@ -64,17 +67,30 @@ def solve_rigid(
 ) -> RelativeDepth | None:
     """Depths of a mover's tracks; None if no rigid shape explains the tracks.
 
+    A mover that deforms, or hardly turns, seems to be very deep; its distance in each frame is
+    right all the same. The result is then flat.
+
     Args:
         tracks: of the mover.
         cameras: of the clip's frames; only intrinsics are used.
         seed: of the mapper.
     """
-    if len(tracks) > options.rigid_frames:
-        return _solve_long(tracks, cameras, seed, options)
+    solve = _solve_long if len(tracks) > options.rigid_frames else _solve_stretch
+    shape = solve(tracks, cameras, seed, options)
+    if shape is None:
+        return None
+    relief = _measure_relief(tracks, shape.depth, float(cameras.K[0, 0, 0]))
+    return shape if relief < options.rigid_relief else _flatten(shape)
+
+
+def _solve_stretch(
+    tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
+) -> RelativeDepth | None:
+    """``solve_rigid`` of frames that the mapper gets at once, with any relief."""
     if _find_enough(tracks.visible).sum() < _MIN_FRAMES:
         return None
     tracks = replace(tracks, xy=tracks.xy.astype(np.float64))
-    mapped = _map_cameras(tracks, cameras, seed)
+    mapped = _map_cameras(tracks, cameras, seed, options)
     if mapped is None:
         return None
     own, placed = mapped
@@ -82,26 +98,32 @@ def solve_rigid(
     if not _is_explained(points, tracks.visible, placed, options):
         return None
     depth = _find_depths(tracks, points, own, placed)
-    relief = _measure_relief(tracks, depth, float(cameras.K[0, 0, 0]))
-    if not relief < options.rigid_relief:
-        return None
     is_long = points.agrees.sum(0) >= half_life(points.agrees)
     return RelativeDepth(depth, points.agrees & is_long, placed)
 
 
+def _flatten(shape: RelativeDepth) -> RelativeDepth:
+    """The shape with one depth a frame, the median of its sure observations; a frame without any is
+    not placed."""
+    known = shape.sure & np.isfinite(shape.depth)
+    depth = np.full(shape.depth.shape, np.nan)
+    placed = shape.placed & known.any(1)
+    for t in np.flatnonzero(placed):
+        depth[t] = np.median(shape.depth[t, known[t]])
+    return replace(shape, depth=depth, placed=placed, is_flat=True)
+
+
 def _map_cameras(
-    tracks: PointTracks, cameras: Cameras, seed: int
+    tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
 ) -> tuple[Cameras, Bool[np.ndarray, "F"]] | None:
-    """Cameras around the mover, and the frames with a camera; None if the mapper fails."""
+    """Cameras around the mover, and the frames with a camera; None if the mappers fail."""
     spacing = max(_MIN_SPACING, max(cameras.width, cameras.height) // _SPACING_SHARE)
     subset = thin(tracks, spacing, min_length=_MIN_LENGTH)
-    few = tracks.select(subset)
-    focal = float(cameras.K[:, 0, 0].mean())
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "database.db"
-        write_database(database, few, focal)
-        model = run_mapper("incremental", database, Path(folder), seed, refine_focal_length=False)
-    if model is None or model.num_reg_images() < _MIN_FRAMES:
+    few = thin(tracks, 2 * spacing, min_length=_MIN_LENGTH)
+    if tracks.visible[:, few].sum() < _ENOUGH_TRACKS * tracks.visible.any(1).sum():
+        few = subset
+    model = _run_mappers(tracks.select(few), cameras, seed, options)
+    if model is None:
         return None
     poses, placed, *_ = read_poses(model, len(tracks))
     own = Cameras(cameras.K, torch.from_numpy(poses), cameras.width, cameras.height)
@@ -111,6 +133,33 @@ def _map_cameras(
         return own, placed
     agreeing = replace(tracks, visible=points.agrees).select(chosen)
     return bundle_adjust(own, points.xyz[chosen], agreeing, False), placed
+
+
+def _run_mappers(
+    tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
+) -> Reconstruction | None:
+    """The model of incremental mapping or, where that places too few frames, the model of global
+    mapping if it places more; None if neither places enough for a shape.
+
+    Incremental mapping begins with two frames, and ends early where the mover turned little between
+    them.
+    """
+    wanted = options.rigid_registered * _find_enough(tracks.visible).sum()
+    best = None
+    most = _MIN_FRAMES - 1
+    focal = float(cameras.K[:, 0, 0].mean())
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "database.db"
+        write_database(database, tracks, focal)
+        for method in ("incremental", "global"):
+            given = method, database, Path(folder), seed
+            model = run_mapper(*given, refine_focal_length=False)
+            if model is not None and model.num_reg_images() > most:
+                best = model
+                most = model.num_reg_images()
+            if most >= wanted:
+                break
+    return best
 
 
 def _find_enough(visible: Bool[np.ndarray, "F N"]) -> Bool[np.ndarray, "F"]:
@@ -134,7 +183,7 @@ def _is_explained(
 def _solve_long(
     tracks: PointTracks, cameras: Cameras, seed: int, options: MoverOptions
 ) -> RelativeDepth | None:
-    """``solve_rigid`` in stretches of a long clip, all brought to the scale of the first.
+    """``_solve_stretch`` in stretches of a long clip, all brought to the scale of the first.
 
     A mover that is not rigid is given up at its first stretch.
     """
@@ -148,7 +197,7 @@ def _solve_long(
         part = slice(frames[0], frames[-1] + 1)
         subset = np.flatnonzero(tracks.visible[part].any(0))
         own = tracks.select_frames(part).select(subset)
-        found = solve_rigid(own, cameras[part], seed, options)
+        found = _solve_stretch(own, cameras[part], seed, options)
         if found is None or not _join(whole, found, part, subset, options.rigid_overlap):
             return None
     return whole
