@@ -386,6 +386,12 @@ def export_model(settings: Settings, scene: Scene, inputs: ClipInputs, stages: S
     return export_and_score(source, stages.folder, formats, inputs.held_out, stages.progress)
 
 
+def place_mover_figures(settings: Settings) -> Path:
+    """The figures that foreground_points.py writes beside its track file."""
+    path = settings.foreground_path or settings.background_path
+    return path.with_name("foreground_metrics.json")
+
+
 def write_page(
     settings: Settings,
     inputs: ClipInputs,
@@ -400,8 +406,10 @@ def write_page(
     scores = metrics.get("frames", [])
     charts = write_charts(out, inputs.tracks, world, scores, inputs.held_out, history)
     tracking = read_figures(settings.background_path.with_name("background_metrics.json"))
+    moving = {} if inputs.movers is None else read_figures(place_mover_figures(settings))
     title = settings.background_path.resolve().parent.name
-    report = Report(title, world, scene.depth, metrics, config, tracking, inputs.held_out, charts)
+    given = title, world, scene.depth, metrics, config, tracking, inputs.held_out, charts
+    report = Report(*given, moving)
     return write_report(out, report)
 
 

@@ -224,6 +224,7 @@ def solve(settings: Settings, stages: Stages, tracker: Tracker, background_path:
         shapes = replace(shapes, depth=depth)
         del xyz, moving  # twice as large as the track file
     write_tracks(stages.folder / "foreground_points.pt", video, background, tracks, shapes)
+    write_figures(stages.folder, shapes, source is not None)
     write_pictures(stages, video, tracks, shapes.label, labels)
     seconds = time.perf_counter() - start
     progress.say(f"{labels.max()} mover(s), {tracks.num_tracks} tracks, {seconds:.0f} s")
@@ -292,6 +293,7 @@ def write_empty(stages: Stages, video: Video, background: Tracks, reason: str) -
     path = stages.folder / "foreground_points.pt"
     tracks = PointTracks.none(len(video), video.width, video.height)
     write_tracks(path, video, background, tracks, MoverShapes.none(len(video)))
+    write_figures(stages.folder, MoverShapes.none(len(video)), False)
     stages.progress.say(f"{reason}: wrote an empty {path}")
 
 
@@ -301,6 +303,16 @@ def write_tracks(
     """Writes the track file. World positions take twice the memory of the file, and end here."""
     xyz = lift_tracks(background.cameras, tracks, shapes.depth)
     save_tracks(path, make_foreground_tracks(video, background, tracks, shapes, xyz))
+
+
+def write_figures(folder: Path, shapes: MoverShapes, is_refined: bool) -> None:
+    """Writes the figures of the movers.
+
+    Args:
+        is_refined: whether depth maps or imported tracks refined the movers' depth.
+    """
+    figures = {"movers": shapes.figures, "refined_by_depth_maps": is_refined}
+    write_json(folder / "foreground_metrics.json", figures)
 
 
 def write_pictures(

@@ -137,11 +137,13 @@ def test_places_are_the_least_squares_solution(seed: int):
 
 
 def test_contact_depth_is_that_of_the_ground_below_the_feet():
-    ground = np.repeat(np.linspace(9, 2, 80)[:, None], 100, 1)
+    inverse = np.linspace(1 / 9, 1 / 2, 80)
+    ground = np.repeat(1 / inverse[:, None], 100, 1)
     mask = np.zeros((80, 100), bool)
     mask[20:60, 30:50] = True
     contact = find_contact(mask, ground)
-    assert contact.depth == pytest.approx(ground[61, 0], rel=0.02) and not contact.is_cut
+    edge = 2 / (inverse[59] + inverse[60])
+    assert contact.depth == pytest.approx(edge, rel=1e-6) and not contact.is_cut
 
 
 def test_contact_says_whether_the_lower_border_cuts_a_mover():

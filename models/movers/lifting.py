@@ -2,7 +2,7 @@
 world positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,20 +29,41 @@ class MoverShapes:
     coordinate is 0."""
     depth: Float[np.ndarray, "F N"]
     """z-depth in world units, in every frame."""
+    figures: list[dict] = field(default_factory=list)
+    """For each mover what ``foreground_metrics.json`` says of it."""
 
     @staticmethod
     def none(num_frames: int) -> "MoverShapes":
         """Shapes of a clip without tracks of movers."""
         return MoverShapes(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((num_frames, 0)))
 
-    def to_values(self) -> dict[str, np.ndarray]:
+    def to_values(self) -> dict:
         """The fields by name, for a file."""
         return vars(self)
 
     @staticmethod
-    def from_values(values: dict[str, np.ndarray]) -> "MoverShapes":
+    def from_values(values: dict) -> "MoverShapes":
         """The inverse of ``to_values``."""
         return MoverShapes(**values)
+
+
+@dataclass(frozen=True)
+class FoundDepth:
+    """How a mover got its depth."""
+
+    shape: str
+    """rigid; flat: it moves as a rigid thing whose relief is not known; or not rigid."""
+    source: str
+    """The cue of its scale, in the words that a person reads."""
+    uncertainty: float | None
+    """Standard deviation of the scale, as a share of the depth; None for a depth that is a guess."""
+
+    def describe(self) -> str:
+        """A part of a sentence."""
+        text = f"{self.shape}, depth from {self.source}"
+        if self.uncertainty is None:
+            return text
+        return f"{text}, standard deviation {round(100 * self.uncertainty)} %"
 
 
 def label_tracks(tracks: PointTracks, labels: UInt8[np.ndarray, "F H W"]) -> Int[np.ndarray, "N"]:
@@ -75,14 +96,30 @@ def solve_mover_shapes(
     surface = _BackgroundDepth(background, labels > 0, progress)
     canonical = np.zeros((tracks.num_tracks, 3))
     depth = np.ones(tracks.visible.shape)
+    figures = []
     for mover in np.unique(label):
         members = label == mover
         own = tracks.select(members)
         mask = labels == mover
         canonical[members, :2] = canonical_coordinates(own, mask)
         depth[:, members], how = _solve_depth(background.cameras, own, mask, surface, seed, options)
-        progress.say(f"mover {mover}: {members.sum()} tracks, {how}")
-    return MoverShapes(label, canonical, depth)
+        figures.append(_measure_mover(int(mover), own, how))
+        life = f"{figures[-1]['median_life_frames']:.0f} frames long"
+        progress.say(f"mover {mover}: {members.sum()} tracks, {life}, {how.describe()}")
+    return MoverShapes(label, canonical, depth, figures)
+
+
+def _measure_mover(mover: int, tracks: PointTracks, how: FoundDepth) -> dict:
+    """What ``foreground_metrics.json`` says of a mover."""
+    return {
+        "mover": mover,
+        "tracks": tracks.num_tracks,
+        "median_life_frames": float(np.median(tracks.visible.sum(0))),
+        "frames": int(tracks.visible.any(1).sum()),
+        "shape": how.shape,
+        "depth_from": how.source,
+        "depth_standard_deviation": how.uncertainty,
+    }
 
 
 def lift_tracks(
@@ -144,9 +181,9 @@ def _solve_depth(
     surface: Sequence[Float[np.ndarray, "H W"]],
     seed: int,
     options: MoverOptions,
-) -> tuple[Float[np.ndarray, "F n"], str]:
-    """z-depths of a mover's tracks in world units, 1 without background, and how they were found,
-    in words."""
+) -> tuple[Float[np.ndarray, "F n"], FoundDepth]:
+    """z-depths of a mover's tracks in world units, 1 without background, and how they were
+    found."""
     cues = read_cues(mask, tracks, surface, options)
     shape = solve_rigid(tracks, cameras, seed, options)
     name = "rigid"
@@ -155,9 +192,9 @@ def _solve_depth(
         shape = follow_size(tracks, cues, options, moved=shape)
     scale = find_scale(shape, tracks, cameras, cues, options)
     if scale is None:
-        return np.ones(tracks.visible.shape), "no background behind it, depth 1"
-    share = round(100 * scale.uncertainty)
-    how = f"{name}, depth from {scale.source}, sure to {share} %"
+        guess = FoundDepth(name, "no background behind it (depth 1)", None)
+        return np.ones(tracks.visible.shape), guess
+    how = FoundDepth(name, scale.source, scale.uncertainty)
     return scale.value * fill_depth(shape.depth), how
 
 

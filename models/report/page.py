@@ -8,7 +8,7 @@ import base64
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,8 @@ class Report:
     """Frames kept out of training."""
     charts: Mapping[str, str]
     """SVG elements under their titles; see ``write_charts``."""
+    foreground: Mapping = field(default_factory=dict)
+    """Content of foreground_metrics.json; may be empty."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _list_sections(out: Path, report: Report) -> dict:
         "quality": tables.tabulate_quality(report.metrics),
         "seconds": tables.tabulate_seconds(report.metrics, report.background),
         "totals": tables.tabulate_totals(report.metrics, report.background),
+        "movers": tables.tabulate_movers(report.foreground),
         "settings": tables.tabulate_settings(report.config),
         "files": tables.list_files(out),
     }

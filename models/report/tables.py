@@ -71,6 +71,20 @@ class StageSeconds:
 
 
 @dataclass(frozen=True)
+class MoverRow:
+    """A row of the table of movers."""
+
+    number: str
+    tracks: str
+    life: str
+    """Median life of the tracks in frames."""
+    depth: str
+    """Shape, and the cue of its depth."""
+    uncertainty: str
+    """Standard deviation of the depth in percent."""
+
+
+@dataclass(frozen=True)
 class ListedFile:
     """A row of the file list."""
 
@@ -175,6 +189,27 @@ def tabulate_totals(metrics: Mapping, background: Mapping) -> list[tuple[str, st
         rows.append(("training, million samples a second", f"{rate:.2f}"))
     if metrics.get("peak_memory_gib"):
         rows.append(("peak memory, GiB", f"{metrics['peak_memory_gib']:.2f}"))
+    return rows
+
+
+def tabulate_movers(foreground: Mapping) -> list[MoverRow]:
+    """A row for each mover.
+
+    Args:
+        foreground: content of foreground_metrics.json; may be empty.
+    """
+    rows = []
+    for mover in foreground.get("movers", []):
+        uncertainty = mover["depth_standard_deviation"]
+        rows.append(
+            MoverRow(
+                str(mover["mover"]),
+                str(mover["tracks"]),
+                f"{mover['median_life_frames']:.0f}",
+                f"{mover['shape']}, from {mover['depth_from']}",
+                "" if uncertainty is None else f"{100 * uncertainty:.0f} %",
+            )
+        )
     return rows
 
 

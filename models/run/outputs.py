@@ -59,6 +59,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output("foreground_points.pt", *_FOREGROUND, "tracks", "Tracks of the movers in 2D and 3D."),
     Output("foreground_tracks.mp4", *_FOREGROUND, "videos", "Tracks of the movers over the video."),
     Output("labels", *_FOREGROUND, "", "Number of the mover of each pixel as PNGs, 0 = none."),
+    Output("foreground_metrics.json", *_FOREGROUND, "data", "Tracks and depth of each mover."),
     Output("foreground_config.json", *_FOREGROUND, "data", "Settings, seed, versions."),
     Output("model.pt", "demo_pipeline", "train", "model", "The trained scene."),
     Output(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from models.clip import at_points
 from models.movers.options import MoverOptions
@@ -13,6 +13,12 @@ from models.tracks import PointTracks
 
 # Pixels of a mask below which its lowest row says nothing about contact.
 _MIN_PIXELS = 20
+# Rows below a foot at which the ground is read: nearer ones may show the mover's outline.
+_BELOW, _FARTHER_BELOW = 2, 8
+# Rows from a pixel's centre to its lower edge.
+_TO_EDGE = 0.5
+# Largest ratio of the ground's depths at the two rows.
+_STEEPEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Contact:
     """Ground below a mover in a frame."""
 
     depth: float
-    """Median z-depth of the background just below the feet, in world units."""
+    """Median z-depth of the background at the lower edge of the feet, in world units."""
     feet: Float[np.ndarray, "n 2"]
     """Lowest points of the mask in pixels."""
     is_cut: bool
@@ -72,8 +78,8 @@ def find_contact(
     background_depth: Float[np.ndarray, "H W"],
     options: MoverOptions = MoverOptions(),
 ) -> Contact | None:
-    """The background just below a mover's feet, its lowest pixels; None for a small mover, and for
-    a background with holes below the feet."""
+    """The background at the lower edge of a mover's feet, its lowest pixels; None for a small mover,
+    and for a background with holes below the feet."""
     rows, columns = np.nonzero(mask)
     height = len(mask)
     if len(rows) < _MIN_PIXELS:
@@ -82,9 +88,34 @@ def find_contact(
     np.maximum.at(lowest, columns, rows)
     limit = rows.max() - max(2.0, options.contact_share * (rows.max() - rows.min()))
     feet = np.flatnonzero(lowest >= limit)
-    found = background_depth[np.minimum(lowest[feet] + 2, height - 1), feet]
-    is_known = np.isfinite(found) & (found > 0)
-    if not is_known.any():
+    depth = _read_ground(background_depth, feet, lowest[feet])
+    if depth is None:
         return None
     points = np.stack([feet, lowest[feet]], 1) + 0.5
-    return Contact(float(np.median(found[is_known])), points, bool(rows.max() >= height - 2))
+    return Contact(depth, points, bool(rows.max() >= height - 2))
+
+
+def _read_ground(
+    depth: Float[np.ndarray, "H W"], columns: Int[np.ndarray, "n"], lowest: Int[np.ndarray, "n"]
+) -> float | None:
+    """Median depth of the ground at the lower edges of pixels; None at holes.
+
+    The inverse depth of a plane is linear over the image: it is continued from two rows below.
+    Each row costs a percent where the ground is seen from a low camera.
+    """
+    near, far = (_read_rows(depth, lowest + row, columns) for row in (_BELOW, _FARTHER_BELOW))
+    is_known = np.isfinite(near)
+    if not is_known.any():
+        return None
+    far = np.where(np.isfinite(far), far, near)
+    ratio = np.clip(np.median((near / far)[is_known]), 1 / _STEEPEST, _STEEPEST)
+    rows = (_BELOW - _TO_EDGE) / (_FARTHER_BELOW - _BELOW)
+    return float(np.median(near[is_known]) / (1 - rows * (ratio - 1)))
+
+
+def _read_rows(
+    depth: Float[np.ndarray, "H W"], rows: Int[np.ndarray, "n"], columns: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "n"]:
+    """Depth at pixels, of the lowest row below the image; NaN at holes."""
+    found = depth[np.minimum(rows, len(depth) - 1), columns]
+    return np.where(np.isfinite(found) & (found > 0), found, np.nan)
