@@ -1,6 +1,8 @@
 """The scale of a mover's depth: from the ground, from the background behind it, and from its path;
 and relative depth from apparent size."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from models.cameras import Cameras
 from models.movers.depth import RelativeDepth, find_scale, follow_size, read_cues
 from models.movers.depth.apparent_size import _measure_growth
-from models.movers.lifting import _solve_depth, fill_depth
+from models.movers.lifting import FoundDepth, _measure_mover, _solve_depth, fill_depth
 from models.movers.options import MoverOptions
 from models.tracks import PointTracks
 
@@ -155,6 +157,33 @@ def test_contact_corrects_apparent_size_where_the_mover_turns():
     shape = follow_size(tracks, cues, MoverOptions())
     depth = shape.depth[:, 0] / np.median(shape.depth[:, 0])
     assert np.abs(np.log(depth)).max() < 0.06 < np.log(1 / 0.8) / 2
+
+
+def test_a_flat_shape_replaces_apparent_size_in_the_frames_that_it_places():
+    """A mover that turns seems to shrink; its motion says that it stays at its depth."""
+    clip = Clip(FLOOR, 5.0, 0.0, 0.0, 10)
+    shrink = np.linspace(1, 0.7, FRAMES)[:, None, None]
+    middle = clip.tracks.xy[:1].mean(1, keepdims=True)
+    xy = (clip.tracks.xy[:1] - middle) * shrink + middle
+    tracks = PointTracks(xy, np.ones((FRAMES, POINTS), bool), WIDTH, HEIGHT)
+    placed = np.arange(FRAMES) < FRAMES // 2
+    depth = np.where(placed[:, None], 2.0, np.nan) * np.ones((1, POINTS))
+    moved = RelativeDepth(depth, tracks.visible, placed, is_flat=True)
+    cues = read_cues(clip.masks, tracks, [np.full((HEIGHT, WIDTH), np.inf)] * FRAMES)
+    found = follow_size(tracks, cues, moved=moved).depth[:, 0]
+    np.testing.assert_allclose(found[placed], found[0])
+    growth = np.log(shrink[FRAMES // 2 - 1 :, 0, 0])
+    np.testing.assert_allclose(np.log(found[~placed] / found[0]), growth[0] - growth[1:], atol=1e-6)
+
+
+def test_the_figures_of_a_mover_tell_its_tracks_and_its_depth():
+    how = FoundDepth("rigid", "contact with the ground", 0.054)
+    assert how.describe() == "rigid, depth from contact with the ground, standard deviation 5 %"
+    clip = Clip(FLOOR, 5.0, 0.5, 0.0, 11)
+    figures = _measure_mover(2, clip.tracks, how)
+    assert figures["mover"] == 2 and figures["tracks"] == POINTS
+    assert figures["median_life_frames"] == np.median(clip.tracks.visible.sum(0))
+    assert json.loads(json.dumps(figures)) == figures
 
 
 def test_depths_that_are_not_known_are_those_of_their_frame_or_of_the_frames_around():

@@ -1,5 +1,6 @@
 """A rigid mover's depth, recovered up to one scale from its tracks."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from models.cameras import Cameras
 from models.movers.depth import rigid
 from models.movers.depth.rigid import solve_rigid, split_stretches
 from models.movers.options import MoverOptions
+from models.sfm import run_mapper
 from models.tracks import PointTracks
 
 FRAMES, POINTS, WIDTH, HEIGHT, FOCAL = 24, 300, 480, 270, 400.0
@@ -135,6 +137,47 @@ def test_a_mover_that_is_not_rigid_is_given_up_at_its_first_stretch(monkeypatch)
     tracks = observe(start + drift, 0.2, random)
     assert solve_rigid(tracks, still_camera(), options=options) is None
     assert len(mapped) == 1
+
+
+def test_slipping_tracks_do_not_hide_a_rigid_mover(box):
+    """Tracks slip on smooth things, most of all at their outline."""
+    xyz, tracks = box
+    random = np.random.default_rng(6)
+    xy = tracks.xy.copy()
+    slipping = np.arange(POINTS) < 0.4 * POINTS
+    xy[:, slipping] += np.cumsum(random.normal(0, 1.5, (FRAMES, slipping.sum(), 2)), 0)
+    motion = solve_rigid(replace(tracks, xy=xy), still_camera())
+    assert motion is not None and not motion.is_flat
+    good = motion.sure & ~slipping
+    ratio = (motion.depth / xyz[..., 2])[good]
+    assert np.ptp(np.quantile(ratio, [0.05, 0.95])) < 0.06 * np.median(ratio)
+
+
+def test_a_shape_of_no_believable_relief_is_flat_at_its_distance(box):
+    xyz, tracks = box
+    options = MoverOptions(rigid_relief=0.1)
+    motion = solve_rigid(tracks, still_camera(), options=options)
+    assert motion.is_flat and motion.placed.all()
+    assert (motion.depth == motion.depth[:, :1]).all()
+    ratio = motion.depth[:, 0] / xyz[..., 2].mean(1)
+    assert np.ptp(ratio) < 0.05 * np.median(ratio)
+
+
+def test_global_mapping_takes_over_where_incremental_mapping_places_too_few_frames(
+    box, monkeypatch
+):
+    xyz, tracks = box
+    tried = []
+
+    def run(method: str, *given, **named) -> object:
+        tried.append(method)
+        return None if method == "incremental" else run_mapper(method, *given, **named)
+
+    monkeypatch.setattr(rigid, "run_mapper", run)
+    motion = solve_rigid(tracks, still_camera())
+    assert tried == ["incremental", "global"] and motion.placed.all()
+    ratio = (motion.depth / xyz[..., 2])[motion.sure]
+    assert np.ptp(np.quantile(ratio, [0.05, 0.95])) < 0.03 * np.median(ratio)
 
 
 def test_too_few_tracks_are_no_rigid_mover(box):
