@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 from models.clip.video_writer import write_video
 from models.report.charts import draw_loss_curve, save_png, svg_from_figure, write_charts
 from models.report.page import Report, extract_three_js, write_report
+from models.report.tables import tabulate_movers
 from models.report.videos import write_track_overlay
 from models.report.world import color_points, gather_world, pack_world
 from models.run.errors import InputError
@@ -195,6 +196,23 @@ def test_what_the_page_shows_is_escaped(page: Page):
     assert page.locator("td.v", has_text=HOSTILE).count() == 1
     assert page.locator("th", has_text=HOSTILE).count() == 1
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_each_mover_has_a_row():
+    mover = {
+        "mover": 1,
+        "tracks": 240,
+        "median_life_frames": 12.5,
+        "frames": 48,
+        "shape": "rigid",
+        "depth_from": "contact with the ground",
+        "depth_standard_deviation": 0.054,
+    }
+    guessed = {**mover, "mover": 2, "depth_standard_deviation": None}
+    rows = tabulate_movers({"movers": [mover, guessed]})
+    assert [row.number for row in rows] == ["1", "2"]
+    assert (rows[0].depth, rows[0].uncertainty) == ("rigid, from contact with the ground", "5 %")
+    assert rows[1].uncertainty == "" and tabulate_movers({}) == []
 
 
 def test_a_page_without_scores_videos_or_surface_opens_too(
