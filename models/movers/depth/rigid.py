@@ -35,8 +35,8 @@ _MIN_SPACING = 4
 _MIN_LENGTH = 3
 # Tracks in a mean frame that the mapper takes at half the density: its time grows with them.
 _ENOUGH_TRACKS = 120
-# Points of the shape from which a track without a point takes its depth.
-_NEIGHBOURS = 4
+# Points of the shape from which a track takes its depth.
+_NEIGHBOURS = 7
 # Quantiles of depth that hold nearly all points of a frame.
 _DEPTH_QUANTILES = 0.02, 0.98
 # Quantiles between which the extent of a shape is measured.
@@ -241,8 +241,7 @@ def split_stretches(begin: int, end: int, options: MoverOptions = MoverOptions()
 def _find_depths(
     tracks: PointTracks, points: Points, cameras: Cameras, placed: Bool[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F N"]:
-    """Depth of each track's point; for a track without a point, or that slipped off, the depth of
-    points observed nearby."""
+    """Median depth of the points observed near each visible track; elsewhere that of its point."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
     out = np.full(tracks.visible.shape, np.nan)
@@ -253,11 +252,12 @@ def _find_depths(
         inside = known & (depth > low) & (depth < high)
         out[t, inside] = depth[inside]
         sure &= inside
-        lost = tracks.visible[t] & ~sure
-        if lost.any() and sure.any():
+        seen = tracks.visible[t]
+        if seen.any() and sure.any():
+            # A sure track is among its own neighbours: the median takes off what juts out.
             count = min(_NEIGHBOURS, sure.sum())
-            _, near = cKDTree(tracks.xy[t, sure]).query(tracks.xy[t, lost], count)
-            out[t, lost] = 1 / np.median(1 / depth[sure][near.reshape(lost.sum(), -1)], 1)
+            _, near = cKDTree(tracks.xy[t, sure]).query(tracks.xy[t, seen], count)
+            out[t, seen] = 1 / np.median(1 / depth[sure][near.reshape(seen.sum(), -1)], 1)
     return out
 
 
