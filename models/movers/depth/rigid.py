@@ -35,8 +35,10 @@ _MIN_SPACING = 4
 _MIN_LENGTH = 3
 # Tracks in a mean frame that the mapper takes at half the density: its time grows with them.
 _ENOUGH_TRACKS = 120
-# Points of the shape from which a track takes its depth.
+# Points of the shape around a track that give it a depth where it has none, or juts out from them.
 _NEIGHBOURS = 7
+# Distance in depth from the points around it, in medians of its frame, beyond which a point juts out.
+_JUTTING = 5.0
 # Quantiles of depth that hold nearly all points of a frame.
 _DEPTH_QUANTILES = 0.02, 0.98
 # Quantiles between which the extent of a shape is measured.
@@ -241,7 +243,8 @@ def split_stretches(begin: int, end: int, options: MoverOptions = MoverOptions()
 def _find_depths(
     tracks: PointTracks, points: Points, cameras: Cameras, placed: Bool[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F N"]:
-    """Median depth of the points observed near each visible track; elsewhere that of its point."""
+    """Depth of each track's point; for a track without a point, that slipped off or whose point juts
+    out, the median depth of points observed nearby."""
     known = np.isfinite(points.xyz).all(1)
     xyz = torch.from_numpy(np.where(known[:, None], points.xyz, 0.0))
     out = np.full(tracks.visible.shape, np.nan)
@@ -254,10 +257,12 @@ def _find_depths(
         sure &= inside
         seen = tracks.visible[t]
         if seen.any() and sure.any():
-            # A sure track is among its own neighbours: the median takes off what juts out.
             count = min(_NEIGHBOURS, sure.sum())
             _, near = cKDTree(tracks.xy[t, sure]).query(tracks.xy[t, seen], count)
-            out[t, seen] = 1 / np.median(1 / depth[sure][near.reshape(seen.sum(), -1)], 1)
+            around = 1 / np.median(1 / depth[sure][near.reshape(seen.sum(), -1)], 1)
+            apart = np.abs(np.log(np.where(sure[seen], depth[seen], around) / around))
+            juts = apart > _JUTTING * np.median(apart[sure[seen]])
+            out[t, seen] = np.where(sure[seen] & ~juts, depth[seen], around)
     return out
 
 
