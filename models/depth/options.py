@@ -1,5 +1,6 @@
 """Options of depth from outside: flags that name the sources, thresholds of alignment and use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +8,13 @@ from typing import Annotated
 import tyro
 
 from models.learned import (
+    AUTO,
     DEPTH_MODELS,
     MASK_MODELS,
-    SUBMODULES,
+    LearnedModel,
     check_depth_model,
     check_mask_model,
+    choose_mask_model,
     list_models,
 )
 from models.run import InputError
@@ -19,7 +22,10 @@ from models.run import InputError
 _DEPTH_HELP = (
     f"Learned depth: {list_models(DEPTH_MODELS)}; needs pip install -r requirements-learned.txt."
 )
-_MASKS_HELP = f"Learned masks: {list_models(MASK_MODELS)}, prompted by the masks that motion gives."
+_MASKS_HELP = (
+    f"Learned masks of what moves: {list_models(MASK_MODELS)}; {AUTO} takes one whose weights are on "
+    "this machine. Masks come from motion alone if not given."
+)
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,8 @@ class LearnedOptions(DepthOptions):
     masks: Annotated[str | None, tyro.conf.arg(help=_MASKS_HELP)] = None
     """Name of a mask model, see ``models.learned``."""
     masks_checkpoint: str | None = None
-    """Weights of the mask model: a folder or a hub name; if not given submodules/<name>, or else
-    the usual weights."""
+    """Weights of the mask model: a file, a folder or a hub name; if not given submodules/<name>, or
+    else the usual weights."""
 
 
 def check_depth_options(options: DepthOptions) -> None:
@@ -142,7 +148,7 @@ def check_learned_options(options: LearnedOptions, mask_path: Path | None) -> No
         InputError: a model's name is not known, or options exclude each other.
     """
     check_depth_options(options)
-    if options.masks is not None:
+    if options.masks not in (None, AUTO):
         check_mask_model(options.masks)
         if mask_path is not None:
             raise InputError(
@@ -157,15 +163,16 @@ def check_learned_options(options: LearnedOptions, mask_path: Path | None) -> No
 def list_inputs(options: DepthOptions) -> dict[str, str | Path | None]:
     """The files and folders that the results depend on, by their content; None for options that
     are not given."""
-    files = {
-        "depth": options.depth_path,
-        "depth weights": _find_weights(options.depth, options.depth_checkpoint),
-    }
+    depth = _find_weights(DEPTH_MODELS, options.depth, options.depth_checkpoint)
+    files = {"depth": options.depth_path, "depth weights": depth}
     if isinstance(options, LearnedOptions):
-        files["mask weights"] = _find_weights(options.masks, options.masks_checkpoint)
+        name = choose_mask_model(options.masks)
+        files["mask weights"] = _find_weights(MASK_MODELS, name, options.masks_checkpoint)
     return files
 
 
-def _find_weights(name: str | None, checkpoint: str | None) -> str | Path | None:
-    """Weights of a model: the given ones, or else the model's folder in submodules/."""
-    return checkpoint or (None if name is None else SUBMODULES / name)
+def _find_weights(
+    models: Mapping[str, LearnedModel], name: str | None, checkpoint: str | None
+) -> str | Path | None:
+    """Weights of a model: the given ones, or else those in the model's usual place."""
+    return checkpoint or (None if name is None else models[name].weights)

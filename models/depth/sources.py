@@ -8,6 +8,8 @@ from models.depth.maps import DepthMaps, read_depth
 from models.depth.options import DepthOptions, LearnedOptions
 from models.learned import (
     MaskModel,
+    SaliencyModel,
+    choose_mask_model,
     open_depth_model,
     open_mask_model,
     remove_depth_maps,
@@ -19,15 +21,16 @@ DEPTH_FOLDER = "depth"
 """Folder beside the track file in which the maps of a depth model are kept."""
 
 
-def open_masks(options: LearnedOptions, device: str) -> MaskModel | None:
-    """The mask model asked for; None if there is none.
+def open_masks(options: LearnedOptions, device: str) -> MaskModel | SaliencyModel | None:
+    """The mask model asked for; None if masks come from motion alone.
 
     Raises:
         InputError: see ``open_mask_model``.
     """
-    if options.masks is None:
+    name = choose_mask_model(options.masks)
+    if name is None:
         return None
-    return open_mask_model(options.masks, options.masks_checkpoint, options.allow_download, device)
+    return open_mask_model(name, options.masks_checkpoint, options.allow_download, device)
 
 
 def make_depth_maps(

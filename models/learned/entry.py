@@ -28,3 +28,8 @@ class LearnedModel:
     def place(self) -> str:
         """The model's folder, as in commands that run from the root of the repository."""
         return f"submodules/{self.name}"
+
+    @property
+    def weights(self) -> Path:
+        """File or folder of the weights where none is named."""
+        return SUBMODULES / self.name

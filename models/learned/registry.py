@@ -9,16 +9,19 @@ import numpy as np
 
 from models.learned.cotracker3 import COTRACKER3
 from models.learned.depth import DEPTH_ANYTHING, DEPTH_PRO, DepthModel
-from models.learned.entry import LearnedModel
+from models.learned.entry import SUBMODULES, LearnedModel
 from models.learned.pretrained import Pretrained
 from models.learned.sam2 import SAM2, MaskModel
 from models.learned.spatracker2 import SPATRACKER2
 from models.learned.tapir import TAPIR
 from models.learned.third_party import ThirdParty
+from models.learned.u2net import U2NET, SaliencyModel, find_u2net
 from models.run import InputError
 
 Tracker = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """``(frames (F, H, W, 3), queries (N, 3) as [t, x, y]) -> (xy (F, N, 2), visible (F, N))``."""
+AUTO = "auto"
+"""Name of the mask model that ``choose_mask_model`` finds on this machine."""
 _Entry = TypeVar("_Entry", bound=LearnedModel)
 
 
@@ -30,7 +33,7 @@ LEARNED: dict[str, ThirdParty] = _index_entries([COTRACKER3, TAPIR, SPATRACKER2]
 """Learned trackers by name."""
 DEPTH_MODELS: dict[str, Pretrained] = _index_entries([DEPTH_ANYTHING, DEPTH_PRO])
 """Depth models by name."""
-MASK_MODELS: dict[str, Pretrained] = _index_entries([SAM2])
+MASK_MODELS: dict[str, LearnedModel] = _index_entries([SAM2, U2NET])
 """Mask models by name."""
 
 
@@ -58,6 +61,16 @@ def check_depth_model(name: str) -> None:
         InputError: the name is not known.
     """
     _check_name(name, "depth", DEPTH_MODELS)
+
+
+def choose_mask_model(name: str | None) -> str | None:
+    """The name of a mask model; of "auto", a model whose weights are on this machine, SAM 2 before
+    U2-Net, and None without either."""
+    if name != AUTO:
+        return name
+    if (SUBMODULES / SAM2.name / "config.json").is_file():
+        return SAM2.name
+    return U2NET.name if find_u2net() else None
 
 
 def check_mask_model(name: str) -> None:
@@ -93,7 +106,7 @@ def open_depth_model(
 
 def open_mask_model(
     name: str, checkpoint: str | None = None, allow_download: bool = False, device: str = "cpu"
-) -> MaskModel:
+) -> MaskModel | SaliencyModel:
     """The mask model of that name with its weights on a device; arguments and errors as of
     ``open_depth_model``."""
     check_mask_model(name)

@@ -4,8 +4,7 @@ options - sizes, thresholds and weights that a person may tune
 patches - parts of images, and values filled in
 background_scene - the scene of the background, also if the given scene follows a mover
 evidence - optical flow that no static point explains
-track_votes - votes of long tracks for static or moving pixels
-background_odds - comparison of pixels with the background that other frames see
+cues - log-odds that a pixel moves: flow, tracks, colours, the background behind, saliency
 smoothing - probabilities smoothed over neighbours in space and time
 blobs - connected parts of masks in space and time
 segments - evidence to probabilities, and labels of movers

@@ -99,6 +99,15 @@ def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
+def read_shifted(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
+    """The image, or a flow field, read at the ends of the flow; beyond the border, its values at
+    the border."""
+    height, width = flow.shape[:2]
+    x = np.arange(width, dtype=np.float32) + flow[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 def _shrink_frames(
     frames: UInt8[np.ndarray, "F H W 3"], work_size: int
 ) -> UInt8[np.ndarray, "F h w 3"]:
@@ -139,7 +148,7 @@ class _Flows:
             if abs(b - a) > 1:
                 middle = (a + b) // 2
                 half = self.find(a, middle)
-                start = half + _carry(self.find(middle, b), half)
+                start = half + read_shifted(self.find(middle, b), half)
             self._known[a, b] = self._search.calc(self.grey[a], self.grey[b], start)
         return self._known[a, b]
 
@@ -148,23 +157,12 @@ class _Flows:
     ) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]:
         """The flow, and the distance in pixels by which the flow back misses the start."""
         there = self.find(a, b)
-        return there, np.linalg.norm(there + _carry(self.find(b, a), there), axis=-1)
+        return there, np.linalg.norm(there + read_shifted(self.find(b, a), there), axis=-1)
 
     def forget_before(self, t: int) -> None:
         """Frees the flow fields of frames before t."""
         for pair in [pair for pair in self._known if min(pair) < t]:
             del self._known[pair]
-
-
-def _carry(
-    field: Float[np.ndarray, "h w 2"], flow: Float[np.ndarray, "h w 2"]
-) -> Float[np.ndarray, "h w 2"]:
-    """A flow field read at the ends of another field; beyond the border, its values at the
-    border."""
-    height, width = flow.shape[:2]
-    x = np.arange(width, dtype=np.float32) + flow[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
-    return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _estimate_covariance(grey: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:

@@ -10,17 +10,15 @@ from scipy import ndimage
 
 from models.clip import Video, split_into_stretches
 from models.motion.background_scene import find_background_scene
+from models.motion.cues import Appearance, Saliency, draw_track_votes
 from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import Patch
-from models.motion.segments import label_movers, segment_motion
-from models.motion.track_votes import draw_track_votes
+from models.motion.segments import label_movers, list_reaches, segment_motion
 from models.run import SILENT, Progress, return_freed
 from models.sfm import StaticScene
 from models.tracks import PointTracks
 
-# Steps of progress that the segmentation of a window takes, beside a step for each of its frames.
-_SEGMENTATION_STEPS = 3
 # Inverse depth of the nearest static point, relative to that of the nearest tracked points.
 _NEAREST_FACTOR = 2
 # Quantile of the depth of agreeing points that counts as the nearest.
@@ -56,6 +54,7 @@ def find_movers(
     scene: StaticScene | None = None,
     progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
+    saliency: Saliency | None = None,
 ) -> MotionMasks:
     """Masks and labels of movers; all False and 0 if nothing moves.
 
@@ -65,16 +64,29 @@ def find_movers(
         scene: cameras, and points of these tracks. Without a scene, and if most of the image
             disagrees with the scene (reconstruction has followed a mover), the background's cameras
             are solved here from the tracks that the scene leaves out.
+        saliency: network that draws the outlines of what moves.
     """
     if len(frames) > 1:
         scene = find_background_scene(tracks, scene, options)
     if len(frames) < 2 or scene is None:
         labels = np.zeros(frames.shape[:3], np.uint8)
         return MotionMasks(labels > 0, labels, scene)
-    patches = _estimate_probabilities(frames, tracks, scene, progress, options)
+    clip = _MovingClip(frames, tracks, scene, saliency, options)
+    patches = _estimate_probabilities(clip, progress)
     small = label_movers(_threshold(patches), options)
     masks, labels = _enlarge(patches, small, tracks.width, tracks.height)
     return MotionMasks(masks, labels, scene)
+
+
+@dataclass(frozen=True)
+class _MovingClip:
+    """A clip whose movers are looked for; see ``find_movers``."""
+
+    frames: UInt8[np.ndarray, "F H W 3"]
+    tracks: PointTracks
+    scene: StaticScene
+    saliency: Saliency | None
+    options: MotionOptions
 
 
 class _Part(Progress):
@@ -91,24 +103,19 @@ class _Part(Progress):
         self.whole.step("motion", self.before + done, self.total)
 
 
-def _estimate_probabilities(
-    frames: UInt8[np.ndarray, "F H W 3"],
-    tracks: PointTracks,
-    scene: StaticScene,
-    progress: Progress,
-    options: MotionOptions,
-) -> list[Patch]:
+def _estimate_probabilities(clip: _MovingClip, progress: Progress) -> list[Patch]:
     """Probability of motion of each pixel, at the size of the evidence. Evidence is held for a
     window of frames at a time."""
     patches = []
     before = 0
-    windows = split_windows(len(frames), options)
-    total = sum(len(around) + _SEGMENTATION_STEPS for around, _ in windows)
+    windows = split_windows(len(clip.frames), clip.options)
+    rounds = len(list_reaches(clip.saliency is not None))
+    total = sum(len(around) + rounds for around, _ in windows)
     for around, own in windows:
         hear = _Part(progress, before, total)
-        probability = _estimate_window(frames, tracks, scene, around, hear, options)
+        probability = _estimate_window(clip, around, hear)
         patches += [Patch.of(probability[t - around[0]]) for t in own]
-        before += len(around) + _SEGMENTATION_STEPS
+        before += len(around) + rounds
         del probability
         # The evidence goes, much of it arrays of one frame, before that of the next window comes.
         return_freed()
@@ -116,21 +123,19 @@ def _estimate_probabilities(
 
 
 def _estimate_window(
-    frames: UInt8[np.ndarray, "F H W 3"],
-    tracks: PointTracks,
-    scene: StaticScene,
-    around: range,
-    progress: "_Part",
-    options: MotionOptions,
+    clip: _MovingClip, around: range, progress: "_Part"
 ) -> Float[np.ndarray, "T h w"]:
     """Probability of motion of each pixel of the frames ``around``; the evidence is not kept."""
     part = slice(around[0], around[-1] + 1)
-    cameras = scene.cameras[part]
-    nearest = _find_nearest(scene, around)
-    evidence = gather_evidence(frames[part], cameras, nearest, progress, options)
-    votes = draw_track_votes(tracks, scene, evidence.misfit.shape[1:], around, options)
+    frames = clip.frames[part]
+    cameras = clip.scene.cameras[part]
+    nearest = _find_nearest(clip.scene, around)
+    evidence = gather_evidence(frames, cameras, nearest, progress, clip.options)
+    size = evidence.misfit.shape[1:]
+    votes = draw_track_votes(clip.tracks, clip.scene, size, around, clip.options)
     progress.before += len(around)
-    return segment_motion(evidence, votes, cameras, progress, options)
+    look = None if clip.saliency is None else Appearance(frames, clip.saliency)
+    return segment_motion(evidence, votes, cameras, look, progress, clip.options)
 
 
 def split_windows(

@@ -28,7 +28,10 @@ class MotionOptions:
     """Weight of the log-odds that colour gives, once something moves."""
     background_weight: float = 1.0
     """Weight of the log-odds from comparison with the background seen in other frames."""
-    shadow_weight: float = 2.0
+    blurred_weight: float = 0.6
+    """Weight of the log-odds of flow where the background behind a pixel is known; flow is blurred
+    over its patches. A larger weight draws outlines farther out."""
+    shadow_weight: float = 3.0
     """Log-odds against motion of a pixel that looks like its background in a cast shadow."""
     smallest: float = 0.0012
     """Smallest area of a mover, averaged over its frames, as a share of the image; smaller movers

@@ -3,37 +3,31 @@ each mover."""
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
-from scipy import ndimage
+from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
-from models.motion.background_odds import compare_with_background
 from models.motion.blobs import Blobs
-from models.motion.evidence import Evidence, warp
+from models.motion.cues import (
+    Appearance,
+    compare_with_background,
+    estimate_colour_odds,
+    estimate_motion_odds,
+    estimate_saliency_odds,
+    weigh_moving_tracks,
+)
+from models.motion.evidence import Evidence
 from models.motion.options import MotionOptions
 from models.motion.smoothing import smooth_probability
 from models.run import SILENT, Progress
 
-# Bound of the log-odds that flow gives a pixel of one frame.
-_CERTAIN = 2.5
-# Misfit of static pixels in a perfect frame: a larger median is the frame's noise.
-_USUAL_MISFIT = 0.8
 # Log-odds of a long track's vote for static.
 _STATIC_TRACK_WEIGHT = 1.5
-# Ratio of votes for moving on pixels that certainly move to those on pixels that certainly do not,
-# from which such votes count, and the log-odds of a vote for each unit of the ratio's logarithm
-# above.
-_RELIABLE = 10.0
-_MOVING_TRACK_WEIGHT = 0.7
 # Share of the other evidence that is dropped where a pixel looks like its background in shadow.
-_SHADOW_SHARE = 0.6
-# Bins of each colour channel, and the standard deviation of their blur, in bins and in frames.
-_COLOUR_LEVELS = 12
-_COLOUR_BLUR = 0.7
-_COLOUR_FRAMES = 4.0
-# Rounds of segmentation: the distance from the mover found so far up to which a pixel may belong to
-# it, as a share of the longer side.
+_SHADOW_SHARE = 0.9
+# Reaches of the rounds, see list_reaches.
 _REACHES = (0.06, 0.03, 0.01)
+# The same for the rounds after a saliency network has drawn outlines.
+_FINE_REACHES = (0.03, 0.01)
 # Smallest such distance in pixels.
 _MIN_REACH = 3
 # Log-odds of pixels out of reach, and log-odds below which a pixel is certainly static.
@@ -49,6 +43,7 @@ def segment_motion(
     evidence: Evidence,
     votes: Float[np.ndarray, "F h w"],
     cameras: Cameras,
+    appearance: Appearance | None = None,
     progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
 ) -> Float[np.ndarray, "F h w"]:
@@ -57,28 +52,71 @@ def segment_motion(
     Args:
         votes: of the tracks, from -1 (static) to 1 (moving).
         cameras: of the frames, for images of any size.
+        appearance: a saliency network draws the outlines, if there is one.
     """
-    static_tracks = _STATIC_TRACK_WEIGHT * np.minimum(votes, 0)
-    motion = estimate_motion_odds(evidence, options) + static_tracks
-    moving = _find_significant(motion, options)
-    if not moving.any():
-        progress.step("motion", len(_REACHES), len(_REACHES))
-        return np.zeros(motion.shape, np.float32)
-    odds = np.where(moving, motion, np.minimum(motion, _STATIC_ODDS))
-    odds += _weigh_moving_tracks(votes * evidence.texture, moving, motion < _STATIC_ODDS)
+    odds = _estimate_odds(evidence, votes, options)
+    rounds = list_reaches(appearance is not None)
+    if odds is None:
+        progress.step("motion", len(rounds), len(rounds))
+        return np.zeros(votes.shape, np.float32)
     probability = 1 / (1 + np.exp(-odds))
-    for reach in progress.over(_REACHES, "motion"):
+    salient = None
+    for number, reach in enumerate(progress.over(rounds, "motion")):
+        if appearance is not None and number == len(_REACHES):
+            salient = estimate_saliency_odds(appearance, evidence, probability)
         near = _grow(probability, _REACHES[0])
-        colour = _estimate_colour_odds(evidence.images, probability, near)
         suspect = _grow(probability, reach) & (votes > _STATIC_VOTE)
-        behind, shadow = compare_with_background(evidence, cameras, suspect)
-        shadow *= _SHADOW_SHARE
-        support = np.maximum(odds, 0) + options.colour_weight * colour
-        total = (1 - shadow) * (support + options.background_weight * behind)
-        total += np.minimum(odds, 0) - options.shadow_weight * shadow
+        total = _join_cues(evidence, cameras, odds, probability, near, suspect, options)
+        if salient is not None:
+            total += salient
         total[~near] = _FAR_ODDS
         probability = smooth_probability(evidence, total, probability, near)
     return probability
+
+
+def list_reaches(with_saliency: bool) -> tuple[float, ...]:
+    """Rounds of segmentation: the distance from the mover found so far up to which a pixel may
+    belong to it, as a share of the longer side."""
+    return (*_REACHES, *_FINE_REACHES) if with_saliency else _REACHES
+
+
+def _estimate_odds(
+    evidence: Evidence, votes: Float[np.ndarray, "F h w"], options: MotionOptions
+) -> Float[np.ndarray, "F h w"] | None:
+    """Log-odds of motion from flow and tracks; positive only in significant motion. None if there
+    is none."""
+    motion = estimate_motion_odds(evidence, options) + _STATIC_TRACK_WEIGHT * np.minimum(votes, 0)
+    moving = _find_significant(motion, options)
+    if not moving.any():
+        return None
+    odds = np.where(moving, motion, np.minimum(motion, _STATIC_ODDS))
+    return odds + weigh_moving_tracks(votes * evidence.texture, moving, motion < _STATIC_ODDS)
+
+
+def _join_cues(
+    evidence: Evidence,
+    cameras: Cameras,
+    odds: Float[np.ndarray, "F h w"],
+    probability: Float[np.ndarray, "F h w"],
+    near: Bool[np.ndarray, "F h w"],
+    suspect: Bool[np.ndarray, "F h w"],
+    options: MotionOptions,
+) -> Float[np.ndarray, "F h w"]:
+    """Log-odds of each pixel from motion, colour and the background behind it.
+
+    Args:
+        odds: of motion.
+        probability: found so far.
+        near: pixels whose colours are those of the surroundings.
+        suspect: pixels that may show a mover.
+    """
+    colour = estimate_colour_odds(evidence.images, probability, near)
+    behind, shadow = compare_with_background(evidence, cameras, suspect)
+    # Flow is blurred over its patches: where the background is known, it tells the outline.
+    blurred = np.where(behind != 0, options.blurred_weight, 1.0) * np.maximum(odds, 0)
+    shadow *= _SHADOW_SHARE
+    total = blurred + options.colour_weight * colour + options.background_weight * behind
+    return (1 - shadow) * total + np.minimum(odds, 0) - options.shadow_weight * shadow
 
 
 def label_movers(
@@ -92,44 +130,6 @@ def label_movers(
     rank = np.zeros(len(size), np.uint8)
     rank[order] = np.arange(1, len(order) + 1)
     return blobs.paint(rank)
-
-
-def estimate_motion_odds(
-    evidence: Evidence, options: MotionOptions = MotionOptions()
-) -> Float[np.ndarray, "F h w"]:
-    """Log-odds of motion from each frame's misfit, averaged along the flow over the nearby
-    frames."""
-    single = np.zeros(evidence.misfit.shape, np.float32)
-    for t, (misfit, support) in enumerate(zip(evidence.misfit, evidence.support, strict=True)):
-        seen = support > 0
-        noise = max(1.0, np.median(misfit[seen]) / _USUAL_MISFIT) if seen.any() else 1.0
-        odds = np.clip(1.2 * (misfit / noise - options.threshold), -_CERTAIN, _CERTAIN)
-        odds = np.where(odds < 0, odds * evidence.texture[t], odds)
-        # Three flow vectors are full support.
-        single[t] = odds * np.minimum(support / 3, 1)
-    joined = 2.0 * single
-    weight = 2.0 + 1e-6 * single
-    for (a, b), flow in evidence.flows.items():
-        known = np.isfinite(flow[..., 0])
-        joined[a] += np.where(known, warp(single[b], flow), 0)
-        weight[a] += known
-    return joined / weight
-
-
-def _weigh_moving_tracks(
-    votes: Float[np.ndarray, "F h w"],
-    moving: Bool[np.ndarray, "F h w"],
-    static: Bool[np.ndarray, "F h w"],
-) -> Float[np.ndarray, "F h w"]:
-    """Log-odds that votes for moving add; their weight is how well they separate the pixels of
-    which flow is certain in this clip.
-
-    Votes alone find no mover: tracks slip at edges, and all tracks slip under poor cameras.
-    """
-    votes = np.maximum(votes, 0)
-    usual = votes[static].mean() if static.any() else 1.0
-    ratio = (votes[moving].mean() + 1e-4) / (usual + 1e-4)
-    return _MOVING_TRACK_WEIGHT * max(0.0, np.log(ratio / _RELIABLE)) * votes
 
 
 def _find_significant(
@@ -154,43 +154,3 @@ def _grow(probability: Float[np.ndarray, "F h w"], reach: float) -> Bool[np.ndar
     radius = max(_MIN_REACH, round(reach * max(probability.shape[1:])))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return np.stack([cv2.dilate((p > 0.5).astype(np.uint8), disc) > 0 for p in probability])
-
-
-def _estimate_colour_odds(
-    images: UInt8[np.ndarray, "F h w 3"],
-    probability: Float[np.ndarray, "F h w"],
-    near: Bool[np.ndarray, "F h w"],
-) -> Float[np.ndarray, "F h w"]:
-    """Log-odds of each pixel's colour: histogram of the movers over the frames around, against that
-    of their surroundings."""
-    bins = [_find_bins(image) for image in images]
-    size = _COLOUR_LEVELS**3
-    inside = np.stack(
-        [np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)]
-    )
-    outside = np.stack(
-        [np.bincount(b[n], 1 - p[n], size) for b, p, n in zip(bins, probability, near, strict=True)]
-    )
-    inside = _normalize_histograms(inside)
-    outside = _normalize_histograms(outside)
-    ratio = np.clip(np.log((inside + 2e-5) / (outside + 2e-5)), -3, 3)
-    odds = np.empty(probability.shape, np.float32)
-    for t, own in enumerate(bins):
-        odds[t] = ratio[t, own]
-    return odds
-
-
-def _find_bins(image: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
-    """Number of each pixel's colour bin."""
-    level = image.astype(np.uint16) * _COLOUR_LEVELS // 256
-    return (level[..., 0] * _COLOUR_LEVELS + level[..., 1]) * _COLOUR_LEVELS + level[..., 2]
-
-
-def _normalize_histograms(histograms: Float[np.ndarray, "F bins"]) -> Float[np.ndarray, "F bins"]:
-    """Histograms blurred over frames and colours, each divided by its sum."""
-    blurred = ndimage.gaussian_filter1d(histograms, _COLOUR_FRAMES, 0, mode="nearest")
-    cube = blurred.reshape(-1, _COLOUR_LEVELS, _COLOUR_LEVELS, _COLOUR_LEVELS)
-    blur = (0, _COLOUR_BLUR, _COLOUR_BLUR, _COLOUR_BLUR)
-    smooth = ndimage.gaussian_filter(cube, blur).reshape(len(histograms), -1)
-    smooth /= smooth.sum(1, keepdims=True) + 1e-9
-    return smooth

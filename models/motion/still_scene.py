@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from models.clip import at_points, dilate
-from models.learned import MaskModel
+from models.learned import MaskModel, SaliencyModel
 from models.motion.background_scene import find_background_scene
 from models.motion.motion_masks import find_movers
 from models.motion.options import MotionOptions
@@ -50,7 +50,7 @@ def mask_movers(
     frames: UInt8[np.ndarray, "F H W 3"],
     tracks: PointTracks,
     scene: StaticScene,
-    mask_model: MaskModel | None = None,
+    mask_model: MaskModel | SaliencyModel | None = None,
     progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
 ) -> tuple[Bool[np.ndarray, "F H W"], StaticScene]:
@@ -61,10 +61,11 @@ def mask_movers(
         tracks: of the whole image, movers included.
         scene: cameras, and points of these tracks. Another scene is returned if this scene follows
             a mover.
-        mask_model: redraws the masks that motion gives.
+        mask_model: redraws the masks that motion gives, or draws outlines as they are found.
         progress: hears which share of the pixels moves.
     """
-    motion = find_movers(frames, tracks, scene, progress, options)
+    saliency = mask_model if isinstance(mask_model, SaliencyModel) else None
+    motion = find_movers(frames, tracks, scene, progress, options, saliency)
     masks = motion.masks
     against = motion.scene
     count = int(motion.labels.max())
@@ -72,7 +73,7 @@ def mask_movers(
     _warn_of_majority(masks, progress)
     if not masks.any() or against is None:
         return masks, scene
-    if mask_model is not None:
+    if mask_model is not None and saliency is None:
         masks = mask_model(frames, motion.labels, progress) > 0
         progress.say(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
         if not masks.any():

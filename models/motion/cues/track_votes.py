@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from models.motion.options import MotionOptions
 from models.sfm import StaticScene
@@ -27,6 +27,11 @@ _MAJORITY = 0.6
 _MAJORITY_RANGE = 0.3
 # Moving tracks within the reach that make a full vote.
 _CROWD_SIZE = 3
+# Ratio of votes for moving on pixels that certainly move to those on pixels that certainly do not,
+# from which such votes count, and the log-odds of a vote for each unit of the ratio's logarithm
+# above.
+_RELIABLE = 10.0
+_MOVING_TRACK_WEIGHT = 0.7
 
 
 def draw_track_votes(
@@ -85,3 +90,19 @@ def _vote(counts: Float[np.ndarray, "2 h w"], crowd: float) -> Float[np.ndarray,
     # 4 pi crowd^2 pixels are the effective area of the blur.
     enough = np.minimum(around[1] * 4 * np.pi * crowd**2 / _CROWD_SIZE, 1)
     return static + (1 + static) * majority * enough
+
+
+def weigh_moving_tracks(
+    votes: Float[np.ndarray, "F h w"],
+    moving: Bool[np.ndarray, "F h w"],
+    static: Bool[np.ndarray, "F h w"],
+) -> Float[np.ndarray, "F h w"]:
+    """Log-odds that votes for moving add; their weight is how well they separate the pixels of
+    which flow is certain in this clip.
+
+    Votes alone find no mover: tracks slip at edges, and all tracks slip under poor cameras.
+    """
+    votes = np.maximum(votes, 0)
+    usual = votes[static].mean() if static.any() else 1.0
+    ratio = (votes[moving].mean() + 1e-4) / (usual + 1e-4)
+    return _MOVING_TRACK_WEIGHT * max(0.0, np.log(ratio / _RELIABLE)) * votes

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
-from models.motion.evidence import Evidence
+from models.motion.evidence import Evidence, read_shifted
 from models.motion.patches import fill_unknown, find_box
 
 # Frames, relative to a frame, in which its background is looked for.
@@ -16,8 +16,14 @@ _OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
 _COLOUR_NOISE = 7.0
 # Standard deviation in pixels of the place at which the background is read.
 _SLIP = 0.7
+# Distance in pixels up to which a view is aligned to the image, and the side of the window over
+# which the shift is averaged: the depth behind a mover is a guess.
+_MAX_SHIFT = 3.0
+_SHIFT_WINDOW = 5
+# Smallest side in pixels of images that are aligned.
+_MIN_SIDE = 16
 # Share of its light that a point keeps in a cast shadow, at least and at most.
-_DARKEST = 0.3
+_DARKEST = 0.15
 _BRIGHTEST = 0.88
 # Side in pixels of the window over which the gain of a shadow is estimated.
 _WINDOW = 7
@@ -134,6 +140,7 @@ def _compare(
         if not fresh.any():
             continue
         view = view * _estimate_exposure(image, view, known & static)
+        view = _align(image, view, known)
         place = used[fresh].astype(int), *np.nonzero(fresh)
         for misfits, own in zip((plain, dark), _measure_misfits(image, view, slope), strict=True):
             misfits[place] = own[fresh]
@@ -141,6 +148,24 @@ def _compare(
     distance = _average_best_half(plain, used)
     miss = _average_best_half(dark, used)
     return _score(distance, miss, used > 0, static)
+
+
+def _align(
+    image: Float[np.ndarray, "h w 3"],
+    view: Float[np.ndarray, "h w 3"],
+    known: Bool[np.ndarray, "h w"],
+) -> Float[np.ndarray, "h w 3"]:
+    """A view of the background shifted by a few pixels to where it fits the image best."""
+    if min(known.shape) < _MIN_SIDE:
+        return view
+    whole = np.where(known[..., None], view, image)
+    here, there = (
+        cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        for rgb in (image, whole)
+    )
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    shift = cv2.blur(search.calc(here, there, None), (_SHIFT_WINDOW, _SHIFT_WINDOW))
+    return read_shifted(whole, np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT))
 
 
 def _score(
