@@ -26,8 +26,9 @@ _STATIC_TRACK_WEIGHT = 1.5
 _SHADOW_SHARE = 0.9
 # Reaches of the rounds, see list_reaches.
 _REACHES = (0.06, 0.03, 0.01)
-# The same for the rounds after a saliency network has drawn outlines.
-_FINE_REACHES = (0.03, 0.01)
+# The same with a saliency network, which looks after some coarse rounds.
+_SALIENT_REACHES = (0.06, 0.03, 0.03, 0.01)
+_COARSE_ROUNDS = 2
 # Smallest such distance in pixels.
 _MIN_REACH = 3
 # Log-odds of pixels out of reach, and log-odds below which a pixel is certainly static.
@@ -56,17 +57,20 @@ def segment_motion(
     """
     odds = _estimate_odds(evidence, votes, options)
     rounds = list_reaches(appearance is not None)
+    last = len(rounds) - 1
     if odds is None:
         progress.step("motion", len(rounds), len(rounds))
         return np.zeros(votes.shape, np.float32)
     probability = 1 / (1 + np.exp(-odds))
     salient = None
     for number, reach in enumerate(progress.over(rounds, "motion")):
-        if appearance is not None and number == len(_REACHES):
+        if appearance is not None and number == _COARSE_ROUNDS:
             salient = estimate_saliency_odds(appearance, evidence, probability)
         near = _grow(probability, _REACHES[0])
         suspect = _grow(probability, reach) & (votes > _STATIC_VOTE)
-        total = _join_cues(evidence, cameras, odds, probability, near, suspect, options)
+        behind = compare_with_background(evidence, cameras, suspect, aligned=number == last)
+        colour = estimate_colour_odds(evidence.images, probability, near)
+        total = _join_cues(odds, colour, *behind, options)
         if salient is not None:
             total += salient
         total[~near] = _FAR_ODDS
@@ -77,7 +81,7 @@ def segment_motion(
 def list_reaches(with_saliency: bool) -> tuple[float, ...]:
     """Rounds of segmentation: the distance from the mover found so far up to which a pixel may
     belong to it, as a share of the longer side."""
-    return (*_REACHES, *_FINE_REACHES) if with_saliency else _REACHES
+    return _SALIENT_REACHES if with_saliency else _REACHES
 
 
 def _estimate_odds(
@@ -94,27 +98,17 @@ def _estimate_odds(
 
 
 def _join_cues(
-    evidence: Evidence,
-    cameras: Cameras,
     odds: Float[np.ndarray, "F h w"],
-    probability: Float[np.ndarray, "F h w"],
-    near: Bool[np.ndarray, "F h w"],
-    suspect: Bool[np.ndarray, "F h w"],
+    colour: Float[np.ndarray, "F h w"],
+    behind: Float[np.ndarray, "F h w"],
+    shadow: Float[np.ndarray, "F h w"],
     options: MotionOptions,
 ) -> Float[np.ndarray, "F h w"]:
-    """Log-odds of each pixel from motion, colour and the background behind it.
-
-    Args:
-        odds: of motion.
-        probability: found so far.
-        near: pixels whose colours are those of the surroundings.
-        suspect: pixels that may show a mover.
-    """
-    colour = estimate_colour_odds(evidence.images, probability, near)
-    behind, shadow = compare_with_background(evidence, cameras, suspect)
+    """Log-odds of each pixel from motion, colour, and the background behind it, plain and in
+    shadow."""
     # Flow is blurred over its patches: where the background is known, it tells the outline.
     blurred = np.where(behind != 0, options.blurred_weight, 1.0) * np.maximum(odds, 0)
-    shadow *= _SHADOW_SHARE
+    shadow = _SHADOW_SHARE * shadow
     total = blurred + options.colour_weight * colour + options.background_weight * behind
     return (1 - shadow) * total + np.minimum(odds, 0) - options.shadow_weight * shadow
 

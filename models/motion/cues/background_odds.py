@@ -1,6 +1,6 @@
 """Comparison of pixels with the background behind them, which other frames see."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -14,6 +14,8 @@ from models.motion.patches import fill_unknown, find_box
 _OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
 # Standard deviation in grey levels of the difference between two views of a point.
 _COLOUR_NOISE = 7.0
+# Share of it that is left in the dark.
+_OWN_NOISE = 0.35
 # Standard deviation in pixels of the place at which the background is read.
 _SLIP = 0.7
 # Distance in pixels up to which a view is aligned to the image, and the side of the window over
@@ -43,7 +45,10 @@ _EXPOSURE_PIXELS = 4000
 
 
 def compare_with_background(
-    evidence: Evidence, cameras: Cameras, suspect: Bool[np.ndarray, "F h w"]
+    evidence: Evidence,
+    cameras: Cameras,
+    suspect: Bool[np.ndarray, "F h w"],
+    aligned: bool = True,
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
     """Log-odds that a pixel is not its background (0 if no other frame shows the background), and
     likeness (0 to 1) of the pixel to its background in shadow.
@@ -51,6 +56,8 @@ def compare_with_background(
     Args:
         cameras: for images of any size.
         suspect: pixels that may show a mover; the others show background, at their own depth.
+        aligned: views are shifted by a few pixels to where they fit best, which takes as long as
+            all else.
     """
     cameras = cameras.resized(*suspect.shape[:0:-1])
     images = [
@@ -63,7 +70,8 @@ def compare_with_background(
             inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])
             places = _project_to_others(cameras, t, inverse_depth, box)
             views = [_read_view(images[s], ~suspect[s], place) for s, place in places]
-            odds[t][box], shadow[t][box] = _compare(images[t][box], ~suspect[t][box], views)
+            given = images[t][box], ~suspect[t][box], views, aligned
+            odds[t][box], shadow[t][box] = _compare(*given)
     return odds, shadow
 
 
@@ -123,7 +131,10 @@ def _measure_slope(image: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"
 
 
 def _compare(
-    image: Float[np.ndarray, "h w 3"], static: Bool[np.ndarray, "h w"], views: list
+    image: Float[np.ndarray, "h w 3"],
+    static: Bool[np.ndarray, "h w"],
+    views: Iterable,
+    aligned: bool,
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     """Log-odds of foreground, and likeness to the background in shadow.
 
@@ -140,7 +151,8 @@ def _compare(
         if not fresh.any():
             continue
         view = view * _estimate_exposure(image, view, known & static)
-        view = _align(image, view, known)
+        if aligned:
+            view = _align(image, view, known)
         place = used[fresh].astype(int), *np.nonzero(fresh)
         for misfits, own in zip((plain, dark), _measure_misfits(image, view, slope), strict=True):
             misfits[place] = own[fresh]
@@ -163,7 +175,7 @@ def _align(
         cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
         for rgb in (image, whole)
     )
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     shift = cv2.blur(search.calc(here, there, None), (_SHIFT_WINDOW, _SHIFT_WINDOW))
     return read_shifted(whole, np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT))
 
@@ -206,7 +218,9 @@ def _measure_misfits(
     gain = _blur_box(_dot(image, view)) / np.maximum(_blur_box(_dot(view, view)), 1)
     dimmed = image - gain[..., None] * view
     plain = image - view
-    miss = _blur_box(_dot(dimmed, dimmed)) / _blur_box(noise)
+    # Differences between views are dimmed as well; the noise of the image is not.
+    dim = _OWN_NOISE + (1 - _OWN_NOISE) * np.minimum(gain, 1)
+    miss = _blur_box(_dot(dimmed, dimmed)) / (dim**2 * _blur_box(noise))
     no_shadow = (gain > _BRIGHTEST) | (gain < _DARKEST) | _has_other_texture(image, view, gain)
     miss[no_shadow] = _MAX_MISFIT
     return _dot(plain, plain) / noise, miss

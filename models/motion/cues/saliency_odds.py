@@ -1,8 +1,8 @@
 """A saliency network as a cue: motion says which thing moves, the network how far it reaches.
 
-The network sees crops around all that moves, at the frames' full size, in every second frame. Its
-answer counts where it overlaps motion: a salient object that stands still is no mover, and a mover
-that the network does not see keeps its mask.
+The network sees crops around all that moves, at the frames' full size. Its answer counts where it
+overlaps motion: a salient object that stands still is no mover, and a mover that the network does
+not see keeps its mask.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,8 +18,6 @@ from models.motion.evidence import Evidence, warp
 Saliency = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "H W"]]
 """An RGB picture -> probability that each pixel belongs to its salient object."""
 
-# Frames from one that the network sees to the next.
-_STEP = 2
 # Margin around a part that moves, as a share of its size, and the smallest side of a crop, as a
 # share of the picture's.
 _MARGIN = 0.35
@@ -33,6 +31,8 @@ _NEAR = 0.02
 _SMALLEST = 0.0005
 # Overlap of saliency and motion at which saliency begins to count, and at which it counts in full.
 _OVERLAP = (0.2, 0.6)
+# Largest saliency of a crop, from which the crop's saliency is scaled to 1.
+_FAINTEST = 0.2
 # Saliency at 0 and 1 is uncertain by this much.
 _DOUBT = 0.03
 # Bound of the log-odds.
@@ -61,15 +61,13 @@ def estimate_saliency_odds(
         probability: of motion, at the evidence's size.
     """
     odds, known = np.zeros((2, *probability.shape), np.float32)
-    for t in range(0, len(probability), _STEP):
+    for t in range(len(probability)):
         for box in _find_crops(probability[t] > 0.5):
             salient = _look(appearance, t, box, probability.shape[1:])
             own = _judge(salient, probability[t][box])
             stronger = np.abs(own) > np.abs(odds[t][box])
             odds[t][box][stronger] = own[stronger]
             known[t][box] = 1
-    for t in range(1, len(probability), _STEP):
-        odds[t], known[t] = _carry(evidence, odds, known, t, (t - 1, t + 1))
     return _average_along_flow(evidence, odds, known)
 
 
@@ -110,6 +108,8 @@ def _look(
         for part, k in zip(box, scale, strict=True)
     ]
     found = appearance.saliency(frame[large[0], large[1]])
+    # A faint object is the salient one all the same; noise stays noise.
+    found = np.clip(found / max(float(found.max()), _FAINTEST), 0, 1)
     shape = box[1].stop - box[1].start, box[0].stop - box[0].start
     return cv2.resize(found, shape, interpolation=cv2.INTER_AREA)
 
@@ -124,11 +124,10 @@ def _judge(
         salient: probability of a salient object.
         moving: probability of motion.
     """
-    found = np.clip(salient, 0, 1)
-    odds = _GAIN * np.log((found + _DOUBT) / (1 + _DOUBT - found))
+    odds = _GAIN * np.log((salient + _DOUBT) / (1 + _DOUBT - salient))
     odds = np.clip(odds, -_CERTAIN, _CERTAIN)
-    held = (found * moving).sum() / max(float(moving.sum()), 1e-6)
-    labels, count = ndimage.label(found > 0.5)
+    held = (salient * moving).sum() / max(float(moving.sum()), 1e-6)
+    labels, count = ndimage.label(salient > 0.5)
     numbers = np.arange(1, count + 1)
     filled = np.concatenate([[0.0], ndimage.mean(moving, labels, numbers)]) if count else [0.0]
     return np.where(odds > 0, odds * _ramp(np.asarray(filled))[labels], odds * _ramp(held))
@@ -137,24 +136,6 @@ def _judge(
 def _ramp(overlap: np.ndarray | float) -> np.ndarray:
     """Weight, 0 to 1, of saliency by its overlap with motion."""
     return np.clip((overlap - _OVERLAP[0]) / (_OVERLAP[1] - _OVERLAP[0]), 0, 1)
-
-
-def _carry(
-    evidence: Evidence,
-    odds: Float[np.ndarray, "F h w"],
-    known: Float[np.ndarray, "F h w"],
-    t: int,
-    others: tuple[int, ...],
-) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Mean log-odds of other frames at the ends of the flow from frame t, and where they are
-    known."""
-    total, weight = np.zeros((2, *odds.shape[1:]), np.float32)
-    for other in others:
-        if (t, other) in evidence.flows:
-            flow = evidence.flows[t, other]
-            total += warp(odds[other], flow)
-            weight += warp(known[other], flow)
-    return total / np.maximum(weight, 1), np.minimum(weight, 1)
 
 
 def _average_along_flow(
