@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from models.clip import Video, split_into_stretches
 from models.motion.background_scene import find_background_scene
-from models.motion.cues import Appearance, Saliency, draw_track_votes
+from models.motion.cues import Appearance, Saliency, TrackMaps
 from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import Patch
@@ -28,7 +28,7 @@ _BASE = 1 << 29
 # Bytes of all arrays together for a track in a frame.
 _PER_OBSERVATION = 20
 # Bytes of the evidence of motion for a pixel at the work size.
-_PER_EVIDENCE_PIXEL = 108
+_PER_EVIDENCE_PIXEL = 116
 # Bytes of frames and masks for a pixel.
 _PER_PIXEL = 4
 # Tracks of a slow clip in a grid cell, and frames after which the cell is filled once more.
@@ -132,10 +132,10 @@ def _estimate_window(
     nearest = _find_nearest(clip.scene, around)
     evidence = gather_evidence(frames, cameras, nearest, progress, clip.options)
     size = evidence.misfit.shape[1:]
-    votes = draw_track_votes(clip.tracks, clip.scene, size, around, clip.options)
+    maps = TrackMaps.draw(clip.tracks, clip.scene, size, around, clip.options)
     progress.before += len(around)
     look = None if clip.saliency is None else Appearance(frames, clip.saliency)
-    return segment_motion(evidence, votes, cameras, look, progress, clip.options)
+    return segment_motion(evidence, maps, cameras, look, progress, clip.options)
 
 
 def split_windows(

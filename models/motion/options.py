@@ -24,11 +24,14 @@ class MotionOptions:
     threshold: float = 3.0
     """Misfit of flow, in standard deviations of the frame's noise, at which motion is as likely as
     not. A larger threshold misses slow movers, a smaller threshold masks static pixels."""
-    colour_weight: float = 0.6
+    colour_weight: float = 0.9
     """Weight of the log-odds that colour gives, once something moves."""
+    life_weight: float = 1.2
+    """Weight of the log-odds against pixels whose tracks are much shorter than those of movers, as
+    on water. A larger weight also takes off limbs that move fast."""
     background_weight: float = 1.0
     """Weight of the log-odds from comparison with the background seen in other frames."""
-    blurred_weight: float = 0.6
+    blurred_weight: float = 0.3
     """Weight of the log-odds of flow where the background behind a pixel is known; flow is blurred
     over its patches. A larger weight draws outlines farther out."""
     shadow_weight: float = 3.0

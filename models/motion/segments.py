@@ -9,8 +9,10 @@ from models.cameras import Cameras
 from models.motion.blobs import Blobs
 from models.motion.cues import (
     Appearance,
+    TrackMaps,
     compare_with_background,
     estimate_colour_odds,
+    estimate_life_odds,
     estimate_motion_odds,
     estimate_saliency_odds,
     weigh_moving_tracks,
@@ -42,7 +44,7 @@ _MAX_LABELS = 255
 
 def segment_motion(
     evidence: Evidence,
-    votes: Float[np.ndarray, "F h w"],
+    around: TrackMaps,
     cameras: Cameras,
     appearance: Appearance | None = None,
     progress: Progress = SILENT,
@@ -51,10 +53,11 @@ def segment_motion(
     """Probability that each pixel belongs to a mover, at the evidence's size.
 
     Args:
-        votes: of the tracks, from -1 (static) to 1 (moving).
+        around: votes and lives of the tracks around each pixel.
         cameras: of the frames, for images of any size.
         appearance: a saliency network draws the outlines, if there is one.
     """
+    votes = around.votes
     odds = _estimate_odds(evidence, votes, options)
     rounds = list_reaches(appearance is not None)
     last = len(rounds) - 1
@@ -71,6 +74,7 @@ def segment_motion(
         behind = compare_with_background(evidence, cameras, suspect, aligned=number == last)
         colour = estimate_colour_odds(evidence.images, probability, near)
         total = _join_cues(odds, colour, *behind, options)
+        total += options.life_weight * estimate_life_odds(around.life, probability)
         if salient is not None:
             total += salient
         total[~near] = _FAR_ODDS

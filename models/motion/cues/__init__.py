@@ -2,6 +2,7 @@
 
 - ``flow_odds``: optical flow that no static point explains.
 - ``track_votes``: long tracks that agree, or do not agree, with a static point.
+- ``track_life``: how long tracks last.
 - ``colour_odds``: colours of movers against those of their surroundings.
 - ``background_odds``: comparison with the background that other frames see, plain and in shadow.
 - ``saliency_odds``: the outline that a saliency network draws round what moves.
@@ -15,14 +16,17 @@ from models.motion.cues.saliency_odds import (
     Saliency,
     estimate_saliency_odds,
 )
-from models.motion.cues.track_votes import draw_track_votes, weigh_moving_tracks
+from models.motion.cues.track_life import estimate_life_odds
+from models.motion.cues.track_maps import TrackMaps
+from models.motion.cues.track_votes import weigh_moving_tracks
 
 __all__ = [
     "Appearance",
     "Saliency",
+    "TrackMaps",
     "compare_with_background",
-    "draw_track_votes",
     "estimate_colour_odds",
+    "estimate_life_odds",
     "estimate_motion_odds",
     "estimate_saliency_odds",
     "weigh_moving_tracks",

@@ -17,7 +17,8 @@ def estimate_colour_odds(
 ) -> Float[np.ndarray, "F h w"]:
     """Log-odds of each pixel's colour: histogram of the movers over the frames around, against that
     of their surroundings."""
-    bins = [_find_bins(image) for image in images]
+    level_of = _find_levels(images)
+    bins = [_find_bins(image, level_of) for image in images]
     size = _COLOUR_LEVELS**3
     inside = np.stack(
         [np.bincount(b.ravel(), p.ravel(), size) for b, p in zip(bins, probability, strict=True)]
@@ -34,10 +35,27 @@ def estimate_colour_odds(
     return odds
 
 
-def _find_bins(image: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+def _find_levels(images: UInt8[np.ndarray, "F h w 3"]) -> Int[np.ndarray, "256 3"]:
+    """Level of each value of each channel; levels hold about equally many pixels of the clip, so
+    that dark clips have as many as bright ones."""
+    levels = np.empty((256, 3), np.int64)
+    for channel in range(3):
+        count = np.zeros(256)
+        for image in images:
+            count += np.bincount(image[..., channel].ravel(), minlength=256)
+        share = np.cumsum(count) / count.sum()
+        # The middle of a value's share of the pixels.
+        share -= 0.5 * count / count.sum()
+        levels[:, channel] = np.clip(share * _COLOUR_LEVELS, 0, _COLOUR_LEVELS - 1)
+    return levels
+
+
+def _find_bins(
+    image: UInt8[np.ndarray, "h w 3"], level_of: Int[np.ndarray, "256 3"]
+) -> Int[np.ndarray, "h w"]:
     """Number of each pixel's colour bin."""
-    level = image.astype(np.uint16) * _COLOUR_LEVELS // 256
-    return (level[..., 0] * _COLOUR_LEVELS + level[..., 1]) * _COLOUR_LEVELS + level[..., 2]
+    red, green, blue = (level_of[image[..., channel], channel] for channel in range(3))
+    return (red * _COLOUR_LEVELS + green) * _COLOUR_LEVELS + blue
 
 
 def _normalize_histograms(histograms: Float[np.ndarray, "F bins"]) -> Float[np.ndarray, "F bins"]:
