@@ -30,7 +30,7 @@ _WIDE = 1.67
 _NEAR = 0.02
 _SMALLEST = 0.0005
 # Overlap of saliency and motion at which saliency begins to count, and at which it counts in full.
-_OVERLAP = (0.15, 0.4)
+_OVERLAP = (0.2, 0.5)
 # Largest saliency of a crop, from which the crop's saliency is scaled to 1.
 _FAINTEST = 0.2
 # Saliency at 0 and 1 is uncertain by this much.
