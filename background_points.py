@@ -47,7 +47,7 @@ from models.depth import (
     read_imported,
     remove_old_depth,
 )
-from models.learned import MaskModel
+from models.learned import AUTO, MaskModel, SaliencyModel
 from models.motion import (
     MotionOptions,
     estimate_memory,
@@ -193,7 +193,10 @@ def gather_inputs(settings: Settings) -> dict[str, Path | None]:
 
 
 def solve(
-    settings: Settings, stages: Stages, tracker: Tracker, mask_model: MaskModel | None
+    settings: Settings,
+    stages: Stages,
+    tracker: Tracker,
+    mask_model: MaskModel | SaliencyModel | None,
 ) -> dict:
     """The method, step by step; a run that was stopped resumes at the first unfinished step."""
     progress = stages.progress
@@ -291,7 +294,7 @@ class Given:
 
 def find_masks(settings: Settings, video: Video) -> Path | None:
     """The given masks, or those that lie beside the frames; None where masks are to be made."""
-    beside = video.path if video.masks_beside and settings.learned.masks is None else None
+    beside = video.path if video.masks_beside and settings.learned.masks in (None, AUTO) else None
     return settings.mask_path or beside
 
 

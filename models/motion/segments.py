@@ -31,7 +31,7 @@ _REACHES = (0.06, 0.03, 0.01)
 # The same with a saliency network, which looks after some coarse rounds.
 _SALIENT_REACHES = (0.06, 0.03, 0.03, 0.01)
 _COARSE_ROUNDS = 2
-# Smallest such distance in pixels.
+# Smallest reach in pixels.
 _MIN_REACH = 3
 # Log-odds of pixels out of reach, and log-odds below which a pixel is certainly static.
 _FAR_ODDS = -4.0
