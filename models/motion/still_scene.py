@@ -23,7 +23,7 @@ bound."""
 _ROTATION_GAIN = 1.1
 # Share of the picture, and share of its border, from which masks may hold the still scene.
 _LARGE_SHARE = 1 / 3
-_BORDER_SHARE = 0.5
+_BORDER_SHARE = 0.25
 # New cameras replace the old if they explain at least this share of the observations that the old
 # explain.
 _AGREEING_SHARE = 0.95
