@@ -408,8 +408,9 @@ def write_page(
     tracking = read_figures(settings.background_path.with_name("background_metrics.json"))
     moving = {} if inputs.movers is None else read_figures(place_mover_figures(settings))
     title = settings.background_path.resolve().parent.name
-    given = title, world, scene.depth, metrics, config, tracking, inputs.held_out, charts
-    report = Report(*given, moving)
+    report = Report(
+        title, world, scene.depth, metrics, config, tracking, inputs.held_out, charts, moving
+    )
     return write_report(out, report)
 
 

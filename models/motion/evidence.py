@@ -51,6 +51,21 @@ class Evidence:
     flows: dict[tuple[int, int], Float[np.ndarray, "h w 2"]]
     """Flow from frame a to frame b in pixels (float16); NaN if the round trip fails."""
 
+    def average_along_flow(
+        self, values: Float[np.ndarray, "F h w"], known: Float[np.ndarray, "F h w"] | None = None
+    ) -> Float[np.ndarray, "F h w"]:
+        """Values averaged over each frame, at weight 2, and the frames to which its flow is known.
+
+        Args:
+            known: weight of each value, which is 0 where the weight is; None if all are known.
+        """
+        total = 2 * values
+        weight = np.full_like(values, 2) if known is None else 2 * known + 1e-6
+        for (a, b), flow in self.flows.items():
+            total[a] += warp(values[b], flow)
+            weight[a] += np.isfinite(flow[..., 0]) if known is None else warp(known[b], flow)
+        return total / weight
+
 
 def gather_evidence(
     frames: UInt8[np.ndarray, "F H W 3"],

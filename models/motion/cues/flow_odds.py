@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from models.motion.evidence import Evidence, warp
+from models.motion.evidence import Evidence
 from models.motion.options import MotionOptions
 
 # Bound of the log-odds that flow gives a pixel of one frame.
@@ -25,10 +25,4 @@ def estimate_motion_odds(
         odds = np.where(odds < 0, odds * evidence.texture[t], odds)
         # Three flow vectors are full support.
         single[t] = odds * np.minimum(support / 3, 1)
-    joined = 2.0 * single
-    weight = 2.0 + 1e-6 * single
-    for (a, b), flow in evidence.flows.items():
-        known = np.isfinite(flow[..., 0])
-        joined[a] += np.where(known, warp(single[b], flow), 0)
-        weight[a] += known
-    return joined / weight
+    return evidence.average_along_flow(single)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from models.motion.evidence import Evidence, warp
+from models.motion.evidence import Evidence
 
 Saliency = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "H W"]]
 """An RGB picture -> probability that each pixel belongs to its salient object."""
@@ -68,7 +68,7 @@ def estimate_saliency_odds(
             stronger = np.abs(own) > np.abs(odds[t][box])
             odds[t][box][stronger] = own[stronger]
             known[t][box] = 1
-    return _average_along_flow(evidence, odds, known)
+    return evidence.average_along_flow(odds, known)
 
 
 def _find_crops(mask: Bool[np.ndarray, "h w"]) -> Iterator[tuple[slice, slice]]:
@@ -136,15 +136,3 @@ def _judge(
 def _ramp(overlap: np.ndarray | float) -> np.ndarray:
     """Weight, 0 to 1, of saliency by its overlap with motion."""
     return np.clip((overlap - _OVERLAP[0]) / (_OVERLAP[1] - _OVERLAP[0]), 0, 1)
-
-
-def _average_along_flow(
-    evidence: Evidence, odds: Float[np.ndarray, "F h w"], known: Float[np.ndarray, "F h w"]
-) -> Float[np.ndarray, "F h w"]:
-    """Log-odds averaged over each frame, at weight 2, and the frames to which its flow is known."""
-    total = 2 * odds
-    weight = 2 * known + 1e-6
-    for (a, b), flow in evidence.flows.items():
-        total[a] += warp(odds[b], flow)
-        weight[a] += warp(known[b], flow)
-    return total / weight

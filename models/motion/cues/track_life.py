@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from models.motion.cues.track_votes import sum_at_points
 from models.tracks import PointTracks
 
 # Standard deviation of the reach of a track: pixels in an image whose longer side is the reference
@@ -39,11 +40,10 @@ def draw_track_life(
     out = np.full((len(times), height, width), np.nan, np.float32)
     for image, t in zip(out, times, strict=True):
         own = tracks.visible[t]
-        column, row = np.clip((tracks.xy[t, own] * scale).astype(int), 0, [width - 1, height - 1]).T
-        count, total = np.zeros((2, height, width), np.float32)
-        np.add.at(count, (row, column), 1.0)
-        np.add.at(total, (row, column), life[own])
-        count, total = (cv2.GaussianBlur(values, (0, 0), reach) for values in (count, total))
+        count, total = (
+            cv2.GaussianBlur(sum_at_points(tracks.xy[t, own] * scale, size, values), (0, 0), reach)
+            for values in (1.0, life[own])
+        )
         np.divide(total, count, out=image, where=count > _NEAR)
     return out
 

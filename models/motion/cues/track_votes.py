@@ -63,17 +63,20 @@ def draw_track_votes(
     votes = np.zeros((len(times), height, width), np.float32)
     for vote, t in zip(votes, times, strict=True):
         points = (tracks.xy[t, tracks.visible[t] & kind] * scale for kind in kinds)
-        vote[:] = _vote(np.stack([_count_points(xy, size) for xy in points]), crowd)
+        vote[:] = _vote(np.stack([sum_at_points(xy, size) for xy in points]), crowd)
     return votes
 
 
-def _count_points(xy: Float[np.ndarray, "n 2"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-    """Number of points in each pixel of an image of some height and width."""
+def sum_at_points(
+    xy: Float[np.ndarray, "n 2"], size: tuple[int, int], values: Float[np.ndarray, "n"] | float = 1
+) -> Float[np.ndarray, "h w"]:
+    """Sum of the values of the points in each pixel of an image of some height and width; their
+    number if no values are given."""
     height, width = size
-    count = np.zeros(size, np.float32)
+    total = np.zeros(size, np.float32)
     x, y = np.clip(xy.astype(int), 0, [width - 1, height - 1]).T
-    np.add.at(count, (y, x), 1.0)
-    return count
+    np.add.at(total, (y, x), values)
+    return total
 
 
 def _vote(counts: Float[np.ndarray, "2 h w"], crowd: float) -> Float[np.ndarray, "h w"]:
