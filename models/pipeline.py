@@ -294,6 +294,7 @@ class _MeshBuilder:
             surface = self.surface_of(t)
             fine = surface.place_vertices(tracks.width, tracks.height)
             seen = seen[surface.confirms(projected[seen])]
+            hidden = hidden[surface.confirms(projected[hidden])]
         return build_mesh(projected[np.concatenate([seen, hidden])], fine, self.options)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.pipeline import TriangleMeshPipeline
-from models.surface import confirm_kernels, stereo, stereo_kernels
+from models.surface.dense import confirm_kernels, stereo, stereo_kernels
+from models.surface.dense.hidden_surface import carry_depth, find_hidden_surface
 from models.surface.meshing import FINE, JUMP_TRUST, FramePoints, build_mesh
 from models.surface.options import StereoOptions
 from models.synthetic.sample import RoomOptions, render_room
@@ -61,7 +62,10 @@ def test_depth_stays_where_nothing_is_in_doubt_and_movers_are_left_alone(sideway
     np.testing.assert_allclose(
         surface.inverse_depth[~surface.doubt], sideways.starts(5)[~surface.doubt], rtol=1e-6
     )
-    assert not (surface.doubt & sideways.room.masks[5]).any()
+    behind = surface.doubt & sideways.room.masks[5]
+    assert behind.any()
+    # behind the mover stands the wall or the floor
+    assert (surface.inverse_depth * sideways.room.depth[5])[behind].mean() < 0.98
 
 
 def test_background_that_tracks_place_at_the_depth_of_what_surrounds_it_is_found(sideways):
@@ -77,6 +81,52 @@ def test_background_that_tracks_place_at_the_depth_of_what_surrounds_it_is_found
     error = np.abs(np.log(surface.inverse_depth * depth[5]))[gap]
     assert surface.doubt[gap].mean() > 0.9
     assert (error < 0.03).mean() > 0.8
+
+
+def plane_depth(height: float, x: float, slope: float) -> np.ndarray:
+    """Inverse depth of the plane z = height + slope * X, seen from (x, 0, 0) with focal length 40 in
+    an image of 60x40."""
+    columns = np.arange(60) + 0.5 - 30
+    inverse = (1 - slope * columns / 40) / (height + slope * x)
+    return np.repeat(inverse[None].astype(np.float32), 40, 0)
+
+
+def test_depth_is_carried_to_another_frame():
+    random = np.random.default_rng(2)
+    K = np.array([[40.0, 0, 30], [0, 40, 20], [0, 0, 1]], np.float32)
+    A = np.eye(3, dtype=np.float32)
+    for _ in range(5):
+        height, x, slope = (
+            random.uniform(2, 3),
+            random.uniform(-0.3, 0.3),
+            random.uniform(-0.3, 0.3),
+        )
+        T = K @ np.array([-x, 0, 0], np.float32)
+        usable = np.ones((40, 60), bool)
+        usable[10:20, 20:30] = False
+        carried = carry_depth(plane_depth(height, 0, slope), usable, A, T)
+        known = np.isfinite(carried)
+        truth = plane_depth(height, x, slope)
+        assert 0.7 < known.mean() < 0.99
+        np.testing.assert_allclose(carried[known], truth[known], rtol=0.03)
+
+
+def test_the_surface_behind_a_mover_is_the_median_of_frames_that_see_it():
+    hidden = np.zeros((40, 60), bool)
+    hidden[10:20, 20:30] = True
+    still = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+    wall = np.full((40, 60), 0.5, np.float32)
+    nothing = np.zeros((40, 60), bool)
+    others = [
+        (wall, hidden, *still),
+        (wall, nothing, *still),
+        (3 * wall, nothing, *still),
+        (wall, nothing, *still),
+        (np.full_like(wall, np.nan), nothing, *still),
+    ]
+    found = find_hidden_surface(hidden, others)
+    assert (found[hidden] == 0.5).all() and np.isnan(found[~hidden]).all()
+    assert np.isnan(find_hidden_surface(hidden, others[:1])[12:18, 22:28]).all()
 
 
 def test_candidates_are_taken_where_they_fit_better(sideways):
@@ -102,6 +152,7 @@ def test_candidates_are_taken_where_they_fit_better(sideways):
 
 def test_a_camera_that_only_turns_changes_nothing():
     scene = scene_of("turn")
+    scene.surface_of._small.masks = None
     surface = scene.surface_of(5)
     assert not surface.doubt.any()
     assert len(surface.place_vertices(WIDTH, HEIGHT)) == 0

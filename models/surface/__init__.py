@@ -4,10 +4,7 @@ Files, in reading order:
 
 - ``options`` - settings of meshes and of stereo
 - ``meshing`` - projected points -> mesh of one frame
-- ``frame_surface`` - dense depth of one frame -> vertices along its outlines
-- ``stereo`` - frames + meshes -> dense depth of each frame
-- ``stereo_kernels`` - PatchMatch
-- ``confirm_kernels`` - agreement of views, weighted median
+- ``dense`` - frames + meshes -> dense depth of each frame
 - ``fragments`` - face, barycentrics and depth at each pixel; attributes read there
 - ``rasterizer`` - mesh + camera -> fragments
 - ``raster_kernels`` - the rasteriser's scanlines on the CPU
@@ -15,8 +12,8 @@ Files, in reading order:
 - ``ray_kernels`` - rays of training pixels and the planes that they meet
 """
 
+from models.surface.dense import StereoFrames, Surface, Surfaces, choose_matched_size
 from models.surface.fragments import Fragments, find_used_vertices, interpolate
-from models.surface.frame_surface import Surface
 from models.surface.meshing import (
     BORDER_TRUST,
     JUMP_TRUST,
@@ -35,7 +32,6 @@ from models.surface.ray_kernels import (
     draw_samples,
     gather_corners,
 )
-from models.surface.stereo import StereoFrames, Surfaces, choose_matched_size
 
 __all__ = [
     "BORDER_TRUST",

@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
 from models.run import run_tasks, split_range
-from models.surface import confirm_kernels, stereo_kernels
-from models.surface.frame_surface import Surface
+from models.surface.dense import confirm_kernels, stereo_kernels
+from models.surface.dense.frame_surface import Surface
+from models.surface.dense.hidden_surface import find_hidden_surface
 from models.surface.options import StereoOptions
 
 # rounds of PatchMatch, coarse to fine: pixels to the far neighbours, and the largest random change
@@ -35,6 +36,10 @@ _STEEPEST = 0.05
 _AROUND = (21, 61)
 # the smallest region, in pixels, whose gain is no chance
 _LEAST_REGION = np.ones((3, 3), np.uint8)
+# frames, before and after a frame, in which the surface behind its movers is looked for
+_UNCOVERING = (1, 2, 4, 6, 9, 13, 19, 27, 38, 50, 60)
+# side in pixels of the median that takes mismatches out of the depth behind movers
+_MEDIAN = 5
 # image rows are handed to threads in this many parts; results do not depend on it
 _PARTS = 16
 
@@ -81,6 +86,7 @@ class Surfaces:
         self._visible = clip.visible
         self._starts = starts
         self._chosen = chosen
+        self._chosen_set = frozenset(chosen)
         self._options = options
         self._found: dict[int, Surface] = {}
         self._sources: dict[int, list[int]] = {}
@@ -91,11 +97,34 @@ class Surfaces:
             del self._found[s], self._sources[s]
         own = self._match(t)
         # source views cannot confirm what was not measured
-        if not own.doubt.any():
+        if own.doubt.any():
+            sources = self._sources[t]
+            maps = np.stack([self._match(s).inverse_depth for s in sources])
+            relative = _relate(self._cameras, t, sources)
+            own = _clean(own, maps, relative, self._small.read_rgb(t))
+        return self._uncover(t, own)
+
+    def _uncover(self, t: int, own: Surface) -> Surface:
+        """Frame t's surface with the depth behind movers that frames around it see."""
+        hidden = self._small.read_mask(t)
+        if not hidden.any():
             return own
-        sources = self._sources[t]
-        maps = np.stack([self._match(s).inverse_depth for s in sources])
-        return _clean(own, maps, _relate(self._cameras, t, sources), self._small.read_rgb(t))
+        span = self._options.longest_span
+        signed = (sign * step for step in _UNCOVERING if step <= span for sign in (-1, 1))
+        near = [t + step for step in signed if t + step in self._chosen_set]
+        others = (
+            (
+                self._match(s).inverse_depth,
+                self._small.read_mask(s),
+                *(part[0] for part in _relate(self._cameras, s, [t])),
+            )
+            for s in near
+        )
+        behind = find_hidden_surface(hidden, others)
+        known = np.isfinite(behind)
+        inverse = np.where(known, behind, own.inverse_depth)
+        inverse[known] = cv2.medianBlur(inverse, _MEDIAN)[known]
+        return Surface(inverse, own.doubt | known, self._options)
 
     def _match(self, t: int) -> Surface:
         """Frame t's surface from its own matches alone."""

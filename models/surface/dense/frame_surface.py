@@ -19,7 +19,8 @@ class Surface:
     """1 / z-depth in the frame's camera, in world units; out of doubt, the depth of the points'
     mesh."""
     doubt: Bool[np.ndarray, "h w"]
-    """Pixels that stereo has measured: the points' mesh bends or fits the frames badly there."""
+    """Pixels that stereo has measured: the points' mesh bends or fits the frames badly there, or
+    other frames see the surface behind a mover."""
     options: StereoOptions = StereoOptions()
 
     def place_vertices(self, width: int, height: int) -> FramePoints:
@@ -43,13 +44,15 @@ class Surface:
         return FramePoints(xy, depth, np.full(len(xy), FINE), width, height)
 
     def confirms(self, points: FramePoints) -> Bool[np.ndarray, "N"]:
-        """Points that may stay vertices: out of doubt, or on the surface and off its outlines."""
+        """Points that may stay vertices: out of doubt or of the image, or on the surface and off its
+        outlines."""
         size = np.array(self.doubt.shape[::-1])
-        pixel = (points.xy / [points.width, points.height] * size).astype(np.int64)
+        pixel = np.floor(points.xy / [points.width, points.height] * size).astype(np.int64)
+        inside = ((pixel >= 0) & (pixel < size)).all(1)
         column, row = np.clip(pixel, 0, size - 1).T
         apart = np.abs(points.depth * self.inverse_depth[row, column] - 1)
         on_surface = (apart < self.options.tolerance) & ~self._near_outlines[row, column]
-        return ~self.doubt[row, column] | on_surface
+        return ~inside | ~self.doubt[row, column] | on_surface
 
     @cached_property
     def _near_outlines(self) -> Bool[np.ndarray, "h w"]:
