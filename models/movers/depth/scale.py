@@ -21,7 +21,7 @@ from models.tracks import PointTracks
 
 # Logarithms of the scales that are compared: below and above the largest scale at which the mover
 # stays before the background, and their step.
-_NEARER, _FARTHER, _STEP = 3.0, 0.5, 0.01
+_NEARER, _FARTHER, _STEP = 3.0, 0.5, 0.0025
 # Cost of each unit of the logarithm by which a mover stands before the background that it hides.
 _BEFORE_BACKGROUND = 0.7
 # Weight of a frame's mean cost of sinking into the background: frames err together.
@@ -30,7 +30,7 @@ _HIDDEN_WEIGHT = 4.0
 _SUNK_TOLERANCE, _MOST_TOLERANCE = 0.03, 0.15
 # Points from which the depth at a foot is read.
 _NEAR_FEET = 3
-# Frames with contact at which contact counts in full.
+# Frames with contact at which contact counts in full, and the guess of a cut mover not at all.
 _ENOUGH_CONTACTS = 3
 # Quantile of the contact's ratios that counts: a runner's feet leave the ground, and the ground
 # below is farther.
@@ -46,7 +46,7 @@ _TRACK_ERROR, _DEPTH_ERROR = 0.3, 0.003
 # Tracks whose errors are independent, as a share of all.
 _INDEPENDENT = 0.25
 # Distance in steps of the grid over which a cue's slope is measured.
-_SLOPE = 20
+_SLOPE = 80
 
 _SOURCES = {
     "contact": "contact with the ground",
@@ -101,7 +101,7 @@ def find_scale(
         "before": _BEFORE_BACKGROUND * (farthest - grid),
         "hidden": _cost_of_sinking(grid, hidden + tolerance, options),
         "contact": _cost_of_contact(grid, whole, options),
-        "cut": _cost_of_cut(grid, cut, options),
+        "cut": _cost_of_cut(grid, cut, options) * max(0.0, 1 - len(whole) / _ENOUGH_CONTACTS),
         "path": _cost_of_path(grid, shape, tracks, cameras),
     }
     total = np.sum(list(costs.values()), 0)
