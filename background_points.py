@@ -232,8 +232,10 @@ def solve(
             video, maps = straighten(lens, video, maps, memory, progress)
             tracks = straighten_points(tracks, lens)
             masks = None if masks is None else straighten_masks(masks, lens)
-        if masks is None:
-            masks, scene = stages.step(
+        if masks is not None:
+            shadows = np.zeros_like(masks)
+        else:
+            masks, shadows, scene = stages.step(
                 "motion", mask_movers, video.frames, tracks, scene, mask_model, options=options
             )
             scene = stages.step(
@@ -250,6 +252,7 @@ def solve(
             spacing = settings.tracking.spacing
             tracks, scene = apply_depth(maps, tracks, scene, masks, spacing, progress)
 
+    write_masks(make_subfolder(stages.folder, "shadows"), shadows)
     return write_results(stages, video, tracks, scene, masks, judged)
 
 
@@ -379,7 +382,7 @@ def print_figures(figures: dict, output_dir: Path) -> None:
         f"{figures['points']} points, {sum(figures['seconds'].values()):.0f} s"
     )
     print(describe_agreement(figures))
-    files = "background_points.pt, transforms.json, background_tracks.mp4, masks/"
+    files = "background_points.pt, transforms.json, background_tracks.mp4, masks/, shadows/"
     print(f"wrote {output_dir}/{files}")
 
 

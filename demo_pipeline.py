@@ -380,7 +380,7 @@ def render_given(out: Path, scene: Scene, views: CameraPath, progress: Progress)
 def export_model(settings: Settings, scene: Scene, inputs: ClipInputs, stages: Stages) -> dict:
     """Writes the scene for other programs, and scores the exported mesh."""
     margin = settings.training.mask_margin
-    footage = gather_footage(scene, inputs.frames, inputs.masks, margin)
+    footage = gather_footage(scene, inputs.frames, inputs.not_static, margin)
     source = ExportSource(scene, footage, inputs.tracks, settings.scene_mesh)
     formats = parse_formats(settings.export)
     return export_and_score(source, stages.folder, formats, inputs.held_out, stages.progress)

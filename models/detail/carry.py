@@ -122,13 +122,23 @@ def _look(view: Cameras, depth: Float[np.ndarray, "H W"], source: Source) -> _Lo
 
 def _weigh_sight(look: _Look, source: Source, options: DetailOptions) -> Float[np.ndarray, "H W"]:
     """The source's share where it sees the surfaces, falling to 0 where its own depth differs."""
-    seen = look.pixels.read(source.depth, cv2.INTER_NEAREST)
+    seen = sees(look.pixels, source.depth, options)
+    return np.float32(source.share) * np.where(look.usable, seen, np.float32(0))
+
+
+def sees(
+    pixels: SourceMap, depth: Float[np.ndarray, "h w"], options: DetailOptions = DetailOptions()
+) -> Float[np.ndarray, "H W"]:
+    """1 at surfaces that a frame sees, falling to 0 where its own depth differs.
+
+    Args:
+        depth: z-depth of the frame's own mesh; inf without a surface.
+    """
+    seen = pixels.read(depth, cv2.INTER_NEAREST)
     with np.errstate(invalid="ignore", divide="ignore"):
         # inf beside the frame's mesh: the weight is 0
-        apart = np.abs(look.pixels.z / seen - 1) / np.float32(options.depth_tolerance)
-    sees = look.usable & np.isfinite(seen)
-    weight = np.where(sees, np.clip(2 - 2 * apart, 0, 1), 0)
-    return (np.float32(source.share) * weight).astype(np.float32)
+        apart = np.abs(pixels.z / seen - 1) / np.float32(options.depth_tolerance)
+    return np.where(np.isfinite(seen), np.clip(2 - 2 * apart, 0, 1), 0).astype(np.float32)
 
 
 def _snap_outlines(

@@ -5,13 +5,13 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from models.cameras import Cameras
-from models.detail.carry import Source, Surfaces, carry_surfaces, mix_colors
+from models.detail.carry import Source, Surfaces, carry_surfaces, mix_colors, sees
 from models.detail.frame_details import MOVER, FrameDetails
 from models.detail.options import DetailOptions
-from models.detail.source_maps import SourceMap, map_mover
+from models.detail.source_maps import SourceMap, map_mover, map_surface
 from models.movers import MovingMeshPipeline
 from models.pipeline import TriangleMeshPipeline
 
@@ -84,6 +84,35 @@ class ClipDetail:
         out[part] = mix_colors(rgb[part], carried)
         return out
 
+    def find_light(
+        self,
+        meshes: TriangleMeshPipeline,
+        view: Cameras,
+        time: float,
+        depth: Float[np.ndarray, "H W"],
+        without: Collection[int] = (),
+    ) -> Float[np.ndarray, "H W 3"] | None:
+        """Share of its light that each static surface of a view keeps in the shadows of movers,
+        interpolated between the frames before and after a time; None without shadows.
+
+        Args:
+            time: in frames of the clip, may be fractional.
+            depth: z-depth of the view; inf without a surface.
+            without: frames whose shadows are not used.
+        """
+        times = np.array([t for t in meshes.faces if t in self.frames and t not in without])
+        total = None
+        for t, share in weigh_around(times, time):
+            light = self.frames[t].light
+            if light is None:
+                continue
+            pixels = map_surface(meshes.cameras[t], view, depth)
+            lost = 1 - pixels.read(light).astype(np.float32) / 255
+            lost[~pixels.is_inside(*light.shape[1::-1])] = 0
+            lost *= sees(pixels, self._draw_depth(meshes, t), self.options)[..., None]
+            total = (0 if total is None else total) + np.float32(share) * lost
+        return None if total is None else 1 - total
+
     def _weigh_frames(
         self, meshes: TriangleMeshPipeline, view: Cameras, without: Collection[int]
     ) -> dict[int, float]:
@@ -121,6 +150,19 @@ class ClipDetail:
         ]
         shares = _share_by_cost(sorted(frames), self.options.mover_frames)
         return {t: share for (_, t), share in shares}
+
+
+def weigh_around(times: Int[np.ndarray, "n"], time: float) -> list[tuple[int, float]]:
+    """The last of ascending times up to a time and the first after it, with weights that interpolate
+    linearly; the nearest alone outside all times."""
+    if not len(times):
+        return []
+    after = int(np.searchsorted(times, time, "right"))
+    if after in (0, len(times)):
+        return [(int(times[min(after, len(times) - 1)]), 1.0)]
+    first, last = int(times[after - 1]), int(times[after])
+    share = (time - first) / (last - first)
+    return [(t, weight) for t, weight in ((first, 1 - share), (last, share)) if weight]
 
 
 def _draw_depth(meshes: TriangleMeshPipeline, t: int) -> Float[np.ndarray, "H W"]:

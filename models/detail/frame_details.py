@@ -21,6 +21,8 @@ BACKGROUND, OUTLINE, MOVER = 0, 128, 255
 """Values of ``FrameDetail.layers``."""
 # Pixels beside a mover that show neither the mover nor the background alone.
 _OUTLINE_WIDTH = 3
+# Pixels of a frame along a side of a stored pixel of light.
+_LIGHT_STEP = 2
 _VERSION = 1
 # Decoded frames that are held: the nearest frames of successive views are nearly the same.
 _HELD = 12
@@ -34,23 +36,31 @@ class FrameDetail:
     """The frame without its exposure: the scene's own colours."""
     layers: UInt8[np.ndarray, "H W"]
     """BACKGROUND, MOVER, or OUTLINE for pixels just beside a mover."""
+    light: UInt8[np.ndarray, "H W 3"] | None = None
+    """255 times the share of its light that the background keeps in the shadows of movers; None in
+    a frame without shadows."""
 
     @staticmethod
     def of(
         frame: UInt8[np.ndarray, "H W 3"],
         factor: Float[np.ndarray, "H W 3"],
         movers: Bool[np.ndarray, "H W"],
+        light: UInt8[np.ndarray, "H W 3"] | None = None,
     ) -> "FrameDetail":
-        """The colours of a frame.
+        """The colours of a frame without its exposure and without shadows.
 
         Args:
             factor: of the frame's exposure, see ``Exposure.factor``.
             movers: True at pixels of movers.
+            light: see the field.
         """
         size = 2 * _OUTLINE_WIDTH + 1
         layers = cv2.dilate(movers.astype(np.uint8), np.ones((size, size), np.uint8)) * OUTLINE
         layers[movers] = MOVER
-        return FrameDetail((frame / factor + 0.5).clip(0, 255).astype(np.uint8), layers)
+        if light is not None:
+            lit = np.where(movers[..., None], 255, light).astype(np.float32) / 255
+            factor = factor * lit
+        return FrameDetail((frame / factor + 0.5).clip(0, 255).astype(np.uint8), layers, light)
 
     def encode(self, quality: int) -> dict[str, Tensor]:
         """Compressed images for the file.
@@ -60,10 +70,16 @@ class FrameDetail:
         """
         full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
         how = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full]
-        return {
+        data = {
             "rgb": _encode(".jpg", cv2.cvtColor(self.rgb, cv2.COLOR_RGB2BGR), how),
             "layers": _encode(".png", self.layers, []),
         }
+        if self.light is not None:
+            height, width = self.layers.shape
+            size = -(-width // _LIGHT_STEP), -(-height // _LIGHT_STEP)
+            small = cv2.resize(self.light, size, interpolation=cv2.INTER_AREA)
+            data["light"] = _encode(".png", small, [])
+        return data
 
     @staticmethod
     def decode(data: dict[str, Tensor]) -> "FrameDetail":
@@ -76,7 +92,11 @@ class FrameDetail:
         layers = _decode(data["layers"], cv2.IMREAD_GRAYSCALE)
         if rgb.shape[:2] != layers.shape:
             raise ValueError("the images differ in size")
-        return FrameDetail(rgb, layers)
+        light = None
+        if "light" in data:
+            small = _decode(data["light"], cv2.IMREAD_COLOR)
+            light = cv2.resize(small, layers.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        return FrameDetail(rgb, layers, light)
 
 
 class FrameDetails:

@@ -8,6 +8,7 @@ cues - log-odds that a pixel moves: flow, tracks, colours, the background behind
 smoothing - probabilities smoothed over neighbours in space and time
 blobs - connected parts of masks in space and time
 segments - evidence to probabilities, and labels of movers
+shadows - shadows that movers cast
 motion_masks - masks and labels of a clip, a window of frames at a time, and the memory they need
 still_scene - the static scene of a clip in which things move
 """

@@ -15,6 +15,7 @@ from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import Patch
 from models.motion.segments import label_movers, list_reaches, segment_motion
+from models.motion.shadows import find_dark, keep_shadows
 from models.run import SILENT, Progress, return_freed
 from models.sfm import StaticScene
 from models.tracks import PointTracks
@@ -29,8 +30,8 @@ _BASE = 1 << 29
 _PER_OBSERVATION = 20
 # Bytes of the evidence of motion for a pixel at the work size.
 _PER_EVIDENCE_PIXEL = 116
-# Bytes of frames and masks for a pixel.
-_PER_PIXEL = 4
+# Bytes of frames, masks and shadows for a pixel.
+_PER_PIXEL = 5
 # Tracks of a slow clip in a grid cell, and frames after which the cell is filled once more.
 _TRACKS_PER_CELL = 3
 _FRAMES_PER_TRACK = 75
@@ -44,6 +45,8 @@ class MotionMasks:
     """True on movers."""
     labels: UInt8[np.ndarray, "F H W"]
     """0 = static; 1, 2, ... = movers, with the same number in all frames; 1 covers most pixels."""
+    shadows: Bool[np.ndarray, "F H W"]
+    """True in the shadows that movers cast, beside the movers."""
     scene: StaticScene | None
     """The rigid scene that flow was compared with; not the given scene if that follows a mover."""
 
@@ -70,12 +73,14 @@ def find_movers(
         scene = find_background_scene(tracks, scene, options)
     if len(frames) < 2 or scene is None:
         labels = np.zeros(frames.shape[:3], np.uint8)
-        return MotionMasks(labels > 0, labels, scene)
+        return MotionMasks(labels > 0, labels, labels > 0, scene)
     clip = _MovingClip(frames, tracks, scene, saliency, options)
-    patches = _estimate_probabilities(clip, progress)
+    patches, dark = _estimate_probabilities(clip, progress)
     small = label_movers(_threshold(patches), options)
-    masks, labels = _enlarge(patches, small, tracks.width, tracks.height)
-    return MotionMasks(masks, labels, scene)
+    shadows = keep_shadows(_threshold(dark), small > 0, options)
+    size = tracks.width, tracks.height
+    masks, labels = _enlarge(patches, small, *size)
+    return MotionMasks(masks, labels, _enlarge_shadows(shadows, masks), scene)
 
 
 @dataclass(frozen=True)
@@ -103,29 +108,33 @@ class _Part(Progress):
         self.whole.step("motion", self.before + done, self.total)
 
 
-def _estimate_probabilities(clip: _MovingClip, progress: Progress) -> list[Patch]:
-    """Probability of motion of each pixel, at the size of the evidence. Evidence is held for a
-    window of frames at a time."""
-    patches = []
+def _estimate_probabilities(
+    clip: _MovingClip, progress: Progress
+) -> tuple[list[Patch], list[Patch]]:
+    """Probability of motion of each pixel, at the size of the evidence, and 1 at pixels that may be
+    in shadow. Evidence is held for a window of frames at a time."""
+    patches, dark = [], []
     before = 0
     windows = split_windows(len(clip.frames), clip.options)
     rounds = len(list_reaches(clip.saliency is not None))
     total = sum(len(around) + rounds for around, _ in windows)
     for around, own in windows:
         hear = _Part(progress, before, total)
-        probability = _estimate_window(clip, around, hear)
+        probability, shaded = _estimate_window(clip, around, hear)
         patches += [Patch.of(probability[t - around[0]]) for t in own]
+        dark += [Patch.of(shaded[t - around[0]]) for t in own]
+        del probability, shaded
         before += len(around) + rounds
-        del probability
         # The evidence goes, much of it arrays of one frame, before that of the next window comes.
         return_freed()
-    return patches
+    return patches, dark
 
 
 def _estimate_window(
     clip: _MovingClip, around: range, progress: "_Part"
-) -> Float[np.ndarray, "T h w"]:
-    """Probability of motion of each pixel of the frames ``around``; the evidence is not kept."""
+) -> tuple[Float[np.ndarray, "T h w"], Float[np.ndarray, "T h w"]]:
+    """Probability of motion of each pixel of the frames ``around``, and 1 at dark pixels; the
+    evidence is not kept."""
     part = slice(around[0], around[-1] + 1)
     frames = clip.frames[part]
     cameras = clip.scene.cameras[part]
@@ -135,7 +144,9 @@ def _estimate_window(
     maps = TrackMaps.draw(clip.tracks, clip.scene, size, around, clip.options)
     progress.before += len(around)
     look = None if clip.saliency is None else Appearance(frames, clip.saliency)
-    return segment_motion(evidence, maps, cameras, look, progress, clip.options)
+    probability = segment_motion(evidence, maps, cameras, look, progress, clip.options)
+    dark = find_dark(evidence, cameras, probability, clip.options)
+    return probability, dark.astype(np.float32)
 
 
 def split_windows(
@@ -167,7 +178,7 @@ def _find_nearest(scene: StaticScene, times: range) -> Float[np.ndarray, "T"]:
 
 
 def _threshold(patches: list[Patch]) -> Bool[np.ndarray, "F h w"]:
-    """Pixels that move more likely than not."""
+    """Pixels of a probability above a half."""
     moving = np.empty((len(patches), *patches[0].shape), bool)
     for t, patch in enumerate(patches):
         moving[t] = patch.to_image() > 0.5
@@ -194,6 +205,17 @@ def _enlarge(
         grown = cv2.resize(spread, (width, height), interpolation=cv2.INTER_NEAREST)
         out[t] = np.where(large > 0.5, grown, 0)
     return out > 0, out
+
+
+def _enlarge_shadows(
+    shadows: Bool[np.ndarray, "F h w"], masks: Bool[np.ndarray, "F H W"]
+) -> Bool[np.ndarray, "F H W"]:
+    """Shadows at the frames' own size, beside the movers."""
+    out = np.zeros(masks.shape, bool)
+    for t in np.flatnonzero(shadows.any((1, 2))):
+        share = cv2.resize(shadows[t].astype(np.float32), masks.shape[:0:-1])
+        out[t] = (share > 0.5) & ~masks[t]
+    return out
 
 
 def estimate_num_tracks(video: Video, spacing: int) -> int:

@@ -36,6 +36,9 @@ class MotionOptions:
     over its patches. A larger weight draws outlines farther out."""
     shadow_weight: float = 3.0
     """Log-odds against motion of a pixel that looks like its background in a cast shadow."""
+    shadow_reach: float = 0.12
+    """Distance from a mover, as a share of the longer side, up to which its shadow is looked for.
+    Time grows with it; 0 looks for no shadows."""
     smallest: float = 0.0012
     """Smallest area of a mover, averaged over its frames, as a share of the image; smaller movers
     are noise."""

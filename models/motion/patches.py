@@ -1,4 +1,5 @@
-"""Parts of images: the nonzero part, the box of a mask, and values filled in from around."""
+"""Parts of images: the nonzero part, the box and the surroundings of a mask, and values filled in
+from around."""
 
 from dataclasses import dataclass
 
@@ -6,6 +7,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+# Smallest reach in pixels.
+_MIN_REACH = 3
 # Pixels around a mask's box, at least.
 _MIN_MARGIN = 8
 # Images whose smaller side is below this many pixels are filled with a mean.
@@ -55,6 +58,13 @@ def find_box(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice] | None:
         margin = max(_MIN_MARGIN, (there[-1] - there[0]) // 4)
         spans.append(slice(max(0, there[0] - margin), there[-1] + margin + 1))
     return spans[0], spans[1]
+
+
+def grow(masks: Bool[np.ndarray, "F h w"], reach: float) -> Bool[np.ndarray, "F h w"]:
+    """Pixels within reach (a share of the longer side) of a mask."""
+    radius = max(_MIN_REACH, round(reach * max(masks.shape[1:])))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return np.stack([cv2.dilate(mask.astype(np.uint8), disc) > 0 for mask in masks])
 
 
 def fill_unknown(

@@ -19,6 +19,7 @@ from models.motion.cues import (
 )
 from models.motion.evidence import Evidence
 from models.motion.options import MotionOptions
+from models.motion.patches import grow
 from models.motion.smoothing import smooth_probability
 from models.run import SILENT, Progress
 
@@ -31,8 +32,6 @@ _REACHES = (0.06, 0.03, 0.01)
 # The same with a saliency network, which looks after some coarse rounds.
 _SALIENT_REACHES = (0.06, 0.03, 0.03, 0.01)
 _COARSE_ROUNDS = 2
-# Smallest reach in pixels.
-_MIN_REACH = 3
 # Log-odds of pixels out of reach, and log-odds below which a pixel is certainly static.
 _FAR_ODDS = -4.0
 _STATIC_ODDS = -0.5
@@ -69,8 +68,8 @@ def segment_motion(
     for number, reach in enumerate(progress.over(rounds, "motion")):
         if appearance is not None and number == _COARSE_ROUNDS:
             salient = estimate_saliency_odds(appearance, evidence, probability)
-        near = _grow(probability, _REACHES[0])
-        suspect = _grow(probability, reach) & (votes > _STATIC_VOTE)
+        near = grow(probability > 0.5, _REACHES[0])
+        suspect = grow(probability > 0.5, reach) & (votes > _STATIC_VOTE)
         behind = compare_with_background(evidence, cameras, suspect, aligned=number == last)
         colour = estimate_colour_odds(evidence.images, probability, near)
         total = _join_cues(odds, colour, *behind, options)
@@ -145,10 +144,3 @@ def _find_lasting(blobs: Blobs, smallest: float, options: MotionOptions) -> Bool
     """Blobs that have at least ``smallest`` of the image's area on average, and last."""
     shortest = min(options.shortest, len(blobs.masks))
     return blobs.find_lasting(shortest, smallest * blobs.masks[0].size)
-
-
-def _grow(probability: Float[np.ndarray, "F h w"], reach: float) -> Bool[np.ndarray, "F h w"]:
-    """Pixels within reach (a share of the longer side) of pixels that move more likely than not."""
-    radius = max(_MIN_REACH, round(reach * max(probability.shape[1:])))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return np.stack([cv2.dilate((p > 0.5).astype(np.uint8), disc) > 0 for p in probability])

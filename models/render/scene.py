@@ -43,6 +43,9 @@ class Drawn:
     background: Rendering
     movers: MoverPicture | None
     """None if no mover is in view."""
+    light: Float[np.ndarray, "H W 3"] | None = None
+    """Share of its light that the background keeps in the movers' shadows; None without
+    shadows."""
 
     @property
     def movers_rgb(self) -> UInt8[np.ndarray, "H W 3"]:
@@ -151,24 +154,28 @@ class Scene:
             given = self.moving.meshes, view, time, drawn.movers_rgb
             rgb = self.detail.of_movers(*given, without=without)
             movers = replace(movers, rgb=(rgb / 255).clip(0, 1))
-        return Drawn(background, movers)
+        light = self.detail.find_light(meshes, view, time, background.depth, without)
+        return Drawn(background, movers, light)
 
     def _merge(self, drawn: Drawn, in_front: bool) -> LayerViews:
-        """The layers merged by depth.
+        """The layers merged by depth, with the movers' shadows.
 
         Args:
             in_front: movers hide the background at any depth.
         """
         background, mover = drawn.background, drawn.movers
+        shaded = background
+        if drawn.light is not None:
+            shaded = replace(background, rgb=_round_colors(background.rgb * drawn.light))
         if mover is None:
-            return LayerViews(background, background, np.zeros_like(background.rgb))
+            return LayerViews(shaded, background, np.zeros_like(background.rgb))
         # tolerance: the ground under a mover is at its depth
         hidden_from = (1 + self.options.mover_tolerance) * background.depth
         shown = mover.depth < (np.inf if in_front else hidden_from)
         alpha = (mover.alpha * shown)[..., None]
         # depth cannot be mixed
         opaque = alpha[..., 0] > _OPAQUE
-        rgb = alpha * mover.rgb * 255 + (1 - alpha) * background.rgb
+        rgb = alpha * mover.rgb * 255 + (1 - alpha) * shaded.rgb
         depth = np.where(opaque, mover.depth, background.depth)
         merged = Rendering(_round_colors(rgb), depth, background.covered | opaque)
         return LayerViews(merged, background, _round_colors(alpha * mover.rgb * 255))

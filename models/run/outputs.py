@@ -52,6 +52,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output("background_points.pt", *_BACKGROUND, "tracks", "2D tracks, 3D points and cameras."),
     Output("transforms.json", *_BACKGROUND, "data", "Cameras for instant-ngp and nerfstudio."),
     Output("masks", *_BACKGROUND, "", "Masks of movers as PNGs, white = moving."),
+    Output("shadows", *_BACKGROUND, "", "Masks of the shadows that movers cast, as PNGs."),
     Output("background_tracks.mp4", *_BACKGROUND, "videos", "Background tracks over the video."),
     Output("background_metrics.json", *_BACKGROUND, "data", "Figures of tracks and cameras."),
     Output("background_config.json", *_BACKGROUND, "data", "Settings, seed, versions."),

@@ -9,6 +9,7 @@ Files, in reading order:
 - ``loop`` - fits a layer's colour field and vertices to its training pixels
 - ``refinement`` - steps of the meshes' vertices
 - ``fit_scene`` - meshes, pixels and training of all layers of a scene
+- ``shadow_light`` - light that the background keeps in the shadows of movers
 - ``frame_details`` - detail of each frame beside the trained model
 """
 

@@ -132,7 +132,8 @@ class _Fitting:
         are not kept."""
         inputs = self.inputs
         margin = self.options.training.mask_margin
-        grown = None if inputs.masks is None else dilate(inputs.masks, margin)
+        hidden = inputs.not_static
+        grown = None if hidden is None else dilate(hidden, margin)
         meshes = self._build_meshes(grown)
         cameras = meshes.cameras
         field = self.options.field

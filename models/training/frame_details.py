@@ -10,6 +10,7 @@ from models.detail import ClipDetail, DetailOptions, FrameDetail, load_details, 
 from models.render import Scene
 from models.run import SILENT, Progress, hash_content
 from models.training.inputs import ClipInputs
+from models.training.shadow_light import measure_light
 
 
 def record_details(
@@ -37,7 +38,10 @@ def _measure_details(
         frame = inputs.frames[t]
         movers = np.zeros(frame.shape[:2], bool) if inputs.masks is None else inputs.masks[t]
         factor = scene.exposure.factor(t)
-        yield t, FrameDetail.of(frame, factor, movers)
+        light = None
+        if inputs.shadows is not None and inputs.shadows[t].any():
+            light = measure_light(scene, t, frame / factor, movers, inputs.shadows[t])
+        yield t, FrameDetail.of(frame, factor, movers, light)
 
 
 def add_details(

@@ -29,10 +29,20 @@ class ClipInputs:
     frames: UInt8[np.ndarray, "F H W 3"]
     masks: Bool[np.ndarray, "F H W"] | None
     """Where something moves; None where there are no masks beside the background's track file."""
+    shadows: Bool[np.ndarray, "F H W"] | None
+    """Shadows that movers cast, beside the masks; None where there are no masks of them."""
     held_out: list[int]
     """Frames kept out of training."""
     files: Mapping[str, Path]
     """Where all of it came from, for ``stages.fingerprint``."""
+
+    @property
+    def not_static(self) -> Bool[np.ndarray, "F H W"] | None:
+        """Movers and their shadows: pixels that do not show the background as it is; None where
+        there are no masks."""
+        if self.masks is None or self.shadows is None:
+            return self.masks
+        return self.masks | self.shadows
 
     def unread_tracks(self, layer: str = "background") -> Tracks:
         """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory
@@ -68,16 +78,24 @@ def load_inputs(
         )
     clip = video_path or find_clip(tracks, background_path)
     masks = background_path.parent / "masks"
+    shadows = background_path.parent / "shadows"
     beside = foreground_path or background_path.parent / "foreground_points.pt"
     return ClipInputs(
         tracks=tracks,
         frames=_frames(clip, tracks, background_path, memory),
         masks=_masks(masks, tracks),
+        shadows=_masks(shadows, tracks),
         movers=_movers(beside, tracks, background_path)
         if foreground_path or beside.is_file()
         else None,
         held_out=held_out_frames(len(tracks), holdout_every),
-        files={"clip": clip, "masks": masks, "background": background_path, "foreground": beside},
+        files={
+            "clip": clip,
+            "masks": masks,
+            "shadows": shadows,
+            "background": background_path,
+            "foreground": beside,
+        },
     )
 
 
