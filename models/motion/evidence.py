@@ -107,10 +107,10 @@ def gather_evidence(
 def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
     """The image read at the ends of the flow; 0 beyond the border and for flow that is NaN."""
     height, width = flow.shape[:2]
-    dx = np.nan_to_num(flow[..., 0], nan=-1e4).astype(np.float32)
-    x = np.arange(width, dtype=np.float32) + dx
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1].astype(np.float32)
-    y = np.nan_to_num(y, nan=-1e4)
+    flow = flow.astype(np.float32)
+    flow[np.isnan(flow)] = -1e4
+    x = np.arange(width, dtype=np.float32) + flow[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 

@@ -63,8 +63,14 @@ def find_box(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice] | None:
 def grow(masks: Bool[np.ndarray, "F h w"], reach: float) -> Bool[np.ndarray, "F h w"]:
     """Pixels within reach (a share of the longer side) of a mask."""
     radius = max(_MIN_REACH, round(reach * max(masks.shape[1:])))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return np.stack([cv2.dilate(mask.astype(np.uint8), disc) > 0 for mask in masks])
+    return np.stack([_measure_distance(mask) <= radius for mask in masks])
+
+
+def _measure_distance(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Pixels to the nearest pixel of a mask; far for an empty mask."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def fill_unknown(

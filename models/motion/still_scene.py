@@ -11,7 +11,14 @@ from models.motion.background_scene import find_background_scene
 from models.motion.motion_masks import find_movers
 from models.motion.options import MotionOptions
 from models.run import SILENT, InputError, Progress
-from models.sfm import CameraOptions, StaticScene, judge_scene, solve_points, solve_scene
+from models.sfm import (
+    CameraOptions,
+    StaticScene,
+    judge_scene,
+    refine_scene,
+    solve_points,
+    solve_scene,
+)
 from models.tracks import PointTracks
 
 SceneSolver = Callable[[PointTracks], StaticScene]
@@ -24,6 +31,9 @@ _ROTATION_GAIN = 1.1
 # Share of the picture, and share of its border, from which masks may hold the still scene.
 _LARGE_SHARE = 1 / 3
 _BORDER_SHARE = 0.25
+# Cameras that explain this share of the observations outside the masks are refined, not solved
+# again: mapping takes several times as long.
+_EXPLAINED_SHARE = 0.8
 # New cameras replace the old if they explain at least this share of the observations that the old
 # explain.
 _AGREEING_SHARE = 0.95
@@ -100,8 +110,8 @@ def solve_without_movers(
     solve: SceneSolver = solve_scene,
     options: MotionOptions = MotionOptions(),
 ) -> StaticScene:
-    """The scene from the observations outside the masks. Cameras are solved again if movers hold
-    many of the observations, unless cameras were given.
+    """The scene from the observations outside the masks. Where movers hold many of the observations,
+    the cameras are refined, or solved again if they explain too little; given cameras stay.
 
     Args:
         tracks: of the whole image.
@@ -115,6 +125,9 @@ def solve_without_movers(
     many = free.visible.sum() > (1 - options.movers_matter) * tracks.visible.sum()
     if scene.method == "given" or many:
         return known
+    is_mapped = scene.method not in ("rotation", "still") and scene.registered.all()
+    if is_mapped and known.points.agrees.sum() >= _EXPLAINED_SHARE * free.visible.sum():
+        return refine_scene(known, free)
     try:
         again = solve(free)
     except InputError:  # too few tracks outside the masks

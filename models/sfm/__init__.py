@@ -32,6 +32,7 @@ from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
 from models.sfm.static_scene import (
     StaticScene,
+    refine_scene,
     sharpen_scene,
     solve_points,
     solve_scene,
@@ -57,6 +58,7 @@ __all__ = [
     "make_background_tracks",
     "measure_depth_of_thirds",
     "read_poses",
+    "refine_scene",
     "run_mapper",
     "sharpen_scene",
     "solve_points",

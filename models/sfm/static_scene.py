@@ -155,6 +155,14 @@ def straighten_scene(
     return solve_points(replace(scene, cameras=cameras), straight), lens
 
 
+def refine_scene(
+    scene: StaticScene, tracks: PointTracks, options: CameraOptions = CameraOptions()
+) -> StaticScene:
+    """The scene with cameras adjusted to these tracks, and with their points."""
+    cameras = _adjust(tracks, scene.cameras, options)
+    return solve_points(replace(scene, cameras=cameras), tracks)
+
+
 def solve_points(scene: StaticScene, tracks: PointTracks) -> StaticScene:
     """The scene with the points of these tracks, under its own cameras."""
     solved = _triangulate_scene(tracks, scene.cameras, scene.method, scene.registered)

