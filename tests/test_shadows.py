@@ -54,7 +54,7 @@ def walk(gain: float) -> tuple[Evidence, Cameras, np.ndarray, np.ndarray]:
 def find(gain: float, options: MotionOptions = MotionOptions()) -> tuple[np.ndarray, np.ndarray]:
     """The shadows found, and the patches of changed light."""
     evidence, cameras, movers, patches = walk(gain)
-    dark = find_dark(evidence, cameras, movers.astype(np.float32), options)
+    dark = find_dark(evidence, cameras, movers.astype(np.float32), options=options)
     return keep_shadows(dark, movers, options), patches
 
 

@@ -14,9 +14,9 @@ from models.motion.cues import Appearance, Saliency, TrackMaps
 from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import Patch
-from models.motion.segments import label_movers, list_reaches, segment_motion
+from models.motion.segments import count_passes, label_movers, segment_motion
 from models.motion.shadows import find_dark, keep_shadows
-from models.run import SILENT, Progress, return_freed
+from models.run import SILENT, Progress, ProgressPart, return_freed
 from models.sfm import StaticScene
 from models.tracks import PointTracks
 
@@ -94,20 +94,6 @@ class _MovingClip:
     options: MotionOptions
 
 
-class _Part(Progress):
-    """Progress of a window, told as steps of the stage "motion" of the whole clip."""
-
-    def __init__(self, whole: Progress, before: int, total: int):
-        """Args: before: steps that are done. total: steps of the clip."""
-        self.whole = whole
-        self.before = before
-        self.total = total
-
-    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Hears the steps of a window."""
-        self.whole.step("motion", self.before + done, self.total)
-
-
 def _estimate_probabilities(
     clip: _MovingClip, progress: Progress
 ) -> tuple[list[Patch], list[Patch]]:
@@ -116,36 +102,44 @@ def _estimate_probabilities(
     patches, dark = [], []
     before = 0
     windows = split_windows(len(clip.frames), clip.options)
-    rounds = len(list_reaches(clip.saliency is not None))
-    total = sum(len(around) + rounds for around, _ in windows)
+    # Frames of a window count once for the evidence, and once in each pass of the segmentation.
+    passes = 2 + count_passes(clip.saliency is not None)
+    total = passes * sum(len(around) for around, _ in windows)
     for around, own in windows:
-        hear = _Part(progress, before, total)
-        probability, shaded = _estimate_window(clip, around, hear)
+        probability, shaded = _estimate_window(clip, around, before, total, progress)
         patches += [Patch.of(probability[t - around[0]]) for t in own]
         dark += [Patch.of(shaded[t - around[0]]) for t in own]
         del probability, shaded
-        before += len(around) + rounds
+        before += passes * len(around)
         # The evidence goes, much of it arrays of one frame, before that of the next window comes.
         return_freed()
     return patches, dark
 
 
 def _estimate_window(
-    clip: _MovingClip, around: range, progress: "_Part"
+    clip: _MovingClip, around: range, before: int, total: int, progress: Progress
 ) -> tuple[Float[np.ndarray, "T h w"], Float[np.ndarray, "T h w"]]:
     """Probability of motion of each pixel of the frames ``around``, and 1 at dark pixels; the
-    evidence is not kept."""
+    evidence is not kept.
+
+    Args:
+        before: steps of the bar that are done.
+        total: steps of the bar.
+    """
     part = slice(around[0], around[-1] + 1)
     frames = clip.frames[part]
     cameras = clip.scene.cameras[part]
     nearest = _find_nearest(clip.scene, around)
-    evidence = gather_evidence(frames, cameras, nearest, progress, clip.options)
+    steps = len(around)
+    hear = ProgressPart(progress, before, total)
+    evidence = gather_evidence(frames, cameras, nearest, hear, clip.options)
     size = evidence.misfit.shape[1:]
     maps = TrackMaps.draw(clip.tracks, clip.scene, size, around, clip.options)
-    progress.before += len(around)
     look = None if clip.saliency is None else Appearance(frames, clip.saliency)
-    probability = segment_motion(evidence, maps, cameras, look, progress, clip.options)
-    dark = find_dark(evidence, cameras, probability, clip.options)
+    hear = ProgressPart(progress, before + steps, total)
+    probability = segment_motion(evidence, maps, cameras, look, hear, clip.options)
+    hear = ProgressPart(progress, before + steps * (1 + count_passes(look is not None)), total)
+    dark = find_dark(evidence, cameras, probability, hear, clip.options)
     return probability, dark.astype(np.float32)
 
 

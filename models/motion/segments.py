@@ -21,7 +21,7 @@ from models.motion.evidence import Evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import grow
 from models.motion.smoothing import smooth_probability
-from models.run import SILENT, Progress
+from models.run import SILENT, Progress, ProgressPart
 
 # Log-odds of a long track's vote for static.
 _STATIC_TRACK_WEIGHT = 1.5
@@ -55,22 +55,27 @@ def segment_motion(
         around: votes and lives of the tracks around each pixel.
         cameras: of the frames, for images of any size.
         appearance: a saliency network draws the outlines, if there is one.
+        progress: hears a step for each frame in each of ``count_passes`` passes.
     """
     votes = around.votes
     odds = _estimate_odds(evidence, votes, options)
     rounds = list_reaches(appearance is not None)
     last = len(rounds) - 1
+    frames = len(votes)
+    total = frames * count_passes(appearance is not None)
     if odds is None:
-        progress.step("motion", len(rounds), len(rounds))
+        progress.step("motion", total, total)
         return np.zeros(votes.shape, np.float32)
     probability = 1 / (1 + np.exp(-odds))
     salient = None
-    for number, reach in enumerate(progress.over(rounds, "motion")):
+    hears = (ProgressPart(progress, done, total) for done in range(0, total, frames))
+    for number, reach in enumerate(rounds):
         if appearance is not None and number == _COARSE_ROUNDS:
-            salient = estimate_saliency_odds(appearance, evidence, probability)
+            salient = estimate_saliency_odds(appearance, evidence, probability, next(hears))
         near = grow(probability > 0.5, _REACHES[0])
         suspect = grow(probability > 0.5, reach) & (votes > _STATIC_VOTE)
-        behind = compare_with_background(evidence, cameras, suspect, aligned=number == last)
+        aligned = number == last
+        behind = compare_with_background(evidence, cameras, suspect, aligned, next(hears))
         colour = estimate_colour_odds(evidence.images, probability, near)
         total = _join_cues(odds, colour, *behind, options)
         total += options.life_weight * estimate_life_odds(around.life, probability)
@@ -85,6 +90,11 @@ def list_reaches(with_saliency: bool) -> tuple[float, ...]:
     """Rounds of segmentation: the distance from the mover found so far up to which a pixel may
     belong to it, as a share of the longer side."""
     return _SALIENT_REACHES if with_saliency else _REACHES
+
+
+def count_passes(with_saliency: bool) -> int:
+    """Passes of ``segment_motion`` over all frames."""
+    return len(list_reaches(with_saliency)) + with_saliency
 
 
 def _estimate_odds(

@@ -12,6 +12,7 @@ from models.motion.evidence import Evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import grow
 from models.motion.smoothing import smooth_probability
+from models.run import SILENT, Progress
 
 # Likeness to the background in shadow at which a shadow is as likely as not, and the log-odds that
 # a likeness of 1 more gives.
@@ -28,6 +29,7 @@ def find_dark(
     evidence: Evidence,
     cameras: Cameras,
     probability: Float[np.ndarray, "F h w"],
+    progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
 ) -> Bool[np.ndarray, "F h w"]:
     """Pixels within reach of a mover that look like their background with less light; the
@@ -36,12 +38,14 @@ def find_dark(
     Args:
         cameras: of the frames, for images of any size.
         probability: of a mover at each pixel.
+        progress: hears the frames of the stage "motion".
     """
     movers = probability > 0.5
     if not (movers.any() and options.shadow_reach):
+        progress.step("motion", len(movers), len(movers))
         return np.zeros_like(movers)
     near = grow(movers, options.shadow_reach)
-    likeness = compare_with_background(evidence, cameras, near, aligned=False)[1]
+    likeness = compare_with_background(evidence, cameras, near, False, progress)[1]
     odds = _ODDS_OF_LIKENESS * (likeness - _EVEN_LIKENESS)
     odds[movers | ~near] = _NO_SHADOW
     start = 1 / (1 + np.exp(-odds))

@@ -35,7 +35,7 @@ from models.run.outputs import (
 from models.run.process.kernels import njit
 from models.run.process.lock import claim_output_dir, release_folders
 from models.run.process.signals import restore_handlers, settle_stop
-from models.run.progress import SILENT, Progress, ProgressBars
+from models.run.progress import SILENT, Progress, ProgressBars, ProgressPart
 from models.run.reading import (
     HEADROOM,
     MAX_PIXELS,
@@ -65,6 +65,7 @@ __all__ = [
     "Plain",
     "Progress",
     "ProgressBars",
+    "ProgressPart",
     "Stages",
     "bound_memory",
     "check_output_dir",

@@ -45,6 +45,29 @@ SILENT = Progress()
 """For callers who do not want to hear anything."""
 
 
+class ProgressPart(Progress):
+    """Progress of a part of a stage, told as steps of the whole stage."""
+
+    def __init__(self, whole: Progress, before: int, total: int):
+        """
+        Args:
+            whole: hears the steps.
+            before: steps of the stage that are done when the part begins.
+            total: steps of the stage.
+        """
+        self.whole = whole
+        self.before = before
+        self.total = total
+
+    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Hears the steps of the part."""
+        self.whole.step(stage, self.before + done, self.total, note)
+
+    def say(self, text: str) -> None:
+        """Hears a sentence of the part."""
+        self.whole.say(text)
+
+
 class ProgressBars(Progress):
     """Shows a bar for each stage in the terminal, and sentences above the bars."""
 

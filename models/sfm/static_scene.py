@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from models.cameras import Cameras, interpolate_poses
 from models.clip import Lens
-from models.run import SILENT, InputError, Progress
+from models.run import SILENT, InputError, Progress, ProgressPart
 from models.sfm.adjustment import find_lens, straighten_points
 from models.sfm.given import place_missing, warn_of_contradiction
 from models.sfm.mapping import MIN_TRACKS, adjust_cameras, map_cameras
@@ -191,7 +191,7 @@ def sharpen_scene(
     tracks = replace(tracks, visible=scene.points.agrees)
     rounds = options.sharpening_rounds
     for done in range(rounds):
-        hear = _Round(progress, done * len(tracks), rounds * len(tracks))
+        hear = ProgressPart(progress, done * len(tracks), rounds * len(tracks))
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
         if scene.method != "given":
@@ -199,24 +199,6 @@ def sharpen_scene(
         scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return tracks, scene
-
-
-class _Round(Progress):
-    """Progress of a round of sharpening, told as steps of all rounds."""
-
-    def __init__(self, whole: Progress, before: int, total: int):
-        """Args: before: steps of earlier rounds. total: steps of all rounds."""
-        self.whole = whole
-        self.before = before
-        self.total = total
-
-    def step(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Hears the steps of the round."""
-        self.whole.step(stage, self.before + done, self.total, note)
-
-    def say(self, text: str) -> None:
-        """Hears a sentence of the round."""
-        self.whole.say(text)
 
 
 def _adjust(tracks: PointTracks, cameras: Cameras, options: CameraOptions) -> Cameras:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from models.cameras import Cameras
 from models.motion.evidence import Evidence, read_shifted
 from models.motion.patches import fill_unknown, find_box
+from models.run import SILENT, Progress
 
 # Frames, relative to a frame, in which its background is looked for.
 _OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
@@ -49,6 +50,7 @@ def compare_with_background(
     cameras: Cameras,
     suspect: Bool[np.ndarray, "F h w"],
     aligned: bool = True,
+    progress: Progress = SILENT,
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
     """Log-odds that a pixel is not its background (0 if no other frame shows the background), and
     likeness (0 to 1) of the pixel to its background in shadow.
@@ -58,13 +60,14 @@ def compare_with_background(
         suspect: pixels that may show a mover; the others show background, at their own depth.
         aligned: views are shifted by a few pixels to where they fit best, which takes as long as
             all else.
+        progress: hears the frames of the stage "motion".
     """
     cameras = cameras.resized(*suspect.shape[:0:-1])
     images = [
         cv2.GaussianBlur(image, (0, 0), _BLUR).astype(np.float32) for image in evidence.images
     ]
     odds, shadow = np.zeros((2, *suspect.shape), np.float32)
-    for t in range(len(suspect)):
+    for t in progress.over(range(len(suspect)), "motion"):
         box = find_box(suspect[t])
         if box is not None:
             inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from models.motion.evidence import Evidence
+from models.run import SILENT, Progress
 
 Saliency = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "H W"]]
 """An RGB picture -> probability that each pixel belongs to its salient object."""
@@ -52,16 +53,20 @@ class Appearance:
 
 
 def estimate_saliency_odds(
-    appearance: Appearance, evidence: Evidence, probability: Float[np.ndarray, "F h w"]
+    appearance: Appearance,
+    evidence: Evidence,
+    probability: Float[np.ndarray, "F h w"],
+    progress: Progress = SILENT,
 ) -> Float[np.ndarray, "F h w"]:
     """Log-odds that each pixel belongs to a salient object that moves; 0 where the network saw
     nothing that moves.
 
     Args:
         probability: of motion, at the evidence's size.
+        progress: hears the frames of the stage "motion".
     """
     odds, known = np.zeros((2, *probability.shape), np.float32)
-    for t in range(len(probability)):
+    for t in progress.over(range(len(probability)), "motion"):
         for box in _find_crops(probability[t] > 0.5):
             salient = _look(appearance, t, box, probability.shape[1:])
             own = _judge(salient, probability[t][box])
