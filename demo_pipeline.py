@@ -98,7 +98,7 @@ class Settings:
     """Folder of the results."""
     holdout_every: int = 0
     """Keep frames t with t % N == N // 2 out of training, and score them; 0 keeps none."""
-    num_epochs: float = 6.0
+    num_epochs: float = 4.0
     """Passes over the training pixels."""
     train_seconds: float | None = None
     """Seconds of training, in place of num_epochs."""
@@ -154,7 +154,7 @@ def main() -> None:
             video_path=None,
             output_dir=Path("results/pipeline_demo"),
             holdout_every=0,
-            num_epochs=6.0,
+            num_epochs=4.0,
             train_seconds=None,
             camera_path=None,
             checkpoint=None,

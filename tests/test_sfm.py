@@ -73,7 +73,7 @@ def turning_tracks(
     return PointTracks(noisy, visible, WIDTH, HEIGHT), torch.from_numpy(rotation)
 
 
-FEW_KEYFRAMES = CameraOptions(most_keyframes=8, keyframes_per_track=2)
+FEW_KEYFRAMES = CameraOptions(most_mapped=8, most_keyframes=8, keyframes_per_track=2)
 """Every second frame of the room's clip, in place of all."""
 
 

@@ -37,7 +37,7 @@ MIN_TRACKS = 30
 """Tracks in a frame below which its camera cannot be solved."""
 # Mean reprojection error in pixels above which a mapping is not convincing.
 _CONVINCING_ERROR = 0.8
-# Observations of a point, at most, that a convincing mapping needs on average.
+# Frames of the clip over which a point of a convincing mapping is seen on average, at most.
 _CONVINCING_LENGTH = 8
 # Cost of cameras grown from two frames, in costs of the mapper's, up to which they are preferred, and
 # the share of the observations that must agree with them.
@@ -71,15 +71,25 @@ def map_cameras(
     Args:
         progress: hears the stage "mapping", and the figures of each mapper that is tried.
     """
-    step = _choose_keyframe_step(tracks.visible, options)
+    step = _choose_keyframe_step(tracks.visible, options.most_mapped, options)
     while step > 1:
         keys = _list_keyframes(len(tracks), step)
-        mapped = _map_frames(tracks.select_frames(keys), seed, progress)
+        mapped = _map_frames(tracks.select_frames(keys), seed, progress, step)
         if mapped is not None and mapped.registered.mean() >= options.well_mapped:
-            return _register_others(tracks, keys, mapped, options)
+            return _adjust_all(_register_others(tracks, keys, mapped, options), tracks, options)
         # Too few keyframes were registered: twice as many.
         step //= 2
     return _map_frames(tracks, seed, progress)
+
+
+def _adjust_all(mapped: Mapped, tracks: PointTracks, options: CameraOptions) -> Mapped:
+    """The cameras of all frames adjusted together."""
+    used = tracks.restrict(mapped.registered[:, None])
+    points = triangulate(used, mapped.cameras)
+    chosen = np.flatnonzero(points.agrees.sum(0) >= 2)
+    agreeing = replace(used, visible=points.agrees).select(chosen)
+    cameras = adjust_cameras(mapped.cameras, points.xyz[chosen], agreeing, options)
+    return replace(mapped, cameras=cameras)
 
 
 def adjust_cameras(
@@ -90,7 +100,7 @@ def adjust_cameras(
 ) -> Cameras:
     """``bundle_adjust``, in a long clip of keyframes only: its time grows with the square of the
     length of a track."""
-    step = _choose_keyframe_step(tracks.visible, options)
+    step = _choose_keyframe_step(tracks.visible, options.most_keyframes, options)
     if step == 1:
         return bundle_adjust(cameras, xyz, tracks)
     keys = _list_keyframes(len(tracks), step)
@@ -104,9 +114,15 @@ def _list_keyframes(num_frames: int, step: int) -> Int[np.ndarray, "k"]:
     return np.unique([*range(0, num_frames, step), num_frames - 1])
 
 
-def _choose_keyframe_step(visible: Bool[np.ndarray, "F N"], options: CameraOptions) -> int:
-    """Frames from one keyframe to the next."""
-    wanted = -(-len(visible) // options.most_keyframes)
+def _choose_keyframe_step(
+    visible: Bool[np.ndarray, "F N"], most: int, options: CameraOptions
+) -> int:
+    """Frames from one keyframe to the next.
+
+    Args:
+        most: keyframes.
+    """
+    wanted = -(-len(visible) // most)
     longest = 2 * half_life(visible) / options.keyframes_per_track
     return max(1, min(wanted, int(longest)))
 
@@ -144,10 +160,14 @@ def _interpolate_intrinsics(
     return torch.from_numpy(filled.reshape(-1, 3, 3)).to(K)
 
 
-def _map_frames(tracks: PointTracks, seed: int, progress: Progress) -> Mapped | None:
+def _map_frames(tracks: PointTracks, seed: int, progress: Progress, step: int = 1) -> Mapped | None:
     """The best of incremental mapping, global mapping and growth from two frames; the others run only
-    where incremental mapping is not convincing."""
-    results = _run_mappers(tracks, seed, progress)
+    where incremental mapping is not convincing.
+
+    Args:
+        step: frames of the clip from one frame to the next.
+    """
+    results = _run_mappers(tracks, seed, progress, step)
     mapped = None
     if results:
         best = max(results, key=lambda r: (round(_STEPS * r.frames / len(tracks)), -r.error))
@@ -170,7 +190,7 @@ class _Result:
     convincing: bool
 
 
-def _run_mappers(tracks: PointTracks, seed: int, progress: Progress) -> list[_Result]:
+def _run_mappers(tracks: PointTracks, seed: int, progress: Progress, step: int) -> list[_Result]:
     """Models of incremental mapping and, where that is not convincing, of global mapping."""
     total = len(tracks)
     results = []
@@ -184,13 +204,13 @@ def _run_mappers(tracks: PointTracks, seed: int, progress: Progress) -> list[_Re
             if model is None:
                 progress.say(f"{method} mapping: no model")
                 continue
-            results.append(_judge(method, model, total, progress))
+            results.append(_judge(method, model, total, progress, step))
             if results[-1].convincing:
                 break
     return results
 
 
-def _judge(method: str, model: object, total: int, progress: Progress) -> _Result:
+def _judge(method: str, model: object, total: int, progress: Progress, step: int) -> _Result:
     """The figures of a model, which ``progress`` hears."""
     frames = model.num_reg_images()
     length = model.compute_mean_track_length()
@@ -198,7 +218,7 @@ def _judge(method: str, model: object, total: int, progress: Progress) -> _Resul
     progress.say(
         f"{method} mapping: {frames} of {total} frames, {error:.2f} px, {length:.0f} frames a point"
     )
-    long = length >= min(_CONVINCING_LENGTH, total / 3)
+    long = step * length >= min(_CONVINCING_LENGTH, step * total / 3)
     convincing = frames == total and error < _CONVINCING_ERROR and long
     return _Result(method, model, frames, error, convincing)
 

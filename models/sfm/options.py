@@ -17,9 +17,12 @@ class CameraOptions:
     """The same bound in small images, set by the noise of the tracks."""
     still_motion: float = 0.5
     """Largest image motion of a camera that counts as standing still."""
+    most_mapped: int = 24
+    """Keyframes that a mapper starts from; the frames between them are registered. Time grows with
+    its square."""
     most_keyframes: int = 200
-    """Keyframes that are mapped. Time grows with its square; a clip with fewer frames has all of
-    them mapped."""
+    """Frames whose cameras are adjusted together; a longer clip has keyframes adjusted. Time grows
+    with its square."""
     keyframes_per_track: int = 8
     """Keyframes that a track of median length should be visible in. Larger gives denser
     keyframes."""

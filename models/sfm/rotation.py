@@ -86,19 +86,24 @@ def _fit_rotations(
     rotations = _chain_rotations(rays, visible)
     weight = visible.astype(np.float64)
     for _ in range(rounds):
-        direction = np.einsum("fn,fij,fnj->ni", weight, rotations, rays)
+        direction = (weight[..., None] * _rotate(rotations, rays)).sum(0)
         direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
         rotations = np.stack(
             [_align_directions(rays[t], direction, weight[t]) for t in range(len(rays))]
         )
         # Cauchy weights at a scale of one pixel.
-        miss = focal * np.linalg.norm(
-            np.einsum("fij,fnj->fni", rotations, rays) - direction, axis=-1
-        )
+        miss = focal * np.linalg.norm(_rotate(rotations, rays) - direction, axis=-1)
         weight = visible / (1.0 + miss**2)
     # The first frame's axes are the world's.
     rotations = rotations[0].T @ rotations
     return rotations, float(np.median(miss[visible]))
+
+
+def _rotate(
+    rotations: Float[np.ndarray, "F 3 3"], rays: Float[np.ndarray, "F n 3"]
+) -> Float[np.ndarray, "F n 3"]:
+    """The rays of each frame, turned by its rotation."""
+    return rays @ rotations.transpose(0, 2, 1)
 
 
 def _chain_rotations(rays: np.ndarray, visible: np.ndarray) -> Float[np.ndarray, "F 3 3"]:
@@ -117,5 +122,5 @@ def _align_directions(
 ) -> Float[np.ndarray, "3 3"]:
     """Rotation R with target ~ R source, weighted least squares (Kabsch, 1976)."""
     # The sign of the last singular vector excludes reflections.
-    u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, target, source))
+    u, _, vt = np.linalg.svd((weight[:, None] * target).T @ source)
     return u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt

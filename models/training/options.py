@@ -80,7 +80,7 @@ class SceneOptions:
 class Schedule:
     """How long to train: whole passes over the pixels, or seconds if these are given."""
 
-    num_epochs: float = 6.0
+    num_epochs: float = 4.0
     """Passes over the training pixels."""
     train_seconds: float | None = None
     """Seconds of training, in place of ``num_epochs``."""
