@@ -6,6 +6,7 @@ from benchmarks.flicker import measure_spiral_flicker
 from benchmarks.quality_runs import Run
 from benchmarks.quality_scenes import HELD_OUT
 from benchmarks.quality_scores import camera_errors, rendered_depth_error, track_depth_error
+from benchmarks.shown_movers import measure_shown_movers
 from models.export import spread
 from models.render import Scene, load_scene
 from models.run import read_json
@@ -44,6 +45,7 @@ def figures(run: Run) -> dict:
         "frames_registered": background["frames_registered"] / background["frames"],
         "reprojection_error_px": background["reprojection_error_px"],
         **measure_spiral_flicker(add_details(scene, path)),
+        **measure_shown_movers(scene),
         **errors_against_truth(run, scene),
     }
 

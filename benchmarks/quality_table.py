@@ -16,6 +16,7 @@ COLUMNS = (
     ("spiral_coverage", "spiral %", 100, 1),
     ("flicker", "flicker", 1, 2),
     ("flicker_field", "by field", 1, 2),
+    ("mover_shown", "shown %", 100, 1),
     ("camera_position_share", "path %", 100, 3),
     ("camera_rotation_degrees", "degrees", 1, 3),
     ("track_depth_error", "points %", 100, 2),
@@ -29,6 +30,7 @@ COLUMNS = (
 """Figure, head, factor, decimals."""
 LEGEND = (
     "cover: least share of a true novel view that is not filled in; spiral: the same of the novel view video.\n"
+    "shown: share of movers that no background hides, 5 % of the depth beside the camera path.\n"
     "flicker: change of a surface from view to view of the spiral, levels of 255; by field: without detail.\n"
     "path, degrees: error of the cameras' places, as a share of the path's length, and of their directions.\n"
     "points, depth: median relative error of depth, of tracks and as rendered.\n"

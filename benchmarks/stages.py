@@ -50,6 +50,8 @@ class Settings:
     """Give the masks of scene folders to the scripts."""
     background: str = ""
     """Flags for background_points.py, as one text."""
+    foreground: str = ""
+    """Flags for foreground_points.py, as one text."""
     demo: str = ""
     """Flags for demo_pipeline.py, as one text."""
     output: Path | None = None
@@ -100,7 +102,10 @@ def run_scripts(tree: Path, clip: Clip, folder: Path, settings: Settings) -> Scr
     shown = [*named, "--output_dir", str(demo), *shlex.split(settings.demo)]
     flags = {
         "background_points": (tracks, given + shlex.split(settings.background)),
-        "foreground_points": (tracks, named),
+        "foreground_points": (
+            tracks,
+            ["--video_path", str(clip.frames), *named, *shlex.split(settings.foreground)],
+        ),
         "demo_pipeline": (demo, shown),
     }
     costs = {}
@@ -224,7 +229,8 @@ def main() -> None:
 
 def warm_up(tree: Path, clip: Clip, folder: Path) -> None:
     """Runs the scripts of a tree on a few frames, which compiles their kernels."""
-    few = Settings((), background=f"--max_frames {_WARM_FRAMES}", demo="--num_epochs 0.2")
+    frames = f"--max_frames {_WARM_FRAMES}"
+    few = Settings((), background=frames, foreground=frames, demo="--num_epochs 0.2")
     run_scripts(tree, Clip(clip.name, clip.frames, None, 1.0), folder, few)
 
 
