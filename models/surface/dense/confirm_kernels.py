@@ -33,7 +33,7 @@ def count_agreement(rho, others, A, T, region, tolerance, top, bottom, out):
 @njit(cache=True, nogil=True)
 def filter_median(rho, sure, rgb, region, radius, sigma, top, bottom, out):
     """Weighted median (H, W) of the sure inverse depths within ``radius`` pixels, in rows [top,
-    bottom).
+    bottom); of every second pixel, as on a checkerboard, which takes half the time.
 
     Weights fall with the distance and with the colour difference; sigma in grey levels.
 
@@ -53,7 +53,7 @@ def filter_median(rho, sure, rgb, region, radius, sigma, top, bottom, out):
             total = np.float32(0)
             for j in range(max(0, y - radius), min(height, y + radius + 1)):
                 for i in range(max(0, x - radius), min(width, x + radius + 1)):
-                    if sure[j, i]:
+                    if (i + j + x + y) % 2 == 0 and sure[j, i]:
                         apart = np.float32(0)
                         for c in range(3):
                             apart += (rgb[j, i, c] - rgb[y, x, c]) ** 2

@@ -5,6 +5,8 @@ change of rho a pixel along x and y. A pixel p of the frame projects into source
 s at A[s] p + T[s] rho, homogeneous.
 """
 
+from itertools import product
+
 import numpy as np
 
 from models.run import njit
@@ -14,9 +16,8 @@ ZOOM = 3
 access, a bilinear interpolation four."""
 BEST = 2
 """Source views whose unlikeness counts; in the others the surface may be hidden."""
-# half the side of the compared patch, in pixels, and the side
+# half the side of the compared patch, in pixels
 _RADIUS = 3
-_SIDE = 2 * _RADIUS + 1
 # grey levels from the middle pixel at which a pixel's weight in the patch falls to 1/e
 _COLOR_SIGMA = np.float32(15.0)
 # variance in squared grey levels below which a patch has no texture to compare
@@ -31,9 +32,20 @@ _HOLD_REACH = np.float32(0.1)
 _TIE = np.float32(5e-4)
 # relative difference of inverse depth from which a candidate is tried
 _APART = np.float32(0.02)
-# offsets of the patch's pixels from its middle
-_ACROSS = np.tile(np.arange(-_RADIUS, _RADIUS + 1), _SIDE).astype(np.float32)
-_DOWN = np.repeat(np.arange(-_RADIUS, _RADIUS + 1), _SIDE).astype(np.float32)
+# offsets of the patch's pixels from its middle: every second pixel, as on a checkerboard, tells as
+# much as all of them
+_ACROSS, _DOWN = (
+    np.array(
+        [
+            offset[axis]
+            for offset in product(range(-_RADIUS, _RADIUS + 1), repeat=2)
+            if sum(offset) % 2 == 0
+        ],
+        np.float32,
+    )
+    for axis in (1, 0)
+)
+_COUNT = len(_ACROSS)
 _ZOOM = np.float32(ZOOM)
 # Helpers with fast arithmetic are inlined. The compiler rounds a separate copy differently, and the
 # copy that is called would depend on whether a kernel was just compiled or came from the cache.
@@ -53,19 +65,18 @@ def weigh_patch(image, y, x, weights, values):
     height, width = image.shape
     total = np.float32(0)
     mean = np.float32(0)
-    k = 0
-    for j in range(y - _RADIUS, y + _RADIUS + 1):
-        for i in range(x - _RADIUS, x + _RADIUS + 1):
-            grey = image[min(max(j, 0), height - 1), min(max(i, 0), width - 1)]
-            apart = (grey - image[y, x]) / _COLOR_SIGMA
-            weights[k] = np.exp(-apart * apart)
-            values[k] = grey
-            total += weights[k]
-            mean += weights[k] * grey
-            k += 1
+    for k in range(_COUNT):
+        j = y + int(_DOWN[k])
+        i = x + int(_ACROSS[k])
+        grey = image[min(max(j, 0), height - 1), min(max(i, 0), width - 1)]
+        apart = (grey - image[y, x]) / _COLOR_SIGMA
+        weights[k] = np.exp(-apart * apart)
+        values[k] = grey
+        total += weights[k]
+        mean += weights[k] * grey
     mean /= total
     variance = np.float32(0)
-    for k in range(_SIDE * _SIDE):
+    for k in range(_COUNT):
         weights[k] /= total
         apart = values[k] - mean
         values[k] = weights[k] * apart
@@ -110,7 +121,7 @@ def measure_unlikeness(
     square = np.float32(0)
     product = np.float32(0)
     # one loop over flat arrays, so that the compiler uses vector registers
-    for k in range(_SIDE * _SIDE):
+    for k in range(_COUNT):
         column = np.int32(min(max(u + ux * _ACROSS[k] + uy * _DOWN[k], np.float32(0)), right))
         row = np.int32(min(max(v + vx * _ACROSS[k] + vy * _DOWN[k], np.float32(0)), bottom))
         grey = source[np.uint32(row * stride + column)]
@@ -161,8 +172,8 @@ def _draw_random(seed, count):
 @njit(cache=True, nogil=True)
 def start_costs(image, sources, A, T, rho, slope, cost, start, region, top, bottom):
     """Fills in cost (H, W) of the starting planes in the region (H, W), in rows [top, bottom)."""
-    weights = np.empty(_SIDE * _SIDE, np.float32)
-    values = np.empty(_SIDE * _SIDE, np.float32)
+    weights = np.empty(_COUNT, np.float32)
+    values = np.empty(_COUNT, np.float32)
     for y in range(top, bottom):
         for x in range(image.shape[1]):
             if region[y, x]:
@@ -179,8 +190,8 @@ def try_depths(image, sources, A, T, rho, slope, cost, start, region, candidates
     """Takes, at each pixel of the region in rows [top, bottom), the best of the present plane and
     planes parallel to the image at the inverse depths ``candidates`` (C, H, W)."""
     height, width = image.shape
-    weights = np.empty(_SIDE * _SIDE, np.float32)
-    values = np.empty(_SIDE * _SIDE, np.float32)
+    weights = np.empty(_COUNT, np.float32)
+    values = np.empty(_COUNT, np.float32)
     flat = np.float32(0)
     for y in range(top, bottom):
         for x in range(width):
@@ -215,8 +226,8 @@ def sweep(
     """
     # neighbours are of the other colour, so that rows can be shared out among threads
     height, width = image.shape
-    weights = np.empty(_SIDE * _SIDE, np.float32)
-    values = np.empty(_SIDE * _SIDE, np.float32)
+    weights = np.empty(_COUNT, np.float32)
+    values = np.empty(_COUNT, np.float32)
     away = np.array(
         [(0, -1), (0, 1), (-1, 0), (1, 0), (0, -reach), (0, reach), (-reach, 0), (reach, 0)]
     )
