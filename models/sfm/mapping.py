@@ -226,7 +226,7 @@ def _judge(method: str, model: object, total: int, progress: Progress, step: int
 def _prefer_grown(mapped: Mapped | None, tracks: PointTracks, progress: Progress) -> Mapped | None:
     """Cameras grown from two frames, if they place half of the frames, no fewer than the mapper, and
     explain the tracks clearly better; else as mapped."""
-    grown = grow_cameras(tracks)
+    grown = grow_cameras(tracks, progress)
     if grown is None:
         return mapped
     agrees = grown.fit.agrees

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras, interpolate_poses
+from models.run import SILENT, Progress, ProgressPart
 from models.sfm.adjustment.bundle import Freedom
 from models.sfm.adjustment.evidence import Fit, adjust_fit, measure_fit
 from models.sfm.colmap import MIN_SHARED, resect_frames
@@ -37,6 +38,8 @@ _GROWTH = 0.3
 _ENOUGH_FRAMES = 5
 _FIXED_FOCAL = Freedom(focal_length=False)
 _LAST_ROUNDS = 3
+# Name of the bar.
+_STAGE = "growth"
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,20 @@ class Grown:
     """False where a camera was interpolated from its neighbours in time."""
 
 
-def grow_cameras(tracks: PointTracks) -> Grown | None:
+def grow_cameras(tracks: PointTracks, progress: Progress = SILENT) -> Grown | None:
     """Cameras from the pair of frames that tells most depths, for the focal length at the start with
-    which most observations agree; None if no pair can be placed."""
+    which most observations agree; None if no pair can be placed.
+
+    Args:
+        progress: hears the frames that are tried with each focal length, as the stage "growth".
+    """
     longer = max(tracks.width, tracks.height)
-    grown = [_grow(tracks, focal * longer) for focal in _FOCALS]
+    total = len(_FOCALS) * len(tracks)
+    grown = []
+    for number, focal in enumerate(_FOCALS):
+        part = ProgressPart(progress, number * len(tracks), total)
+        grown.append(_grow(tracks, focal * longer, part))
+        part.step(_STAGE, len(tracks), len(tracks))
     return max(
         (one for one in grown if one is not None),
         key=lambda one: one.fit.agrees.sum(),
@@ -61,7 +73,7 @@ def grow_cameras(tracks: PointTracks) -> Grown | None:
     )
 
 
-def _grow(tracks: PointTracks, focal: float) -> Grown | None:
+def _grow(tracks: PointTracks, focal: float, progress: Progress) -> Grown | None:
     """Cameras of all frames from one focal length at the start."""
     K = np.array([[focal, 0, tracks.width / 2], [0, focal, tracks.height / 2], [0, 0, 1]])
     pair = _choose_pair(tracks, K)
@@ -76,6 +88,7 @@ def _grow(tracks: PointTracks, focal: float) -> Grown | None:
     tried = placed.copy()
     while True:
         cameras = _adjust(cameras, tracks, placed, rounds=1)
+        progress.step(_STAGE, int(tried.sum()), len(tracks))
         found = _place_next(cameras, tracks, placed, tried)
         if found is None:
             break
