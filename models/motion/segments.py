@@ -37,6 +37,9 @@ _FAR_ODDS = -4.0
 _STATIC_ODDS = -0.5
 # Vote of tracks below which a pixel shows background.
 _STATIC_VOTE = -0.5
+# Half the width of gaps in movers that are closed, as a share of the longer side. A larger share
+# closes gaps between legs.
+_GAP = 0.004
 # Labels that 8 bits hold.
 _MAX_LABELS = 255
 
@@ -83,7 +86,15 @@ def segment_motion(
             total += salient
         total[~near] = _FAR_ODDS
         probability = smooth_probability(evidence, total, probability, near)
-    return probability
+    return _close_gaps(probability)
+
+
+def _close_gaps(probability: Float[np.ndarray, "F h w"]) -> Float[np.ndarray, "F h w"]:
+    """The probabilities with narrow gaps closed: pixels in which a mover looks like its background
+    for a moment."""
+    reach = max(1, round(_GAP * max(probability.shape[1:])))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.stack([cv2.morphologyEx(image, cv2.MORPH_CLOSE, disc) for image in probability])
 
 
 def list_reaches(with_saliency: bool) -> tuple[float, ...]:
