@@ -65,13 +65,13 @@ def segment_motion(
     rounds = list_reaches(appearance is not None)
     last = len(rounds) - 1
     frames = len(votes)
-    total = frames * count_passes(appearance is not None)
+    steps = frames * count_passes(appearance is not None)
     if odds is None:
-        progress.step("motion", total, total)
+        progress.step("motion", steps, steps)
         return np.zeros(votes.shape, np.float32)
     probability = 1 / (1 + np.exp(-odds))
     salient = None
-    hears = (ProgressPart(progress, done, total) for done in range(0, total, frames))
+    hears = (ProgressPart(progress, done, steps) for done in range(0, steps, frames))
     for number, reach in enumerate(rounds):
         if appearance is not None and number == _COARSE_ROUNDS:
             salient = estimate_saliency_odds(appearance, evidence, probability, next(hears))
