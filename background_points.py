@@ -52,6 +52,7 @@ from models.motion import (
     MotionOptions,
     estimate_memory,
     estimate_num_tracks,
+    find_shadows,
     judge_static_scene,
     mask_movers,
     solve_masked_scene,
@@ -232,15 +233,16 @@ def solve(
             video, maps = straighten(lens, video, maps, memory, progress)
             tracks = straighten_points(tracks, lens)
             masks = None if masks is None else straighten_masks(masks, lens)
-        if masks is not None:
-            shadows = np.zeros_like(masks)
-        else:
-            masks, shadows, scene = stages.step(
+        if masks is None:
+            masks, scene = stages.step(
                 "motion", mask_movers, video.frames, tracks, scene, mask_model, options=options
             )
             scene = stages.step(
                 "static scene", solve_without_movers, tracks, masks, scene, solver, options
             )
+        shadows = stages.step(
+            "shadows", find_shadows, video.frames, masks, tracks, scene, options=options
+        )
         judged = stages.step(
             "doubt", judge_static_scene, tracks, masks, scene, settings.cameras, options=options
         )

@@ -88,7 +88,7 @@ class Clip:
 
 
 def run_scripts(tree: Path, clip: Clip, folder: Path, settings: Settings) -> ScriptCosts:
-    """Costs of the three scripts of a tree on a clip; the foreground's only where something moves.
+    """Costs of the three scripts of a tree on a clip.
 
     Raises:
         InputError: a script failed.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from clips import neutral_exposure, true_tracks
+from heard import Heard
 
 from models.cameras import Cameras
 from models.detail.clip_detail import ClipDetail, weigh_around
@@ -17,11 +18,14 @@ from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
 from models.motion.evidence import Evidence
 from models.motion.options import MotionOptions
-from models.motion.shadows import find_dark, keep_shadows
+from models.motion.shadows import find_dark, find_shadows, keep_shadows
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.rendering import render_view
 from models.render.scene import Layer, Scene
+from models.run import SILENT
+from models.sfm import Points, StaticScene
 from models.synthetic.sample import RoomOptions, render_room
+from models.tracks import PointTracks
 from models.training.shadow_light import measure_light
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 12
@@ -54,7 +58,7 @@ def walk(gain: float) -> tuple[Evidence, Cameras, np.ndarray, np.ndarray]:
 def find(gain: float, options: MotionOptions = MotionOptions()) -> tuple[np.ndarray, np.ndarray]:
     """The shadows found, and the patches of changed light."""
     evidence, cameras, movers, patches = walk(gain)
-    dark = find_dark(evidence, cameras, movers.astype(np.float32), options=options)
+    dark = find_dark(evidence, cameras, movers, options=options)
     return keep_shadows(dark, movers, options), patches
 
 
@@ -70,8 +74,36 @@ def test_ground_of_the_same_or_of_more_light_is_no_shadow(gain):
     assert not find(gain)[0].any()
 
 
-def test_a_reach_of_nothing_looks_for_no_shadows():
-    assert not find(0.5, MotionOptions(shadow_reach=0))[0].any()
+def solved_walk(gain: float) -> tuple[np.ndarray, np.ndarray, PointTracks, StaticScene, np.ndarray]:
+    """``walk`` as the scripts have it: frames, masks, tracks on the plain, the scene, shadows."""
+    evidence, cameras, movers, patches = walk(gain)
+    random = np.random.default_rng(1)
+    xy = random.uniform(0, [WIDTH, HEIGHT], (300, 2)).astype(np.float32)
+    K = cameras.K[0].numpy()
+    xyz = np.column_stack([(xy - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones(len(xy))])
+    visible = np.ones((FRAMES, len(xy)), bool)
+    tracks = PointTracks(np.repeat(xy[None], FRAMES, 0), visible, WIDTH, HEIGHT)
+    points = Points(xyz, visible, np.zeros(visible.sum()), np.zeros(len(xy)))
+    scene = StaticScene(cameras, points, "given", np.ones(FRAMES, bool), 0.0)
+    return evidence.images, movers, tracks, scene, patches
+
+
+def test_shadows_are_found_from_masks_and_the_scene_alone():
+    *given, true = solved_walk(0.5)
+    heard = Heard()
+    found = find_shadows(*given, heard)
+    assert (found & true).sum() > 0.75 * true.sum()
+    assert not (found & given[1]).any()
+    assert heard.steps[-1] == ("shadows", FRAMES, FRAMES)
+    *given, _ = solved_walk(1.0)
+    assert not find_shadows(*given).any()
+
+
+def test_a_reach_of_nothing_and_a_clip_without_movers_have_no_shadows():
+    frames, movers, tracks, scene, _ = solved_walk(0.5)
+    given = tracks, scene, SILENT
+    assert not find_shadows(frames, movers, *given, MotionOptions(shadow_reach=0)).any()
+    assert not find_shadows(frames, np.zeros_like(movers), *given).any()
 
 
 def test_dark_pixels_away_from_every_mover_are_no_shadow():

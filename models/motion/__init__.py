@@ -8,14 +8,15 @@ cues - log-odds that a pixel moves: flow, tracks, colours, the background behind
 smoothing - probabilities smoothed over neighbours in space and time
 blobs - connected parts of masks in space and time
 segments - evidence to probabilities, and labels of movers
-shadows - shadows that movers cast
 motion_masks - masks and labels of a clip, a window of frames at a time, and the memory they need
+shadows - shadows that movers cast, beside given or found masks
 still_scene - the static scene of a clip in which things move
 """
 
 from models.motion.motion_masks import estimate_memory, estimate_num_tracks
 from models.motion.options import MotionOptions
 from models.motion.segments import label_movers
+from models.motion.shadows import find_shadows
 from models.motion.still_scene import (
     judge_static_scene,
     mask_movers,
@@ -27,6 +28,7 @@ __all__ = [
     "MotionOptions",
     "estimate_memory",
     "estimate_num_tracks",
+    "find_shadows",
     "judge_static_scene",
     "label_movers",
     "mask_movers",

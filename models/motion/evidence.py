@@ -81,7 +81,7 @@ def gather_evidence(
         cameras: of the frames.
         nearest: largest inverse depth that a static point may have in each frame.
     """
-    images = _shrink_frames(frames, options.work_size)
+    images = shrink_frames(frames, options.work_size)
     num_frames, height, width = images.shape[:3]
     cameras = cameras.resized(width, height)
     flows = _Flows(images)
@@ -123,7 +123,7 @@ def read_shifted(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndar
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _shrink_frames(
+def shrink_frames(
     frames: UInt8[np.ndarray, "F H W 3"], work_size: int
 ) -> UInt8[np.ndarray, "F h w 3"]:
     """Frames reduced to the work size; smaller ones as they are."""

@@ -15,7 +15,6 @@ from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import Patch
 from models.motion.segments import count_passes, label_movers, segment_motion
-from models.motion.shadows import find_dark, keep_shadows
 from models.run import SILENT, Progress, ProgressPart, return_freed
 from models.sfm import StaticScene
 from models.tracks import PointTracks
@@ -45,8 +44,6 @@ class MotionMasks:
     """True on movers."""
     labels: UInt8[np.ndarray, "F H W"]
     """0 = static; 1, 2, ... = movers, with the same number in all frames; 1 covers most pixels."""
-    shadows: Bool[np.ndarray, "F H W"]
-    """True in the shadows that movers cast, beside the movers."""
     scene: StaticScene | None
     """The rigid scene that flow was compared with; not the given scene if that follows a mover."""
 
@@ -73,14 +70,12 @@ def find_movers(
         scene = find_background_scene(tracks, scene, options)
     if len(frames) < 2 or scene is None:
         labels = np.zeros(frames.shape[:3], np.uint8)
-        return MotionMasks(labels > 0, labels, labels > 0, scene)
+        return MotionMasks(labels > 0, labels, scene)
     clip = _MovingClip(frames, tracks, scene, saliency, options)
-    patches, dark = _estimate_probabilities(clip, progress)
+    patches = _estimate_probabilities(clip, progress)
     small = label_movers(_threshold(patches), options)
-    shadows = keep_shadows(_threshold(dark), small > 0, options)
-    size = tracks.width, tracks.height
-    masks, labels = _enlarge(patches, small, *size)
-    return MotionMasks(masks, labels, _enlarge_shadows(shadows, masks), scene)
+    masks, labels = _enlarge(patches, small, tracks.width, tracks.height)
+    return MotionMasks(masks, labels, scene)
 
 
 @dataclass(frozen=True)
@@ -94,33 +89,29 @@ class _MovingClip:
     options: MotionOptions
 
 
-def _estimate_probabilities(
-    clip: _MovingClip, progress: Progress
-) -> tuple[list[Patch], list[Patch]]:
-    """Probability of motion of each pixel, at the size of the evidence, and 1 at pixels that may be
-    in shadow. Evidence is held for a window of frames at a time."""
-    patches, dark = [], []
+def _estimate_probabilities(clip: _MovingClip, progress: Progress) -> list[Patch]:
+    """Probability of motion of each pixel, at the size of the evidence. Evidence is held for a
+    window of frames at a time."""
+    patches = []
     before = 0
     windows = split_windows(len(clip.frames), clip.options)
     # Frames of a window count once for the evidence, and once in each pass of the segmentation.
-    passes = 2 + count_passes(clip.saliency is not None)
+    passes = 1 + count_passes(clip.saliency is not None)
     total = passes * sum(len(around) for around, _ in windows)
     for around, own in windows:
-        probability, shaded = _estimate_window(clip, around, before, total, progress)
+        probability = _estimate_window(clip, around, before, total, progress)
         patches += [Patch.of(probability[t - around[0]]) for t in own]
-        dark += [Patch.of(shaded[t - around[0]]) for t in own]
-        del probability, shaded
+        del probability
         before += passes * len(around)
         # The evidence goes, much of it arrays of one frame, before that of the next window comes.
         return_freed()
-    return patches, dark
+    return patches
 
 
 def _estimate_window(
     clip: _MovingClip, around: range, before: int, total: int, progress: Progress
-) -> tuple[Float[np.ndarray, "T h w"], Float[np.ndarray, "T h w"]]:
-    """Probability of motion of each pixel of the frames ``around``, and 1 at dark pixels; the
-    evidence is not kept.
+) -> Float[np.ndarray, "T h w"]:
+    """Probability of motion of each pixel of the frames ``around``; the evidence is not kept.
 
     Args:
         before: steps of the bar that are done.
@@ -130,17 +121,13 @@ def _estimate_window(
     frames = clip.frames[part]
     cameras = clip.scene.cameras[part]
     nearest = _find_nearest(clip.scene, around)
-    steps = len(around)
     hear = ProgressPart(progress, before, total)
     evidence = gather_evidence(frames, cameras, nearest, hear, clip.options)
     size = evidence.misfit.shape[1:]
     maps = TrackMaps.draw(clip.tracks, clip.scene, size, around, clip.options)
     look = None if clip.saliency is None else Appearance(frames, clip.saliency)
-    hear = ProgressPart(progress, before + steps, total)
-    probability = segment_motion(evidence, maps, cameras, look, hear, clip.options)
-    hear = ProgressPart(progress, before + steps * (1 + count_passes(look is not None)), total)
-    dark = find_dark(evidence, cameras, probability, hear, clip.options)
-    return probability, dark.astype(np.float32)
+    hear = ProgressPart(progress, before + len(around), total)
+    return segment_motion(evidence, maps, cameras, look, hear, clip.options)
 
 
 def split_windows(
@@ -172,7 +159,7 @@ def _find_nearest(scene: StaticScene, times: range) -> Float[np.ndarray, "T"]:
 
 
 def _threshold(patches: list[Patch]) -> Bool[np.ndarray, "F h w"]:
-    """Pixels of a probability above a half."""
+    """Pixels that move more likely than not."""
     moving = np.empty((len(patches), *patches[0].shape), bool)
     for t, patch in enumerate(patches):
         moving[t] = patch.to_image() > 0.5
@@ -199,17 +186,6 @@ def _enlarge(
         grown = cv2.resize(spread, (width, height), interpolation=cv2.INTER_NEAREST)
         out[t] = np.where(large > 0.5, grown, 0)
     return out > 0, out
-
-
-def _enlarge_shadows(
-    shadows: Bool[np.ndarray, "F h w"], masks: Bool[np.ndarray, "F H W"]
-) -> Bool[np.ndarray, "F H W"]:
-    """Shadows at the frames' own size, beside the movers."""
-    out = np.zeros(masks.shape, bool)
-    for t in np.flatnonzero(shadows.any((1, 2))):
-        share = cv2.resize(shadows[t].astype(np.float32), masks.shape[:0:-1])
-        out[t] = (share > 0.5) & ~masks[t]
-    return out
 
 
 def estimate_num_tracks(video: Video, spacing: int) -> int:

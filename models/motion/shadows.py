@@ -3,16 +3,19 @@ light."""
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
 from models.motion.blobs import Blobs
 from models.motion.cues import compare_with_background
-from models.motion.evidence import Evidence
+from models.motion.evidence import Evidence, shrink_frames
+from models.motion.motion_masks import split_windows
 from models.motion.options import MotionOptions
-from models.motion.patches import grow
+from models.motion.patches import fill_unknown, grow
 from models.motion.smoothing import smooth_probability
-from models.run import SILENT, Progress
+from models.run import SILENT, Progress, ProgressPart
+from models.sfm import StaticScene
+from models.tracks import PointTracks
 
 # Likeness to the background in shadow at which a shadow is as likely as not, and the log-odds that
 # a likeness of 1 more gives.
@@ -25,10 +28,77 @@ _TOUCHING = 4
 _EDGE = 3
 
 
+def find_shadows(
+    frames: UInt8[np.ndarray, "F H W 3"],
+    masks: Bool[np.ndarray, "F H W"],
+    tracks: PointTracks,
+    scene: StaticScene,
+    progress: Progress = SILENT,
+    options: MotionOptions = MotionOptions(),
+) -> Bool[np.ndarray, "F H W"]:
+    """True in the shadows that movers cast, beside the movers.
+
+    Args:
+        frames: RGB.
+        masks: of the movers.
+        tracks: of the static scene.
+        scene: cameras, and points of these tracks.
+        progress: hears the frames of the stage "shadows".
+    """
+    shadows = np.zeros(masks.shape, bool)
+    if not (masks.any() and options.shadow_reach):
+        return shadows
+    images = shrink_frames(frames, options.work_size)
+    small = np.stack([_shrink_mask(mask, images.shape[2:0:-1]) for mask in masks])
+    dark = np.zeros_like(small)
+    windows = split_windows(len(frames), options)
+    total = sum(len(around) for around, _ in windows)
+    before = 0
+    for around, own in windows:
+        part = slice(around[0], around[-1] + 1)
+        depth = np.stack([_draw_depth(tracks, scene, t, images.shape[1:3]) for t in around])
+        nothing = np.zeros_like(depth)
+        evidence = Evidence(images[part], nothing, nothing, nothing, depth, {})
+        hear = ProgressPart(progress, before, total)
+        found = find_dark(evidence, scene.cameras[part], small[part], hear, options)
+        dark[own[0] : own[-1] + 1] = found[own[0] - around[0] : own[-1] + 1 - around[0]]
+        before += len(around)
+    kept = keep_shadows(dark, small, options)
+    for t in np.flatnonzero(kept.any((1, 2))):
+        share = cv2.resize(kept[t].astype(np.float32), masks.shape[:0:-1])
+        shadows[t] = (share > 0.5) & ~masks[t]
+    return shadows
+
+
+def _shrink_mask(mask: Bool[np.ndarray, "H W"], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """A mask at another width and height."""
+    return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+
+
+def _draw_depth(
+    tracks: PointTracks, scene: StaticScene, t: int, size: tuple[int, int]
+) -> Float[np.ndarray, "h w"]:
+    """Inverse depth of the static scene in frame t, filled in between the points that agree.
+
+    Args:
+        size: height and width in pixels.
+    """
+    seen = scene.points.agrees[t]
+    pose = scene.cameras.cam_from_world[t, 2].double().numpy()
+    depth = scene.points.xyz[seen] @ pose[:3] + pose[3]
+    scale = size[1] / tracks.width, size[0] / tracks.height
+    column, row = (tracks.xy[t, seen] * scale).astype(np.int64).T
+    inside = (depth > 0) & (column >= 0) & (column < size[1]) & (row >= 0) & (row < size[0])
+    total, count = np.zeros((2, *size), np.float32)
+    np.add.at(total, (row[inside], column[inside]), 1 / depth[inside])
+    np.add.at(count, (row[inside], column[inside]), 1)
+    return fill_unknown(total / np.maximum(count, 1), count > 0)
+
+
 def find_dark(
     evidence: Evidence,
     cameras: Cameras,
-    probability: Float[np.ndarray, "F h w"],
+    movers: Bool[np.ndarray, "F h w"],
     progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
 ) -> Bool[np.ndarray, "F h w"]:
@@ -36,16 +106,16 @@ def find_dark(
     background is known from other frames.
 
     Args:
+        evidence: images and inverse depth count; without flow frames are judged one by one.
         cameras: of the frames, for images of any size.
-        probability: of a mover at each pixel.
-        progress: hears the frames of the stage "motion".
+        movers: pixels of movers.
+        progress: hears the frames of the stage "shadows".
     """
-    movers = probability > 0.5
-    if not (movers.any() and options.shadow_reach):
-        progress.step("motion", len(movers), len(movers))
+    if not movers.any():
+        progress.step("shadows", len(movers), len(movers))
         return np.zeros_like(movers)
     near = grow(movers, options.shadow_reach)
-    likeness = compare_with_background(evidence, cameras, near, False, progress)[1]
+    likeness = compare_with_background(evidence, cameras, near, False, progress, "shadows")[1]
     odds = _ODDS_OF_LIKENESS * (likeness - _EVEN_LIKENESS)
     odds[movers | ~near] = _NO_SHADOW
     start = 1 / (1 + np.exp(-odds))

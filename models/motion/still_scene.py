@@ -63,8 +63,8 @@ def mask_movers(
     mask_model: MaskModel | SaliencyModel | None = None,
     progress: Progress = SILENT,
     options: MotionOptions = MotionOptions(),
-) -> tuple[Bool[np.ndarray, "F H W"], Bool[np.ndarray, "F H W"], StaticScene]:
-    """Masks of movers, masks of their shadows, and the scene that motion was measured against.
+) -> tuple[Bool[np.ndarray, "F H W"], StaticScene]:
+    """Masks of movers, and the scene that motion was measured against.
 
     Args:
         frames: RGB.
@@ -82,13 +82,13 @@ def mask_movers(
     progress.say(f"motion: {count} mover(s), {100 * masks.mean():.1f} % of the pixels")
     _warn_of_majority(masks, progress)
     if not masks.any() or against is None:
-        return masks, motion.shadows, scene
+        return masks, scene
     if mask_model is not None and saliency is None:
         masks = mask_model(frames, motion.labels, progress) > 0
         progress.say(f"learned masks: {100 * masks.mean():.1f} % of the pixels")
         if not masks.any():
-            return masks, masks, solve_points(against, tracks)
-    return masks, motion.shadows & ~masks, against
+            return masks, solve_points(against, tracks)
+    return masks, against
 
 
 def _warn_of_majority(masks: Bool[np.ndarray, "F H W"], progress: Progress) -> None:

@@ -51,6 +51,7 @@ def compare_with_background(
     suspect: Bool[np.ndarray, "F h w"],
     aligned: bool = True,
     progress: Progress = SILENT,
+    stage: str = "motion",
 ) -> tuple[Float[np.ndarray, "F h w"], Float[np.ndarray, "F h w"]]:
     """Log-odds that a pixel is not its background (0 if no other frame shows the background), and
     likeness (0 to 1) of the pixel to its background in shadow.
@@ -60,14 +61,15 @@ def compare_with_background(
         suspect: pixels that may show a mover; the others show background, at their own depth.
         aligned: views are shifted by a few pixels to where they fit best, which takes as long as
             all else.
-        progress: hears the frames of the stage "motion".
+        progress: hears the frames.
+        stage: name of the bar.
     """
     cameras = cameras.resized(*suspect.shape[:0:-1])
     images = [
         cv2.GaussianBlur(image, (0, 0), _BLUR).astype(np.float32) for image in evidence.images
     ]
     odds, shadow = np.zeros((2, *suspect.shape), np.float32)
-    for t in progress.over(range(len(suspect)), "motion"):
+    for t in progress.over(range(len(suspect)), stage):
         box = find_box(suspect[t])
         if box is not None:
             inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])
