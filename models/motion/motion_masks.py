@@ -29,8 +29,8 @@ _BASE = 1 << 29
 _PER_OBSERVATION = 20
 # Bytes of the evidence of motion for a pixel at the work size.
 _PER_EVIDENCE_PIXEL = 116
-# Bytes of frames, masks and shadows for a pixel.
-_PER_PIXEL = 5
+# Bytes of frames, masks and shadows for a pixel, small ones among them.
+_PER_PIXEL = 6
 # Tracks of a slow clip in a grid cell, and frames after which the cell is filled once more.
 _TRACKS_PER_CELL = 3
 _FRAMES_PER_TRACK = 75

@@ -48,17 +48,18 @@ def find_shadows(
     shadows = np.zeros(masks.shape, bool)
     if not (masks.any() and options.shadow_reach):
         return shadows
-    images = shrink_frames(frames, options.work_size)
-    small = np.stack([_shrink_mask(mask, images.shape[2:0:-1]) for mask in masks])
+    size = shrink_frames(frames[:1], options.work_size).shape[1:3]
+    small = np.stack([_shrink_mask(mask, size[::-1]) for mask in masks])
     dark = np.zeros_like(small)
     windows = split_windows(len(frames), options)
     total = sum(len(around) for around, _ in windows)
     before = 0
     for around, own in windows:
         part = slice(around[0], around[-1] + 1)
-        depth = np.stack([_draw_depth(tracks, scene, t, images.shape[1:3]) for t in around])
+        images = shrink_frames(frames[part], options.work_size)
+        depth = np.stack([_draw_depth(tracks, scene, t, size) for t in around])
         nothing = np.zeros_like(depth)
-        evidence = Evidence(images[part], nothing, nothing, nothing, depth, {})
+        evidence = Evidence(images, nothing, nothing, nothing, depth, {})
         hear = ProgressPart(progress, before, total)
         found = find_dark(evidence, scene.cameras[part], small[part], hear, options)
         dark[own[0] : own[-1] + 1] = found[own[0] - around[0] : own[-1] + 1 - around[0]]
