@@ -160,6 +160,20 @@ def test_the_light_in_a_shadow_is_measured_and_carried_on_behind_the_mover(scene
     assert light[:35].min() > 0.99 and light[:, 110:].min() > 0.99
 
 
+def test_the_light_of_a_frame_is_stored_and_divided_out_beside_the_mover():
+    light = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    light[20:50, 30:90] = 128
+    movers = np.zeros((HEIGHT, WIDTH), bool)
+    movers[30:40, 40:60] = True
+    frame = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+    detail = FrameDetail.of(frame, np.ones(3), movers, light)
+    assert np.abs(detail.rgb[22:28, 32:88].astype(int) - 199).max() <= 1
+    assert (detail.rgb[movers] == 100).all() and (detail.rgb[60:] == 100).all()
+    again = FrameDetail.decode(detail.encode(95))
+    assert np.abs(again.light.astype(int) - light)[::2, ::2].mean() < 2
+    assert FrameDetail.decode(FrameDetail.of(frame, np.ones(3), movers).encode(95)).light is None
+
+
 def test_a_shadow_is_drawn_at_its_time_and_not_on_the_background_alone(scene):
     light = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     light[50:80, 40:90] = 128
