@@ -76,14 +76,16 @@ def map_cameras(
         keys = _list_keyframes(len(tracks), step)
         mapped = _map_frames(tracks.select_frames(keys), seed, progress, step)
         if mapped is not None and mapped.registered.mean() >= options.well_mapped:
-            return _adjust_all(_register_others(tracks, keys, mapped, options), tracks, options)
+            every = _register_others(tracks, keys, mapped, options)
+            is_long = len(tracks) > options.most_keyframes
+            return every if is_long else _adjust_all(every, tracks, options)
         # Too few keyframes were registered: twice as many.
         step //= 2
     return _map_frames(tracks, seed, progress)
 
 
 def _adjust_all(mapped: Mapped, tracks: PointTracks, options: CameraOptions) -> Mapped:
-    """The cameras of all frames adjusted together."""
+    """The cameras of all frames adjusted together: frames between keyframes were only registered."""
     used = tracks.restrict(mapped.registered[:, None])
     points = triangulate(used, mapped.cameras)
     chosen = np.flatnonzero(points.agrees.sum(0) >= 2)
