@@ -26,6 +26,8 @@ _NO_SHADOW = -6.0
 _TOUCHING = 4
 # Pixels that are added around a shadow: light is compared in windows, which must lie inside it.
 _EDGE = 3
+# Half the width, in pixels of the work size, of the strip between a shadow and its mover.
+_STRIP = 7
 
 
 def find_shadows(
@@ -121,8 +123,17 @@ def find_dark(
     odds[movers | ~near] = _NO_SHADOW
     start = 1 / (1 + np.exp(-odds))
     dark = smooth_probability(evidence, odds, start, near) > 0.5
-    square = np.ones((2 * _EDGE + 1,) * 2, np.uint8)
-    return np.stack([cv2.dilate(mask.astype(np.uint8), square) > 0 for mask in dark]) & ~movers
+    return np.stack([_join(*masks) for masks in zip(dark, movers, strict=True)])
+
+
+def _join(dark: Bool[np.ndarray, "h w"], mover: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Dark pixels with their edge, and the strip between them and the mover, which is too dark to be
+    compared."""
+    square, disc = (np.ones((2 * reach + 1,) * 2, np.uint8) for reach in (_EDGE, _STRIP))
+    dark = cv2.dilate(dark.astype(np.uint8), square)
+    closed = cv2.morphologyEx(dark | mover, cv2.MORPH_CLOSE, disc)
+    beside = cv2.dilate(dark, disc)
+    return ((dark | (closed & beside)) > 0) & ~mover
 
 
 def keep_shadows(
