@@ -290,7 +290,13 @@ def test_cameras_of_tracks_that_were_looked_at_hold_no_memory_of_the_file(tmp_pa
     path = tmp_path / "background_points.pt"
     save_tracks(path, large_tracks())
     inputs = ClipInputs(
-        load_tracks(path), None, np.zeros((16, 18, 32, 3), np.uint8), None, [], {"background": path}
+        tracks=load_tracks(path),
+        movers=None,
+        frames=np.zeros((16, 18, 32, 3), np.uint8),
+        masks=None,
+        shadows=None,
+        held_out=[],
+        files={"background": path},
     )
     before, tracks = mapped_memory(), inputs.unread_tracks()
     assert tracks.xy.sum() > 0
