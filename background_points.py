@@ -234,12 +234,7 @@ def solve(
             tracks = straighten_points(tracks, lens)
             masks = None if masks is None else straighten_masks(masks, lens)
         if masks is None:
-            masks, scene = stages.step(
-                "motion", mask_movers, video.frames, tracks, scene, mask_model, options=options
-            )
-            scene = stages.step(
-                "static scene", solve_without_movers, tracks, masks, scene, solver, options
-            )
+            masks, scene = part_movers(settings, stages, video, tracks, scene, solver, mask_model)
         shadows = stages.step(
             "shadows", find_shadows, video.frames, masks, tracks, scene, options=options
         )
@@ -254,8 +249,7 @@ def solve(
             spacing = settings.tracking.spacing
             tracks, scene = apply_depth(maps, tracks, scene, masks, spacing, progress)
 
-    write_masks(make_subfolder(stages.folder, "shadows"), shadows)
-    return write_results(stages, video, tracks, scene, masks, judged)
+    return write_results(stages, video, tracks, scene, masks, shadows, judged)
 
 
 def open_clip(settings: Settings, memory: int | None, progress: Progress) -> Video:
@@ -279,6 +273,24 @@ def solve_cameras(
     if said and scene.method == "rotation":
         stages.progress.say(f"no mapper could place the cameras: {said}")
     return scene
+
+
+def part_movers(
+    settings: Settings,
+    stages: Stages,
+    video: Video,
+    tracks: PointTracks,
+    scene: StaticScene,
+    solver: partial,
+    mask_model: MaskModel | SaliencyModel | None,
+) -> tuple[np.ndarray, StaticScene]:
+    """Masks made from motion, and the scene without the movers in them."""
+    options = settings.motion
+    masks, scene = stages.step(
+        "motion", mask_movers, video.frames, tracks, scene, mask_model, options=options
+    )
+    scene = stages.step("static scene", solve_without_movers, tracks, masks, scene, solver, options)
+    return masks, scene
 
 
 @dataclass(frozen=True)
@@ -406,6 +418,7 @@ def write_results(
     tracks: PointTracks,
     scene: StaticScene,
     masks: np.ndarray,
+    shadows: np.ndarray,
     judged: dict,
 ) -> dict:
     """Writes the track file and the files beside it; returns figures."""
@@ -416,6 +429,7 @@ def write_results(
     save_tracks(output_dir / "background_points.pt", background)
     save_transforms(output_dir / "transforms.json", scene.cameras, list(range(len(video))))
     write_masks(make_subfolder(output_dir, "masks"), masks)
+    write_masks(make_subfolder(output_dir, "shadows"), shadows)
     masked = (draw_mask(frame, mask) for frame, mask in zip(video.frames, masks, strict=True))
     overlay = stages.progress.over(draw_tracks(masked, tracks), "track overlay", len(video))
     write_video(output_dir / "background_tracks.mp4", overlay, video.fps)

@@ -23,15 +23,18 @@ def measure_shown_movers(scene: Scene) -> dict[str, float]:
     """
     if scene.moving is None:
         return {}
-    tolerant = replace(scene.options, mover_tolerance=float("inf"))
-    open_scene = replace(scene, options=tolerant, detail=None)
+    tolerance = scene.options.mover_tolerance
+    open_options = replace(scene.options, mover_tolerance=float("inf"))
+    open_scene = replace(scene, options=open_options, detail=None)
     shares = []
     for t in spread(range(len(scene.cameras)), FRAMES):
         for axis in (0, 1):
             view = shift_camera(scene.cameras[t], axis, (1, -1)[axis] * OFFSET * scene.depth)
-            whole = _count_opaque(open_scene, view, t)
-            if whole:
-                shares.append(_count_opaque(replace(scene, detail=None), view, t) / whole)
+            views = open_scene.views(view, t)
+            mover, background = views.merged.depth, views.background.depth
+            whole = mover != background
+            if whole.any():
+                shares.append(float((mover < (1 + tolerance) * background)[whole].mean()))
     if not shares:
         return {}
     return {"mover_shown": sum(shares) / len(shares), "mover_shown_least": min(shares)}
@@ -42,9 +45,3 @@ def shift_camera(camera: Cameras, axis: int, distance: float) -> Cameras:
     pose = camera.world_from_cam.clone()
     pose[0, :3, 3] += distance * torch.as_tensor(pose[0, :3, axis])
     return replace(camera, world_from_cam=pose)
-
-
-def _count_opaque(scene: Scene, view: Cameras, time: float) -> int:
-    """Pixels of a view that show a mover."""
-    views = scene.views(view, time)
-    return int((views.merged.depth != views.background.depth).sum())

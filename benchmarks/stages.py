@@ -10,7 +10,6 @@ divided by the bars that it prints. CPU seconds and seconds of several runs are 
 with the least CPU seconds; compare ratios of one run of this benchmark only, as machines differ.
 """
 
-import json
 import os
 import shlex
 import subprocess
@@ -159,7 +158,7 @@ def list_rows(costs: ScriptCosts) -> dict[tuple[str, str, str], Cost]:
     return rows
 
 
-def describe(clip: Clip, own: ScriptCosts, other: ScriptCosts | None) -> str:
+def describe(clip: Clip, own: ScriptCosts, other: ScriptCosts | None = None) -> str:
     """The table of a clip."""
     head = f"{'stage':<58}{'CPU s':>8}{'s':>8}{'CPU s/Mpx':>11}{'GiB':>7}"
     lines = [f"{clip.name}: {clip.megapixels:.1f} million pixels", head]
@@ -174,15 +173,10 @@ def describe(clip: Clip, own: ScriptCosts, other: ScriptCosts | None) -> str:
         before = _sum_scripts(other)
         for name, cost in _sum_scripts(own).items():
             old = before[name]
-            ratios = (
-                new / max(was, 1e-9)
-                for new, was in zip(
-                    (cost.cpu, cost.seconds, cost.peak),
-                    (old.cpu, old.seconds, old.peak),
-                    strict=True,
-                )
+            cpu, seconds, peak = (
+                getattr(cost, part) / max(getattr(old, part), 1e-9)
+                for part in ("cpu", "seconds", "peak")
             )
-            cpu, seconds, peak = ratios
             lines.append(f"{name:<58}{cpu:8.2f}{seconds:8.2f}{'':>11}{peak:7.2f}")
     return "\n".join(lines)
 
@@ -211,20 +205,23 @@ def main() -> None:
         for number, tree in enumerate(trees):
             warm_up(tree, clips[0], Path(results) / f"warm{number}")
         for clip in clips:
-            best: list[ScriptCosts | None] = [None] * len(trees)
-            for repeat in range(settings.repeats):
-                for number, tree in enumerate(trees):
-                    folder = Path(results) / f"{clip.name}_{number}_{repeat}"
-                    costs = run_scripts(tree, clip, folder, settings)
-                    old = best[number]
-                    if old is None or sum_costs(costs).cpu < sum_costs(old).cpu:
-                        best[number] = costs
-            own = best[0]
-            assert own is not None
-            print(describe(clip, own, best[1] if other is not None else None), flush=True)
-            figures[clip.name] = [_tell(costs) for costs in best if costs is not None]
+            best = run_in_turns(trees, clip, Path(results), settings)
+            print(describe(clip, *best), flush=True)
+            figures[clip.name] = [_tell(costs) for costs in best]
     if settings.output is not None:
-        write_json(settings.output, json.loads(json.dumps(figures)))
+        write_json(settings.output, figures)
+
+
+def run_in_turns(
+    trees: list[Path], clip: Clip, results: Path, settings: Settings
+) -> list[ScriptCosts]:
+    """Of each tree the run with the least CPU seconds; the trees take turns."""
+    runs: list[list[ScriptCosts]] = [[] for _ in trees]
+    for repeat in range(settings.repeats):
+        for number, tree in enumerate(trees):
+            folder = results / f"{clip.name}_{number}_{repeat}"
+            runs[number].append(run_scripts(tree, clip, folder, settings))
+    return [min(of_tree, key=lambda costs: sum_costs(costs).cpu) for of_tree in runs]
 
 
 def warm_up(tree: Path, clip: Clip, folder: Path) -> None:

@@ -99,7 +99,7 @@ def _estimate_probabilities(clip: _MovingClip, progress: Progress) -> list[Patch
     passes = 1 + count_passes(clip.saliency is not None)
     total = passes * sum(len(around) for around, _ in windows)
     for around, own in windows:
-        probability = _estimate_window(clip, around, before, total, progress)
+        probability = _estimate_window(clip, around, ProgressPart(progress, before, total))
         patches += [Patch.of(probability[t - around[0]]) for t in own]
         del probability
         before += passes * len(around)
@@ -109,24 +109,18 @@ def _estimate_probabilities(clip: _MovingClip, progress: Progress) -> list[Patch
 
 
 def _estimate_window(
-    clip: _MovingClip, around: range, before: int, total: int, progress: Progress
+    clip: _MovingClip, around: range, progress: ProgressPart
 ) -> Float[np.ndarray, "T h w"]:
-    """Probability of motion of each pixel of the frames ``around``; the evidence is not kept.
-
-    Args:
-        before: steps of the bar that are done.
-        total: steps of the bar.
-    """
+    """Probability of motion of each pixel of the frames ``around``; the evidence is not kept."""
     part = slice(around[0], around[-1] + 1)
     frames = clip.frames[part]
     cameras = clip.scene.cameras[part]
     nearest = _find_nearest(clip.scene, around)
-    hear = ProgressPart(progress, before, total)
-    evidence = gather_evidence(frames, cameras, nearest, hear, clip.options)
+    evidence = gather_evidence(frames, cameras, nearest, progress, clip.options)
     size = evidence.misfit.shape[1:]
     maps = TrackMaps.draw(clip.tracks, clip.scene, size, around, clip.options)
     look = None if clip.saliency is None else Appearance(frames, clip.saliency)
-    hear = ProgressPart(progress, before + len(around), total)
+    hear = ProgressPart(progress, len(around), progress.total)
     return segment_motion(evidence, maps, cameras, look, hear, clip.options)
 
 
@@ -147,15 +141,19 @@ def split_windows(
 def _find_nearest(scene: StaticScene, times: range) -> Float[np.ndarray, "T"]:
     """Largest inverse depth of static points in some frames: twice that of the nearest agreeing
     tracks."""
-    pose = scene.cameras.cam_from_world.double().numpy()
     nearest = np.ones(len(times))
     for i, t in enumerate(times):
-        good = scene.points.agrees[t]
-        depth = scene.points.xyz[good] @ pose[t, 2, :3] + pose[t, 2, 3]
+        depth = measure_depth(scene, t)
         depth = depth[depth > 1e-6]
         if len(depth):
             nearest[i] = _NEAREST_FACTOR / np.quantile(depth, _NEAREST_QUANTILE)
     return nearest
+
+
+def measure_depth(scene: StaticScene, t: int) -> Float[np.ndarray, "n"]:
+    """z-depth in frame t of the points that agree there."""
+    axis = scene.cameras[t].cam_from_world[0, 2].double().numpy()
+    return scene.points.xyz[scene.points.agrees[t]] @ axis[:3] + axis[3]
 
 
 def _threshold(patches: list[Patch]) -> Bool[np.ndarray, "F h w"]:

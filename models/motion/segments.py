@@ -143,7 +143,7 @@ def label_movers(
     """Labels 1, 2, ... of the movers of a mask, connected in space and time, largest first; blobs
     that are smaller or shorter than a mover get 0."""
     blobs = Blobs(mask)
-    size = np.where(_find_lasting(blobs, options.smallest, options), blobs.count_pixels(), 0)
+    size = np.where(find_lasting(blobs, options.smallest, options), blobs.count_pixels(), 0)
     order = np.argsort(-size, kind="stable")[: min(_MAX_LABELS, (size > 0).sum())]
     rank = np.zeros(len(size), np.uint8)
     rank[order] = np.arange(1, len(order) + 1)
@@ -158,10 +158,10 @@ def _find_significant(
     certain = ((frame > 0.5).astype(np.uint8) for frame in odds)
     opened = np.stack([cv2.morphologyEx(frame, cv2.MORPH_OPEN, square) for frame in certain])
     blobs = Blobs(opened > 0)
-    return blobs.paint(_find_lasting(blobs, options.smallest_seed, options))
+    return blobs.paint(find_lasting(blobs, options.smallest_seed, options))
 
 
-def _find_lasting(blobs: Blobs, smallest: float, options: MotionOptions) -> Bool[np.ndarray, "B"]:
+def find_lasting(blobs: Blobs, smallest: float, options: MotionOptions) -> Bool[np.ndarray, "B"]:
     """Blobs that have at least ``smallest`` of the image's area on average, and last."""
     shortest = min(options.shortest, len(blobs.masks))
     return blobs.find_lasting(shortest, smallest * blobs.masks[0].size)

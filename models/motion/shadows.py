@@ -7,11 +7,12 @@ from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
 from models.motion.blobs import Blobs
-from models.motion.cues import compare_with_background
+from models.motion.cues import compare_with_background, sum_at_points
 from models.motion.evidence import Evidence, shrink_frames
-from models.motion.motion_masks import split_windows
+from models.motion.motion_masks import measure_depth, split_windows
 from models.motion.options import MotionOptions
 from models.motion.patches import fill_unknown, grow
+from models.motion.segments import find_lasting
 from models.motion.smoothing import smooth_probability
 from models.run import SILENT, Progress, ProgressPart
 from models.sfm import StaticScene
@@ -86,15 +87,12 @@ def _draw_depth(
     Args:
         size: height and width in pixels.
     """
-    seen = scene.points.agrees[t]
-    pose = scene.cameras.cam_from_world[t, 2].double().numpy()
-    depth = scene.points.xyz[seen] @ pose[:3] + pose[3]
+    depth = measure_depth(scene, t)
+    front = depth > 0
     scale = size[1] / tracks.width, size[0] / tracks.height
-    column, row = (tracks.xy[t, seen] * scale).astype(np.int64).T
-    inside = (depth > 0) & (column >= 0) & (column < size[1]) & (row >= 0) & (row < size[0])
-    total, count = np.zeros((2, *size), np.float32)
-    np.add.at(total, (row[inside], column[inside]), 1 / depth[inside])
-    np.add.at(count, (row[inside], column[inside]), 1)
+    xy = (tracks.xy[t, scene.points.agrees[t]] * scale)[front]
+    total = sum_at_points(xy, size, 1 / depth[front])
+    count = sum_at_points(xy, size)
     return fill_unknown(total / np.maximum(count, 1), count > 0)
 
 
@@ -150,6 +148,4 @@ def keep_shadows(
         touching = np.setdiff1d(patches[beside], 0)
         attached[t] = np.isin(patches, touching)
     blobs = Blobs(attached)
-    area = options.smallest_seed * dark[0].size
-    shortest = min(options.shortest, len(dark))
-    return blobs.paint(blobs.find_lasting(shortest, area))
+    return blobs.paint(find_lasting(blobs, options.smallest_seed, options))

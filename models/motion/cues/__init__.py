@@ -18,7 +18,7 @@ from models.motion.cues.saliency_odds import (
 )
 from models.motion.cues.track_life import estimate_life_odds
 from models.motion.cues.track_maps import TrackMaps
-from models.motion.cues.track_votes import weigh_moving_tracks
+from models.motion.cues.track_votes import sum_at_points, weigh_moving_tracks
 
 __all__ = [
     "Appearance",
@@ -29,5 +29,6 @@ __all__ = [
     "estimate_life_odds",
     "estimate_motion_odds",
     "estimate_saliency_odds",
+    "sum_at_points",
     "weigh_moving_tracks",
 ]

@@ -87,7 +87,6 @@ class Surfaces:
         self._visible = clip.visible
         self._starts = starts
         self._chosen = chosen
-        self._chosen_set = frozenset(chosen)
         self._options = options
         self._found: dict[int, Surface] = {}
         self._sources: dict[int, list[int]] = {}
@@ -112,7 +111,7 @@ class Surfaces:
             return own
         span = self._options.longest_span
         signed = (sign * step for step in _UNCOVERING if step <= span for sign in (-1, 1))
-        near = [t + step for step in signed if t + step in self._chosen_set]
+        near = [t + step for step in signed if t + step in self._chosen]
         others = (
             (
                 self._match(s).inverse_depth,
