@@ -205,8 +205,8 @@ def solve(
     video = open_clip(settings, memory, progress)
     options = settings.motion
     mask_path = find_masks(settings, video)
-    need = partial(estimate_memory, video, with_motion=mask_path is None, options=options)
-    warn_of_need(need(estimate_num_tracks(video, settings.tracking.spacing)), memory, progress)
+    need = partial(estimate_memory, video.size, with_motion=mask_path is None, options=options)
+    warn_of_need(need(estimate_num_tracks(video.size, settings.tracking.spacing)), memory, progress)
     given = read_given(settings, video, mask_path, progress)
     maps = make_depth(settings.learned, video, stages)
     if given.lens is not None:

@@ -60,6 +60,12 @@ from models.run import (
     watch_memory,
     write_json,
 )
+from models.stereo_video import (
+    StereoVideoOptions,
+    name_stereo_video,
+    parse_layouts,
+    write_stereo_videos,
+)
 from models.surface import MeshOptions, StereoOptions
 from models.training import (
     Checkpoint,
@@ -81,7 +87,7 @@ from models.training import (
 _MOST_FRAMES = 1e9
 # Flags that the trained model depends on.
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
-TRAINING += ("exposure", "mesh", "stereo", "movers", "field", "training")
+TRAINING += ("exposure", "mesh", "mvs", "movers", "field", "training")
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,8 @@ class Settings:
     """Path of the novel view video, such as "spiral radius=0.1; freeze 24"."""
     freeze_time: float | None = None
     """Frame at which the movers stand still in that video."""
+    stereo: str = ""
+    """Stereoscopic videos, with commas between: sbs, half_sbs, top_bottom, anaglyph, vr180."""
     export: str = "glb"
     """Formats with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
     seed: int = 0
@@ -130,8 +138,8 @@ class Settings:
     """Gain and shading of each frame."""
     mesh: MeshOptions = MeshOptions()
     """Meshes of the background."""
-    stereo: StereoOptions = StereoOptions()
-    """Dense depth."""
+    mvs: StereoOptions = StereoOptions()
+    """Dense depth by multi-view stereo."""
     movers: MoverOptions = MoverOptions()
     """Meshes of movers."""
     field: FieldOptions = FieldOptions()
@@ -144,6 +152,8 @@ class Settings:
     """Detail of the frames in views."""
     scene_mesh: ExportOptions = ExportOptions()
     """The exported mesh."""
+    eyes: StereoVideoOptions = StereoVideoOptions()
+    """Eyes of stereoscopic videos."""
 
 
 def main() -> None:
@@ -160,6 +170,7 @@ def main() -> None:
             checkpoint=None,
             save_frames=False,
             trajectory="spiral",
+            stereo="",
             export="glb",
             seed=0,
         )
@@ -179,6 +190,7 @@ def check_settings(settings: Settings) -> None:
     if settings.freeze_time is not None and not abs(settings.freeze_time) < _MOST_FRAMES:
         raise InputError("--freeze_time must be the number of a frame")
     parse_path(settings.trajectory)
+    parse_layouts(settings.stereo)
     parse_formats(settings.export)
 
 
@@ -198,7 +210,7 @@ def run(settings: Settings) -> None:
             scene = load_model(settings, inputs, device)
             scene = add_details(scene, settings.checkpoint, settings.detail, progress)
     script.check(len(inputs.frames))
-    warn_of_need(needed_memory(inputs.frames), memory, progress)
+    warn_of_need(needed_memory(inputs.size), memory, progress)
     stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
     viewer = start_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and views is None:
@@ -286,7 +298,7 @@ def train_model(
     options = SceneOptions(
         settings.exposure,
         settings.mesh,
-        settings.stereo,
+        settings.mvs,
         settings.movers,
         settings.field,
         settings.training,
@@ -352,6 +364,11 @@ def make_outputs(
         work = partial(render_given, out, scene, views, progress)
         outputs = stage_outputs("camera_path")
         metrics |= stages.make("camera_path", outputs, work, ("render", "detail"), files)
+    if settings.stereo:
+        work = partial(render_stereo, settings, scene, views, progress)
+        uses = ("stereo", "trajectory", "freeze_time", "render", "detail", "eyes")
+        files = {**model, "camera path": settings.camera_path}
+        metrics |= stages.make("stereo", list_stereo(settings), work, uses, files)
     if settings.checkpoint is None or views is None:
         work = partial(export_model, settings, scene, inputs, stages)
         uses = ("holdout_every", "export", "render", "detail", "scene_mesh", "training.mask_margin")
@@ -361,10 +378,15 @@ def make_outputs(
     return metrics
 
 
+def build_path(settings: Settings, scene: Scene, script: PathScript) -> CameraPath:
+    """Cameras of the novel view video."""
+    clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
+    return script.build(clip, settings.freeze_time)
+
+
 def render_script(settings: Settings, scene: Scene, script: PathScript, progress: Progress) -> dict:
     """Writes the novel view video."""
-    clip = Clip(scene.cameras, scene.depth, scene.background.meshes.clearance)
-    views = script.build(clip, settings.freeze_time)
+    views = build_path(settings, scene, script)
     path = settings.output_dir / f"novel_view_{script.name}.mp4"
     coverage = render_video(path, scene, views, script.fps, settings.save_frames, progress)
     return {"novel_view_coverage": coverage}
@@ -375,6 +397,39 @@ def render_given(out: Path, scene: Scene, views: CameraPath, progress: Progress)
     path = out / "novel_view.mp4"
     coverage = render_video(path, scene, views, save_frames=True, progress=progress)
     return {"camera_path_coverage": coverage}
+
+
+def name_mono(settings: Settings) -> list[str]:
+    """Names of the videos of one eye that get stereoscopic twins, without suffix."""
+    if settings.checkpoint is not None and settings.camera_path is not None:
+        return ["novel_view"]
+    names = ["reconstruction", f"novel_view_{parse_path(settings.trajectory).name}"]
+    return names if settings.camera_path is None else [*names, "novel_view"]
+
+
+def list_stereo(settings: Settings) -> list[str]:
+    """Files of the stereoscopic videos."""
+    layouts = parse_layouts(settings.stereo)
+    return [name_stereo_video(name, layout) for name in name_mono(settings) for layout in layouts]
+
+
+def render_stereo(
+    settings: Settings, scene: Scene, views: CameraPath | None, progress: Progress
+) -> dict:
+    """Writes the stereoscopic twins of the videos."""
+    figures = {}
+    layouts = parse_layouts(settings.stereo)
+    for name in name_mono(settings):
+        path, fps = views, None
+        if name == "reconstruction":
+            path = scene.cameras, [float(t) for t in range(len(scene.cameras))]
+        elif name != "novel_view":
+            script = parse_path(settings.trajectory)
+            path, fps = build_path(settings, scene, script), script.fps
+        figures[name] = write_stereo_videos(
+            settings.output_dir, name, scene, path, layouts, fps, settings.eyes, progress
+        )
+    return {"stereo": figures}
 
 
 def export_model(settings: Settings, scene: Scene, inputs: ClipInputs, stages: Stages) -> dict:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("background_points.py", "foreground_points.py", "demo_pipeline.py")
+SCRIPTS = ("background_points.py", "foreground_points.py", "demo_pipeline.py", "process_folder.py")
 PAGE = ROOT / "docs" / "settings.md"
 HEAD = """# Settings
 

@@ -9,7 +9,7 @@ the call. Names say the frames of reference: ``world_from_cam`` maps camera axes
 Images are uint8 RGB, (H, W, 3).
 
 The package has four nouns (``cameras``, ``tracks``, ``pipeline``, ``tools``; ``tracks`` is a folder)
-and seventeen rooms. A room is a change of state of the data, and its ``__init__.py`` is its door: its
+and nineteen rooms. A room is a change of state of the data, and its ``__init__.py`` is its door: its
 job, its files in reading order, and the names that other rooms may take. Data flows one way:
 ``IMPORTS`` is the table of allowed imports, which ``tests/test_layout.py`` reads. A script calls
 ``prepare_script`` before it imports any room.
@@ -71,9 +71,11 @@ IMPORTS: dict[str, str] = {
     "detail": "run surface movers cameras pipeline",
     "render": "run clip surface field movers detail cameras tracks pipeline",
     "paths": "run clip cameras",
+    "stereo_video": "run clip render paths cameras",
     "training": "run clip surface field movers detail render cameras tracks pipeline tools",
     "export": "run clip sfm surface render paths cameras tracks pipeline",
     "report": "run clip sfm render paths training cameras tracks",
+    "batch": "run clip motion training report",
     "synthetic": "run clip cameras tracks",
 }
 """Rooms and nouns in the order of the data, and the other rooms and nouns that each may import."""

@@ -30,6 +30,7 @@ from models.clip.masks import (
     read_masks,
     write_masks,
 )
+from models.clip.sources.clip_size import ClipSize, measure_clip
 from models.clip.sources.listing import image_paths
 from models.clip.sources.naming import sort_naturally
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
@@ -45,6 +46,7 @@ from models.clip.video_writer import VideoWriter, write_video
 __all__ = [
     "MODELS",
     "ClipFrames",
+    "ClipSize",
     "Exposure",
     "ExposureOptions",
     "Lens",
@@ -58,6 +60,7 @@ __all__ = [
     "image_paths",
     "load_lenses",
     "load_transforms",
+    "measure_clip",
     "name_clip",
     "name_large_masks",
     "read_image",

@@ -32,6 +32,7 @@ from models.clip.images import (
     reduce_depth,
 )
 from models.clip.lens import Lens
+from models.clip.sources.clip_size import ClipSize
 from models.clip.sources.listing import list_images
 from models.clip.sources.repeats import find_copies, find_pattern
 from models.clip.sources.streams import DEFAULT_FPS, read_frame_rate
@@ -91,6 +92,11 @@ class Video:
         size = f"{len(self)} frames {self.width}x{self.height}{reduced}"
         first = f"{self.path}: {size}, {self.fps:.2f} per second"
         return [first, *(f"{self.path}: {note}" for note in self.notes)]
+
+    @property
+    def size(self) -> ClipSize:
+        """Number and size of ``frames``."""
+        return ClipSize(len(self), self.width, self.height)
 
     @property
     def clip_frames(self) -> ClipFrames:

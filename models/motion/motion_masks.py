@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from models.clip import Video, split_into_stretches
+from models.clip import ClipSize, split_into_stretches
 from models.motion.background_scene import find_background_scene
 from models.motion.cues import Appearance, Saliency, TrackMaps
 from models.motion.evidence import gather_evidence
@@ -186,19 +186,19 @@ def _enlarge(
     return out > 0, out
 
 
-def estimate_num_tracks(video: Video, spacing: int) -> int:
+def estimate_num_tracks(size: ClipSize, spacing: int) -> int:
     """Number of tracks of a clip whose points stay in view for long; a fast clip has up to ten
     times as many.
 
     Args:
         spacing: side in pixels of the grid cells in which tracks begin.
     """
-    cells = video.width * video.height / spacing**2
-    return int(cells * (_TRACKS_PER_CELL + len(video) / _FRAMES_PER_TRACK))
+    cells = size.area / spacing**2
+    return int(cells * (_TRACKS_PER_CELL + size.frames / _FRAMES_PER_TRACK))
 
 
 def estimate_memory(
-    video: Video,
+    size: ClipSize,
     num_tracks: int,
     with_motion: bool = True,
     options: MotionOptions = MotionOptions(),
@@ -208,11 +208,10 @@ def estimate_memory(
     Args:
         with_motion: masks are made from motion, whose evidence is held for a window of frames.
     """
-    size = video.width * video.height
-    need = _BASE + _PER_PIXEL * size * len(video) + _PER_OBSERVATION * num_tracks * len(video)
+    need = _BASE + size.frames * (_PER_PIXEL * size.area + _PER_OBSERVATION * num_tracks)
     if with_motion:
-        shrink = min(1.0, options.work_size / max(video.width, video.height)) ** 2
+        shrink = min(1.0, options.work_size / max(size.width, size.height)) ** 2
         window = options.window_frames + 2 * options.window_margin
-        held = len(video) if len(video) <= options.whole_frames else window
-        need += int(_PER_EVIDENCE_PIXEL * shrink * size * held)
+        held = size.frames if size.frames <= options.whole_frames else window
+        need += int(_PER_EVIDENCE_PIXEL * shrink * size.area * held)
     return need

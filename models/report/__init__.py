@@ -18,7 +18,7 @@ Files in reading order:
 from models.report.charts import write_charts
 from models.report.drawing import draw_mask, draw_tracks
 from models.report.live import LiveViewer, open_viewer
-from models.report.page import Report, write_report
+from models.report.page import Report, make_environment, read_style, write_report
 from models.report.videos import reconstruct, render_video, write_track_overlay
 from models.report.world import gather_world
 
@@ -28,7 +28,9 @@ __all__ = [
     "draw_mask",
     "draw_tracks",
     "gather_world",
+    "make_environment",
     "open_viewer",
+    "read_style",
     "reconstruct",
     "render_video",
     "write_charts",

@@ -19,6 +19,7 @@ from models.run import find_shown, write_bytes
 # Packages of templates take 0.1 s to import, and only pages need them.
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 _ASSETS = Path(__file__).parent / "assets"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -68,7 +69,7 @@ def write_report(out: Path, report: Report) -> Path:
         InputError: the file cannot be written.
     """
     path = out / "index.html"
-    page = _make_environment().get_template("page.html")
+    page = make_environment().get_template("page.html")
     # lone surrogates of file names become question marks
     text = page.render(**_describe_clip(report), **_list_sections(out, report), **_load_assets(out))
     write_bytes(path, text.encode(errors="replace"))
@@ -76,11 +77,12 @@ def write_report(out: Path, report: Report) -> Path:
 
 
 @functools.cache
-def _make_environment() -> "Environment":
+def make_environment(templates: Path = _TEMPLATES) -> "Environment":
+    """Templates of a folder; they escape every text and refuse names without a value."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -142,10 +144,10 @@ def _list_sections(out: Path, report: Report) -> dict:
 def _list_videos(out: Path) -> list[ShownVideo]:
     videos = []
     for path, output in find_shown(out, "videos").items():
-        # the path's name stands behind the title: novel_view_spiral.mp4 is "New viewpoints: spiral"
-        variant = path.stem.removeprefix("novel_view").strip("_").replace("_", " ")
-        is_variant = path.match("novel_view?*.mp4")
-        title = f"{output.title}: {variant}" if is_variant else output.title
+        # the variant stands behind the title: novel_view_spiral.mp4 is "New viewpoints: spiral"
+        prefix, star, _ = output.name.partition("*")
+        variant = path.name.removeprefix(prefix).removesuffix(".mp4").strip("_") if star else ""
+        title = f"{output.title}: {variant.replace('_', ' ')}" if variant else output.title
         videos.append(ShownVideo(path.name, title, output.text))
     return videos
 
@@ -159,12 +161,19 @@ def _load_assets(out: Path) -> dict[str, str]:
     surface = _find_surface(out)
     glb = "" if surface is None else base64.b64encode(surface.read_bytes()).decode()
     return {
-        "css": Markup(_read_asset("report.css")),
+        "css": read_style(),
         "script": Markup(_read_asset("report.js") + _read_asset("scene3d.js")),
         "three": Markup(three),
         "three_revision": re.search(r'const e="(\d+)"', three)[1],
         "glb": glb,
     }
+
+
+def read_style() -> "Markup":
+    """The style sheet of the pages."""
+    from markupsafe import Markup
+
+    return Markup(_read_asset("report.css"))
 
 
 @functools.cache

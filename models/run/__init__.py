@@ -48,7 +48,7 @@ from models.run.reading import (
     read_limited,
 )
 from models.run.record import check_owner, describe_run, read_figures, summarise_run
-from models.run.settings import Plain, flatten_settings, parse_settings
+from models.run.settings import Plain, flag_names, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
 from models.run.threads import run_tasks, split_range, take_scratch
 
@@ -79,6 +79,7 @@ __all__ = [
     "find_output",
     "find_shown",
     "fingerprint",
+    "flag_names",
     "flatten_settings",
     "group_by_kind",
     "hash_content",

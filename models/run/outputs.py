@@ -91,6 +91,14 @@ OUTPUTS: tuple[Output, ...] = (
         "New viewpoints",
     ),
     Output(
+        "stereo_*.mp4",
+        "demo_pipeline",
+        "stereo",
+        "videos",
+        "For a headset, a 3D screen or coloured glasses.",
+        "Stereo",
+    ),
+    Output(
         "background_only.mp4",
         *_RECONSTRUCTION,
         "videos",

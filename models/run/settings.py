@@ -1,6 +1,6 @@
 """Settings of a script: a frozen dataclass whose fields are flags; options of rooms are nested in it.
 
-A nested options class ``stereo: StereoOptions`` gives flags such as ``--stereo.longest_side``. They
+A nested options class ``mvs: StereoOptions`` gives flags such as ``--mvs.longest_side``. They
 are left out of ``--help`` and listed by ``--help_all``. ``Annotated[X, Plain()]`` gives the fields of
 ``X`` flags without the prefix, which ``--help`` shows.
 """
@@ -76,6 +76,19 @@ def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
             is_plain = plain is not None and plain.renames(name)
             flat[prefix + (name if is_plain else f"{own.name}.{name}")] = inner
     return flat
+
+
+def flag_names(kind: type) -> set[str]:
+    """Names of the flags of a settings class, as ``flatten_settings`` gives them."""
+    names = set()
+    for own, inner, plain in _fields_of(kind):
+        if not is_dataclass(inner):
+            names.add(own.name)
+            continue
+        for name in flag_names(inner):
+            is_plain = plain is not None and plain.renames(name)
+            names.add(name if is_plain else f"{own.name}.{name}")
+    return names
 
 
 def nested_options(settings: object) -> dict[str, object]:

@@ -53,8 +53,8 @@ class Origin:
 
         Args:
             functions: the functions that do its work.
-            uses: the flags whose values matter; all if not given. ``"stereo"`` stands for all
-                flags of the nested options ``stereo``.
+            uses: the flags whose values matter; all if not given. ``"mvs"`` stands for all
+                flags of the nested options ``mvs``.
         """
         settings = flatten_settings(self.settings)
         if uses is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from models.clip import ClipFrames, Lens, read_masks, read_video, straighten_video
+from models.clip import ClipFrames, ClipSize, Lens, read_masks, read_video, straighten_video
 from models.render import Scene
 from models.run import InputError
 from models.tools import MOST_SAMPLES, SAMPLE
@@ -43,6 +43,11 @@ class ClipInputs:
         if self.masks is None or self.shadows is None:
             return self.masks
         return self.masks | self.shadows
+
+    @property
+    def size(self) -> ClipSize:
+        """Number and size of ``frames``."""
+        return ClipSize(len(self.frames), self.frames.shape[2], self.frames.shape[1])
 
     def unread_tracks(self, layer: str = "background") -> Tracks:
         """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory
@@ -166,8 +171,8 @@ def check_same_clip(scene: Scene, path: Path, tracks: Tracks, background_path: P
         )
 
 
-def needed_memory(frames: UInt8[np.ndarray, "F H W 3"]) -> int:
+def needed_memory(size: ClipSize) -> int:
     """About how many bytes training holds: the program and the fields, frames and masks, and the
     training pixels."""
-    pixels = frames[..., 0].size
+    pixels = size.frames * size.area
     return BASE_MEMORY + 8 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)

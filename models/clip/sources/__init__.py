@@ -5,5 +5,6 @@
 - ``streams`` - video streams of a file by ffmpeg's words, and their frame rates
 - ``scenes`` - cuts, dissolves and wipes
 - ``mask_values`` - which values of mask images move
+- ``clip_size`` - frames and size of a clip without decoding it
 - ``repeats`` - frames that repeat the one before
 """

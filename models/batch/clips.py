@@ -1,0 +1,93 @@
+"""The clips of a folder: video files and folders of images, with masks where they lie beside them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.clip import sort_naturally
+from models.run import InputError
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".mp4",
+        ".mov",
+        ".m4v",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".wmv",
+        ".gif",
+    }
+)
+"""Suffixes of video files, in lower case."""
+# Names of the folder of frames inside the folder of a clip.
+_FRAMES = ("frames", "images", "rgb")
+# Masks of clip NAME: NAME/masks, or NAME_masks beside a video file.
+_MASKS = "masks"
+
+
+@dataclass(frozen=True)
+class FolderClip:
+    """A clip of a folder."""
+
+    name: str
+    """Name of its file without suffix, or of its folder."""
+    video_path: Path
+    """Video file, or folder of images."""
+    mask_path: Path | None = None
+    """Masks beside it; None where they are to be made."""
+
+
+def find_clips(folder: Path, names: Collection[str] = ()) -> list[FolderClip]:
+    """The clips of a folder in natural order of their names.
+
+    A clip is a video file, or a folder with images in it or in its ``frames``, ``images`` or ``rgb``.
+
+    Args:
+        names: of the clips wanted; all if empty.
+
+    Raises:
+        InputError: there is no such folder, it holds no clip, two clips have one name, or a wanted
+            clip is missing.
+    """
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the folder cannot be read ({error.strerror}); give a folder of videos"
+        ) from error
+    clips: dict[str, FolderClip] = {}
+    for path in sort_naturally(entries, lambda path: path.name):
+        clip = _as_clip(path)
+        if clip is None:
+            continue
+        if clip.name in clips:
+            other = clips[clip.name].video_path
+            raise InputError(f"{folder}: {other.name} and {path.name} have one name; rename one")
+        clips[clip.name] = clip
+    if not clips:
+        raise InputError(
+            f"{folder}: holds no clips; put video files there, or a folder of images for each clip"
+        )
+    if missing := [name for name in names if name not in clips]:
+        raise InputError(f"{folder}: holds no clip named {missing[0]}; it has {', '.join(clips)}")
+    return [clip for clip in clips.values() if not names or clip.name in names]
+
+
+def _as_clip(path: Path) -> FolderClip | None:
+    """The clip at a path; None for masks and for other files."""
+    if path.stem.endswith(f"_{_MASKS}"):
+        return None
+    if path.is_dir():
+        inside = next((path / name for name in _FRAMES if (path / name).is_dir()), path)
+        masks = path / _MASKS
+        return FolderClip(path.name, inside, masks if masks.is_dir() else None)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return None
+    beside = path.parent.glob(f"{path.stem}_{_MASKS}*")
+    masks = [own for own in beside if own.stem == f"{path.stem}_{_MASKS}"]
+    return FolderClip(path.stem, path, masks[0] if masks else None)

@@ -1,0 +1,160 @@
+"""A folder of videos -> a scene of each, and an overview page, in results; on one machine, or on a
+cluster by Ray."""
+
+import os
+
+from models import prepare_script
+
+# Idle OpenMP threads must not spin beside numba's.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if __name__ == "__main__":
+    prepare_script()
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import background_points
+import demo_pipeline
+import foreground_points
+from models.batch import (
+    FIXED,
+    SCRIPTS,
+    ClipPlan,
+    RayOptions,
+    StateTable,
+    find_clips,
+    has_ray,
+    plan_clip,
+    run_in_order,
+    run_on_ray,
+    sort_flags,
+    write_overview,
+)
+from models.run import InputError, claim_output_dir, flag_names, parse_settings, run_script
+
+_ROOT = Path(__file__).resolve().parent
+# Words for --only.
+_ONLY = {script.split("_")[0]: script for script in SCRIPTS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Input, machines and output of process_folder.py. Flags of the three scripts, such as
+    --max_size 640 --num_epochs 2, are handed on to each script that has them."""
+
+    videos_dir: Path
+    """Folder of the clips: video files, or a folder of images each. Masks in NAME/masks or
+    NAME_masks are used."""
+    results_dir: Path = Path("results")
+    """Gets NAME, NAME_demo and logs/NAME for each clip, and index.html."""
+    only: str = ""
+    """Scripts to run, with commas between: background, foreground, demo; all if not given."""
+    clips: str = ""
+    """Names of the clips to process, with commas between; all if not given."""
+    engine: str = "auto"
+    """ray, in_order (one clip after the other), or auto: ray where it is installed."""
+    address: str | None = None
+    """Address of a running Ray cluster with shared storage, or "auto"; this machine if not given."""
+    workers: int | None = None
+    """Scripts that run at once on this machine; as many as its cores allow if not given."""
+    threads: int = 1
+    """Cores of each script. More make a clip faster, and a folder slower."""
+    gpus: float = 0.0
+    """GPUs of each script on a cluster; 0.5 puts two scripts on one GPU."""
+    retries: int = 3
+    """Further tries of a script whose process or machine was lost."""
+
+
+def main() -> None:
+    kinds = (background_points.Settings, foreground_points.Settings, demo_pipeline.Settings)
+    known = {script: flag_names(kind) for script, kind in zip(SCRIPTS, kinds, strict=True)}
+    arguments, flags = sort_flags(sys.argv[1:], flag_names(Settings), known, FIXED)
+    settings = parse_settings(
+        Settings(
+            videos_dir=Path("clips"),
+            results_dir=Path("results"),
+            only="",
+            engine="auto",
+            address=None,
+            workers=None,
+            threads=1,
+            gpus=0.0,
+        ),
+        arguments,
+    )
+    check_settings(settings)
+    check_flags(flags)
+    plans = make_plans(settings, flags)
+    claim_output_dir(settings.results_dir, __file__)
+    table = StateTable(plans)
+    with table:
+        run(settings, plans, table)
+    page = write_overview(settings.results_dir, plans, table.failed)
+    print(f"{len(plans) - len(table.failed)} of {len(plans)} clips done; look at {page}")
+    if table.failed:
+        clip, sentence = next(iter(table.failed.items()))
+        more = f", and {len(table.failed) - 1} more" if len(table.failed) > 1 else ""
+        raise InputError(f"{clip}: {sentence}{more}; the same command tries again")
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuses settings that cannot work, before any work is spent."""
+    if settings.engine not in ("auto", "ray", "in_order"):
+        raise InputError(f"--engine {settings.engine}: give ray, in_order or auto")
+    if settings.threads < 1 or settings.gpus < 0 or settings.retries < 0:
+        raise InputError("--threads must be at least 1, --gpus and --retries at least 0")
+    if settings.workers is not None and settings.workers < 1:
+        raise InputError("--workers must be at least 1")
+    wants_ray = settings.engine == "ray" or settings.address is not None
+    if wants_ray and not has_ray():
+        raise InputError("Ray is not installed; pip install -r requirements-cluster.txt")
+    if settings.address is not None and settings.engine == "in_order":
+        raise InputError("--address is of a Ray cluster; leave out --engine in_order")
+    choose_scripts(settings.only)
+
+
+def choose_scripts(only: str) -> tuple[str, ...]:
+    """The scripts that --only names, in their order; all for an empty text."""
+    words = [word.strip() for word in only.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in _ONLY]:
+        raise InputError(f"--only {unknown[0]}: give {', '.join(_ONLY)}")
+    return tuple(script for word, script in _ONLY.items() if not words or word in words)
+
+
+def check_flags(flags: Mapping[str, Sequence[str]]) -> None:
+    """Has each script's parser read its flags; it ends this script on a value that cannot be used."""
+    clip = ["--video_path", "clip"]
+    parse_settings(background_points.Settings(Path()), [*clip, *flags["background_points"]])
+    parse_settings(foreground_points.Settings(Path()), [*clip, *flags["foreground_points"]])
+    demo_pipeline.check_settings(
+        parse_settings(demo_pipeline.Settings(), list(flags["demo_pipeline"]))
+    )
+
+
+def make_plans(settings: Settings, flags: Mapping[str, Sequence[str]]) -> list[ClipPlan]:
+    """The steps of each clip."""
+    names = [name.strip() for name in settings.clips.split(",") if name.strip()]
+    clips = find_clips(settings.videos_dir.resolve(), names)
+    # machines of a cluster have other working directories
+    results = settings.results_dir.resolve()
+    scripts = choose_scripts(settings.only)
+    return [plan_clip(clip, _ROOT, results, flags, scripts) for clip in clips]
+
+
+def run(settings: Settings, plans: Sequence[ClipPlan], table: StateTable) -> None:
+    """Runs the steps of all clips by the chosen engine."""
+    if settings.engine == "in_order" or not has_ray():
+        if settings.engine == "auto":
+            print("Ray is not installed: one clip after the other (requirements-cluster.txt)")
+        run_in_order(plans, settings.threads, settings.retries, table.tell)
+        return
+    options = RayOptions(
+        settings.address, settings.workers, settings.threads, settings.gpus, settings.retries
+    )
+    run_on_ray(plans, _ROOT, options, table.tell)
+
+
+if __name__ == "__main__":
+    run_script(main)
