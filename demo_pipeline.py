@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if __name__ == "__main__":
     prepare_script()
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,9 @@ _MOST_FRAMES = 1e9
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
 TRAINING += ("exposure", "mesh", "mvs", "movers", "field", "training")
 
+# Flags that all pictures and exports depend on.
+DRAWING = ("render", "detail", "only", "without")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -120,10 +124,14 @@ class Settings:
     """Path of the novel view video, such as "spiral radius=0.1; freeze 24"."""
     freeze_time: float | None = None
     """Frame at which the movers stand still in that video."""
+    only: tuple[int, ...] = ()
+    """Numbers of the movers to draw, as in labels/; all if not given."""
+    without: tuple[int, ...] = ()
+    """Numbers of the movers to leave out, with their shadows."""
     stereo: str = ""
     """Stereoscopic videos, with commas between: sbs, half_sbs, top_bottom, anaglyph, vr180."""
     export: str = "glb"
-    """Formats with commas between: glb, ply, obj, colmap, nerfstudio; "" for none."""
+    """Formats with commas between: glb, ply, obj, colmap, nerfstudio, depth; "" for none."""
     seed: int = 0
     """Seed of training."""
     view: bool = False
@@ -189,6 +197,8 @@ def check_settings(settings: Settings) -> None:
         raise InputError("--num_epochs and --train_seconds must be positive numbers")
     if settings.freeze_time is not None and not abs(settings.freeze_time) < _MOST_FRAMES:
         raise InputError("--freeze_time must be the number of a frame")
+    if settings.only and settings.without:
+        raise InputError("--only and --without exclude each other; give one of them")
     parse_path(settings.trajectory)
     parse_layouts(settings.stereo)
     parse_formats(settings.export)
@@ -210,11 +220,12 @@ def run(settings: Settings) -> None:
             scene = load_model(settings, inputs, device)
             scene = add_details(scene, settings.checkpoint, settings.detail, progress)
     script.check(len(inputs.frames))
+    kept = choose_movers(settings, inputs)
     warn_of_need(needed_memory(inputs.size), memory, progress)
     stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
     viewer = start_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and views is None:
-        viewer.show(scene)
+        viewer.show(scene.keep_movers(kept))
         release_folders()
         return viewer.run()
 
@@ -229,6 +240,7 @@ def run(settings: Settings) -> None:
         if settings.detail.frames:
             keep_details(settings, inputs, scene, stages)
         scene = add_details(scene, out / "model.pt", settings.detail, progress)
+    scene = scene.keep_movers(kept)
     if viewer is not None:
         viewer.show(scene)
     metrics |= make_outputs(settings, inputs, scene, stages, views)
@@ -246,6 +258,22 @@ def run(settings: Settings) -> None:
         print(f"the viewer goes on at {viewer.url} until Ctrl-C")
         viewer.run()
     return None
+
+
+def choose_movers(settings: Settings, inputs: ClipInputs) -> set[int]:
+    """Numbers of the movers to draw.
+
+    Raises:
+        InputError: there is no mover of a number that is given.
+    """
+    movers = inputs.movers
+    labels = None if movers is None else movers.label
+    known = set() if movers is None else {1} if labels is None else set(labels.unique().tolist())
+    for number in (*settings.only, *settings.without):
+        if number not in known:
+            have = ", ".join(map(str, sorted(known))) or "none"
+            raise InputError(f"there is no mover {number}; the numbers of the movers: {have}")
+    return set(settings.only) if settings.only else known - set(settings.without)
 
 
 def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
@@ -350,29 +378,34 @@ def make_outputs(
     metrics = {}
     if settings.checkpoint is None or views is None:
         work = partial(reconstruct, out, scene, inputs, settings.save_frames, progress)
-        uses = ("holdout_every", "save_frames", "render", "detail")
+        uses = ("holdout_every", "save_frames", *DRAWING)
         outputs = stage_outputs("reconstruction")
         metrics |= stages.make("reconstruction", outputs, work, uses, model)
 
         script = parse_path(settings.trajectory)
         work = partial(render_script, settings, scene, script, progress)
-        uses = ("trajectory", "freeze_time", "save_frames", "render", "detail")
+        uses = ("trajectory", "freeze_time", "save_frames", *DRAWING)
         outputs = stage_outputs("novel_view", f"_{script.name}")
         metrics |= stages.make("novel_view", outputs, work, uses, model)
     if views is not None:
         files = {**model, "camera path": settings.camera_path}
         work = partial(render_given, out, scene, views, progress)
         outputs = stage_outputs("camera_path")
-        metrics |= stages.make("camera_path", outputs, work, ("render", "detail"), files)
+        metrics |= stages.make("camera_path", outputs, work, DRAWING, files)
     if settings.stereo:
-        work = partial(render_stereo, settings, scene, views, progress)
-        uses = ("stereo", "trajectory", "freeze_time", "render", "detail", "eyes")
+        paths = gather_paths(settings, scene, views)
+        work = partial(render_stereo, settings, scene, paths, progress)
+        uses = ("stereo", "trajectory", "freeze_time", "eyes", *DRAWING)
         files = {**model, "camera path": settings.camera_path}
-        metrics |= stages.make("stereo", list_stereo(settings), work, uses, files)
-    if settings.checkpoint is None or views is None:
-        work = partial(export_model, settings, scene, inputs, stages)
-        uses = ("holdout_every", "export", "render", "detail", "scene_mesh", "training.mask_margin")
-        metrics |= stages.make("export", stage_outputs("export"), work, uses, model)
+        layouts = parse_layouts(settings.stereo)
+        outputs = [name_stereo_video(name, layout) for name in paths for layout in layouts]
+        metrics |= stages.make("stereo", outputs, work, uses, files)
+    if formats := choose_formats(settings):
+        work = partial(export_model, settings, scene, inputs, stages, views)
+        uses = ("holdout_every", "export", "scene_mesh", "training.mask_margin", *DRAWING)
+        uses += ("trajectory", "freeze_time") if "depth" in formats else ()
+        files = {**model, "camera path": settings.camera_path}
+        metrics |= stages.make("export", stage_outputs("export"), work, uses, files)
     work = partial(write_track_overlay, out, inputs.frames, inputs.tracks, inputs.movers, progress)
     stages.make("tracks", stage_outputs("tracks"), work, ())
     return metrics
@@ -399,45 +432,58 @@ def render_given(out: Path, scene: Scene, views: CameraPath, progress: Progress)
     return {"camera_path_coverage": coverage}
 
 
-def name_mono(settings: Settings) -> list[str]:
-    """Names of the videos of one eye that get stereoscopic twins, without suffix."""
-    if settings.checkpoint is not None and settings.camera_path is not None:
-        return ["novel_view"]
-    names = ["reconstruction", f"novel_view_{parse_path(settings.trajectory).name}"]
-    return names if settings.camera_path is None else [*names, "novel_view"]
+def choose_formats(settings: Settings) -> list[str]:
+    """The formats to export; views of a checkpoint have depth alone."""
+    formats = parse_formats(settings.export)
+    if settings.checkpoint is None or settings.camera_path is None:
+        return formats
+    return [name for name in formats if name == "depth"]
 
 
-def list_stereo(settings: Settings) -> list[str]:
-    """Files of the stereoscopic videos."""
-    layouts = parse_layouts(settings.stereo)
-    return [name_stereo_video(name, layout) for name in name_mono(settings) for layout in layouts]
+def gather_paths(
+    settings: Settings, scene: Scene, views: CameraPath | None
+) -> dict[str, CameraPath]:
+    """Camera paths of the videos by their names, without suffix."""
+    given = {} if views is None else {"novel_view": views}
+    if settings.checkpoint is not None and given:
+        return given
+    script = parse_path(settings.trajectory)
+    own = scene.cameras, [float(t) for t in range(len(scene.cameras))]
+    return {
+        "reconstruction": own,
+        f"novel_view_{script.name}": build_path(settings, scene, script),
+        **given,
+    }
 
 
 def render_stereo(
-    settings: Settings, scene: Scene, views: CameraPath | None, progress: Progress
+    settings: Settings, scene: Scene, paths: Mapping[str, CameraPath], progress: Progress
 ) -> dict:
     """Writes the stereoscopic twins of the videos."""
-    figures = {}
     layouts = parse_layouts(settings.stereo)
-    for name in name_mono(settings):
-        path, fps = views, None
-        if name == "reconstruction":
-            path = scene.cameras, [float(t) for t in range(len(scene.cameras))]
-        elif name != "novel_view":
-            script = parse_path(settings.trajectory)
-            path, fps = build_path(settings, scene, script), script.fps
+    script = parse_path(settings.trajectory)
+    figures = {}
+    for name, path in paths.items():
+        fps = script.fps if name.endswith(f"_{script.name}") else None
         figures[name] = write_stereo_videos(
             settings.output_dir, name, scene, path, layouts, fps, settings.eyes, progress
         )
     return {"stereo": figures}
 
 
-def export_model(settings: Settings, scene: Scene, inputs: ClipInputs, stages: Stages) -> dict:
+def export_model(
+    settings: Settings,
+    scene: Scene,
+    inputs: ClipInputs,
+    stages: Stages,
+    views: CameraPath | None,
+) -> dict:
     """Writes the scene for other programs, and scores the exported mesh."""
     margin = settings.training.mask_margin
     footage = gather_footage(scene, inputs.frames, inputs.not_static, margin)
-    source = ExportSource(scene, footage, inputs.tracks, settings.scene_mesh)
-    formats = parse_formats(settings.export)
+    paths = gather_paths(settings, scene, views)
+    source = ExportSource(scene, footage, inputs.tracks, settings.scene_mesh, paths)
+    formats = choose_formats(settings)
     return export_and_score(source, stages.folder, formats, inputs.held_out, stages.progress)
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import background_points
 import demo_pipeline
@@ -22,7 +23,7 @@ from models.batch import (
     FIXED,
     SCRIPTS,
     ClipPlan,
-    RayOptions,
+    MachineOptions,
     StateTable,
     find_clips,
     has_ray,
@@ -32,7 +33,7 @@ from models.batch import (
     sort_flags,
     write_overview,
 )
-from models.run import InputError, claim_output_dir, flag_names, parse_settings, run_script
+from models.run import InputError, Plain, claim_output_dir, flag_names, parse_settings, run_script
 
 _ROOT = Path(__file__).resolve().parent
 # Words for --only.
@@ -55,16 +56,8 @@ class Settings:
     """Names of the clips to process, with commas between; all if not given."""
     engine: str = "auto"
     """ray, in_order (one clip after the other), or auto: ray where it is installed."""
-    address: str | None = None
-    """Address of a running Ray cluster with shared storage, or "auto"; this machine if not given."""
-    workers: int | None = None
-    """Scripts that run at once on this machine; as many as its cores allow if not given."""
-    threads: int = 1
-    """Cores of each script. More make a clip faster, and a folder slower."""
-    gpus: float = 0.0
-    """GPUs of each script on a cluster; 0.5 puts two scripts on one GPU."""
-    retries: int = 3
-    """Further tries of a script whose process or machine was lost."""
+    machines: Annotated[MachineOptions, Plain()] = MachineOptions()
+    """Machines and their cores."""
 
 
 def main() -> None:
@@ -77,10 +70,7 @@ def main() -> None:
             results_dir=Path("results"),
             only="",
             engine="auto",
-            address=None,
-            workers=None,
-            threads=1,
-            gpus=0.0,
+            machines=MachineOptions(address=None, workers=None, threads=1, gpus=0.0),
         ),
         arguments,
     )
@@ -103,14 +93,15 @@ def check_settings(settings: Settings) -> None:
     """Refuses settings that cannot work, before any work is spent."""
     if settings.engine not in ("auto", "ray", "in_order"):
         raise InputError(f"--engine {settings.engine}: give ray, in_order or auto")
-    if settings.threads < 1 or settings.gpus < 0 or settings.retries < 0:
+    machines = settings.machines
+    if machines.threads < 1 or machines.gpus < 0 or machines.retries < 0:
         raise InputError("--threads must be at least 1, --gpus and --retries at least 0")
-    if settings.workers is not None and settings.workers < 1:
+    if machines.workers is not None and machines.workers < 1:
         raise InputError("--workers must be at least 1")
-    wants_ray = settings.engine == "ray" or settings.address is not None
+    wants_ray = settings.engine == "ray" or machines.address is not None
     if wants_ray and not has_ray():
         raise InputError("Ray is not installed; pip install -r requirements-cluster.txt")
-    if settings.address is not None and settings.engine == "in_order":
+    if machines.address is not None and settings.engine == "in_order":
         raise InputError("--address is of a Ray cluster; leave out --engine in_order")
     choose_scripts(settings.only)
 
@@ -148,12 +139,9 @@ def run(settings: Settings, plans: Sequence[ClipPlan], table: StateTable) -> Non
     if settings.engine == "in_order" or not has_ray():
         if settings.engine == "auto":
             print("Ray is not installed: one clip after the other (requirements-cluster.txt)")
-        run_in_order(plans, settings.threads, settings.retries, table.tell)
+        run_in_order(plans, settings.machines.threads, settings.machines.retries, table.tell)
         return
-    options = RayOptions(
-        settings.address, settings.workers, settings.threads, settings.gpus, settings.retries
-    )
-    run_on_ray(plans, _ROOT, options, table.tell)
+    run_on_ray(plans, _ROOT, settings.machines, table.tell)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from models.batch import (
     run_in_order,
     sort_flags,
 )
-from models.batch.on_ray import RayOptions, run_on_ray
+from models.batch.on_ray import MachineOptions, run_on_ray
 from models.batch.steps import SCRIPTS, Step
 from models.batch.work import LostScriptError, Outcome, run_step
 from models.clip import measure_clip, read_video, write_images, write_video
@@ -150,7 +150,7 @@ def test_a_lost_script_is_tried_again_and_a_refusal_is_not(tmp_path: Path):
 def test_ray_tries_a_lost_script_again_and_not_a_refusal(tmp_path: Path):
     pytest.importorskip("ray")
     heard = []
-    run_on_ray(three_ends(tmp_path), ROOT, RayOptions(workers=2), heard.append)
+    run_on_ray(three_ends(tmp_path), ROOT, MachineOptions(workers=2), heard.append)
     check_ends(heard)
 
 

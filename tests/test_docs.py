@@ -3,7 +3,7 @@
 import importlib
 import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -11,14 +11,15 @@ import pytest
 from models.run.settings import flatten_settings
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("background_points", "foreground_points", "demo_pipeline")
+SCRIPTS = ("background_points", "foreground_points", "demo_pipeline", "process_folder")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONS = re.compile(r"class (\w+Options)\b")
 
 
 def settings_of(script: str):
     kind = importlib.import_module(script).Settings
-    needed = {"video_path": Path("clip")} if script != "demo_pipeline" else {}
+    required = {f.name for f in fields(kind) if f.default is MISSING}
+    needed = {name: Path("clip") for name in required}
     return kind(**needed)
 
 

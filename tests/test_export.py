@@ -7,7 +7,9 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
+import OpenEXR
 import pycolmap
 import pytest
 import torch
@@ -16,7 +18,7 @@ from clips import neutral_exposure, true_tracks
 
 from models.clip.masks import dilate
 from models.clip.transforms import load_transforms
-from models.export.atlas import Atlas
+from models.clip.video import read_video
 from models.export.footage import Footage, gather_footage
 from models.export.formats import (
     FORMATS,
@@ -26,7 +28,8 @@ from models.export.formats import (
     parse_formats,
     score_mesh,
 )
-from models.export.texture import TexturedMesh
+from models.export.world.atlas import Atlas
+from models.export.world.texture import TexturedMesh
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
@@ -279,3 +282,33 @@ def test_formats_are_read_from_text_and_unknown_ones_refused():
     assert parse_formats("") == []
     with pytest.raises(InputError, match=r"'fbx'.*glb, ply, obj, colmap, nerfstudio"):
         parse_formats("glb,fbx")
+
+
+def test_depth_files_hold_the_depth_that_the_renderer_sees(source, tmp_path):
+    scene = source.scene
+    paths = {"walk": (scene.cameras, [float(t) for t in range(FRAMES)])}
+    export_scene(replace(source, paths=paths), tmp_path, ["depth"])
+    folder = tmp_path / "depth_maps"
+    told = json.loads((folder / "walk.json").read_text())
+    for t in (0, FRAMES - 1):
+        true = scene.views(scene.cameras[t], t).merged.depth
+        known = np.isfinite(true)
+        exr = OpenEXR.File(str(folder / "walk" / f"{t:05d}.exr")).channels()["Z"].pixels
+        assert exr.dtype == np.float16 and np.array_equal(np.isfinite(exr), known)
+        assert np.abs(exr[known].astype(float) / true[known] - 1).max() < 1e-3
+        image = cv2.imread(str(folder / "walk" / f"{t:05d}.png"), cv2.IMREAD_UNCHANGED)
+        assert image.dtype == np.uint16 and np.array_equal(image > 0, known)
+        read = image / told["png_steps_per_unit"]
+        within = known & (true < told["far"]) & (true > told["near"])
+        assert within.mean() > 0.9
+        assert np.abs(read[within] / true[within] - 1).max() < 1e-3
+    assert len(read_video(folder / "walk.mp4", keep=range(FRAMES))) == FRAMES
+
+
+def test_a_shorter_video_leaves_no_depth_of_a_longer_one(source, tmp_path):
+    scene = source.scene
+    for count in (3, 2):
+        paths = {"walk": (scene.cameras[:count], [float(t) for t in range(count)])}
+        export_scene(replace(source, paths=paths), tmp_path, ["depth"])
+    names = sorted(path.name for path in (tmp_path / "depth_maps" / "walk").iterdir())
+    assert names == ["00000.exr", "00000.png", "00001.exr", "00001.png"]

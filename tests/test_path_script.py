@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,14 @@ def test_bullet_time_stops_the_clip_there_and_goes_on_from_there():
 def test_speed_shortens_a_part():
     assert len(parse_path("spiral frames=60 speed=2").build(clip())[0]) == 30
     assert len(parse_path("orbit speed=0.5").build(clip())[0]) == 2 * FRAMES
+
+
+def test_the_clip_is_repeated_within_a_part_and_ends_at_its_end():
+    _, times = parse_path("spiral frames=41 loops=2").build(clip())
+    assert len(times) == 41 and times[0] == 0 and times[-1] == FRAMES - 1
+    assert times[20] == 0  # the second turn begins
+    rising = sum(after > before for before, after in pairwise(times))
+    assert rising == 39
 
 
 def test_another_size_keeps_the_middle_and_shows_nothing_beyond_the_image():

@@ -25,19 +25,19 @@ _MOST_MEMORY = 0.9
 
 
 @dataclass(frozen=True)
-class RayOptions:
-    """How clips are spread."""
+class MachineOptions:
+    """Machines that the scripts run on, and their share of them."""
 
     address: str | None = None
-    """Of a running cluster, or "auto"; None starts Ray on this machine."""
+    """Address of a running Ray cluster with shared storage, or "auto"; this machine if not given."""
     workers: int | None = None
-    """Scripts that run at once on this machine; one for each ``threads`` cores if None."""
+    """Scripts that run at once on this machine; as many as its cores allow if not given."""
     threads: int = 1
-    """Cores of each script."""
+    """Cores of each script. More make a clip faster, and a folder slower."""
     gpus: float = 0.0
-    """GPUs of each script; 0.5 puts two scripts on one."""
+    """GPUs of each script on a cluster; 0.5 puts two scripts on one GPU."""
     retries: int = 3
-    """Further tries of a step whose worker or node is lost."""
+    """Further tries of a script whose process or machine was lost."""
 
 
 def has_ray() -> bool:
@@ -48,7 +48,7 @@ def has_ray() -> bool:
 def run_on_ray(
     plans: Sequence[ClipPlan],
     root: Path,
-    options: RayOptions,
+    options: MachineOptions,
     tell: Callable[[Step | Outcome], None],
 ) -> None:
     """Runs the steps of all clips, each clip's in their order.
@@ -127,7 +127,7 @@ def _changed_at(log: Path) -> int:
 
 
 @contextmanager
-def _connected(root: Path, options: RayOptions) -> Iterator[None]:
+def _connected(root: Path, options: MachineOptions) -> Iterator[None]:
     """A connection to the cluster, or Ray on this machine, for the time of the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -161,7 +161,7 @@ def _count_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_machines(ray: Any, options: RayOptions) -> tuple[int, int]:
+def _check_machines(ray: Any, options: MachineOptions) -> tuple[int, int]:
     """Cores and bytes that a step may ask for: no more than the largest machine has, as Ray would
     wait for ever for a larger one.
 

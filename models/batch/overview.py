@@ -95,7 +95,7 @@ def _list_figures(plan: ClipPlan) -> list[str]:
 
 
 def _write_poster(results_dir: Path, name: str, video: Path) -> Path | None:
-    """Writes the first frame of a video as posters/NAME.jpg; None if it cannot be read."""
+    """Writes the first frame of a video as posters/NAME.png; None if it cannot be read."""
     reader = cv2.VideoCapture(str(video))
     try:
         is_read, image = reader.read()
@@ -105,6 +105,6 @@ def _write_poster(results_dir: Path, name: str, video: Path) -> Path | None:
         return None
     height = round(image.shape[0] * _POSTER / image.shape[1])
     image = cv2.resize(image, (_POSTER, height), interpolation=cv2.INTER_AREA)
-    path = make_subfolder(results_dir, "posters") / f"{name}.jpg"
+    path = make_subfolder(results_dir, "posters") / f"{name}.png"
     write_image(path, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     return path

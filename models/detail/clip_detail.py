@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras
 from models.detail.carry import Source, Surfaces, carry_surfaces, mix_colors, sees
@@ -27,9 +27,19 @@ _TINY = 1e-6
 class ClipDetail:
     """Detail of the frames of a clip, for the views of its scene."""
 
-    def __init__(self, frames: FrameDetails, options: DetailOptions = DetailOptions()):
+    def __init__(
+        self,
+        frames: FrameDetails,
+        options: DetailOptions = DetailOptions(),
+        removed: MovingMeshPipeline | None = None,
+    ):
+        """
+        Args:
+            removed: movers that are not drawn; nor are the shadows that are nearest to them.
+        """
         self.frames = frames
         self.options = options
+        self.removed = removed
         self._draw_depth = lru_cache(_HELD)(_draw_depth)
 
     def of_background(
@@ -106,6 +116,8 @@ class ClipDetail:
             light = self.frames[t].light
             if light is None:
                 continue
+            if self.removed is not None:
+                light = light_without(light, self.frames[t].layers == MOVER, self.removed, t)
             pixels = map_surface(meshes.cameras[t], view, depth)
             lost = 1 - pixels.read(light).astype(np.float32) / 255
             lost[~pixels.is_inside(*light.shape[1::-1])] = 0
@@ -150,6 +162,32 @@ class ClipDetail:
         ]
         shares = _share_by_cost(sorted(frames), self.options.mover_frames)
         return {t: share for (_, t), share in shares}
+
+
+def light_without(
+    light: UInt8[np.ndarray, "H W 3"],
+    moving: Bool[np.ndarray, "H W"],
+    removed: MovingMeshPipeline,
+    t: int,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Light of frame t without the shadows of removed movers: a pixel's shadow is that of the
+    mover nearest to it in the picture.
+
+    Args:
+        light: share of its light that each pixel keeps, 255 = all.
+        moving: pixels of all movers.
+    """
+    if t not in removed.meshes:
+        return light
+    gone = removed.meshes[t].fragments(removed.cameras[t]).face.numpy() >= 0
+    left = moving & ~gone
+    if not left.any():
+        return np.full_like(light, 255)
+    distances = [
+        cv2.distanceTransform((~own).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        for own in (gone, left)
+    ]
+    return np.where((distances[0] < distances[1])[..., None], np.uint8(255), light)
 
 
 def weigh_around(times: Int[np.ndarray, "n"], time: float) -> list[tuple[int, float]]:

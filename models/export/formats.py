@@ -1,19 +1,21 @@
 """A trained scene in the formats of other programs: GLB, PLY, OBJ, a COLMAP model, a nerfstudio
-data set."""
+data set, depth maps."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from models.export.datasets import write_colmap, write_nerfstudio
+from models.export.depth_maps import write_depth_maps
 from models.export.footage import Footage
 from models.export.gltf import bytes_from_colors, decode_image, encode_image
 from models.export.mesh_files import write_animated_glb, write_glb, write_obj, write_point_cloud
-from models.export.mover_atlas import build_mover_meshes
 from models.export.options import ExportOptions
-from models.export.texture import TexturedMesh, build_textured_world
+from models.export.world.mover_atlas import build_mover_meshes
+from models.export.world.texture import TexturedMesh, build_textured_world
+from models.paths import CameraPath
 from models.render import Scene, finite_psnr, ssim
 from models.run import (
     OUTPUTS,
@@ -36,9 +38,11 @@ class ExportSource:
     tracks: Tracks
     """Tracks of the background."""
     options: ExportOptions = ExportOptions()
+    paths: Mapping[str, CameraPath] = field(default_factory=dict)
+    """Camera paths of the videos by their names, whose depth is exported."""
 
 
-Writer = Callable[[ExportSource, Path, TexturedMesh | None], None]
+Writer = Callable[[ExportSource, Path, TexturedMesh | None, Progress], None]
 """Writes the files of a format into a folder; the mesh is None if no format needs a mesh."""
 
 
@@ -60,13 +64,6 @@ class ExportFormat:
 def format_files(name: str) -> tuple[str, ...]:
     """Names of the files and folders that an export format may write."""
     return tuple(output.name for output in OUTPUTS if output.format == name)
-
-
-def describe_formats() -> str:
-    """Names, files and readers of all formats, for the help of a command."""
-    return "; ".join(
-        f"{name} ({', '.join(format_files(name))}; {entry.help})" for name, entry in FORMATS.items()
-    )
 
 
 def parse_formats(text: str) -> list[str]:
@@ -109,7 +106,7 @@ def export_scene(
     if world is None and _need_mesh(formats):
         world = build_static_mesh(source, progress)
     for name in formats:
-        FORMATS[name].write(source, output_dir, world)
+        FORMATS[name].write(source, output_dir, world, progress)
     paths = [output_dir / file for name in formats for file in format_files(name)]
     return [path for path in paths if path.exists()]
 
@@ -134,7 +131,7 @@ def export_and_score(
         Scores under "exported_mesh" for metrics.json; empty if no format has a mesh.
     """
     world = build_static_mesh(source, progress) if _need_mesh(formats) else None
-    export_scene(source, output_dir, formats, world)
+    export_scene(source, output_dir, formats, world, progress)
     if world is None:
         return {}
     name = "heldout_frames" if held_out else "training_frames"
@@ -168,7 +165,9 @@ def score_mesh(
     return dict(zip(("psnr", "ssim", "coverage"), np.mean(scores, 0).tolist(), strict=True))
 
 
-def _write_glbs(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+def _write_glbs(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
     scene = source.scene
     options = source.options
     write_glb(folder / "scene.glb", world, scene.cameras, options)
@@ -180,20 +179,34 @@ def _write_glbs(source: ExportSource, folder: Path, world: TexturedMesh | None) 
         write_animated_glb(path, world, movers, scene.cameras, scene.fps, options)
 
 
-def _write_points(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+def _write_points(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
     write_point_cloud(folder / "points.ply", world, source.options)
 
 
-def _write_obj(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+def _write_obj(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
     write_obj(folder / "scene.obj", world, source.options)
 
 
-def _write_colmap(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+def _write_colmap(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
     write_colmap(make_subfolder(folder, "colmap"), source.footage, source.tracks)
 
 
-def _write_nerfstudio(source: ExportSource, folder: Path, world: TexturedMesh | None) -> None:
+def _write_nerfstudio(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
     write_nerfstudio(make_subfolder(folder, "nerfstudio"), source.footage, source.tracks)
+
+
+def _write_depth(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
+    write_depth_maps(make_subfolder(folder, "depth_maps"), source.scene, source.paths, progress)
 
 
 FORMATS: dict[str, ExportFormat] = {
@@ -202,5 +215,6 @@ FORMATS: dict[str, ExportFormat] = {
     "obj": ExportFormat("nearly every 3D program", _write_obj, needs_mesh=True),
     "colmap": ExportFormat("COLMAP and programs built on it", _write_colmap),
     "nerfstudio": ExportFormat("nerfstudio", _write_nerfstudio),
+    "depth": ExportFormat("compositors such as Nuke, Blender, After Effects", _write_depth),
 }
 """Export formats by the name that ``--export`` takes."""

@@ -15,8 +15,8 @@ from jaxtyping import Float, UInt8
 from scipy.spatial.transform import Rotation
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
-from models.export.atlas import Atlas
 from models.export.options import ExportOptions
+from models.export.world.atlas import Atlas
 from models.run import replace_file
 
 # Enumerations of the specification, which are those of OpenGL.

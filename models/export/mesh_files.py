@@ -17,9 +17,9 @@ from models.export.gltf import (
     compute_camera_motion,
     encode_image,
 )
-from models.export.mover_atlas import MoverMeshes
 from models.export.options import ExportOptions
-from models.export.texture import TexturedMesh
+from models.export.world.mover_atlas import MoverMeshes
+from models.export.world.texture import TexturedMesh
 from models.run import write_bytes
 
 

@@ -48,6 +48,12 @@ class MovingMesh:
         """World positions in the mesh's own frame."""
         return self.places[self.times.tolist().index(self.frame)]
 
+    @property
+    def movers(self) -> Int[Tensor, "T"]:
+        """Number of the mover of each triangle, from 1."""
+        # movers of a track file without labels are one mover, with w = 0
+        return self.source[self.faces[:, 0].long(), 2].round().long().clamp_min(1)
+
     def fragments(self, view: Cameras, xyz: Float[Tensor, "V 3"] | None = None) -> Fragments:
         """Rasterises the mesh.
 

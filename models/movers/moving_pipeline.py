@@ -6,7 +6,8 @@ field is read not at world points but at canonical coordinates (u, v, w): place 
 number of the mover. Changes of colour with time are the field's.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -97,6 +98,27 @@ class MovingMeshPipeline:
                 meshes[t] = mesh
                 alpha[t] = SoftMask.of(masks[t], options.edge_softness)
         return MovingMeshPipeline(meshes, alpha, tracks.cameras, options)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the movers, from 1, as in ``labels/``."""
+        every = [mesh.movers.unique() for mesh in self.meshes.values()]
+        return torch.cat(every).unique().tolist() if every else []
+
+    def keep(self, numbers: Collection[int]) -> "MovingMeshPipeline":
+        """The same with some of the movers alone.
+
+        Args:
+            numbers: of the movers to keep.
+        """
+        wanted = torch.tensor(sorted(numbers), dtype=torch.long)
+        meshes = {}
+        for t, mesh in self.meshes.items():
+            kept = torch.isin(mesh.movers, wanted)
+            if kept.any():
+                meshes[t] = replace(mesh, faces=mesh.faces[kept])
+        alpha = {t: self.alpha[t] for t in meshes}
+        return MovingMeshPipeline(meshes, alpha, self.cameras, self.options)
 
     def find_frames(self, time: float) -> list[tuple[int, float]]:
         """The frames whose meshes show a time, with shares that sum to 1; empty without movers."""

@@ -33,6 +33,8 @@ class Part:
     """Of camera and clip: at 2 the part takes half as many frames."""
     settings: dict[str, float] = field(default_factory=dict)
     """Fields of the trajectory."""
+    loops: int = 1
+    """How often the movers repeat the part's time of the clip."""
 
     def count_frames(self, clip_frames: int) -> int:
         """Frames of video that the part takes, at least 1."""
@@ -133,9 +135,17 @@ def _share_time(
             continue
         count = part.count_frames(clip_frames)
         ends = [now + (goal - now) * share / total for share in (done, done + count)]
-        times.append(torch.linspace(*ends, count, dtype=torch.float64).tolist())
+        times.append(_loop_time(*ends, count, part.loops))
         done += count
     return times
+
+
+def _loop_time(begin: float, end: float, count: int, loops: int) -> list[float]:
+    """``count`` times from ``begin`` to ``end``, ``loops`` times over; the last is ``end``."""
+    turns = torch.linspace(0, loops, count, dtype=torch.float64)
+    # the end of the last turn is no new beginning
+    share = torch.where(turns < loops, turns % 1, torch.ones_like(turns)) if count > 1 else turns
+    return (begin + (end - begin) * share).tolist()
 
 
 def _join(path: Cameras | None, more: Cameras) -> Cameras:

@@ -75,7 +75,8 @@ def _parse_part(heads: Sequence[str], settings: Sequence[str]) -> Part:
     values = _parse_settings(name, settings)
     frames = values.pop("frames", None)
     speed = values.pop("speed", 1.0)
-    part = Part(name, number, None if frames is None else int(frames), speed, values)
+    loops = int(values.pop("loops", 1))
+    part = Part(name, number, None if frames is None else int(frames), speed, values, loops)
     if part.count_frames(1) > _MAX_FRAMES:
         raise InputError(f"camera path {name}: more than {_MAX_FRAMES} frames")
     return part
@@ -85,7 +86,7 @@ def _parse_settings(name: str, settings: Sequence[str]) -> dict[str, float]:
     """Numbers of a part's settings, given as name=value, by name."""
     allowed = []
     if name != "freeze":
-        allowed = [f.name for f in fields(TRAJECTORIES[name])] + ["frames", "speed"]
+        allowed = [f.name for f in fields(TRAJECTORIES[name])] + ["frames", "speed", "loops"]
     values = {}
     for setting in settings:
         key, text = setting.split("=", 1)
@@ -94,7 +95,7 @@ def _parse_settings(name: str, settings: Sequence[str]) -> dict[str, float]:
                 f"camera path {name}: there is no setting '{key}'; "
                 f"it has {', '.join(allowed) or 'none'}, and fps and size"
             )
-        least = 1 if key == "frames" else _LEAST_SETTING
+        least = 1 if key in ("frames", "loops") else _LEAST_SETTING
         values[key] = _parse_number(text, f"{name} {key}", least)
     return values
 

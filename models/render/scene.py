@@ -93,6 +93,24 @@ class Scene:
     detail: ClipDetail | None = None
     """Detail of the clip's frames; None draws the colour field alone."""
 
+    def keep_movers(self, numbers: Collection[int]) -> "Scene":
+        """The scene with some of its movers and their shadows alone.
+
+        Args:
+            numbers: of the movers to keep, as in ``labels/``, from 1.
+        """
+        if self.moving is None:
+            return self
+        meshes = self.moving.meshes
+        removed = meshes.keep(set(meshes.numbers) - set(numbers))
+        if not removed.meshes:
+            return self
+        moving = replace(self.moving, meshes=meshes.keep(numbers))
+        detail = self.detail
+        if detail is not None:
+            detail = ClipDetail(detail.frames, detail.options, removed)
+        return replace(self, moving=moving if moving.meshes.meshes else None, detail=detail)
+
     def render(self, view: Cameras, time: float) -> Rendering:
         """The picture of a camera (``view`` of length 1) at ``time``.
 

@@ -173,6 +173,13 @@ OUTPUTS: tuple[Output, ...] = (
     Output("scene.obj", *_EXPORT, "exported", "The static scene, y up.", format="obj"),
     Output("scene.mtl", *_EXPORT, "exported", "Material of scene.obj.", format="obj"),
     Output("scene.jpg", *_EXPORT, "exported", "Texture of scene.obj.", format="obj"),
+    Output(
+        "depth_maps",
+        *_EXPORT,
+        "exported",
+        "z-depth of each video: EXR, 16-bit PNG, grey video, JSON with near and far.",
+        format="depth",
+    ),
     Output("colmap", *_EXPORT, "exported", "Training images and a COLMAP model.", format="colmap"),
     Output(
         "nerfstudio",

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
-from models.export.atlas import PADDING, Atlas, build_world_atlas
 from models.export.footage import Footage, read_pixels, spread
 from models.export.options import ExportOptions
-from models.export.silhouettes import find_rims
-from models.export.world_mesh import WorldMesh, build_world_mesh, choose_keyframes
+from models.export.world.atlas import PADDING, Atlas, build_world_atlas
+from models.export.world.silhouettes import find_rims
+from models.export.world.world_mesh import WorldMesh, build_world_mesh, choose_keyframes
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.render import Layer, fill_holes
 from models.run import SILENT, Progress, njit

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.export.options import ExportOptions
-from models.export.world_mesh import WorldMesh
+from models.export.world.world_mesh import WorldMesh
 from models.surface import interpolate, rasterize
 
 PADDING = 2

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
-from models.export.atlas import Atlas, build_atlas
 from models.export.options import ExportOptions
-from models.export.texture import TexturedMesh, fill_borders
+from models.export.world.atlas import Atlas, build_atlas
+from models.export.world.texture import TexturedMesh, fill_borders
 from models.render import MovingLayer, Scene
 
 # Shares of its distance by which a mover comes nearer to the camera: the ground under a mover
