@@ -8,7 +8,7 @@ import pytest
 from clips import neutral_exposure, true_tracks
 
 import demo_pipeline
-from models.detail.clip_detail import light_without
+from models.detail import ChosenMovers
 from models.field import ColorField, HashGrid, normalization
 from models.movers import MovingMeshPipeline, fit_canonical_box
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
@@ -72,13 +72,14 @@ def test_without_movers_the_background_is_left(scene: Scene):
 def test_the_shadow_nearest_to_a_removed_mover_goes_with_it(scene: Scene, room):
     meshes = scene.moving.meshes
     dark = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-    left = light_without(dark, room.masks[1], meshes.keep({2}), 1)
-    right = light_without(dark, room.masks[1], meshes.keep({1}), 1)
+    first, second = meshes.keep({1}), meshes.keep({2})
+    left = ChosenMovers(first, second).keep_shadows(dark, 1)
+    right = ChosenMovers(second, first).keep_shadows(dark, 1)
     row, middle = (int(places.mean()) for places in np.nonzero(room.masks[1]))
     begin, end = np.s_[row, : middle - 30], np.s_[row, middle + 30 :]
     assert (left[begin] == 90).all() and (left[end] == 255).all()
     assert (right[begin] == 255).all() and (right[end] == 90).all()
-    assert (light_without(dark, room.masks[1], meshes, 1) == 255).all()
+    assert (ChosenMovers(meshes.keep(set()), meshes).keep_shadows(dark, 1) == 255).all()
 
 
 def test_movers_are_chosen_by_number_and_others_refused(movers: Tracks):

@@ -9,8 +9,15 @@ Files in reading order:
 - ``clip_detail`` - the frames that give a view its colours
 """
 
-from models.detail.clip_detail import ClipDetail
+from models.detail.clip_detail import ChosenMovers, ClipDetail
 from models.detail.frame_details import FrameDetail, load_details, save_details
 from models.detail.options import DetailOptions
 
-__all__ = ["ClipDetail", "DetailOptions", "FrameDetail", "load_details", "save_details"]
+__all__ = [
+    "ChosenMovers",
+    "ClipDetail",
+    "DetailOptions",
+    "FrameDetail",
+    "load_details",
+    "save_details",
+]

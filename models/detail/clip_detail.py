@@ -1,11 +1,12 @@
 """Detail of a clip's frames in any view of its scene: which frames give it, and how much."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from models.cameras import Cameras
 from models.detail.carry import Source, Surfaces, carry_surfaces, mix_colors, sees
@@ -24,6 +25,34 @@ _LEAST_FOCAL = 0.75
 _TINY = 1e-6
 
 
+@dataclass(frozen=True)
+class ChosenMovers:
+    """The movers of a clip, parted into those that are drawn and those that are not."""
+
+    kept: MovingMeshPipeline
+    removed: MovingMeshPipeline
+
+    def keep_shadows(self, light: UInt8[np.ndarray, "H W 3"], t: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Light of frame t without the shadows of removed movers: a pixel's shadow is that of the
+        mover nearest to it in the picture.
+
+        Args:
+            light: share of its light that each pixel keeps, 255 = all.
+        """
+        distances = []
+        for movers in (self.kept, self.removed):
+            if t not in movers.meshes:
+                distances.append(np.full(light.shape[:2], np.inf, np.float32))
+                continue
+            beside = movers.meshes[t].fragments(movers.cameras[t]).face.numpy() < 0
+            distance = cv2.distanceTransform(
+                beside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+            )
+            distances.append(distance)
+        kept, removed = distances
+        return np.where((removed < kept)[..., None], np.uint8(255), light)
+
+
 class ClipDetail:
     """Detail of the frames of a clip, for the views of its scene."""
 
@@ -31,15 +60,15 @@ class ClipDetail:
         self,
         frames: FrameDetails,
         options: DetailOptions = DetailOptions(),
-        removed: MovingMeshPipeline | None = None,
+        chosen: "ChosenMovers | None" = None,
     ):
         """
         Args:
-            removed: movers that are not drawn; nor are the shadows that are nearest to them.
+            chosen: the movers whose shadows are drawn; all if None.
         """
         self.frames = frames
         self.options = options
-        self.removed = removed
+        self.chosen = chosen
         self._draw_depth = lru_cache(_HELD)(_draw_depth)
 
     def of_background(
@@ -116,8 +145,8 @@ class ClipDetail:
             light = self.frames[t].light
             if light is None:
                 continue
-            if self.removed is not None:
-                light = light_without(light, self.frames[t].layers == MOVER, self.removed, t)
+            if self.chosen is not None:
+                light = self.chosen.keep_shadows(light, t)
             pixels = map_surface(meshes.cameras[t], view, depth)
             lost = 1 - pixels.read(light).astype(np.float32) / 255
             lost[~pixels.is_inside(*light.shape[1::-1])] = 0
@@ -162,32 +191,6 @@ class ClipDetail:
         ]
         shares = _share_by_cost(sorted(frames), self.options.mover_frames)
         return {t: share for (_, t), share in shares}
-
-
-def light_without(
-    light: UInt8[np.ndarray, "H W 3"],
-    moving: Bool[np.ndarray, "H W"],
-    removed: MovingMeshPipeline,
-    t: int,
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Light of frame t without the shadows of removed movers: a pixel's shadow is that of the
-    mover nearest to it in the picture.
-
-    Args:
-        light: share of its light that each pixel keeps, 255 = all.
-        moving: pixels of all movers.
-    """
-    if t not in removed.meshes:
-        return light
-    gone = removed.meshes[t].fragments(removed.cameras[t]).face.numpy() >= 0
-    left = moving & ~gone
-    if not left.any():
-        return np.full_like(light, 255)
-    distances = [
-        cv2.distanceTransform((~own).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-        for own in (gone, left)
-    ]
-    return np.where((distances[0] < distances[1])[..., None], np.uint8(255), light)
 
 
 def weigh_around(times: Int[np.ndarray, "n"], time: float) -> list[tuple[int, float]]:

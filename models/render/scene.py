@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.cameras import Cameras
 from models.clip import Exposure
-from models.detail import ClipDetail
+from models.detail import ChosenMovers, ClipDetail
 from models.movers import MoverPicture, MovingMeshPipeline
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render.options import RenderOptions
@@ -105,10 +105,11 @@ class Scene:
         removed = meshes.keep(set(meshes.numbers) - set(numbers))
         if not removed.meshes:
             return self
-        moving = replace(self.moving, meshes=meshes.keep(numbers))
+        kept = meshes.keep(numbers)
+        moving = replace(self.moving, meshes=kept)
         detail = self.detail
         if detail is not None:
-            detail = ClipDetail(detail.frames, detail.options, removed)
+            detail = ClipDetail(detail.frames, detail.options, ChosenMovers(kept, removed))
         return replace(self, moving=moving if moving.meshes.meshes else None, detail=detail)
 
     def render(self, view: Cameras, time: float) -> Rendering:
