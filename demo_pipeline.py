@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -45,6 +46,7 @@ from models.run import (
     InputError,
     Meter,
     Origin,
+    Plain,
     Progress,
     ProgressBars,
     Stages,
@@ -68,6 +70,7 @@ from models.stereo_video import (
     write_stereo_videos,
 )
 from models.surface import MeshOptions, StereoOptions
+from models.tracks import ScaleOptions
 from models.training import (
     Checkpoint,
     ClipInputs,
@@ -88,6 +91,7 @@ from models.training import (
 _MOST_FRAMES = 1e9
 # Flags that the trained model depends on.
 TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
+TRAINING += ("scale_metres", "scale_between")
 TRAINING += ("exposure", "mesh", "mvs", "movers", "field", "training")
 
 # Flags that all pictures and exports depend on.
@@ -142,6 +146,8 @@ class Settings:
     """Port of the viewer; the next free one if taken."""
     max_memory: float | None = None
     """GiB that the run may hold; most of the machine's if not given."""
+    scale: Annotated[ScaleOptions, Plain()] = ScaleOptions()
+    """The scene's size."""
     exposure: ExposureOptions = ExposureOptions()
     """Gain and shading of each frame."""
     mesh: MeshOptions = MeshOptions()
@@ -214,7 +220,7 @@ def run(settings: Settings) -> None:
     script = parse_path(settings.trajectory)
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
-        inputs = load_inputs(*paths, settings.holdout_every, memory)
+        inputs = load_inputs(*paths, settings.holdout_every, memory, settings.scale)
         scene = None
         if settings.checkpoint is not None:
             scene = load_model(settings, inputs, device)
@@ -229,7 +235,7 @@ def run(settings: Settings) -> None:
         release_folders()
         return viewer.run()
 
-    metrics = {}
+    metrics = {"metres_per_unit_of_the_tracks": inputs.scale} if settings.scale.scale_metres else {}
     history = None
     if scene is None:
         work = partial(train_model, settings, inputs, stages, device, viewer)

@@ -9,6 +9,7 @@ Files in reading order:
 - ``checks`` - the rules of a track file
 - ``archive``, ``foreign`` - track files of other programs
 - ``file`` - track files, written and read
+- ``scale`` - tracks in metres by a known distance
 - ``clip_of`` - the clip of a track file, found again
 """
 
@@ -16,15 +17,19 @@ from models.tracks.clip_of import check_content, find_clip
 from models.tracks.content import Tracks
 from models.tracks.file import load_tracks, save_tracks
 from models.tracks.points import PointTracks
+from models.tracks.scale import ScaleOptions, find_scale, scale_tracks
 from models.tracks.thumbnails import is_thumbnails, look_alike
 
 __all__ = [
     "PointTracks",
+    "ScaleOptions",
     "Tracks",
     "check_content",
     "find_clip",
+    "find_scale",
     "is_thumbnails",
     "load_tracks",
     "look_alike",
     "save_tracks",
+    "scale_tracks",
 ]

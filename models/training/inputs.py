@@ -12,7 +12,16 @@ from models.clip import ClipFrames, ClipSize, Lens, read_masks, read_video, stra
 from models.render import Scene
 from models.run import InputError
 from models.tools import MOST_SAMPLES, SAMPLE
-from models.tracks import Tracks, check_content, find_clip, load_tracks, look_alike
+from models.tracks import (
+    ScaleOptions,
+    Tracks,
+    check_content,
+    find_clip,
+    find_scale,
+    load_tracks,
+    look_alike,
+    scale_tracks,
+)
 
 BASE_MEMORY = 5 << 28
 """Bytes that the program takes whatever the clip."""
@@ -35,6 +44,8 @@ class ClipInputs:
     """Frames kept out of training."""
     files: Mapping[str, Path]
     """Where all of it came from, for ``stages.fingerprint``."""
+    scale: float = 1.0
+    """Units of ``tracks`` and ``movers`` to a unit of their files."""
 
     @property
     def not_static(self) -> Bool[np.ndarray, "F H W"] | None:
@@ -52,7 +63,7 @@ class ClipInputs:
     def unread_tracks(self, layer: str = "background") -> Tracks:
         """``tracks``, or ``movers``, from the file again: what is looked at in these leaves memory
         with them."""
-        tracks = load_tracks(self.files[layer])
+        tracks = scale_tracks(load_tracks(self.files[layer]), self.scale)
         # Of its own memory: whoever keeps the cameras would keep all of the file that was looked at.
         return replace(tracks, K=tracks.K.clone(), world_from_cam=tracks.world_from_cam.clone())
 
@@ -63,6 +74,7 @@ def load_inputs(
     video_path: Path | None = None,
     holdout_every: int = 0,
     memory: int | None = None,
+    scale: ScaleOptions = ScaleOptions(),
 ) -> ClipInputs:
     """Reads it all.
 
@@ -72,6 +84,7 @@ def load_inputs(
         video_path: the clip; found by the track file if not given.
         holdout_every: see ``held_out_frames``.
         memory: bytes to stay within, see ``read_video``.
+        scale: what is known of the scene's size.
 
     Raises:
         InputError: a file cannot be read, or they are not of one clip.
@@ -85,14 +98,16 @@ def load_inputs(
     masks = background_path.parent / "masks"
     shadows = background_path.parent / "shadows"
     beside = foreground_path or background_path.parent / "foreground_points.pt"
+    factor = find_scale(tracks, scale)
+    movers = None
+    if foreground_path or beside.is_file():
+        movers = _movers(beside, tracks, background_path)
     return ClipInputs(
-        tracks=tracks,
+        tracks=scale_tracks(tracks, factor),
         frames=_frames(clip, tracks, background_path, memory),
         masks=_masks(masks, tracks),
         shadows=_masks(shadows, tracks),
-        movers=_movers(beside, tracks, background_path)
-        if foreground_path or beside.is_file()
-        else None,
+        movers=None if movers is None else scale_tracks(movers, factor),
         held_out=held_out_frames(len(tracks), holdout_every),
         files={
             "clip": clip,
@@ -101,6 +116,7 @@ def load_inputs(
             "background": background_path,
             "foreground": beside,
         },
+        scale=factor,
     )
 
 
