@@ -5,20 +5,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.interpolate import LinearNDInterpolator
 
 from models.run import InputError
 from models.tracks.content import Tracks
 
 # Planes tried for the ground.
 _PLANES = 2000
-# Distance from the ground, as a share of the camera's height over it, up to which a point lies on it.
-_ON_GROUND = 0.02
+# Distance from the ground, as a share of the camera's height over it, up to which a point lies on it:
+# to find it, and to fit it again and again.
+_ON_GROUND = 0.01, 0.01, 0.005, 0.005
 # Largest angle between the ground's normal and the cameras' own up direction, as a cosine.
 _LEAST_UPRIGHT = 0.87
 # Smallest share of the points below the camera that the ground must hold.
 _LEAST_SHARE = 0.05
 # Pixels within which a track must lie of a place that is given in pixels.
 _REACH = 12.0
+# Tracks nearest to such a place that its depth is read from.
+_AROUND = 16
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class ScaleOptions:
 
     scale_metres: float | None = None
     """Known distance between the points of scale_between, or without these the height of the first
-    camera above the ground, in metres: all results are in metres then."""
+    camera above the ground (to a few percent): all results are in metres then."""
     scale_between: tuple[int, ...] = ()
     """Two points: the numbers of two tracks, or a frame and the pixels x y x y of both in it."""
 
@@ -48,8 +52,8 @@ def find_scale(tracks: Tracks, options: ScaleOptions) -> float:
     if not 0 < options.scale_metres < float("inf"):
         raise InputError("--scale_metres must be a positive number of metres")
     if options.scale_between:
-        first, second = tracks.xyz[0, list(_find_pair(tracks, options.scale_between))].double()
-        length = float((first - second).norm())
+        first, second = _find_points(tracks, options.scale_between)
+        length = float(np.linalg.norm(first - second))
         if length <= 0:
             raise InputError("--scale_between: both points are at one place; choose others")
     else:
@@ -70,15 +74,15 @@ def scale_tracks(tracks: Tracks, factor: float) -> Tracks:
     return replace(tracks, xyz=scaled, world_from_cam=pose)
 
 
-def _find_pair(tracks: Tracks, between: tuple[int, ...]) -> tuple[int, int]:
-    """Numbers of the two tracks."""
+def _find_points(tracks: Tracks, between: tuple[int, ...]) -> Float[np.ndarray, "2 3"]:
+    """World positions of the two points."""
     if len(between) == 2:
         if not all(0 <= number < tracks.num_tracks for number in between):
             raise InputError(
                 f"--scale_between: there are tracks 0 to {tracks.num_tracks - 1}, not "
                 f"{between[0]} and {between[1]}"
             )
-        return between[0], between[1]
+        return tracks.xyz[0, list(between)].double().numpy()
     if len(between) != 5:
         raise InputError(
             "--scale_between: give two tracks, or a frame and two pixels: FRAME X Y X Y"
@@ -86,20 +90,29 @@ def _find_pair(tracks: Tracks, between: tuple[int, ...]) -> tuple[int, int]:
     t, *places = between
     if not 0 <= t < len(tracks):
         raise InputError(f"--scale_between: there are frames 0 to {len(tracks) - 1}, not {t}")
-    return _find_near(tracks, t, places[:2]), _find_near(tracks, t, places[2:])
+    return np.stack([_lift(tracks, t, places[:2]), _lift(tracks, t, places[2:])])
 
 
-def _find_near(tracks: Tracks, t: int, pixel: list[int]) -> int:
-    """The track that frame t sees nearest to a pixel."""
+def _lift(tracks: Tracks, t: int, pixel: list[int]) -> Float[np.ndarray, "3"]:
+    """World position of the surface in a pixel of frame t: inverse depth is linear between the
+    tracks around it, as on a plane."""
     seen = torch.nonzero(tracks.visible[t])[:, 0]
-    middle = torch.tensor(pixel) + 0.5
+    middle = torch.tensor(pixel).double() + 0.5
     distance = (tracks.xy[t, seen] - middle).norm(dim=1)
     if not len(seen) or distance.min() > _REACH:
         raise InputError(
             f"--scale_between: frame {t} has no track within {_REACH:g} pixels of "
             f"{pixel[0]} {pixel[1]}; look at background_tracks.mp4 for a place that has one"
         )
-    return int(seen[distance.argmin()])
+    around = seen[distance.argsort()[:_AROUND]]
+    xy = tracks.xy[t, around].double()
+    camera = tracks.cameras[t]
+    inverse = 1 / camera.project(tracks.xyz[t, around].double())[1][0]
+    triangles = LinearNDInterpolator(xy.numpy(), inverse.numpy()) if len(around) > 3 else None
+    depth = 1 / inverse[0] if triangles is None else 1 / torch.tensor(triangles(middle.numpy())[0])
+    if not torch.isfinite(depth):  # outside all tracks
+        depth = 1 / inverse[0]
+    return camera.unproject(middle[None, None], depth[None, None])[0, 0].numpy()
 
 
 def measure_height(tracks: Tracks) -> float:
@@ -118,21 +131,25 @@ def measure_height(tracks: Tracks) -> float:
     points = tracks.xyz[0, tracks.visible.any(0)].double().numpy() - center
     points = points[np.isfinite(points).all(1)]
     below = points[points @ up < 0]
-    best, height = 0, 0.0
+    best, ground = 0, None
     random = np.random.default_rng(0)
     for _ in range(_PLANES if len(below) > 2 else 0):
         normal, distance = _fit_plane(below[random.choice(len(below), 3, replace=False)], up)
         if normal @ up < _LEAST_UPRIGHT or distance <= 0:
             continue
-        held = np.abs(below @ normal + distance) < _ON_GROUND * distance
+        held = np.abs(below @ normal + distance) < _ON_GROUND[0] * distance
         if held.sum() > best:
-            best, height = int(held.sum()), _fit_plane(below[held], up)[1]
-    if best < _LEAST_SHARE * max(len(below), 1) or height <= 0:
+            best, ground = int(held.sum()), (normal, distance)
+    if ground is None or best < _LEAST_SHARE * len(below):
         raise InputError(
             "--scale_metres: no ground is seen below the camera; give the distance of two points "
             "by --scale_between"
         )
-    return height
+    normal, distance = ground
+    for reach in _ON_GROUND:
+        held = np.abs(below @ normal + distance) < reach * distance
+        normal, distance = _fit_plane(below[held], up) if held.sum() > 2 else (normal, distance)
+    return distance
 
 
 def _fit_plane(
