@@ -61,7 +61,7 @@ def test_a_known_distance_gives_metres(tracks: Tracks, solved: Tracks, seed: int
 def test_the_height_of_the_camera_gives_metres(room, solved: Tracks):
     # the floor of the room is z = 0
     height = float(room.cameras.centers[0, 2])
-    assert find_scale(solved, ScaleOptions(height)) == pytest.approx(1 / FACTOR, rel=0.01)
+    assert find_scale(solved, ScaleOptions(height)) == pytest.approx(1 / FACTOR, rel=0.03)
 
 
 def test_what_cannot_be_measured_is_refused(solved: Tracks):
