@@ -24,6 +24,7 @@ from models.clip import (
     Video,
     describe_large_masks,
     dilate,
+    measure_clip,
     name_clip,
     name_large_masks,
     read_masks,
@@ -99,6 +100,14 @@ from models.tracking import (
 )
 from models.tracks import PointTracks, save_tracks
 
+# What --preview sets, unless it is given otherwise.
+PREVIEW = {
+    "tracking.spacing": 10,
+    "cameras.sharpening_rounds": 1,
+    "cameras.most_mapped": 16,
+    "motion.work_size": 240,
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -126,6 +135,8 @@ class Settings:
     """Known cameras: a transforms.json or a COLMAP folder."""
     import_path: Path | None = None
     """3D tracks of TAPIP3D or SpaTrackerV2 (.npz, .pt) for this clip."""
+    preview: bool = False
+    """A first look in a fraction of the time: frames of half the size, fewer tracks."""
     seed: int = 0
     """Seed of the mappers."""
     max_memory: float | None = None
@@ -138,6 +149,13 @@ class Settings:
     """Cameras from tracks."""
     motion: MotionOptions = MotionOptions()
     """Masks from motion."""
+
+
+def halve_frames(settings: Settings) -> Settings:
+    """The settings for frames of half the size."""
+    size = measure_clip(settings.video_path, max_size=settings.max_size)
+    longer = settings.max_size if size is None else max(size.width, size.height)
+    return replace(settings, max_size=max(1, longer // 2))
 
 
 def main() -> None:
@@ -154,8 +172,11 @@ def main() -> None:
             cameras_path=None,
             seed=0,
             learned=LearnedOptions(depth=None, masks=None),
-        )
+        ),
+        preset=PREVIEW,
     )
+    if settings.preview:
+        settings = halve_frames(settings)
     spacing = settings.tracking.spacing
     if spacing < 2:
         raise InputError(f"--spacing is {spacing}; give the pixels between points, 2 or more")

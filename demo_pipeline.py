@@ -94,6 +94,15 @@ TRAINING = ("holdout_every", "num_epochs", "train_seconds", "refine", "seed")
 TRAINING += ("scale_metres", "scale_between")
 TRAINING += ("exposure", "mesh", "mvs", "movers", "field", "training")
 
+# What --preview sets, unless it is given otherwise.
+PREVIEW = {
+    "num_epochs": 0.3,
+    "trajectory": "spiral frames=16",
+    "export": "",
+    "mvs.longest_side": 240,
+    "training.mover_epochs": 8,
+    "render.blended_off_path": 8,
+}
 # Flags that all pictures and exports depend on.
 DRAWING = ("render", "detail", "only", "without")
 
@@ -122,6 +131,8 @@ class Settings:
     """A transforms.json of views to render."""
     checkpoint: Path | None = None
     """A model.pt: render from it, without training."""
+    preview: bool = False
+    """A first look in a fraction of the time, without export."""
     save_frames: bool = False
     """Write PNGs beside each video."""
     trajectory: str = "spiral"
@@ -131,7 +142,7 @@ class Settings:
     only: tuple[int, ...] = ()
     """Numbers of the movers to draw, as in labels/; all if not given."""
     without: tuple[int, ...] = ()
-    """Numbers of the movers to leave out, with their shadows."""
+    """Numbers of the movers to leave out, with shadows."""
     stereo: str = ""
     """Stereoscopic videos, with commas between: sbs, half_sbs, top_bottom, anaglyph, vr180."""
     export: str = "glb"
@@ -146,7 +157,7 @@ class Settings:
     """Port of the viewer; the next free one if taken."""
     max_memory: float | None = None
     """GiB that the run may hold; most of the machine's if not given."""
-    scale: Annotated[ScaleOptions, Plain()] = ScaleOptions()
+    scale: Annotated[ScaleOptions, Plain(("scale_metres",))] = ScaleOptions()
     """The scene's size."""
     exposure: ExposureOptions = ExposureOptions()
     """Gain and shading of each frame."""
@@ -187,7 +198,8 @@ def main() -> None:
             stereo="",
             export="glb",
             seed=0,
-        )
+        ),
+        preset=PREVIEW,
     )
     check_settings(settings)
     with watch_memory(find_memory_limit(settings.max_memory)):

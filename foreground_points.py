@@ -23,6 +23,7 @@ from models.clip import (
     ClipFrames,
     Lens,
     Video,
+    measure_clip,
     name_clip,
     read_masks,
     read_video,
@@ -77,6 +78,9 @@ from models.tracking import (
 )
 from models.tracks import PointTracks, Tracks, check_content, load_tracks, save_tracks
 
+# What --preview sets, unless it is given otherwise.
+PREVIEW: dict[str, object] = {}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -104,6 +108,8 @@ class Settings:
     """Take every stride-th frame (as for the background)."""
     max_size: int = 960
     """Longer side in pixels to which larger frames are reduced (as for the background)."""
+    preview: bool = False
+    """A first look in a fraction of the time: frames of half the size, fewer tracks."""
     seed: int = 0
     """Seed of structure from motion on the movers."""
     max_memory: float | None = None
@@ -116,6 +122,13 @@ class Settings:
     """Labels of movers."""
     movers: MoverOptions = MoverOptions()
     """Shapes of movers."""
+
+
+def halve_frames(settings: Settings) -> Settings:
+    """The settings for frames of half the size."""
+    size = measure_clip(settings.video_path, max_size=settings.max_size)
+    longer = settings.max_size if size is None else max(size.width, size.height)
+    return replace(settings, max_size=max(1, longer // 2))
 
 
 def main() -> None:
@@ -132,8 +145,11 @@ def main() -> None:
             max_size=960,
             seed=0,
             learned=DepthOptions(depth=None),
-        )
+        ),
+        preset=PREVIEW,
     )
+    if settings.preview:
+        settings = halve_frames(settings)
     check_depth_options(settings.learned)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -39,6 +40,7 @@ class VideoWriter:
         self._crf = crf
         self._process: subprocess.Popen | None = None
         self._shape: tuple[int, ...] | None = None
+        self._count = 0
 
     def __enter__(self) -> "VideoWriter":
         try:
@@ -70,6 +72,7 @@ class VideoWriter:
         # ffmpeg has ended; its log says why.
         except OSError as error:
             raise self._make_error() from error
+        self._count += 1
 
     def _start(self, shape: tuple[int, ...]) -> None:
         """Starts ffmpeg for frames of a shape."""
@@ -98,7 +101,7 @@ class VideoWriter:
             self._release()
 
     def _finish(self) -> None:
-        """Waits for ffmpeg and gives the file its name."""
+        """Waits for ffmpeg, reads the file again and gives it its name."""
         if self._process is None:
             raise ValueError(f"{self.path}: no frame was given to write")
         try:
@@ -107,6 +110,8 @@ class VideoWriter:
             raise self._make_error() from error
         if self._process.wait() != 0:
             raise self._make_error()
+        if (found := count_frames(self._temporary)) != self._count:
+            raise make_write_error(self.path, f"{found} of {self._count} frames can be read again")
         try:
             take_place(self._temporary, self.path)
         except OSError as error:
@@ -128,6 +133,16 @@ class VideoWriter:
         lines = read_log(self._log).strip().splitlines()
         ended = f"ffmpeg ended with {self._process.returncode}"
         return make_write_error(self.path, lines[-1].strip() if lines else ended)
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a video file that OpenCV decodes."""
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    count = 0
+    while reader.grab():
+        count += 1
+    reader.release()
+    return count
 
 
 def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:

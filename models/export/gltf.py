@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from models.cameras import OPENGL_FROM_OPENCV, Cameras
 from models.export.options import ExportOptions
 from models.export.world.atlas import Atlas
-from models.run import replace_file
+from models.run import make_write_error, replace_file
 
 # Enumerations of the specification, which are those of OpenGL.
 _FLOAT = 5126
@@ -147,8 +147,23 @@ class GltfWriter:
             struct.pack("<I4s", len(self.binary), b"BIN\0"),
             self.binary,
         ]
-        with replace_file(path) as temporary, temporary.open("wb") as file:
-            file.writelines(parts)
+        with replace_file(path) as temporary:
+            with temporary.open("wb") as file:
+                file.writelines(parts)
+            if read_gltf(temporary) != json.loads(text):
+                raise make_write_error(path, "the file is not the same when it is read again")
+
+
+def read_gltf(path: Path) -> dict | None:
+    """The JSON of a GLB file; None where the file is cut short or no GLB."""
+    with path.open("rb") as file:
+        head = file.read(20)
+        if len(head) < 20:
+            return None
+        magic, version, size, length, kind = struct.unpack("<4sIII4s", head)
+        if (magic, version, kind) != (b"glTF", 2, b"JSON") or size != path.stat().st_size:
+            return None
+        return json.loads(file.read(length))
 
 
 class AnimationWriter:

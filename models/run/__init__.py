@@ -48,7 +48,7 @@ from models.run.reading import (
     read_limited,
 )
 from models.run.record import check_owner, describe_run, read_figures, summarise_run
-from models.run.settings import Plain, flag_names, flatten_settings, parse_settings
+from models.run.settings import Plain, apply_preset, flag_names, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
 from models.run.threads import run_tasks, split_range, take_scratch
 
@@ -67,6 +67,7 @@ __all__ = [
     "ProgressBars",
     "ProgressPart",
     "Stages",
+    "apply_preset",
     "bound_memory",
     "check_output_dir",
     "check_owner",

@@ -6,7 +6,7 @@ are left out of ``--help`` and listed by ``--help_all``. ``Annotated[X, Plain()]
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -34,12 +34,17 @@ class Plain:
         return self.renames(name) and (not self.shown or name in self.shown)
 
 
-def parse_settings(default: Settings, arguments: list[str] | None = None) -> Settings:
+def parse_settings(
+    default: Settings,
+    arguments: list[str] | None = None,
+    preset: Mapping[str, object] | None = None,
+) -> Settings:
     """The settings with the values that the command line changes.
 
     Args:
         default: a frozen dataclass; its values are those of flags that are not given.
         arguments: the command line without the script's name; that of the process if not given.
+        preset: values that ``--preview`` sets, see ``apply_preset``.
 
     Raises:
         SystemExit: help was asked for, or a flag cannot be used.
@@ -61,7 +66,10 @@ def parse_settings(default: Settings, arguments: list[str] | None = None) -> Set
         if short:
             print(_LAST_LINE)
         raise
-    return _converted(parsed, type(default))
+    settings = _converted(parsed, type(default))
+    if preset is not None and settings.preview:
+        settings = apply_preset(settings, default, preset)
+    return settings
 
 
 def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
@@ -76,6 +84,28 @@ def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
             is_plain = plain is not None and plain.renames(name)
             flat[prefix + (name if is_plain else f"{own.name}.{name}")] = inner
     return flat
+
+
+def apply_preset(settings: Settings, default: Settings, preset: Mapping[str, object]) -> Settings:
+    """The settings with the values of a preset, except for flags that were given other values than
+    the defaults.
+
+    Args:
+        default: the settings of a command line without flags.
+        preset: values by the names of fields; ``mvs.longest_side`` is a field of nested options.
+    """
+    for name, value in preset.items():
+        settings = _replace_field(settings, default, name.split("."), value)
+    return settings
+
+
+def _replace_field(settings: Any, default: Any, names: list[str], value: object) -> Any:
+    own, before = getattr(settings, names[0]), getattr(default, names[0])
+    if len(names) > 1:
+        value = _replace_field(own, before, names[1:], value)
+    elif own != before:
+        return settings
+    return replace(settings, **{names[0]: value})
 
 
 def flag_names(kind: type) -> set[str]:

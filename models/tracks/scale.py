@@ -30,8 +30,8 @@ class ScaleOptions:
     """What is known of the scene's size; without it lengths are the scene's own."""
 
     scale_metres: float | None = None
-    """Known distance between the points of scale_between, or without these the height of the first
-    camera above the ground (to a few percent): all results are in metres then."""
+    """Metres between the points of scale_between, or from the ground to the first camera (to a few
+    percent): results in metres."""
     scale_between: tuple[int, ...] = ()
     """Two points: the numbers of two tracks, or a frame and the pixels x y x y of both in it."""
 
