@@ -25,7 +25,7 @@ setup: $(STAMP)
 data/sample/video.mp4: $(wildcard models/synthetic/*.py) | $(STAMP)
 	$(PY) -m models.synthetic data/sample
 
-$(STAMP): requirements.txt requirements-learned.txt requirements-weights.txt requirements-cluster.txt requirements-dev.txt
+$(STAMP): requirements.txt requirements-learned.txt requirements-weights.txt requirements-cluster.txt requirements-export.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv

@@ -146,7 +146,7 @@ class Settings:
     stereo: str = ""
     """Stereoscopic videos, with commas between: sbs, half_sbs, top_bottom, anaglyph, vr180."""
     export: str = "glb"
-    """Formats with commas between: glb, ply, obj, colmap, nerfstudio, depth; "" for none."""
+    """Formats with commas between: glb, usdz, ply, obj, colmap, nerfstudio, depth; "" for none."""
     seed: int = 0
     """Seed of training."""
     view: bool = False

@@ -7,6 +7,7 @@ Files in reading order:
 - ``world`` - one textured mesh of the frames' meshes, and a texture of the movers
 - ``gltf`` - the GLB container
 - ``mesh_files`` - GLB, OBJ and PLY
+- ``usd`` - USDZ
 - ``datasets`` - a COLMAP model, a nerfstudio data set
 - ``depth_maps`` - depth as EXR, PNG and video
 - ``formats`` - the registry of formats; writes and scores an export

@@ -13,6 +13,7 @@ from models.export.footage import Footage
 from models.export.gltf import bytes_from_colors, decode_image, encode_image
 from models.export.mesh_files import write_animated_glb, write_glb, write_obj, write_point_cloud
 from models.export.options import ExportOptions
+from models.export.usd import check_usd, write_usdz
 from models.export.world.mover_atlas import build_mover_meshes
 from models.export.world.texture import TexturedMesh, build_textured_world
 from models.paths import CameraPath
@@ -59,6 +60,8 @@ class ExportFormat:
     write: Writer
     needs_mesh: bool = False
     """Whether the format holds the static mesh of the world."""
+    check: Callable[[], None] | None = None
+    """Refuses the format where a library is missing."""
 
 
 def format_files(name: str) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ def parse_formats(text: str) -> list[str]:
     """The formats named in a text like "glb,ply".
 
     Raises:
-        InputError: a format is unknown.
+        InputError: a format is unknown, or its library is missing.
     """
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in names:
@@ -78,6 +81,9 @@ def parse_formats(text: str) -> list[str]:
             raise InputError(
                 f"--export: there is no format '{name}'; choose from {', '.join(FORMATS)}"
             )
+        check = FORMATS[name].check
+        if check is not None:
+            check()
     # each format once, in the order given
     return list(dict.fromkeys(names))
 
@@ -179,6 +185,14 @@ def _write_glbs(
         write_animated_glb(path, world, movers, scene.cameras, scene.fps, options)
 
 
+def _write_usdz(
+    source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
+) -> None:
+    scene = source.scene
+    movers = build_mover_meshes(scene, world, source.options)
+    write_usdz(folder / "scene.usdz", world, movers, scene.cameras, scene.fps, source.options)
+
+
 def _write_points(
     source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
 ) -> None:
@@ -211,6 +225,7 @@ def _write_depth(
 
 FORMATS: dict[str, ExportFormat] = {
     "glb": ExportFormat("Blender, three.js, MeshLab", _write_glbs, needs_mesh=True),
+    "usdz": ExportFormat("Quick Look, Vision Pro", _write_usdz, needs_mesh=True, check=check_usd),
     "ply": ExportFormat("MeshLab, CloudCompare", _write_points, needs_mesh=True),
     "obj": ExportFormat("nearly every 3D program", _write_obj, needs_mesh=True),
     "colmap": ExportFormat("COLMAP and programs built on it", _write_colmap),

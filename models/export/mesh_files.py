@@ -71,7 +71,7 @@ def _add_movers(
     """Adds the movers' meshes and switches their sizes frame by frame."""
     material = gltf.add_material("movers", bytes_from_colors(movers.texture))
     for i, (t, mesh) in enumerate(zip(movers.times, movers.meshes, strict=True)):
-        start, stop = _find_span(movers.times, i)
+        start, stop = find_span(movers.times, i)
         # glTF has no visibility: size 0 hides a mesh
         keys = {0.0: 0.0, start / fps: 1.0, stop / fps: 0.0}
         if stop >= num_frames:
@@ -84,7 +84,7 @@ def _add_movers(
         animation.animate(index, "scale", list(keys), sizes, "STEP")
 
 
-def _find_span(times: list[int], i: int) -> tuple[int, int]:
+def find_span(times: list[int], i: int) -> tuple[int, int]:
     """First frame that shows the i-th mesh, and the frame after its last.
 
     A mesh also stands in for a single missing frame after its own, but not for a longer gap.

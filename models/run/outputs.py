@@ -169,6 +169,13 @@ OUTPUTS: tuple[Output, ...] = (
         format="glb",
         needs_movers=True,
     ),
+    Output(
+        "scene.usdz",
+        *_EXPORT,
+        "exported",
+        "The scene with its movers, animated, for Quick Look and Vision Pro.",
+        format="usdz",
+    ),
     Output("points.ply", *_EXPORT, "exported", "Coloured points of the surface.", format="ply"),
     Output("scene.obj", *_EXPORT, "exported", "The static scene, y up.", format="obj"),
     Output("scene.mtl", *_EXPORT, "exported", "Material of scene.obj.", format="obj"),
