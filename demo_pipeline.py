@@ -26,10 +26,11 @@ from models.export import (
     export_and_score,
     gather_footage,
     parse_formats,
+    write_camera_files,
 )
 from models.field import FieldOptions
 from models.movers import MoverOptions
-from models.paths import CameraPath, Clip, PathScript, parse_path, read_path
+from models.paths import CameraPath, Clip, PathDefaults, PathScript, parse_path, read_path
 from models.render import RenderOptions, Scene, load_scene, save_scene
 from models.report import (
     LiveViewer,
@@ -128,7 +129,7 @@ class Settings:
     refine: bool = True
     """Move the meshes' vertices in training."""
     camera_path: Path | None = None
-    """A transforms.json of views to render."""
+    """Views to render: transforms.json, nerfstudio's camera_path.json, or glTF (Blender)."""
     checkpoint: Path | None = None
     """A model.pt: render from it, without training."""
     preview: bool = False
@@ -228,7 +229,6 @@ def run(settings: Settings) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = ProgressBars()
     memory = find_memory_limit(settings.max_memory)
-    views = None if settings.camera_path is None else read_path(settings.camera_path)
     script = parse_path(settings.trajectory)
     with Meter() as loading:
         paths = settings.background_path, settings.foreground_path, settings.video_path
@@ -238,6 +238,8 @@ def run(settings: Settings) -> None:
             scene = load_model(settings, inputs, device)
             scene = add_details(scene, settings.checkpoint, settings.detail, progress)
     script.check(len(inputs.frames))
+    clip = PathDefaults(inputs.tracks.width, inputs.tracks.height, inputs.tracks.fps)
+    views = None if settings.camera_path is None else read_path(settings.camera_path, clip)
     kept = choose_movers(settings, inputs)
     warn_of_need(needed_memory(inputs.size), memory, progress)
     stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
@@ -440,6 +442,7 @@ def render_script(settings: Settings, scene: Scene, script: PathScript, progress
     views = build_path(settings, scene, script)
     path = settings.output_dir / f"novel_view_{script.name}.mp4"
     coverage = render_video(path, scene, views, script.fps, settings.save_frames, progress)
+    write_camera_files(path.with_name(f"{path.stem}_path"), views, script.fps or scene.fps)
     return {"novel_view_coverage": coverage}
 
 
@@ -447,6 +450,7 @@ def render_given(out: Path, scene: Scene, views: CameraPath, progress: Progress)
     """Writes the video of a given camera path."""
     path = out / "novel_view.mp4"
     coverage = render_video(path, scene, views, save_frames=True, progress=progress)
+    write_camera_files(out / "novel_view_path", views, scene.fps)
     return {"camera_path_coverage": coverage}
 
 

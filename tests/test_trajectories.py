@@ -7,9 +7,10 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, find_middle_frame
 from models.clip.transforms import save_transforms
+from models.paths.path_files import PathDefaults, read_path
 from models.paths.path_text import parse_path
 from models.paths.stabilization import stabilize_cameras
-from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip, read_path
+from models.paths.trajectories import CLEAR_SHARE, TRAJECTORIES, Clip
 
 DEPTH = 4.0
 LOOPS = ["spiral", "orbit", "dolly", "zoom"]
@@ -179,7 +180,7 @@ def test_a_camera_that_stands_still_has_all_paths():
 def test_a_path_from_a_file_is_the_one_written(tmp_path):
     cameras, times = path("spiral frames=8", walk())
     save_transforms(tmp_path / "path.json", cameras, times)
-    again, same_times = read_path(tmp_path / "path.json")
+    again, same_times = read_path(tmp_path / "path.json", PathDefaults(9, 9, 24.0))
     torch.testing.assert_close(again.world_from_cam, cameras.world_from_cam)
     assert same_times == pytest.approx(times)
 

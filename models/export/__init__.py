@@ -7,12 +7,14 @@ Files in reading order:
 - ``world`` - one textured mesh of the frames' meshes, and a texture of the movers
 - ``gltf`` - the GLB container
 - ``mesh_files`` - GLB, OBJ and PLY
+- ``camera_files`` - a camera path for nerfstudio and Blender
 - ``usd`` - USDZ
 - ``datasets`` - a COLMAP model, a nerfstudio data set
 - ``depth_maps`` - depth as EXR, PNG and video
 - ``formats`` - the registry of formats; writes and scores an export
 """
 
+from models.export.camera_files import write_camera_files
 from models.export.datasets import write_colmap
 from models.export.footage import gather_footage, spread
 from models.export.formats import (
@@ -31,5 +33,6 @@ __all__ = [
     "gather_footage",
     "parse_formats",
     "spread",
+    "write_camera_files",
     "write_colmap",
 ]

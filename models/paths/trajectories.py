@@ -8,7 +8,6 @@ times.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -16,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.cameras import Cameras, find_middle_frame, look_at
-from models.clip import load_transforms
 from models.paths.stabilization import interpolate_cameras, stabilize_cameras
 
 CameraPath = tuple[Cameras, list[float]]
@@ -165,16 +163,6 @@ TRAJECTORIES: dict[str, type[Trajectory]] = {
     "bullet_time": BulletTime,
 }
 """Kinds of camera paths by the name that the command line takes."""
-
-
-def read_path(path: str | Path) -> CameraPath:
-    """Reads cameras and times from a transforms.json.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
-    cameras, times, _ = load_transforms(Path(path))
-    return cameras, times
 
 
 def _divide_circle(num_frames: int) -> Float[Tensor, "F"]:
