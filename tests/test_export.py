@@ -28,8 +28,10 @@ from models.export.formats import (
     parse_formats,
     score_mesh,
 )
+from models.export.options import ExportOptions
 from models.export.world.atlas import Atlas
 from models.export.world.texture import TexturedMesh
+from models.export.world.world_mesh import _measure_filmed, _quarter
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
@@ -312,3 +314,22 @@ def test_a_shorter_video_leaves_no_depth_of_a_longer_one(source, tmp_path):
         export_scene(replace(source, paths=paths), tmp_path, ["depth"])
     names = sorted(path.name for path in (tmp_path / "depth_maps" / "walk").iterdir())
     assert names == ["00000.exr", "00000.png", "00001.exr", "00001.png"]
+
+
+def test_the_mesh_ends_where_no_image_shows_it(scene, world):
+    corners = torch.from_numpy(world.atlas.vertices[world.atlas.faces]).double()
+    meshes = scene.background.meshes
+    filmed = _measure_filmed(meshes, corners, ExportOptions())
+    assert filmed.min() > 0
+    assert (filmed == 1).double().mean() > 0.9
+
+
+def test_a_face_and_its_four_parts_have_one_area():
+    corners = torch.from_numpy(np.random.default_rng(5).normal(size=(20, 3, 3)))
+
+    def area(faces: torch.Tensor) -> float:
+        a, b, c = faces.unbind(1)
+        return float(torch.linalg.cross(b - a, c - a).norm(dim=1).sum() / 2)
+
+    assert area(_quarter(corners)) == pytest.approx(area(corners))
+    assert len(_quarter(corners)) == 80

@@ -190,6 +190,33 @@ def test_the_divider_follows_the_mouse_and_the_videos_stay_in_step(page: Page):
     assert np.median(apart) < 0.1, "a busy machine may stop one of them for a moment"
 
 
+FAKE_HEADSET = """
+Object.defineProperty(navigator, "xr", { value: {
+  isSessionSupported: async (mode) => mode === "immersive-vr",
+  requestSession: async () => { throw new Error("it sleeps"); },
+} });
+"""
+
+
+def test_the_button_for_headsets_says_what_is_there(browser, page_path: Path):
+    page = browser.new_page()
+    page.goto(page_path.as_uri())
+    button = page.locator("#world [name=headset]")
+    expect(button).to_have_text("No headset here")
+    expect(button).to_be_disabled()
+    page.close()
+    page = browser.new_page()
+    troubles = watch(page)
+    page.add_init_script(FAKE_HEADSET)
+    page.goto(page_path.as_uri())
+    button = page.locator("#world [name=headset]")
+    expect(button).to_have_text("View in headset")
+    button.click()
+    expect(button).to_have_text("The headset did not start: it sleeps")
+    assert not troubles
+    page.close()
+
+
 def test_what_the_page_shows_is_escaped(page: Page):
     assert page.locator("h1").text_content() == HOSTILE
     assert page.title().startswith(HOSTILE)

@@ -72,7 +72,7 @@ def build_textured_world(
 
     # rims are tested against the textured scene, and baked with it again
     rims = find_rims(layer.meshes, footage, keyframes, draw, options)
-    textured = _bake_world(mesh.add_painted(rims), layer.renderer, footage, options)
+    textured = _bake_world(mesh.add(rims, painted=True), layer.renderer, footage, options)
     progress.step(stage[0], 2, stage[1])
     for done in range(options.fit_rounds):
         textured = fit_texture(textured, footage, options)

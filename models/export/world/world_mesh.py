@@ -18,6 +18,8 @@ from models.export.options import ExportOptions
 from models.pipeline import TriangleMeshPipeline
 from models.surface import BORDER_TRUST, Fragments, find_used_vertices
 
+# Times that a face at the border of all images is cut into four; more follow the border closer.
+_CUTS = 3
 # Frame -> indices of faces of the frame's mesh, or a flag for each face.
 FaceIndices = dict[int, Int[np.ndarray, "n"]]
 FaceFlags = dict[int, Bool[np.ndarray, "T"]]
@@ -36,11 +38,12 @@ class WorldMesh:
     """Faces off the surface that the colour field was trained on; their colours are the key frame's
     pixels."""
 
-    def add_painted(self, corners: dict[int, Float[np.ndarray, "T 3 3"]]) -> "WorldMesh":
-        """The mesh with painted faces in addition.
+    def add(self, corners: dict[int, Float[np.ndarray, "T 3 3"]], painted: bool) -> "WorldMesh":
+        """The mesh with more faces.
 
         Args:
-            corners: world positions of the faces that each key frame paints.
+            corners: world positions of the faces that belong to each key frame.
+            painted: see the field.
         """
         vertices = [self.vertices]
         faces = [self.faces]
@@ -54,7 +57,8 @@ class WorldMesh:
             keyframe.append(np.full(len(added), k))
             size += len(points)
         joined = [np.concatenate(parts) for parts in (vertices, faces, keyframe)]
-        return WorldMesh(*joined, np.arange(len(joined[1])) >= len(self.faces))
+        more = np.full(len(joined[1]) - len(self.faces), painted)
+        return WorldMesh(*joined, np.concatenate([self.painted, more]))
 
 
 def choose_keyframes(
@@ -83,10 +87,61 @@ def build_world_mesh(
     for trust in (BORDER_TRUST, 0.0):
         enough = {t: meshes.trust[t].numpy() >= np.float32(trust) for t in frames}
         chosen = views.close({t: ~trusted[t] & kept[t] & enough[t] for t in frames}, chosen)
+    pieces = {}
+    for t, index in chosen.items():
+        chosen[t], pieces[t] = _cut_to_images(meshes, t, index, options)
     used, faces = find_used_vertices(_join_faces(meshes, chosen), len(meshes.vertices))
     keyframe = np.concatenate([np.full(len(index), t) for t, index in chosen.items()])
     vertices = meshes.vertices[used].numpy()
-    return WorldMesh(vertices, faces.numpy(), keyframe, np.zeros(len(faces), bool))
+    world = WorldMesh(vertices, faces.numpy(), keyframe, np.zeros(len(faces), bool))
+    return world.add(pieces, painted=False)
+
+
+def _cut_to_images(
+    meshes: TriangleMeshPipeline, t: int, index: Int[np.ndarray, "n"], options: ExportOptions
+) -> tuple[Int[np.ndarray, "m"], Float[np.ndarray, "k 3 3"]]:
+    """Faces of frame t's mesh without the parts that no frame's image shows: no pixel tells their
+    colours.
+
+    Returns:
+        The faces that some images show whole, and the corners of pieces of the others.
+    """
+    corners = meshes.vertices[meshes.faces[t][torch.from_numpy(index)].long()].double()
+    share = _measure_filmed(meshes, corners, options)
+    whole = (share == 1).numpy()
+    pieces = []
+    left = corners[share < 1]
+    for _ in range(_CUTS if len(left) else 0):
+        left = _quarter(left)
+        share = _measure_filmed(meshes, left, options)
+        pieces.append(left[share == 1])
+        left, share = left[share < 1], share[share < 1]
+    pieces.append(left[share > 0] if pieces else left)
+    return index[whole], torch.cat(pieces).numpy()
+
+
+def _measure_filmed(
+    meshes: TriangleMeshPipeline, corners: Float[torch.Tensor, "n 3 3"], options: ExportOptions
+) -> Float[torch.Tensor, "n"]:
+    """Share of each face that lies inside the image of some frame, by its corners, the middles of
+    its sides and its centre."""
+    middles = (corners + corners.roll(1, 1)) / 2
+    points = torch.cat([corners, middles, corners.mean(1, keepdim=True)], 1)
+    filmed = torch.zeros(points.shape[:2], dtype=torch.bool)
+    size = torch.tensor([meshes.cameras.width, meshes.cameras.height])
+    for k in spread(sorted(meshes.faces), options.witnesses):
+        xy, depth = meshes.cameras[k].project(points.reshape(-1, 3))
+        inside = ((xy[0] >= 0) & (xy[0] < size)).all(1) & (depth[0] > 0)
+        filmed |= inside.reshape(filmed.shape)
+    return filmed.double().mean(1)
+
+
+def _quarter(corners: Float[torch.Tensor, "n 3 3"]) -> Float[torch.Tensor, "m 3 3"]:
+    """Each face as four, cut at the middles of its sides."""
+    a, b, c = corners.unbind(1)
+    ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
+    parts = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
+    return torch.cat([torch.stack(part, 1) for part in parts])
 
 
 def _widen(cameras: Cameras, margin: float) -> Cameras:

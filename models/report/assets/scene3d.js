@@ -239,6 +239,46 @@
     }, (error) => { host.querySelector(".hint").textContent = "scene.glb cannot be shown: " + error.message; });
   }
 
+  // A headset: the viewer stands where the middle camera filmed. The trigger stops and starts time.
+  const headset = shown("headset"), rig = new THREE.Group(), metres = 3;  // how far away the scene is, typically
+  scene.add(rig);
+  function standBy(found) {
+    headset.disabled = !found;
+    headset.textContent = found ? "View in headset" : "No headset here";
+  }
+  function enter(session) {
+    setThrough(false);
+    lookThrough(world.middle);
+    cameras.visible = false;
+    rig.position.copy(camera.position);
+    rig.quaternion.copy(camera.quaternion);
+    rig.scale.setScalar(depth / metres);
+    rig.add(camera);
+    [camera.near, camera.far] = [0.05, 1000];
+    renderer.xr.enabled = true;
+    renderer.xr.setReferenceSpaceType("local");
+    session.addEventListener("select", () => setPlaying(!timer));
+    session.addEventListener("end", leave);
+    renderer.setAnimationLoop(() => renderer.render(scene, camera));
+    setPlaying(true);
+    return renderer.xr.setSession(session);
+  }
+  function leave() {
+    renderer.setAnimationLoop(null);
+    renderer.xr.enabled = false;
+    rig.remove(camera);
+    [camera.near, camera.far] = [depth * 1e-3, depth * 1e3];
+    setPlaying(false);
+    resize();
+    reset();
+  }
+  const xr = navigator.xr;
+  if (xr) xr.isSessionSupported("immersive-vr").then(standBy, () => standBy(false));
+  else standBy(false);
+  headset.addEventListener("click", () => {
+    xr.requestSession("immersive-vr").then(enter).catch((error) => { headset.textContent = "The headset did not start: " + error.message; });
+  });
+
   function resize() {
     const { clientWidth: w, clientHeight: h } = canvas;
     renderer.setSize(w, h, false);
