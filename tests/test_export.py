@@ -282,7 +282,7 @@ def test_a_scene_without_movers_has_no_animated_file(source, scene, world, tmp_p
 def test_formats_are_read_from_text_and_unknown_ones_refused():
     assert parse_formats("glb, PLY,glb") == ["glb", "ply"]
     assert parse_formats("") == []
-    with pytest.raises(InputError, match=r"'fbx'.*glb, ply, obj, colmap, nerfstudio"):
+    with pytest.raises(InputError, match=r"'fbx'.*glb, usdz, ply, obj, colmap, nerfstudio, depth"):
         parse_formats("glb,fbx")
 
 

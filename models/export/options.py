@@ -15,6 +15,9 @@ class ExportOptions:
     margin: float = 0.2
     """Border by which images are widened, as a share of the longer side; a larger value keeps more
     surface outside the images."""
+    unfilmed: float = 0.02
+    """Width of the border outside all images that the mesh keeps, as a share of the longer side; its
+    colours are guesses."""
     agreement: float = 0.02
     """Relative difference of depth up to which two faces show the same surface; a larger value
     leaves out more faces."""

@@ -100,7 +100,7 @@ def build_world_mesh(
 def _cut_to_images(
     meshes: TriangleMeshPipeline, t: int, index: Int[np.ndarray, "n"], options: ExportOptions
 ) -> tuple[Int[np.ndarray, "m"], Float[np.ndarray, "k 3 3"]]:
-    """Faces of frame t's mesh without the parts that no frame's image shows: no pixel tells their
+    """Faces of frame t's mesh without the parts far from all frames' images: no pixel tells their
     colours.
 
     Returns:
@@ -123,15 +123,16 @@ def _cut_to_images(
 def _measure_filmed(
     meshes: TriangleMeshPipeline, corners: Float[torch.Tensor, "n 3 3"], options: ExportOptions
 ) -> Float[torch.Tensor, "n"]:
-    """Share of each face that lies inside the image of some frame, by its corners, the middles of
+    """Share of each face in the image of some frame or in the border around it, by its corners, the middles of
     its sides and its centre."""
     middles = (corners + corners.roll(1, 1)) / 2
     points = torch.cat([corners, middles, corners.mean(1, keepdim=True)], 1)
     filmed = torch.zeros(points.shape[:2], dtype=torch.bool)
     size = torch.tensor([meshes.cameras.width, meshes.cameras.height])
+    border = options.unfilmed * size.max()
     for k in spread(sorted(meshes.faces), options.witnesses):
         xy, depth = meshes.cameras[k].project(points.reshape(-1, 3))
-        inside = ((xy[0] >= 0) & (xy[0] < size)).all(1) & (depth[0] > 0)
+        inside = ((xy[0] >= -border) & (xy[0] < size + border)).all(1) & (depth[0] > 0)
         filmed |= inside.reshape(filmed.shape)
     return filmed.double().mean(1)
 
