@@ -97,11 +97,11 @@ TRAINING += ("exposure", "mesh", "mvs", "movers", "field", "training")
 
 # What --preview sets, unless it is given otherwise.
 PREVIEW = {
-    "num_epochs": 0.3,
+    "num_epochs": 2.0,
     "trajectory": "spiral frames=16",
     "export": "",
     "mvs.longest_side": 240,
-    "training.mover_epochs": 8,
+    "training.mover_epochs": 20,
     "render.blended_off_path": 8,
 }
 # Flags that all pictures and exports depend on.
