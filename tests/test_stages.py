@@ -77,6 +77,35 @@ def test_a_stage_is_used_again_where_nothing_has_changed(worker, tmp_path):
     assert "reused" in worker.said[0]
 
 
+class FakeMeter:
+    """A stage that takes 20 s."""
+
+    seconds, peak_gib = 20.0, None
+
+    def __enter__(self) -> "FakeMeter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_the_time_left_follows_from_the_stages_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.run.stages.Meter", FakeMeter)
+    said = []
+    stages = Stages(tmp_path, progress=Said(said))
+    stages.run("before", {}, (), dict)
+    stages.expect({"first": 1, "second": 3, "third": 8})
+    for name in ("first", "inner", "second", "third"):
+        stages.run(name, {}, (), dict)
+    # 220 s left after 20 s for 1 of 12 parts; 80 s after 40 s for 4 of 12
+    assert said == ["about 4 minutes left", "about 80 s left"]
+    said.clear()
+    again = Stages(tmp_path, progress=Said(said))
+    again.expect({"first": 1, "second": 3, "third": 8})
+    again.run("first", {}, (), dict)
+    assert "reused" in said[0] and len(said) == 1
+
+
 def test_settings_within_settings_are_noticed_and_some_do_not_matter(worker):
     for options in (DepthOptions(), DepthOptions(depth_path=Path("maps"))):
         worker.run(fingerprint(SCRIPT, flatten_settings(Nested(options)), {}))

@@ -31,6 +31,8 @@ from models.run.settings import flatten_settings, nested_options
 
 _TABLE = "stages.json"
 _VALUES = "stages"
+# Seconds left from which they are told.
+_LEAST_LEFT = 5.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Stages:
         self.progress = progress
         self.table: dict[str, dict] = self._read()
         self.used: list[str] = []
+        self._expected: dict[str, float] = {}
         self._steps: list[Callable] = []
         self._options: set[str] = set()
 
@@ -130,6 +133,14 @@ class Stages:
             return {name: stage for name, stage in stages.items() if _is_whole(stage)}
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+    def expect(self, shares: Mapping[str, float]) -> None:
+        """Names the stages that will run; from now on the time left is told after each of them.
+
+        Args:
+            shares: seconds of each stage in proportion to the others, as on common clips.
+        """
+        self._expected = dict(shares)
 
     def step(self, name: str, function: Callable, *values: object, **more: object) -> Any:
         """The result of ``function(*values, **more)``, computed now or read from an earlier run.
@@ -222,7 +233,19 @@ class Stages:
         }
         self._write()
         self.used.append(name)
+        self._tell_left(name)
         return results
+
+    def _tell_left(self, name: str) -> None:
+        """Says how long the stages that are left will take, by the seconds of the stages done."""
+        left = [share for own, share in self._expected.items() if own not in self.used]
+        if name not in self._expected or not left:
+            return
+        done = [own for own in self.used if own in self._expected]
+        seconds = sum(self.table[own]["seconds"] for own in done)
+        rest = sum(left) * seconds / sum(self._expected[own] for own in done)
+        if rest >= _LEAST_LEFT:
+            self.progress.say(f"about {_in_words(rest)} left")
 
     def describe(
         self, function: Callable, files: Mapping[str, str | Path | None] | None = None
@@ -302,6 +325,13 @@ class Stages:
             write_json(self.folder / _TABLE, {"stages": self.table})
         else:
             (self.folder / _TABLE).unlink(missing_ok=True)
+
+
+def _in_words(seconds: float) -> str:
+    """Seconds to two digits, minutes beyond two of them."""
+    if seconds < 120:
+        return f"{round(seconds / 5) * 5} s"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _unfold(values: Iterable[object]) -> tuple[list[Callable], list[object]]:
