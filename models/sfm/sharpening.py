@@ -224,14 +224,21 @@ def _align(image, gx, gy, template, warp, start):
         patch = np.empty(size, np.float32)
         jx = np.empty(size, np.float32)
         jy = np.empty(size, np.float32)
-        for _ in range(8):
+        a, b, c = 0.0, 0.0, 0.0
+        for step in range(8):
             for k in range(size):
                 patch[k] = _sample(image, px[k] + sx, py[k] + sy)
-                jx[k] = _sample(gx, px[k] + sx, py[k] + sy)
-                jy[k] = _sample(gy, px[k] + sx, py[k] + sy)
             patch -= patch.mean()
-            jx -= jx.mean()
-            jy -= jy.mean()
+            # Later steps are small: the gradient of the second step serves them.
+            if step < 2:
+                for k in range(size):
+                    jx[k] = _sample(gx, px[k] + sx, py[k] + sy)
+                    jy[k] = _sample(gy, px[k] + sx, py[k] + sy)
+                jx -= jx.mean()
+                jy -= jy.mean()
+                a = (jx * jx).sum() + 1e-3
+                b = (jx * jy).sum()
+                c = (jy * jy).sum() + 1e-3
             power = (patch * patch).sum() + 1e-3
             gain = (T * patch).sum() / power
             likeness[n] = (T * patch).sum() / np.sqrt(power * ((T * T).sum() + 1e-3))
@@ -239,9 +246,6 @@ def _align(image, gx, gy, template, warp, start):
             if likeness[n] < 0.2:
                 break
             error = T / gain - patch
-            a = (jx * jx).sum() + 1e-3
-            b = (jx * jy).sum()
-            c = (jy * jy).sum() + 1e-3
             u, v = (jx * error).sum(), (jy * error).sum()
             det = a * c - b * b
             step_x = (c * u - b * v) / det
