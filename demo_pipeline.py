@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if __name__ == "__main__":
     prepare_script()
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -229,6 +229,7 @@ def check_settings(settings: Settings) -> None:
         raise InputError("--only and --without exclude each other; give one of them")
     parse_path(settings.trajectory)
     parse_layouts(settings.stereo)
+    settings.eyes.check()
     parse_formats(settings.export)
 
 
@@ -249,13 +250,16 @@ def run(settings: Settings) -> None:
     script.check(len(inputs.frames))
     clip = PathDefaults(inputs.tracks.width, inputs.tracks.height, inputs.tracks.fps)
     views = None if settings.camera_path is None else read_path(settings.camera_path, clip)
-    kept = choose_movers(settings, inputs)
+    if scene is not None:
+        scene = keep_chosen(settings, scene)
+    else:
+        check_movers(settings, find_numbers(inputs))
     warn_of_need(needed_memory(inputs.size), memory, progress)
     stages = Stages(out, Origin(__file__, settings, inputs.files, {"device": device}), progress)
     stages.expect(choose_shares(settings))
     viewer = start_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and views is None:
-        viewer.show(scene.keep_movers(kept))
+        viewer.show(scene)
         release_folders()
         return viewer.run()
 
@@ -270,7 +274,7 @@ def run(settings: Settings) -> None:
         if settings.detail.frames:
             keep_details(settings, inputs, scene, stages)
         scene = add_details(scene, out / "model.pt", settings.detail, progress)
-    scene = scene.keep_movers(kept)
+        scene = keep_chosen(settings, scene)
     if viewer is not None:
         viewer.show(scene)
     metrics |= make_outputs(settings, inputs, scene, stages, views)
@@ -291,29 +295,52 @@ def run(settings: Settings) -> None:
 
 
 def choose_shares(settings: Settings) -> dict[str, float]:
-    """The stages that a run has, with their shares of its time."""
-    left_out = set() if settings.checkpoint is None else {"train", "detail"}
+    """The stages that a run has, with their shares of its time; none where training has a time of
+    its own."""
+    if settings.train_seconds is not None:
+        return {}
+    shares = dict(SHARES, train=SHARES["train"] * settings.num_epochs / Settings.num_epochs)
+    # two eyes each
+    shares["stereo"] = 2 * (SHARES["reconstruction"] + SHARES["novel_view"])
+    left_out = set() if settings.checkpoint is None else {"train"}
+    if settings.checkpoint is not None or not settings.detail.frames:
+        left_out.add("detail")
+    if not settings.stereo:
+        left_out.add("stereo")
     if not choose_formats(settings):
         left_out.add("export")
     if settings.checkpoint is not None and settings.camera_path is not None:
         left_out |= {"reconstruction", "novel_view"}
-    return {name: share for name, share in SHARES.items() if name not in left_out}
+    return {name: share for name, share in shares.items() if name not in left_out}
 
 
-def choose_movers(settings: Settings, inputs: ClipInputs) -> set[int]:
-    """Numbers of the movers to draw.
+def find_numbers(inputs: ClipInputs) -> set[int]:
+    """Numbers of the movers in the track file."""
+    if inputs.movers is None:
+        return set()
+    labels = inputs.movers.label
+    return {1} if labels is None else set(labels.unique().tolist())
+
+
+def check_movers(settings: Settings, known: Collection[int]) -> None:
+    """Refuses numbers of movers that the scene does not have.
 
     Raises:
         InputError: there is no mover of a number that is given.
     """
-    movers = inputs.movers
-    labels = None if movers is None else movers.label
-    known = set() if movers is None else {1} if labels is None else set(labels.unique().tolist())
     for number in (*settings.only, *settings.without):
         if number not in known:
             have = ", ".join(map(str, sorted(known))) or "none"
             raise InputError(f"there is no mover {number}; the numbers of the movers: {have}")
-    return set(settings.only) if settings.only else known - set(settings.without)
+
+
+def keep_chosen(settings: Settings, scene: Scene) -> Scene:
+    """The scene with the movers that the settings ask for."""
+    if not settings.only and not settings.without:
+        return scene
+    known = set() if scene.moving is None else set(scene.moving.meshes.numbers)
+    check_movers(settings, known)
+    return scene.keep_movers(settings.only or known - set(settings.without))
 
 
 def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> Scene:
@@ -443,8 +470,11 @@ def make_outputs(
     if formats := choose_formats(settings):
         work = partial(export_model, settings, scene, inputs, stages, views)
         uses = ("holdout_every", "export", "scene_mesh", "training.mask_margin", *DRAWING)
-        uses += ("trajectory", "freeze_time") if "depth" in formats else ()
-        files = {**model, "camera path": settings.camera_path}
+        uses += ("scale_metres", "scale_between")
+        files = dict(model)
+        if "depth" in formats:
+            uses += ("trajectory", "freeze_time")
+            files["camera path"] = settings.camera_path
         metrics |= stages.make("export", stage_outputs("export"), work, uses, files)
     work = partial(write_track_overlay, out, inputs.frames, inputs.tracks, inputs.movers, progress)
     stages.make("tracks", stage_outputs("tracks"), work, ())
@@ -524,7 +554,10 @@ def export_model(
     margin = settings.training.mask_margin
     footage = gather_footage(scene, inputs.frames, inputs.not_static, margin)
     paths = gather_paths(settings, scene, views)
-    source = ExportSource(scene, footage, inputs.tracks, settings.scene_mesh, paths)
+    script = parse_path(settings.trajectory)
+    rates = {f"novel_view_{script.name}": script.fps or scene.fps}
+    unit = "the scene's own" if settings.scale.scale_metres is None else "metres"
+    source = ExportSource(scene, footage, inputs.tracks, settings.scene_mesh, paths, rates, unit)
     formats = choose_formats(settings)
     return export_and_score(source, stages.folder, formats, inputs.held_out, stages.progress)
 

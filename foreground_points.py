@@ -109,7 +109,7 @@ class Settings:
     max_size: int = 960
     """Longer side in pixels to which larger frames are reduced (as for the background)."""
     preview: bool = False
-    """A first look in a fraction of the time: frames of half the size, fewer tracks."""
+    """A first look in a fraction of the time: frames of half the size (as for the background)."""
     seed: int = 0
     """Seed of structure from motion on the movers."""
     max_memory: float | None = None

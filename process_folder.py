@@ -25,6 +25,7 @@ from models.batch import (
     ClipPlan,
     MachineOptions,
     StateTable,
+    count_threads,
     find_clips,
     has_ray,
     plan_clip,
@@ -33,7 +34,15 @@ from models.batch import (
     sort_flags,
     write_overview,
 )
-from models.run import InputError, Plain, claim_output_dir, flag_names, parse_settings, run_script
+from models.run import (
+    InputError,
+    Plain,
+    ProgressBars,
+    claim_output_dir,
+    flag_names,
+    parse_settings,
+    run_script,
+)
 
 _ROOT = Path(__file__).resolve().parent
 # Words for --only.
@@ -70,15 +79,14 @@ def main() -> None:
             results_dir=Path("results"),
             only="",
             engine="auto",
-            machines=MachineOptions(address=None, workers=None, threads=1, gpus=0.0),
+            machines=MachineOptions(address=None, workers=None, threads=None, gpus=0.0),
         ),
         arguments,
     )
     check_settings(settings)
-    check_flags(flags)
-    plans = make_plans(settings, flags)
+    plans = make_plans(settings, flags, check_flags(flags))
     claim_output_dir(settings.results_dir, __file__)
-    table = StateTable(plans)
+    table = StateTable(plans, ProgressBars())
     with table:
         run(settings, plans, table)
     page = write_overview(settings.results_dir, plans, table.failed)
@@ -94,7 +102,8 @@ def check_settings(settings: Settings) -> None:
     if settings.engine not in ("auto", "ray", "in_order"):
         raise InputError(f"--engine {settings.engine}: give ray, in_order or auto")
     machines = settings.machines
-    if machines.threads < 1 or machines.gpus < 0 or machines.retries < 0:
+    least = 1 if machines.threads is None else machines.threads
+    if least < 1 or machines.gpus < 0 or machines.retries < 0:
         raise InputError("--threads must be at least 1, --gpus and --retries at least 0")
     if machines.workers is not None and machines.workers < 1:
         raise InputError("--workers must be at least 1")
@@ -114,24 +123,42 @@ def choose_scripts(only: str) -> tuple[str, ...]:
     return tuple(script for word, script in _ONLY.items() if not words or word in words)
 
 
-def check_flags(flags: Mapping[str, Sequence[str]]) -> None:
-    """Has each script's parser read its flags; it ends this script on a value that cannot be used."""
+def check_flags(flags: Mapping[str, Sequence[str]]) -> tuple[int | None, int, int]:
+    """Has each script's parser read its flags; it ends this script on a value that cannot be used.
+
+    Returns:
+        max_frames, stride and max_size, which set the memory that a clip takes.
+
+    Raises:
+        InputError: one of them is below 1.
+    """
     clip = ["--video_path", "clip"]
-    parse_settings(background_points.Settings(Path()), [*clip, *flags["background_points"]])
+    tracked = background_points.Settings(Path())
+    tracked = parse_settings(tracked, [*clip, *flags["background_points"]])
     parse_settings(foreground_points.Settings(Path()), [*clip, *flags["foreground_points"]])
     demo_pipeline.check_settings(
         parse_settings(demo_pipeline.Settings(), list(flags["demo_pipeline"]))
     )
+    taken = tracked.max_frames, tracked.stride, tracked.max_size
+    if min(value for value in taken if value is not None) < 1:
+        raise InputError("--max_frames, --stride and --max_size must be at least 1")
+    return taken
 
 
-def make_plans(settings: Settings, flags: Mapping[str, Sequence[str]]) -> list[ClipPlan]:
-    """The steps of each clip."""
+def make_plans(
+    settings: Settings, flags: Mapping[str, Sequence[str]], taken: tuple[int | None, int, int]
+) -> list[ClipPlan]:
+    """The steps of each clip.
+
+    Args:
+        taken: see ``plan_clip``.
+    """
     names = [name.strip() for name in settings.clips.split(",") if name.strip()]
-    clips = find_clips(settings.videos_dir.resolve(), names)
+    clips = find_clips(settings.videos_dir.resolve(), names, settings.results_dir.resolve())
     # machines of a cluster have other working directories
     results = settings.results_dir.resolve()
     scripts = choose_scripts(settings.only)
-    return [plan_clip(clip, _ROOT, results, flags, scripts) for clip in clips]
+    return [plan_clip(clip, _ROOT, results, flags, scripts, taken) for clip in clips]
 
 
 def run(settings: Settings, plans: Sequence[ClipPlan], table: StateTable) -> None:
@@ -139,7 +166,8 @@ def run(settings: Settings, plans: Sequence[ClipPlan], table: StateTable) -> Non
     if settings.engine == "in_order" or not has_ray():
         if settings.engine == "auto":
             print("Ray is not installed: one clip after the other (requirements-cluster.txt)")
-        run_in_order(plans, settings.machines.threads, settings.machines.retries, table.tell)
+        threads = count_threads(settings.machines, in_order=True)
+        run_in_order(plans, threads, settings.machines.retries, table.tell)
         return
     run_on_ray(plans, _ROOT, settings.machines, table.tell)
 

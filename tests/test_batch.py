@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import open_browser, watch
+from clips import Said
 
 from models.batch import (
     ClipPlan,
@@ -37,20 +38,31 @@ def step_of(clip: str, program: str, folder: Path) -> Step:
 def test_clips_are_videos_and_folders_of_images_with_masks_beside_them(tmp_path: Path):
     for name in ("b10.mp4", "b2.MOV", "b2_masks.mp4", "notes.txt", ".hidden.mp4"):
         (tmp_path / name).touch()
-    for name in ("walk/frames", "walk/masks", "plain"):
+    for name in ("walk/frames", "walk/masks", "plain", "plain_masks", "empty", "out"):
         (tmp_path / name).mkdir(parents=True)
-    clips = find_clips(tmp_path)
+    for name in ("walk/frames", "plain", "out"):
+        (tmp_path / name / "0.png").touch()
+    clips = find_clips(tmp_path, results_dir=tmp_path / "out")
     assert [clip.name for clip in clips] == ["b2", "b10", "plain", "walk"]
     assert clips[0].mask_path == tmp_path / "b2_masks.mp4"
     assert clips[3].video_path == tmp_path / "walk" / "frames"
     assert clips[3].mask_path == tmp_path / "walk" / "masks"
-    assert clips[1].mask_path is None and clips[2].mask_path is None
+    assert clips[1].mask_path is None and clips[2].mask_path == tmp_path / "plain_masks"
     assert [clip.name for clip in find_clips(tmp_path, ["walk"])] == ["walk"]
     with pytest.raises(InputError, match="no clip named run"):
         find_clips(tmp_path, ["run"])
-    (tmp_path / "walk.mp4").touch()
-    with pytest.raises(InputError, match="rename one"):
-        find_clips(tmp_path)
+    for name in ("walk.mp4", "walk_demo.mp4", "logs.mp4"):
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match="rename"):
+            find_clips(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_names_of_clips_are_no_patterns(tmp_path: Path):
+    for name in ("clip[1].mp4", "clip1.mp4", "clip[1]_masks.mp4"):
+        (tmp_path / name).touch()
+    masks = {clip.name: clip.mask_path for clip in find_clips(tmp_path)}
+    assert masks == {"clip[1]": tmp_path / "clip[1]_masks.mp4", "clip1": None}
 
 
 def test_flags_go_to_each_script_that_has_them():
@@ -154,12 +166,13 @@ def test_ray_tries_a_lost_script_again_and_not_a_refusal(tmp_path: Path):
     check_ends(heard)
 
 
-def test_the_table_keeps_the_sentences_of_failed_clips(tmp_path: Path, capsys):
+def test_the_table_keeps_the_sentences_of_failed_clips(tmp_path: Path):
     plans = three_ends(tmp_path)
-    with StateTable(plans) as table:
+    said = []
+    with StateTable(plans, Said(said)) as table:
         run_in_order(plans, 1, 1, table.tell)
     assert table.failed == {"refused": "refused"}
-    assert "refused: background_points: failed: refused" in capsys.readouterr().out
+    assert "refused: background_points: failed: refused" in said
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +246,7 @@ def test_bad_settings_are_refused_before_any_work(clips: Path, tmp_path: Path):
         (["--max_sise", "3"], "did you mean --max_size"),
         (["--holdout_every", "1"], "--holdout_every"),
         (["--video_path", "x"], "leave it out"),
+        (["--max_frames", "-3"], "at least 1"),
     ):
         done = process(clips, tmp_path / "none", *flags)
         assert done.returncode == 2 and words in done.stderr, flags

@@ -96,7 +96,19 @@ def test_files_without_a_camera_path_are_refused(tmp_path: Path, cameras: Camera
     (tmp_path / "flat.json").write_text(json.dumps({"camera_path": [view]}))
     (tmp_path / "empty.json").write_text(json.dumps({"camera_path": []}))
     (tmp_path / "words.json").write_text(json.dumps({"camera_path": ["a", "b"]}))
-    names = ("none.glb", "bad.glb", "flat.json", "empty.json", "words.json", "missing.glb")
+    mirrored = GltfWriter()
+    node = mirrored.add_camera("camera", cameras, 0)
+    mirrored.root["nodes"][node]["scale"] = [-1, 1, 1]
+    mirrored.write(tmp_path / "mirrored.glb")
+    names = (
+        "mirrored.glb",
+        "none.glb",
+        "bad.glb",
+        "flat.json",
+        "empty.json",
+        "words.json",
+        "missing.glb",
+    )
     for name in names:
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             read_path(tmp_path / name, CLIP)

@@ -62,6 +62,10 @@ def test_the_clip_is_repeated_within_a_part_and_ends_at_its_end():
     assert times[20] == 0  # the second turn begins
     rising = sum(after > before for before, after in pairwise(times))
     assert rising == 39
+    for count in (6, 48, 100):
+        times = parse_path(f"spiral frames={count}").build(clip())[1]
+        expected = torch.linspace(0, FRAMES - 1, count, dtype=torch.float64).tolist()
+        assert times == expected
 
 
 def test_another_size_keeps_the_middle_and_shows_nothing_beyond_the_image():

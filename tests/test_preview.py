@@ -29,6 +29,9 @@ def test_a_flag_that_is_given_counts_more_than_the_preset():
     settings = parse_settings(demo_pipeline.Settings(), flags, demo_pipeline.PREVIEW)
     assert settings.num_epochs == 3 and settings.mvs.longest_side == 300
     assert settings.export == ""
+    flags = ["--preview", "--export", "glb", "--trajectory=spiral"]
+    settings = parse_settings(demo_pipeline.Settings(), flags, demo_pipeline.PREVIEW)
+    assert (settings.export, settings.trajectory) == ("glb", "spiral")
 
 
 def test_frames_of_a_preview_have_half_the_size(tmp_path: Path):

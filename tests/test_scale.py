@@ -1,6 +1,7 @@
 """A scene in metres: by a known distance between two points, or by the height of the camera."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from clips import true_tracks
 from models.run import InputError
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import ScaleOptions, Tracks, find_scale, scale_tracks
+from models.training import check_same_clip
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,23 @@ def test_the_height_of_the_camera_gives_metres(room, solved: Tracks):
     assert find_scale(solved, ScaleOptions(height)) == pytest.approx(1 / FACTOR, rel=0.03)
 
 
+def test_tracks_on_a_line_give_the_depth_of_the_nearest(solved: Tracks):
+    seen = torch.nonzero(solved.visible[0])[:5, 0]
+    xy = solved.xy.clone()
+    xy[0, seen] = torch.tensor([[10.0 + i, 20.0] for i in range(5)])
+    visible = torch.zeros_like(solved.visible)
+    visible[0, seen] = True
+    line = replace(solved, xy=xy, visible=visible)
+    assert find_scale(line, ScaleOptions(1.0, (0, 10, 20, 14, 20))) > 0
+
+
+def test_a_model_of_other_units_is_refused(tracks: Tracks, tmp_path):
+    model = SimpleNamespace(cameras=tracks.cameras, thumbnails=None)
+    check_same_clip(model, tmp_path, tracks, tmp_path)
+    with pytest.raises(InputError, match="--scale_metres"):
+        check_same_clip(model, tmp_path, scale_tracks(tracks, 2.0), tmp_path)
+
+
 def test_what_cannot_be_measured_is_refused(solved: Tracks):
     assert find_scale(solved, ScaleOptions()) == 1.0
     for options, words in (
@@ -73,7 +92,7 @@ def test_what_cannot_be_measured_is_refused(solved: Tracks):
         (ScaleOptions(1.0, (1, 2, 3)), "FRAME X Y X Y"),
         (ScaleOptions(1.0, (99, 1, 1, 2, 2)), "there are frames 0 to 5"),
         (ScaleOptions(1.0, (0, -90, -90, 2, 2)), "no track within"),
-        (ScaleOptions(1.0, (3, 3)), "one place"),
+        (ScaleOptions(1.0, (3, 3)), "no distance"),
     ):
         with pytest.raises(InputError, match=words):
             find_scale(solved, options)

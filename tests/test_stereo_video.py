@@ -81,6 +81,15 @@ def test_disparity_is_bounded_and_the_screen_stands_where_it_is_asked_for():
     assert parallel.convergence == math.inf
 
 
+def test_views_without_a_surface_are_refused():
+    nothing = SeenDepth(np.full((9, 9), np.inf), np.zeros((9, 9), bool))
+    with pytest.raises(InputError, match="no surface"):
+        choose_eyes([nothing], 1.0)
+    for values in ({"separation": -1.0}, {"max_disparity": 0.0}, {"sampled_views": 0}):
+        with pytest.raises(InputError, match="--eyes"):
+            StereoVideoOptions(**values).check()
+
+
 def test_each_layout_holds_both_pictures():
     rng = np.random.default_rng(7)
     left, right = rng.integers(0, 256, (2, 30, 41, 3), np.uint8)

@@ -31,7 +31,7 @@ def square(z: float, side: int) -> Atlas:
 def cameras() -> Cameras:
     pose = torch.eye(4, dtype=torch.float64).repeat(FRAMES, 1, 1)
     pose[:, 0, 3] = torch.linspace(0, 0.5, FRAMES)
-    K = torch.tensor([[80.0, 0, 48], [0, 80, 32], [0, 0, 1]], dtype=torch.float64)
+    K = torch.tensor([[80.0, 0, 45], [0, 80, 33.5], [0, 0, 1]], dtype=torch.float64)
     return Cameras(K.repeat(FRAMES, 1, 1), pose, 96, 64)
 
 

@@ -15,7 +15,7 @@ Files in reading order:
 from models.batch.clips import FolderClip, find_clips
 from models.batch.flags import sort_flags
 from models.batch.in_order import run_in_order
-from models.batch.on_ray import MachineOptions, has_ray, run_on_ray
+from models.batch.on_ray import MachineOptions, count_threads, has_ray, run_on_ray
 from models.batch.overview import write_overview
 from models.batch.steps import FIXED, SCRIPTS, ClipPlan, plan_clip
 from models.batch.table import StateTable
@@ -27,6 +27,7 @@ __all__ = [
     "FolderClip",
     "MachineOptions",
     "StateTable",
+    "count_threads",
     "find_clips",
     "has_ray",
     "plan_clip",

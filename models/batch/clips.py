@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.clip import sort_naturally
+from models.clip import image_paths, sort_naturally
 from models.run import InputError
 
 VIDEO_SUFFIXES = frozenset(
@@ -26,6 +26,9 @@ VIDEO_SUFFIXES = frozenset(
 """Suffixes of video files, in lower case."""
 # Names of the folder of frames inside the folder of a clip.
 _FRAMES = ("frames", "images", "rgb")
+# Folders of the results that belong to no clip, and the end of the name of the scene's folder.
+_TAKEN = ("logs", "posters")
+_DEMO = "_demo"
 # Masks of clip NAME: NAME/masks, or NAME_masks beside a video file.
 _MASKS = "masks"
 
@@ -42,17 +45,20 @@ class FolderClip:
     """Masks beside it; None where they are to be made."""
 
 
-def find_clips(folder: Path, names: Collection[str] = ()) -> list[FolderClip]:
+def find_clips(
+    folder: Path, names: Collection[str] = (), results_dir: Path | None = None
+) -> list[FolderClip]:
     """The clips of a folder in natural order of their names.
 
     A clip is a video file, or a folder with images in it or in its ``frames``, ``images`` or ``rgb``.
 
     Args:
         names: of the clips wanted; all if empty.
+        results_dir: no clip, where it lies in the folder.
 
     Raises:
-        InputError: there is no such folder, it holds no clip, two clips have one name, or a wanted
-            clip is missing.
+        InputError: there is no such folder, it holds no clip, two clips have one name or would
+            share a folder of results, or a wanted clip is missing.
     """
     try:
         entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
@@ -62,7 +68,7 @@ def find_clips(folder: Path, names: Collection[str] = ()) -> list[FolderClip]:
         ) from error
     clips: dict[str, FolderClip] = {}
     for path in sort_naturally(entries, lambda path: path.name):
-        clip = _as_clip(path)
+        clip = None if path == results_dir else _as_clip(path)
         if clip is None:
             continue
         if clip.name in clips:
@@ -73,6 +79,12 @@ def find_clips(folder: Path, names: Collection[str] = ()) -> list[FolderClip]:
         raise InputError(
             f"{folder}: holds no clips; put video files there, or a folder of images for each clip"
         )
+    for name in clips:
+        if name in _TAKEN or name.removesuffix(_DEMO) in clips.keys() - {name}:
+            raise InputError(
+                f"{clips[name].video_path}: results/{name} is the name of another folder; rename the "
+                "clip"
+            )
     if missing := [name for name in names if name not in clips]:
         raise InputError(f"{folder}: holds no clip named {missing[0]}; it has {', '.join(clips)}")
     return [clip for clip in clips.values() if not names or clip.name in names]
@@ -84,10 +96,23 @@ def _as_clip(path: Path) -> FolderClip | None:
         return None
     if path.is_dir():
         inside = next((path / name for name in _FRAMES if (path / name).is_dir()), path)
-        masks = path / _MASKS
-        return FolderClip(path.name, inside, masks if masks.is_dir() else None)
+        within = path / _MASKS
+        masks = within if within.is_dir() else _find_beside(path, path.name)
+        return FolderClip(path.name, inside, masks) if _has_images(inside) else None
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         return None
-    beside = path.parent.glob(f"{path.stem}_{_MASKS}*")
-    masks = [own for own in beside if own.stem == f"{path.stem}_{_MASKS}"]
-    return FolderClip(path.stem, path, masks[0] if masks else None)
+    return FolderClip(path.stem, path, _find_beside(path, path.stem))
+
+
+def _find_beside(path: Path, name: str) -> Path | None:
+    """Masks NAME_masks, a folder or a video, beside a clip."""
+    wanted = f"{name}_{_MASKS}"
+    found = (own for own in sorted(path.parent.iterdir()) if wanted in (own.stem, own.name))
+    return next(found, None)
+
+
+def _has_images(folder: Path) -> bool:
+    try:
+        return bool(image_paths(folder))
+    except InputError:
+        return False

@@ -32,8 +32,9 @@ class MachineOptions:
     """Address of a running Ray cluster with shared storage, or "auto"; this machine if not given."""
     workers: int | None = None
     """Scripts that run at once on this machine; as many as its cores allow if not given."""
-    threads: int = 1
-    """Cores of each script. More make a clip faster, and a folder slower."""
+    threads: int | None = None
+    """Cores of each script; 1 by Ray, all of this machine in order, if not given. With more cores
+    one clip is done sooner, and fewer clips are done in an hour."""
     gpus: float = 0.0
     """GPUs of each script on a cluster; 0.5 puts two scripts on one GPU."""
     retries: int = 3
@@ -75,13 +76,19 @@ def run_on_ray(
             before = None
             for step in plan.steps:
                 sized = task.options(memory=min(step.memory, memory))
-                before = sized.remote(step, options.threads, before)
+                before = sized.remote(step, cores, before)
                 waiting[before] = step
         _follow(ray, waiting, tell)
 
 
+def count_threads(options: MachineOptions, in_order: bool = False) -> int:
+    """Cores of each script."""
+    return options.threads or (count_cores() if in_order else 1)
+
+
 def _follow(ray: Any, waiting: dict[Any, Step], tell: Callable[[Step | Outcome], None]) -> None:
     """Tells of each task until all have ended."""
+    failed: set[str] = set()
     old = {step: _changed_at(step.log) for step in waiting.values()}
     while waiting:
         ended, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=_LOOK)
@@ -94,8 +101,11 @@ def _follow(ray: Any, waiting: dict[Any, Step], tell: Callable[[Step | Outcome],
             step = waiting.pop(reference)
             old.pop(step, None)
             outcome = _outcome_of(ray, reference, step)
-            if outcome.script == step.script:
+            # later steps of a clip that failed end with the failure of the first
+            if outcome.script == step.script and step.clip not in failed:
                 tell(outcome)
+            if not outcome.ok:
+                failed.add(step.clip)
 
 
 def _outcome_of(ray: Any, reference: Any, step: Step) -> Outcome:
@@ -104,9 +114,8 @@ def _outcome_of(ray: Any, reference: Any, step: Step) -> Outcome:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         why = error.cause
-        if not isinstance(why, LostScriptError):
-            raise
-        return Outcome(step.clip, step.script, False, 0.0, str(why))
+        text = str(why) if isinstance(why, LostScriptError) else f"{type(why).__name__}: {why}"
+        return Outcome(step.clip, step.script, False, 0.0, text)
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[0]
         return Outcome(step.clip, step.script, False, 0.0, f"its worker was lost: {why}")
@@ -138,7 +147,8 @@ def _connected(root: Path, options: MachineOptions) -> Iterator[None]:
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
     given: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False}
     if options.address is None:
-        cores = (options.workers or max(1, _count_cores() // options.threads)) * options.threads
+        threads = count_threads(options)
+        cores = (options.workers or max(1, count_cores() // threads)) * threads
         given |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
         given |= {"_node_ip_address": "127.0.0.1"}
     try:
@@ -154,7 +164,7 @@ def _connected(root: Path, options: MachineOptions) -> Iterator[None]:
         ray.shutdown()
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -169,8 +179,9 @@ def _check_machines(ray: Any, options: MachineOptions) -> tuple[int, int]:
         InputError: GPUs are asked for, and no machine has them.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if max(node.get("GPU", 0.0) for node in nodes) < options.gpus:
+    fitting = [node for node in nodes if node.get("GPU", 0.0) >= options.gpus]
+    if not fitting:
         raise InputError(f"--gpus {options.gpus:g}: no machine of the cluster has that many")
-    cores = min(options.threads, int(max(node.get("CPU", 1.0) for node in nodes)))
-    memory = int(_MOST_MEMORY * max(node.get("memory", 0.0) for node in nodes))
-    return cores, memory
+    cores = min(count_threads(options), int(max(node.get("CPU", 1.0) for node in fitting)))
+    fitting = [node for node in fitting if node.get("CPU", 1.0) >= cores]
+    return cores, int(_MOST_MEMORY * max(node.get("memory", 0.0) for node in fitting))

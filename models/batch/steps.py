@@ -1,7 +1,7 @@
 """The scripts that make a scene of a clip, as commands with the cores and the memory they need."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ FIXED = frozenset(
         "view_port",
     }
 )
-"""Flags of the scripts that differ for each clip, or that need a person at the screen."""
+"""Flags of the scripts that differ for each clip, or that open the live viewer."""
 # Side in pixels of the grid cells of tracks, for the estimate of memory; see TrackingOptions.
 _SPACING = 8
 # Bytes for a clip whose headers do not tell its size.
@@ -71,6 +71,7 @@ def plan_clip(
     results_dir: Path,
     flags: Mapping[str, Sequence[str]],
     only: Sequence[str] = SCRIPTS,
+    taken: tuple[int | None, int, int] = (None, 1, _MAX_SIZE),
 ) -> ClipPlan:
     """The steps of a clip.
 
@@ -79,6 +80,7 @@ def plan_clip(
         results_dir: gets ``NAME`` with the tracks, ``NAME_demo`` with the scene, and ``logs``.
         flags: arguments of each script that are the same for all clips.
         only: scripts to run.
+        taken: max_frames, stride and max_size of the scripts, for the memory that they need.
     """
     tracks = results_dir / clip.name
     scene = results_dir / f"{clip.name}_demo"
@@ -90,7 +92,7 @@ def plan_clip(
         "foreground_points": [*video, "--background_path", file],
         "demo_pipeline": ["--background_path", file, "--output_dir", str(scene)],
     }
-    size = measure_taken(clip.video_path, flags["background_points"])
+    size = measure_clip(clip.video_path, *taken)
     steps = []
     for script in only:
         command = (sys.executable, str(root / f"{script}.py"), *own[script], *flags[script])
@@ -98,17 +100,6 @@ def plan_clip(
         need = estimate_need(size, script, with_motion=clip.mask_path is None)
         steps.append(Step(clip.name, script, command, log, need))
     return ClipPlan(clip, tuple(steps), tracks, scene)
-
-
-def measure_taken(path: Path, flags: Sequence[str]) -> ClipSize | None:
-    """The size of the frames that the scripts take of a clip, by its headers and the flags that
-    reduce it; None where the headers do not tell."""
-    return measure_clip(
-        path,
-        read_flag(flags, "max_frames", int),
-        read_flag(flags, "stride", int) or 1,
-        read_flag(flags, "max_size", int) or _MAX_SIZE,
-    )
 
 
 def estimate_need(size: ClipSize | None, script: str, with_motion: bool) -> int:
@@ -123,14 +114,3 @@ def estimate_need(size: ClipSize | None, script: str, with_motion: bool) -> int:
         return needed_memory(size)
     with_motion = with_motion and script == "background_points"
     return estimate_memory(size, estimate_num_tracks(size, _SPACING), with_motion)
-
-
-def read_flag(flags: Sequence[str], name: str, kind: Callable[[str], int]) -> int | None:
-    """The last value of a flag of a command line; None if it is not given."""
-    value = None
-    for place, argument in enumerate(flags):
-        if argument == f"--{name}" and place + 1 < len(flags):
-            value = kind(flags[place + 1])
-        elif argument.startswith(f"--{name}="):
-            value = kind(argument.split("=", 1)[1])
-    return value

@@ -39,6 +39,8 @@ class ChosenMovers:
         Args:
             light: share of its light that each pixel keeps, 255 = all.
         """
+        if not self.kept.meshes:
+            return np.full_like(light, 255)
         distances = []
         for movers in (self.kept, self.removed):
             if t not in movers.meshes:

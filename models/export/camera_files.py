@@ -13,7 +13,8 @@ def write_camera_files(stem: Path, path: CameraPath, fps: float) -> None:
     """Writes ``stem``.json as nerfstudio's viewer does, and ``stem``.glb with an animated camera
     in the axes of scene.glb, so that it fits that scene in Blender.
 
-    Both formats put the principal point into the middle of the image.
+    Both formats put the principal point into the middle of the image, and the GLB holds the field of
+    view of the first camera.
 
     Args:
         fps: frames per second of the video.

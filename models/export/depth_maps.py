@@ -29,7 +29,12 @@ _SAMPLED = 20_000
 
 
 def write_depth_maps(
-    folder: Path, scene: Scene, paths: Mapping[str, CameraPath], progress: Progress
+    folder: Path,
+    scene: Scene,
+    paths: Mapping[str, CameraPath],
+    rates: Mapping[str, float],
+    unit: str,
+    progress: Progress,
 ) -> None:
     """Writes the depth of each camera path, movers included.
 
@@ -40,18 +45,20 @@ def write_depth_maps(
 
     Args:
         paths: camera paths by name.
+        rates: frames per second of their videos; the clip's where there is none.
+        unit: of the depth, in words.
     """
     for name, (views, times) in paths.items():
         own = make_subfolder(folder, name)
         clear_numbered(own)
         depths = []
         for i in progress.over(range(len(views)), f"depth {name}"):
-            depth = scene.views(views[i], times[i]).merged.depth.astype(np.float16)
+            depth = to_half(scene.views(views[i], times[i]).merged.depth)
             write_exr(own / f"{i:05d}.exr", depth)
             depths.append(depth)
         _remove_exr_behind(own, len(depths))
         near, far = find_range(depths)
-        with VideoWriter(folder / f"{name}.mp4", scene.fps) as video:
+        with VideoWriter(folder / f"{name}.mp4", rates.get(name, scene.fps)) as video:
             for i, depth in enumerate(depths):
                 encoded = cv2.imencode(".png", to_steps(depth, far))[1]
                 write_bytes(own / f"{i:05d}.png", encoded.tobytes())
@@ -59,11 +66,17 @@ def write_depth_maps(
         told = {
             "near": near,
             "far": far,
-            "unit": "the scene's own; --scale_metres makes it metres",
+            "unit": unit,
             "png_steps_per_unit": _STEPS / far,
             "frames": len(depths),
         }
         write_json(folder / f"{name}.json", told)
+
+
+def to_half(depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """Depth as half floats; depths beyond their range take its end, inf stays inf."""
+    largest = np.finfo(np.float16).max
+    return np.where(np.isfinite(depth), np.minimum(depth, largest), np.inf).astype(np.float16)
 
 
 def write_exr(path: Path, depth: Float[np.ndarray, "H W"]) -> None:

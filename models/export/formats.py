@@ -41,6 +41,10 @@ class ExportSource:
     options: ExportOptions = ExportOptions()
     paths: Mapping[str, CameraPath] = field(default_factory=dict)
     """Camera paths of the videos by their names, whose depth is exported."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Frames per second of these videos; the clip's where there is none."""
+    unit: str = "the scene's own"
+    """Of the scene's lengths, in words."""
 
 
 Writer = Callable[[ExportSource, Path, TexturedMesh | None, Progress], None]
@@ -220,7 +224,8 @@ def _write_nerfstudio(
 def _write_depth(
     source: ExportSource, folder: Path, world: TexturedMesh | None, progress: Progress
 ) -> None:
-    write_depth_maps(make_subfolder(folder, "depth_maps"), source.scene, source.paths, progress)
+    own = make_subfolder(folder, "depth_maps")
+    write_depth_maps(own, source.scene, source.paths, source.rates, source.unit, progress)
 
 
 FORMATS: dict[str, ExportFormat] = {

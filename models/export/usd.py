@@ -173,7 +173,7 @@ def _add_movers(stage: Any, movers: MoverMeshes, material: Any, num_frames: int)
 
 
 def _add_camera(stage: Any, cameras: Cameras) -> None:
-    """The clip's camera; USD has a principal point as an offset of the film."""
+    """The clip's camera; the principal point is an offset of the film."""
     from pxr import Gf, UsdGeom
 
     camera = UsdGeom.Camera.Define(stage, "/scene/camera")
@@ -182,6 +182,8 @@ def _add_camera(stage: Any, cameras: Cameras) -> None:
     place = camera.AddTranslateOp(UsdGeom.XformOp.PrecisionDouble)
     orient = camera.AddOrientOp()
     focal = camera.CreateFocalLengthAttr()
+    across = camera.CreateHorizontalApertureOffsetAttr()
+    along = camera.CreateVerticalApertureOffsetAttr()
     camera.CreateHorizontalApertureAttr(_FILM)
     camera.CreateVerticalApertureAttr(cameras.height * scale)
     camera.CreateClippingRangeAttr(Gf.Vec2f(1e-3, 1e6))
@@ -190,3 +192,6 @@ def _add_camera(stage: Any, cameras: Cameras) -> None:
         x, y, z, w = turn[t].tolist()
         orient.Set(Gf.Quatf(w, x, y, z), t)
         focal.Set(float(cameras.K[t, 0, 0]) * scale, t)
+        aside, down = cameras.K[t, :2, 2].tolist()
+        across.Set((cameras.width / 2 - aside) * scale, t)
+        along.Set((down - cameras.height / 2) * scale, t)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 
-from models.cameras import OPENGL_FROM_OPENCV, Cameras
+from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_camera_problem
 from models.paths.trajectories import CameraPath
 from models.run import MAX_SIDE, InputError, read_limited
 
@@ -112,12 +112,12 @@ def _read(root: dict, binary: bytes, height: int, fps: float) -> CameraPath:
         matrix[:3, :3] /= np.linalg.norm(matrix[:3, :3], axis=0)
         poses.append(_GLTF_FROM_WORLD @ matrix)
     world_from_cam = torch.from_numpy(np.stack(poses)) @ OPENGL_FROM_OPENCV
-    if not torch.isfinite(world_from_cam).all():
-        raise ValueError("a pose is not finite")
     K = torch.eye(3, dtype=torch.float64)
     K[0, 0] = K[1, 1] = height / 2 / math.tan(float(lens["yfov"]) / 2)
     K[:2, 2] = torch.tensor([width / 2, height / 2])
     cameras = Cameras(K.repeat(count, 1, 1), world_from_cam, width, height)
+    if problem := find_camera_problem(cameras.K, world_from_cam):
+        raise ValueError(problem)
     return cameras, [float(i) for i in range(count)]
 
 

@@ -21,7 +21,7 @@ _MOST = 100_000
 
 @dataclass(frozen=True)
 class PathDefaults:
-    """Values of the clip that files of camera paths may leave open."""
+    """The clip's size and frame rate, used where a path file does not state them."""
 
     width: int
     """In pixels."""
@@ -59,10 +59,17 @@ def _read_nerfstudio(path: Path, content: dict, clip: PathDefaults) -> CameraPat
         height = int(content.get("render_height", clip.height))
         views = list(content["camera_path"])
         poses = torch.tensor([view["camera_to_world"] for view in views], dtype=torch.float64)
-        poses = poses.reshape(-1, 4, 4) @ OPENGL_FROM_OPENCV
+        poses = poses.reshape(len(views), 4, 4) @ OPENGL_FROM_OPENCV
         K = torch.stack([make_intrinsics(float(view["fov"]), width, height) for view in views])
         times = [float(view.get("time", i)) for i, view in enumerate(views)]
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise InputError(
             f"{path}: is no camera path of nerfstudio's viewer ({type(error).__name__}: {error}); "
             "export it again"

@@ -34,7 +34,7 @@ class Part:
     settings: dict[str, float] = field(default_factory=dict)
     """Fields of the trajectory."""
     loops: int = 1
-    """How often the movers repeat the part's time of the clip."""
+    """How many times the movers play the part's stretch of the clip."""
 
     def count_frames(self, clip_frames: int) -> int:
         """Frames of video that the part takes, at least 1."""
@@ -142,10 +142,14 @@ def _share_time(
 
 def _loop_time(begin: float, end: float, count: int, loops: int) -> list[float]:
     """``count`` times from ``begin`` to ``end``, ``loops`` times over; the last is ``end``."""
-    turns = torch.linspace(0, loops, count, dtype=torch.float64)
+    if loops == 1:
+        # the times of whole frames stay whole numbers
+        return torch.linspace(begin, end, count, dtype=torch.float64).tolist()
+    length = end - begin
+    passed = torch.linspace(0, loops * length, count, dtype=torch.float64).round(decimals=9)
     # the end of the last turn is no new beginning
-    share = torch.where(turns < loops, turns % 1, torch.ones_like(turns)) if count > 1 else turns
-    return (begin + (end - begin) * share).tolist()
+    within = torch.where(passed < loops * length, passed % length, length)
+    return (begin + within).tolist()
 
 
 def _join(path: Cameras | None, more: Cameras) -> Cameras:

@@ -1,5 +1,6 @@
 """How far a run is and what it has to say: one type that every long function takes."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 from weakref import WeakSet
@@ -89,6 +90,7 @@ class ProgressBars(Progress):
 
     def say(self, text: str) -> None:
         tqdm.write(text)
+        sys.stdout.flush()  # whoever reads it through a pipe waits for it
 
 
 def close_bars() -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 Settings = TypeVar("Settings")
 
+_PREVIEW = ("--preview",)
 _HELP_ALL = ("--help_all", "--help-all")
 _LAST_LINE = "All other options, with the sizes and thresholds of each stage: --help_all"
 
@@ -52,6 +53,9 @@ def parse_settings(
     import tyro  # the library needs no command line
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    if preset is not None and any(word in _PREVIEW for word in arguments):
+        # as defaults: each flag that is given counts more
+        default = apply_preset(default, preset)
     whole = any(argument in _HELP_ALL for argument in arguments)
     # tyro knows only --help; which fields it shows is decided below.
     if whole:
@@ -66,10 +70,7 @@ def parse_settings(
         if short:
             print(_LAST_LINE)
         raise
-    settings = _converted(parsed, type(default))
-    if preset is not None and settings.preview:
-        settings = apply_preset(settings, default, preset)
-    return settings
+    return _converted(parsed, type(default))
 
 
 def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
@@ -86,25 +87,20 @@ def flatten_settings(settings: object, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def apply_preset(settings: Settings, default: Settings, preset: Mapping[str, object]) -> Settings:
-    """The settings with the values of a preset, except for flags that were given other values than
-    the defaults.
+def apply_preset(settings: Settings, preset: Mapping[str, object]) -> Settings:
+    """The settings with the values of a preset.
 
     Args:
-        default: the settings of a command line without flags.
         preset: values by the names of fields; ``mvs.longest_side`` is a field of nested options.
     """
     for name, value in preset.items():
-        settings = _replace_field(settings, default, name.split("."), value)
+        settings = _replace_field(settings, name.split("."), value)
     return settings
 
 
-def _replace_field(settings: Any, default: Any, names: list[str], value: object) -> Any:
-    own, before = getattr(settings, names[0]), getattr(default, names[0])
+def _replace_field(settings: Any, names: list[str], value: object) -> Any:
     if len(names) > 1:
-        value = _replace_field(own, before, names[1:], value)
-    elif own != before:
-        return settings
+        value = _replace_field(getattr(settings, names[0]), names[1:], value)
     return replace(settings, **{names[0]: value})
 
 

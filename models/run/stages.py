@@ -31,7 +31,7 @@ from models.run.settings import flatten_settings, nested_options
 
 _TABLE = "stages.json"
 _VALUES = "stages"
-# Seconds left from which they are told.
+# Shorter remaining times, in seconds, are not told.
 _LEAST_LEFT = 5.0
 
 
@@ -328,7 +328,7 @@ class Stages:
 
 
 def _in_words(seconds: float) -> str:
-    """Seconds to two digits, minutes beyond two of them."""
+    """Seconds in steps of 5 below two minutes, else minutes."""
     if seconds < 120:
         return f"{round(seconds / 5) * 5} s"
     return f"{seconds / 60:.0f} minutes"

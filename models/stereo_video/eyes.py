@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from models.cameras import Cameras
+from models.run import InputError
 from models.stereo_video.options import StereoVideoOptions
 
 # Percentiles of the depth of the pictures between which disparity is bounded: specks beyond count
@@ -68,10 +69,15 @@ def choose_eyes(
         focal: focal length of the views as a share of their width.
         on_screen: bound the disparity to the convergence; without it the eyes are parallel, as for
             a headset, and only their separation is chosen.
+
+    Raises:
+        InputError: no view shows a surface.
     """
     seen = list(seen)
     inverse = np.concatenate([_inverse(view.depth, np.isfinite(view.depth)) for view in seen])
     aim = [_inverse(view.depth, _aim(view, options)) for view in seen]
+    if not len(inverse):
+        raise InputError("--stereo: the views show no surface, whose depth would place the eyes")
     aim = [values for values in aim if len(values)] or [inverse]
     # parallax is proportional to inverse depth: the median of the views' medians
     middle = float(np.median([np.median(values) for values in aim]))

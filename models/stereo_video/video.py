@@ -41,7 +41,7 @@ def write_stereo_videos(
     fps: float | None = None,
     options: StereoVideoOptions = StereoVideoOptions(),
     progress: Progress = SILENT,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Renders both eyes of a camera path, each with its own meshes and detail, and writes a video
     for each layout.
 
@@ -52,16 +52,20 @@ def write_stereo_videos(
         fps: frames per second; the clip's if not given.
 
     Returns:
-        Separation of the eyes and convergence, world units, and the smallest covered share of a
-        picture.
+        Separation of the eyes and convergence (None for parallel eyes), world units, of the flat
+        layouts where there are some; and the smallest covered share of a picture.
+
+    Raises:
+        InputError: the views show no surface, or a file cannot be written.
     """
     views, times = camera_path
     flat = [key for key in layouts if not LAYOUTS[key].is_half_sphere]
     kinds = [kind for kind in (flat, [key for key in layouts if key not in flat]) if kind]
     coverage = 1.0
-    eyes = Eyes(0.0)
+    shown: Eyes | None = None
     for part in kinds:
         eyes = measure_eyes(scene, camera_path, options, on_screen=part is flat)
+        shown = shown or eyes
         with ExitStack() as stack:
             writers = {
                 key: stack.enter_context(
@@ -81,8 +85,8 @@ def write_stereo_videos(
             if options.tag:
                 _tag(out / name_stereo_video(name, key), LAYOUTS[key])
     return {
-        "eye_separation": eyes.separation,
-        "convergence": eyes.convergence if np.isfinite(eyes.convergence) else None,
+        "eye_separation": shown.separation,
+        "convergence": shown.convergence if np.isfinite(shown.convergence) else None,
         "coverage": coverage,
     }
 

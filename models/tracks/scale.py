@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import QhullError
 
 from models.run import InputError
 from models.tracks.content import Tracks
@@ -31,9 +32,10 @@ class ScaleOptions:
 
     scale_metres: float | None = None
     """Metres between the points of scale_between, or from the ground to the first camera (to a few
-    percent): results in metres."""
+    percent): results are in metres."""
     scale_between: tuple[int, ...] = ()
-    """Two points: the numbers of two tracks, or a frame and the pixels x y x y of both in it."""
+    """Two points: the numbers of two tracks, or a frame and the pixels x y x y of both in it, as in
+    background_tracks.mp4."""
 
 
 def find_scale(tracks: Tracks, options: ScaleOptions) -> float:
@@ -54,8 +56,8 @@ def find_scale(tracks: Tracks, options: ScaleOptions) -> float:
     if options.scale_between:
         first, second = _find_points(tracks, options.scale_between)
         length = float(np.linalg.norm(first - second))
-        if length <= 0:
-            raise InputError("--scale_between: both points are at one place; choose others")
+        if not length > 0:
+            raise InputError("--scale_between: the points have no distance; choose others")
     else:
         length = measure_height(tracks)
     return options.scale_metres / length
@@ -108,10 +110,13 @@ def _lift(tracks: Tracks, t: int, pixel: list[int]) -> Float[np.ndarray, "3"]:
     xy = tracks.xy[t, around].double()
     camera = tracks.cameras[t]
     inverse = 1 / camera.project(tracks.xyz[t, around].double())[1][0]
-    triangles = LinearNDInterpolator(xy.numpy(), inverse.numpy()) if len(around) > 3 else None
-    depth = 1 / inverse[0] if triangles is None else 1 / torch.tensor(triangles(middle.numpy())[0])
-    if not torch.isfinite(depth):  # outside all tracks
-        depth = 1 / inverse[0]
+    try:
+        between = LinearNDInterpolator(xy.numpy(), inverse.numpy())(middle.numpy())[0]
+    except (QhullError, ValueError):  # too few tracks, or all on a line
+        between = np.nan
+    depth = 1 / inverse[0]
+    if np.isfinite(between):  # not outside all tracks
+        depth = 1 / torch.tensor(between)
     return camera.unproject(middle[None, None], depth[None, None])[0, 0].numpy()
 
 

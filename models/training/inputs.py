@@ -23,6 +23,8 @@ from models.tracks import (
     scale_tracks,
 )
 
+# Ratio of the lengths of two camera paths up to which they have the same units.
+_SAME_SPAN = 1.02
 BASE_MEMORY = 5 << 28
 """Bytes that the program takes whatever the clip."""
 
@@ -173,13 +175,22 @@ def check_same_clip(scene: Scene, path: Path, tracks: Tracks, background_path: P
     """Refuses a model that was trained on another clip.
 
     Raises:
-        InputError: number, size or pictures of the frames differ.
+        InputError: number, size or pictures of the frames, or the units of the scenes differ.
     """
     cameras = scene.cameras
     if (len(cameras), cameras.width, cameras.height) != (len(tracks), tracks.width, tracks.height):
         raise InputError(
             f"{path}: was trained on {len(cameras)} frames {cameras.width}x{cameras.height}, but "
             f"{background_path} has {len(tracks)} frames {tracks.width}x{tracks.height}; give two of one clip"
+        )
+    spans = [
+        float((own - own[0]).norm(dim=1).max()) for own in (cameras.centers, tracks.cameras.centers)
+    ]
+    if min(spans) > 0 and not 1 / _SAME_SPAN < spans[0] / spans[1] < _SAME_SPAN:
+        raise InputError(
+            f"{path}: has other units than {background_path}, by a factor of "
+            f"{spans[0] / spans[1]:.4g}; give the --scale_metres and --scale_between that it was "
+            "trained with"
         )
     if not look_alike(scene.thumbnails, tracks.thumbnails):
         raise InputError(

@@ -100,8 +100,8 @@ def build_world_mesh(
 def _cut_to_images(
     meshes: TriangleMeshPipeline, t: int, index: Int[np.ndarray, "n"], options: ExportOptions
 ) -> tuple[Int[np.ndarray, "m"], Float[np.ndarray, "k 3 3"]]:
-    """Faces of frame t's mesh without the parts far from all frames' images: no pixel tells their
-    colours.
+    """Removes the parts of frame t's faces that lie outside the images of all frames and a border
+    around them: no frame shows their colours.
 
     Returns:
         The faces that some images show whole, and the corners of pieces of the others.

@@ -105,7 +105,7 @@
   // View: a target, and a camera that turns about it.
   const target = new THREE.Vector3(), up = new THREE.Vector3();
   let time = 0, through = false, mixer = null, queued = false;
-  const draw = () => { if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; renderer.render(scene, camera); }); } };
+  const draw = () => { if (!queued && !renderer.xr.isPresenting) { queued = true; requestAnimationFrame(() => { queued = false; renderer.render(scene, camera); }); } };
   const inScene = (t) => new THREE.Matrix4().makeRotationX(Math.PI).multiply(poseOf(t));
   function fieldOfView() {
     const tangent = world.height / 2 / world.focal[through ? time : world.middle], shape = world.width / world.height;
@@ -258,12 +258,13 @@
     renderer.xr.enabled = true;
     renderer.xr.setReferenceSpaceType("local");
     session.addEventListener("select", () => setPlaying(!timer));
-    session.addEventListener("end", leave);
+    renderer.xr.addEventListener("sessionend", leave);
     renderer.setAnimationLoop(() => renderer.render(scene, camera));
     setPlaying(true);
-    return renderer.xr.setSession(session);
+    return renderer.xr.setSession(session).catch((error) => { session.end(); throw error; });
   }
   function leave() {
+    renderer.xr.removeEventListener("sessionend", leave);
     renderer.setAnimationLoop(null);
     renderer.xr.enabled = false;
     rig.remove(camera);
