@@ -18,7 +18,7 @@ class StereoVideoOptions:
     scene with more disparity gets a smaller separation."""
     convergence: Literal["middle", "movers"] = "middle"
     """What is shown in the plane of the screen: the middle of the picture, or the movers."""
-    sampled_views: int = 8
+    sampled_views: int = 4
     """Views of the video whose depth is measured for the two; more follow a long path better."""
     tag: bool = True
     """Mark the files as stereoscopic, and VR180 as spherical."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,11 @@ def measure_eyes(
     views, times = camera_path
     scale = min(1.0, _MEASURED / max(views.width, views.height))
     small = views.resized(*(max(1, round(scale * side)) for side in (views.width, views.height)))
+    # depth alone is wanted
+    plain = replace(scene, detail=None)
     seen = []
     for i in choose_evenly_spaced(len(views), options.sampled_views):
-        layers = scene.views(small[i], times[i])
+        layers = plain.views(small[i], times[i])
         seen.append(SeenDepth(layers.merged.depth, layers.foreground.any(2)))
     focal = float(small.K[:, 0, 0].median()) / small.width
     return choose_eyes(seen, focal, options, on_screen)
