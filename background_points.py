@@ -24,7 +24,7 @@ from models.clip import (
     Video,
     describe_large_masks,
     dilate,
-    measure_clip,
+    halve_max_size,
     name_clip,
     name_large_masks,
     read_masks,
@@ -157,13 +157,6 @@ class Settings:
     """Masks from motion."""
 
 
-def halve_frames(settings: Settings) -> Settings:
-    """The settings for frames of half the size."""
-    size = measure_clip(settings.video_path, max_size=settings.max_size)
-    longer = settings.max_size if size is None else max(size.width, size.height)
-    return replace(settings, max_size=max(1, longer // 2))
-
-
 def main() -> None:
     settings = parse_settings(
         Settings(
@@ -182,7 +175,8 @@ def main() -> None:
         preset=PREVIEW,
     )
     if settings.preview:
-        settings = halve_frames(settings)
+        half = halve_max_size(settings.video_path, settings.max_size)
+        settings = replace(settings, max_size=half)
     spacing = settings.tracking.spacing
     if spacing < 2:
         raise InputError(f"--spacing is {spacing}; give the pixels between points, 2 or more")

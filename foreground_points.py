@@ -23,7 +23,7 @@ from models.clip import (
     ClipFrames,
     Lens,
     Video,
-    measure_clip,
+    halve_max_size,
     name_clip,
     read_masks,
     read_video,
@@ -124,13 +124,6 @@ class Settings:
     """Shapes of movers."""
 
 
-def halve_frames(settings: Settings) -> Settings:
-    """The settings for frames of half the size."""
-    size = measure_clip(settings.video_path, max_size=settings.max_size)
-    longer = settings.max_size if size is None else max(size.width, size.height)
-    return replace(settings, max_size=max(1, longer // 2))
-
-
 def main() -> None:
     settings = parse_settings(
         Settings(
@@ -149,7 +142,8 @@ def main() -> None:
         preset=PREVIEW,
     )
     if settings.preview:
-        settings = halve_frames(settings)
+        half = halve_max_size(settings.video_path, settings.max_size)
+        settings = replace(settings, max_size=half)
     check_depth_options(settings.learned)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tracker = open_tracker(settings.tracker, settings.checkpoint_path, device)

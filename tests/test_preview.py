@@ -8,7 +8,7 @@ import pytest
 import background_points
 import demo_pipeline
 import foreground_points
-from models.clip import write_images
+from models.clip import halve_max_size, write_images
 from models.run import flatten_settings, parse_settings
 
 
@@ -36,7 +36,6 @@ def test_a_flag_that_is_given_counts_more_than_the_preset():
 
 def test_frames_of_a_preview_have_half_the_size(tmp_path: Path):
     write_images(tmp_path, np.zeros((2, 60, 90, 3), np.uint8), range(2))
-    for script in (background_points, foreground_points):
-        halved = script.halve_frames(script.Settings(video_path=tmp_path))
-        assert halved.max_size == 45
-        assert script.halve_frames(script.Settings(tmp_path, max_size=50)).max_size == 25
+    assert halve_max_size(tmp_path, 960) == 45
+    assert halve_max_size(tmp_path, 50) == 25
+    assert halve_max_size(tmp_path / "missing", 960) == 480

@@ -30,7 +30,7 @@ from models.clip.masks import (
     read_masks,
     write_masks,
 )
-from models.clip.sources.clip_size import ClipSize, measure_clip
+from models.clip.sources.clip_size import ClipSize, halve_max_size, measure_clip
 from models.clip.sources.listing import image_paths
 from models.clip.sources.naming import sort_naturally
 from models.clip.transforms import load_lenses, load_transforms, save_transforms
@@ -57,6 +57,7 @@ __all__ = [
     "describe_large_masks",
     "dilate",
     "estimate_exposure",
+    "halve_max_size",
     "image_paths",
     "load_lenses",
     "load_transforms",

@@ -55,6 +55,13 @@ def measure_clip(
     return ClipSize(taken, max(1, round(scale * width)), max(1, round(scale * height)))
 
 
+def halve_max_size(path: Path, max_size: int) -> int:
+    """Longer side in pixels of frames of half the size that ``read_video`` would give."""
+    size = measure_clip(path, max_size=max_size)
+    longer = max_size if size is None else max(size.width, size.height)
+    return max(1, longer // 2)
+
+
 def _measure_folder(path: Path) -> tuple[int, int, int]:
     frames = list_images(path).frames
     # the first MiB holds the header, also behind an embedded thumbnail
