@@ -14,11 +14,11 @@ from models.batch import (
     FolderClip,
     StateTable,
     find_clips,
+    has_ray,
     plan_clip,
     run_in_order,
     sort_flags,
 )
-from models.batch.on_ray import MachineOptions, run_on_ray
 from models.batch.steps import SCRIPTS, Step
 from models.batch.work import LostScriptError, Outcome, run_step
 from models.clip import measure_clip, read_video, write_images, write_video
@@ -159,11 +159,31 @@ def test_a_lost_script_is_tried_again_and_a_refusal_is_not(tmp_path: Path):
     check_ends(heard)
 
 
-def test_ray_tries_a_lost_script_again_and_not_a_refusal(tmp_path: Path):
-    pytest.importorskip("ray")
+# Ray's threads stay in a process that has used it, and other tests fork: it runs in one of its own.
+BY_RAY = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+import test_batch
+from models.batch.on_ray import MachineOptions, run_on_ray
+if __name__ == "__main__":
     heard = []
-    run_on_ray(three_ends(tmp_path), ROOT, MachineOptions(workers=2), heard.append)
-    check_ends(heard)
+    plans = test_batch.three_ends(Path(sys.argv[2]))
+    run_on_ray(plans, test_batch.ROOT, MachineOptions(workers=2), heard.append)
+    test_batch.check_ends(heard)
+"""
+
+
+@pytest.mark.skipif(not has_ray(), reason="Ray is not installed")
+def test_ray_tries_a_lost_script_again_and_not_a_refusal(tmp_path: Path):
+    run_alone(BY_RAY, ROOT, tmp_path)
+
+
+def run_alone(program: str, *arguments: object) -> None:
+    """Runs a program in a process of its own, to its end without an error."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_table_keeps_the_sentences_of_failed_clips(tmp_path: Path):
@@ -196,8 +216,8 @@ def process(clips: Path, results: Path, *flags: str) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["in_order", "ray"])
 def test_a_folder_becomes_scenes_and_a_page(clips: Path, tmp_path: Path, engine: str):
-    if engine == "ray":
-        pytest.importorskip("ray")
+    if engine == "ray" and not has_ray():
+        pytest.skip("Ray is not installed")
     done = process(clips, tmp_path / "results", "--engine", engine)
     assert done.returncode == 2, done.stderr
     assert "2 of 3 clips done" in done.stdout
@@ -217,26 +237,31 @@ def test_a_folder_becomes_scenes_and_a_page(clips: Path, tmp_path: Path, engine:
             assert not troubles
 
 
-@pytest.mark.slow
-def test_a_lost_machine_of_a_cluster_loses_no_clip(clips: Path, tmp_path: Path):
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+LOSE_A_MACHINE = """
+import subprocess, sys
+from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    try:
-        second = cluster.add_node(**node)
-        command = [sys.executable, str(ROOT / "process_folder.py"), "--videos_dir", str(clips)]
-        command += ["--results_dir", str(tmp_path), "--address", cluster.address]
-        command += ["--num_epochs", "0.2", "--export", ""]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
-            lines = iter(run.stdout.readline, "")
-            told = [next(line for line in lines if "foreground_points: running" in line)]
-            cluster.remove_node(second, allow_graceful=False)
-            told += list(lines)
-        assert run.returncode == 2 and any("2 of 3 clips done" in line for line in told)
-    finally:
-        cluster.shutdown()
+root, clips, results = sys.argv[1:]
+node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+second = cluster.add_node(**node)
+command = [sys.executable, root + "/process_folder.py", "--videos_dir", clips]
+command += ["--results_dir", results, "--address", cluster.address]
+command += ["--num_epochs", "0.2", "--export", ""]
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+    lines = iter(run.stdout.readline, "")
+    told = [next(line for line in lines if "foreground_points: running" in line)]
+    cluster.remove_node(second, allow_graceful=False)
+    told += list(lines)
+assert run.returncode == 2 and any("2 of 3 clips done" in line for line in told), told
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_ray(), reason="Ray is not installed")
+def test_a_lost_machine_of_a_cluster_loses_no_clip(clips: Path, tmp_path: Path):
+    run_alone(LOSE_A_MACHINE, ROOT, clips, tmp_path)
 
 
 def test_bad_settings_are_refused_before_any_work(clips: Path, tmp_path: Path):

@@ -59,7 +59,8 @@ def test_every_export_format_has_files_and_every_exported_file_a_format():
 
 def test_a_variant_names_the_video_of_new_views():
     names = stage_outputs("novel_view", "_orbit")
-    assert names == ("novel_view_orbit.mp4", "frames/novel_view_orbit")
+    paths = ("novel_view_orbit_path.json", "novel_view_orbit_path.glb")
+    assert names == (*paths, "novel_view_orbit.mp4", "frames/novel_view_orbit")
     assert all(find_output(name).stage == "novel_view" for name in names)
     assert find_output("novel_view.mp4").stage == "camera_path"
     assert find_output("holiday.mp4") is None

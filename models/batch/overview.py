@@ -96,6 +96,10 @@ def _list_figures(plan: ClipPlan) -> list[str]:
 
 def _write_poster(results_dir: Path, name: str, video: Path) -> Path | None:
     """Writes the first frame of a video as posters/NAME.png; None if it cannot be read."""
+    try:
+        str(video).encode()
+    except UnicodeEncodeError:  # OpenCV ends the process on such names
+        return None
     reader = cv2.VideoCapture(str(video))
     try:
         is_read, image = reader.read()

@@ -1,13 +1,13 @@
 """H.264 MP4 files that browsers play, written frame by frame, under their name once they are
 whole."""
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -136,13 +136,22 @@ class VideoWriter:
 
 
 def count_frames(path: Path) -> int:
-    """Frames of a video file that OpenCV decodes."""
-    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    count = 0
-    while reader.grab():
-        count += 1
-    reader.release()
-    return count
+    """Frames of a video file that ffmpeg decodes; 0 for other files."""
+    command = [find_ffmpeg(), *["-v", "error", "-nostdin", "-i"], f"file:{path.absolute()}"]
+    command += [
+        "-map",
+        "0:v:0",
+        "-fps_mode",
+        "passthrough",
+        "-f",
+        "null",
+        "-progress",
+        "pipe:1",
+        "-",
+    ]
+    told = subprocess.run(command, capture_output=True, check=False).stdout
+    counts = re.findall(rb"^frame=\s*(\d+)", told, re.MULTILINE)
+    return int(counts[-1]) if counts else 0
 
 
 def write_video(path: str | Path, frames: Iterable[UInt8[ndarray, "H W 3"]], fps: float) -> None:

@@ -71,6 +71,10 @@ def _measure_folder(path: Path) -> tuple[int, int, int]:
 
 
 def _measure_file(path: Path) -> tuple[int, int, int]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV ends the process on such names
+        return 0, 0, 0
     reader = cv2.VideoCapture(str(path))
     try:
         stated = (
