@@ -24,11 +24,12 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 """Suffixes of video files, in lower case."""
+SCENE = "_demo"
+"""End of the name of a folder that holds the scene of a clip."""
 # Names of the folder of frames inside the folder of a clip.
 _FRAMES = ("frames", "images", "rgb")
-# Folders of the results that belong to no clip, and the end of the name of the scene's folder.
+# Folders of the results that belong to no clip.
 _TAKEN = ("logs", "posters")
-_DEMO = "_demo"
 # Masks of clip NAME: NAME/masks, or NAME_masks beside a video file.
 _MASKS = "masks"
 
@@ -80,7 +81,7 @@ def find_clips(
             f"{folder}: holds no clips; put video files there, or a folder of images for each clip"
         )
     for name in clips:
-        if name in _TAKEN or name.removesuffix(_DEMO) in clips.keys() - {name}:
+        if name in _TAKEN or name.removesuffix(SCENE) in clips.keys() - {name}:
             raise InputError(
                 f"{clips[name].video_path}: results/{name} is the name of another folder; rename the "
                 "clip"

@@ -26,12 +26,10 @@ def run_in_order(
 
 
 def _run(step: Step, threads: int, retries: int) -> Outcome:
-    for _ in range(retries):
+    """The outcome of the first try that was not ended from outside, or of the last."""
+    for _ in range(retries + 1):
         try:
             return run_step(step, threads)
-        except LostScriptError:
-            continue
-    try:
-        return run_step(step, threads)
-    except LostScriptError as error:
-        return Outcome(step.clip, step.script, False, 0.0, str(error))
+        except LostScriptError as error:
+            lost = Outcome(step.clip, step.script, False, 0.0, str(error))
+    return lost

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.batch.clips import FolderClip
+from models.batch.clips import SCENE, FolderClip
 from models.clip import ClipSize, measure_clip
 from models.motion import estimate_memory, estimate_num_tracks
 from models.training import needed_memory
@@ -83,7 +83,7 @@ def plan_clip(
         taken: max_frames, stride and max_size of the scripts, for the memory that they need.
     """
     tracks = results_dir / clip.name
-    scene = results_dir / f"{clip.name}_demo"
+    scene = results_dir / f"{clip.name}{SCENE}"
     video = ["--video_path", str(clip.video_path)]
     masks = ["--mask_path", str(clip.mask_path)] if clip.mask_path else []
     file = str(tracks / "background_points.pt")

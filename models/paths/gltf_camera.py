@@ -6,7 +6,6 @@ the file's world is that of its node and of the nodes above it, each with its an
 
 import base64
 import json
-import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_camera_problem
+from models.paths.key_frames import K_from_fov
 from models.paths.trajectories import CameraPath
 from models.run import MAX_SIDE, InputError, read_limited
 
@@ -112,9 +112,7 @@ def _read(root: dict, binary: bytes, height: int, fps: float) -> CameraPath:
         matrix[:3, :3] /= np.linalg.norm(matrix[:3, :3], axis=0)
         poses.append(_GLTF_FROM_WORLD @ matrix)
     world_from_cam = torch.from_numpy(np.stack(poses)) @ OPENGL_FROM_OPENCV
-    K = torch.eye(3, dtype=torch.float64)
-    K[0, 0] = K[1, 1] = height / 2 / math.tan(float(lens["yfov"]) / 2)
-    K[:2, 2] = torch.tensor([width / 2, height / 2])
+    K = K_from_fov(float(lens["yfov"]), width, height)
     cameras = Cameras(K.repeat(count, 1, 1), world_from_cam, width, height)
     if problem := find_camera_problem(cameras.K, world_from_cam):
         raise ValueError(problem)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from models.cameras import OPENGL_FROM_OPENCV, Cameras, find_camera_problem
 from models.clip import load_transforms
 from models.paths.gltf_camera import read_gltf_camera
+from models.paths.key_frames import K_from_fov
 from models.paths.trajectories import CameraPath
 from models.run import MAX_SIDE, InputError, read_json
 
@@ -60,7 +59,10 @@ def _read_nerfstudio(path: Path, content: dict, clip: PathDefaults) -> CameraPat
         views = list(content["camera_path"])
         poses = torch.tensor([view["camera_to_world"] for view in views], dtype=torch.float64)
         poses = poses.reshape(len(views), 4, 4) @ OPENGL_FROM_OPENCV
-        K = torch.stack([make_intrinsics(float(view["fov"]), width, height) for view in views])
+        fovs = [float(view["fov"]) for view in views]
+        if not all(0 < fov < 180 for fov in fovs):
+            raise ValueError("a field of view is not between 0 and 180 degrees")
+        K = torch.stack([K_from_fov(math.radians(fov), width, height) for fov in fovs])
         times = [float(view.get("time", i)) for i, view in enumerate(views)]
     except (
         LookupError,
@@ -82,18 +84,3 @@ def _read_nerfstudio(path: Path, content: dict, clip: PathDefaults) -> CameraPat
     if problem is not None:
         raise InputError(f"{path}: cannot be used as a camera path: {problem}")
     return Cameras(K, poses, width, height), times
-
-
-def make_intrinsics(fov: float, width: int, height: int) -> Float[Tensor, "3 3"]:
-    """Intrinsics in pixels with the principal point in the middle.
-
-    Args:
-        fov: vertical field of view in degrees, above 0 and below 180.
-    """
-    if not 0 < fov < 180:
-        raise ValueError(f"a field of view of {fov} degrees")
-    focal = height / 2 / math.tan(math.radians(fov) / 2)
-    K = torch.eye(3, dtype=torch.float64)
-    K[0, 0] = K[1, 1] = focal
-    K[:2, 2] = torch.tensor([width / 2, height / 2])
-    return K

@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 Settings = TypeVar("Settings")
 
-_PREVIEW = ("--preview",)
 _HELP_ALL = ("--help_all", "--help-all")
 _LAST_LINE = "All other options, with the sizes and thresholds of each stage: --help_all"
 
@@ -53,7 +52,7 @@ def parse_settings(
     import tyro  # the library needs no command line
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    if preset is not None and any(word in _PREVIEW for word in arguments):
+    if preset is not None and "--preview" in arguments:
         # as defaults: each flag that is given counts more
         default = apply_preset(default, preset)
     whole = any(argument in _HELP_ALL for argument in arguments)
