@@ -9,7 +9,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
-from models.movers.depth import RelativeDepth, find_scale, follow_size, read_cues
+from models.movers.depth import (
+    RelativeDepth,
+    find_scale,
+    follow_size,
+    read_cues,
+    solve_rigid,
+)
 from models.movers.depth.apparent_size import _measure_growth
 from models.movers.lifting import FoundDepth, _measure_mover, _solve_depth, fill_depth
 from models.movers.options import MoverOptions
@@ -108,7 +114,8 @@ def test_no_background_behind_a_mover_gives_no_scale():
 def test_a_mover_without_any_background_still_has_a_positive_depth():
     clip = Clip(FLOOR, 5.0, 1.5, 0.0, 9)
     holes = [np.full((HEIGHT, WIDTH), np.inf)] * FRAMES
-    depth, _ = _solve_depth(clip.cameras, clip.tracks, clip.masks, holes, 0, MoverOptions())
+    shape = solve_rigid(clip.tracks, clip.cameras)
+    depth, _ = _solve_depth(clip.cameras, clip.tracks, clip.masks, holes, shape, MoverOptions())
     assert depth.shape == clip.depth.shape and np.isfinite(depth).all() and (depth > 0).all()
 
 

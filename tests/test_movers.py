@@ -1,3 +1,6 @@
+from dataclasses import replace
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +16,12 @@ from models.movers.canonical import _HOLD, _solve_poisson, canonical_coordinates
 from models.movers.depth import find_contact
 from models.movers.local_maps import map_locally
 from models.movers.mesh import MovingMesh
-from models.movers.moving_pipeline import MovingMeshPipeline, _reduce_samples, fit_canonical_box
+from models.movers.moving_pipeline import (
+    MovingMeshPipeline,
+    _reduce_samples,
+    _set_apart,
+    fit_canonical_box,
+)
 from models.movers.options import MoverOptions
 from models.movers.pixels import sample_movers
 from models.movers.soft_mask import SoftMask
@@ -51,6 +59,11 @@ def room():
         label=torch.ones(int(seen.sum()), dtype=torch.int64),
     )
     return scene, tracks
+
+
+def no_faces() -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces and their movers of a mesh without triangles."""
+    return torch.zeros(0, 3).long(), torch.zeros(0).long()
 
 
 def test_a_local_map_reproduces_any_affine_map():
@@ -239,9 +252,7 @@ def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: 
         centers[t] + factor * (truth[t] - centers[t])
         for t, factor in zip(known, factors, strict=True)
     ]
-    mesh = MovingMesh(
-        2, torch.tensor(known), torch.stack(places), torch.zeros(20, 5), torch.zeros(0, 3).long()
-    )
+    mesh = MovingMesh(2, torch.tensor(known), torch.stack(places), torch.zeros(20, 5), *no_faces())
     found = mesh.place(3.0, centers) - centers[3]
     true = truth[3] - centers[3]
     cosine = torch.nn.functional.cosine_similarity(found, true, dim=1)
@@ -255,11 +266,11 @@ def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: 
 
 def test_a_mover_stays_where_it_is_past_the_places_known():
     places, centers = torch.randn(2, 5, 3), torch.randn(9, 3).double()
-    mesh = MovingMesh(4, torch.tensor([3, 4]), places, torch.zeros(5, 5), torch.zeros(0, 3).long())
+    mesh = MovingMesh(4, torch.tensor([3, 4]), places, torch.zeros(5, 5), *no_faces())
     for time in (2.5, 4.0, 4.4, 5.0):
         torch.testing.assert_close(mesh.place(time, centers), places[1])
     with pytest.raises(ValueError, match="frame 6"):
-        MovingMesh(6, torch.tensor([3, 4]), places, torch.zeros(5, 5), torch.zeros(0, 3).long())
+        MovingMesh(6, torch.tensor([3, 4]), places, torch.zeros(5, 5), *no_faces())
 
 
 def test_a_mover_is_not_drawn_long_before_it_comes(room):
@@ -328,3 +339,27 @@ def test_a_view_of_more_points_a_pixel_is_their_mean(room):
         whole.rgb[1, 2], (block[:, :3] * block[:, 3:]).sum(0) / block[:, 3].sum(), rtol=1e-5
     )
     assert whole.depth[1, 2] == block[:, 0].min()
+
+
+@pytest.mark.parametrize("relief", [0.0, 40.0])
+def test_movers_do_not_share_places_of_the_colour_field(room, relief: float):
+    """Flat movers and movers with a 3D shape, one of them far smaller than the others."""
+    _, tracks = room
+    random = np.random.default_rng(5)
+    count = len(tracks.label)
+    label = torch.from_numpy(random.integers(1, 4, count))
+    label[:9] = 4
+    canonical = random.uniform(0, 1, (count, 3)) * [60, 50, relief]
+    canonical = torch.from_numpy(canonical).float()
+    places = _set_apart(replace(tracks, canonical=canonical, label=label))
+    assert torch.equal(places[:, :2], canonical[:, :2])
+    ranges = [
+        (float(w.min()), float(w.max())) for w in (places[label == n, 2] for n in range(1, 5))
+    ]
+    assert all(before[1] < after[0] for before, after in pairwise(ranges))
+    meshes = MovingMeshPipeline.from_tracks(tracks, room[0].masks, list(range(8)))
+    for number, mesh in enumerate(meshes.meshes.values()):
+        meshes.meshes[mesh.frame] = replace(mesh, movers=torch.full_like(mesh.movers, number + 1))
+    matrix, _ = fit_canonical_box(meshes)
+    inside = transform_points(matrix, tracks.canonical.double()).abs() <= 1
+    assert inside.all(1).float().mean() > 0.9

@@ -12,6 +12,7 @@ from models.cameras import Cameras
 from models.movers.depth import rigid
 from models.movers.depth.rigid import solve_rigid, split_stretches
 from models.movers.options import MoverOptions
+from models.movers.rigid_places import rigid_places
 from models.sfm import run_mapper
 from models.tracks import PointTracks
 
@@ -183,3 +184,50 @@ def test_global_mapping_takes_over_where_incremental_mapping_places_too_few_fram
 def test_too_few_tracks_are_no_rigid_mover(box):
     _, tracks = box
     assert solve_rigid(tracks.select(np.arange(10)), still_camera()) is None
+
+
+def measure_places(places: np.ndarray, xyz: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Distance of each known place from the true shape, after the best similarity, as a share of
+    the shape's size."""
+    ours, truth = places[known], xyz[0, known]
+    ours, truth = ours - ours.mean(0), truth - truth.mean(0)
+    u, s, vt = np.linalg.svd(ours.T @ truth)
+    # a mirrored shape is another shape
+    assert np.linalg.det(u @ vt) > 0
+    carried = s.sum() / (ours**2).sum() * ours @ u @ vt
+    return np.linalg.norm(carried - truth, axis=1) / np.ptp(truth, axis=0).max()
+
+
+@pytest.mark.parametrize("frames", [FRAMES, 12])
+def test_places_on_a_rigid_mover_are_its_shape_in_pixels(box, frames: int):
+    """Of a clip that is mapped at once, and of one mapped in stretches."""
+    xyz, tracks = box
+    options = MoverOptions(rigid_frames=frames, rigid_overlap=6)
+    shape = solve_rigid(tracks, still_camera(), options=options)
+    masks = np.ones((FRAMES, HEIGHT, WIDTH), bool)
+    places = rigid_places(tracks, masks, shape, still_camera())
+    assert np.quantile(measure_places(places, xyz, shape.sure.any(0)), 0.9) < 0.03
+    reference = int(tracks.visible.sum(1).argmax())
+    seen = tracks.visible[reference] & shape.sure[reference]
+    middle = np.abs(places[seen, 2]) < 10
+    off = np.linalg.norm(places[seen, :2] - tracks.xy[reference, seen], axis=1)
+    assert np.median(off[middle]) < 2
+
+
+def test_tracks_that_no_placed_frame_sees_get_places_among_their_neighbours(box):
+    _, tracks = box
+    shape = solve_rigid(tracks, still_camera())
+    visible = tracks.visible.copy()
+    # the last frames are not placed, and every other track is seen there alone
+    late = np.arange(POINTS) % 4 == 0
+    visible[:-3, late] = False
+    placed = shape.placed.copy()
+    placed[-3:] = False
+    shape = replace(shape, placed=placed, sure=shape.sure & visible & placed[:, None])
+    masks = np.ones((FRAMES, HEIGHT, WIDTH), bool)
+    places = rigid_places(replace(tracks, visible=visible), masks, shape, still_camera())
+    known = shape.sure.any(0)
+    assert np.isfinite(places).all() and not known[late].any()
+    size = np.ptp(places[known], axis=0).max()
+    low, high = places[known].min(0) - 0.1 * size, places[known].max(0) + 0.1 * size
+    assert ((places[late] > low) & (places[late] < high)).all(1).mean() > 0.9

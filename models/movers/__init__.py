@@ -1,7 +1,8 @@
 """Masks and tracks of movers -> canonical coordinates, depth, and a mesh at any time.
 
 options - limits, sizes and margins that a person may tune
-canonical - place of each track on its mover, constant in time
+canonical - place of each track on its mover, constant in time, in 2D
+rigid_places - the same of a rigid mover, in 3D
 depth - z-depths of a mover's tracks: relative ones, and their scale in the world
 lifting - labels, canonical coordinates, depths and world positions of the tracks of all movers
 local_maps - values at points from nearby known points
@@ -22,13 +23,14 @@ from models.movers.lifting import (
 )
 from models.movers.moving_pipeline import MoverPicture, MovingMeshPipeline, fit_canonical_box
 from models.movers.options import MoverOptions
-from models.movers.pixels import sample_movers
+from models.movers.pixels import MovingPixels, sample_movers
 
 __all__ = [
     "MoverOptions",
     "MoverPicture",
     "MoverShapes",
     "MovingMeshPipeline",
+    "MovingPixels",
     "canonical_coordinates",
     "fit_canonical_box",
     "label_tracks",

@@ -1,5 +1,5 @@
-"""Canonical coordinates of a mover: a place for each surface point, constant in time, at which the
-colour field is read.
+"""Canonical coordinates of a mover that is not rigid: a place for each surface point, constant in
+time, at which the colour field is read.
 
 Places are pixels of a reference frame, in which many of the mover's points are seen. Two neighbours
 keep there the offset that they have in any image that shows both, after the similarity of the

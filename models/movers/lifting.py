@@ -11,8 +11,15 @@ from jaxtyping import Bool, Float, Int, UInt8
 from models.cameras import Cameras
 from models.clip import Video, at_points
 from models.movers.canonical import canonical_coordinates
-from models.movers.depth import find_scale, follow_size, read_cues, solve_rigid
+from models.movers.depth import (
+    RelativeDepth,
+    find_scale,
+    follow_size,
+    read_cues,
+    solve_rigid,
+)
 from models.movers.options import MoverOptions
+from models.movers.rigid_places import rigid_places
 from models.pipeline import TriangleMeshPipeline
 from models.run import SILENT, Progress
 from models.tracks import PointTracks, Tracks
@@ -26,7 +33,7 @@ class MoverShapes:
     """Number of the mover that each track belongs to, from 1."""
     canonical: Float[np.ndarray, "N 3"]
     """Place on the mover in pixels of the mover's reference frame, constant in time; the third
-    coordinate is 0."""
+    coordinate is its relief away from that frame's camera, 0 where that is not known."""
     depth: Float[np.ndarray, "F N"]
     """z-depth in world units, in every frame."""
     figures: list[dict] = field(default_factory=list)
@@ -101,8 +108,11 @@ def solve_mover_shapes(
         members = label == mover
         own = tracks.select(members)
         mask = labels == mover
-        canonical[members, :2] = canonical_coordinates(own, mask)
-        depth[:, members], how = _solve_depth(background.cameras, own, mask, surface, seed, options)
+        shape = solve_rigid(own, background.cameras, seed, options)
+        canonical[members] = _find_places(own, mask, shape, background.cameras)
+        depth[:, members], how = _solve_depth(
+            background.cameras, own, mask, surface, shape, options
+        )
         figures.append(_measure_mover(int(mover), own, how))
         life = f"{figures[-1]['median_life_frames']:.0f} frames long"
         progress.say(f"mover {mover}: {members.sum()} tracks, {life}, {how.describe()}")
@@ -174,18 +184,34 @@ class _BackgroundDepth(Sequence):
         return meshes.fragments(source, meshes.cameras[t]).depth.numpy()
 
 
+def _find_places(
+    tracks: PointTracks,
+    mask: Bool[np.ndarray, "F H W"],
+    shape: RelativeDepth | None,
+    cameras: Cameras,
+) -> Float[np.ndarray, "n 3"]:
+    """Canonical coordinates of a mover's tracks: in 3D if its shape is known. In 2D, sides of it that
+    come into view as it turns would lie on one another."""
+    if shape is not None and shape.mover_from_cam is not None:
+        return rigid_places(tracks, mask, shape, cameras)
+    flat = canonical_coordinates(tracks, mask)
+    return np.concatenate([flat, np.zeros((len(flat), 1))], 1)
+
+
 def _solve_depth(
     cameras: Cameras,
     tracks: PointTracks,
     mask: Bool[np.ndarray, "F H W"],
     surface: Sequence[Float[np.ndarray, "H W"]],
-    seed: int,
+    shape: RelativeDepth | None,
     options: MoverOptions,
 ) -> tuple[Float[np.ndarray, "F n"], FoundDepth]:
-    """z-depths of a mover's tracks in world units, 1 without background, and how they were
-    found."""
+    """z-depths of a mover's tracks in world units, 1 without background, and how they were found.
+
+    Args:
+        shape: of a mover that moves as a rigid thing.
+    """
     cues = read_cues(mask, tracks, surface, options)
-    shape = solve_rigid(tracks, cameras, seed, options)
     name = "rigid"
     if shape is None or shape.is_flat:
         name = "not rigid" if shape is None else "flat"

@@ -67,6 +67,23 @@ def find_box(
     return np.array([np.median(found, 0), [size, size]])
 
 
+def find_home(
+    inner: Float[np.ndarray, "n 2"],
+    place: Float[np.ndarray, "n 2"],
+    box: Float[np.ndarray, "2 2"],
+) -> Float[np.ndarray, "2 2"]:
+    """The box (middle and half size) in canonical coordinates that a box in pixels corresponds to.
+
+    Args:
+        inner: tracks of the frame in pixels.
+        place: their canonical coordinates.
+        box: in pixels.
+    """
+    spread = inner.std(0).mean()
+    scale = place.std(0).mean() / spread if len(inner) > 3 and spread > 1 else 1.0
+    return np.array([place.mean(0) + scale * (box[0] - inner.mean(0)), box[1] * scale])
+
+
 def _design_neighbours(
     source: Float[np.ndarray, "n 2"], query: Float[np.ndarray, "q 2"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

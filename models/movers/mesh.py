@@ -30,6 +30,8 @@ class MovingMesh:
     """Canonical (u, v, w) of the vertices, and their pixels (x, y) in ``frame``."""
     faces: Int[Tensor, "T 3"]
     """Vertices of the triangles."""
+    movers: Int[Tensor, "T"]
+    """Number of the mover of each triangle, from 1, as in ``labels/``."""
 
     def __post_init__(self) -> None:
         """Checks the frames.
@@ -48,11 +50,9 @@ class MovingMesh:
         """World positions in the mesh's own frame."""
         return self.places[self.times.tolist().index(self.frame)]
 
-    @property
-    def movers(self) -> Int[Tensor, "T"]:
-        """Number of the mover of each triangle, from 1."""
-        # movers of a track file without labels are one mover, with w = 0
-        return self.source[self.faces[:, 0].long(), 2].round().long().clamp_min(1)
+    def parts(self) -> tuple[Tensor, ...]:
+        """All fields but the frame, in order."""
+        return self.times, self.places, self.source, self.faces, self.movers
 
     def fragments(self, view: Cameras, xyz: Float[Tensor, "V 3"] | None = None) -> Fragments:
         """Rasterises the mesh.

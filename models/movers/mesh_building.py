@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
-from models.movers.local_maps import find_box, map_locally
+from models.movers.local_maps import find_box, find_home, map_locally
 from models.movers.mesh import MovingMesh
 from models.movers.options import MoverOptions
 from models.tracks import Tracks
@@ -42,7 +42,7 @@ def build_mover_mesh(
     faces = _find_faces(xy, mask, mover, options)
     if faces is None:
         return None
-    depth = torch.from_numpy(1 / values[:, 2])
+    depth = torch.from_numpy(1 / values[:, 3])
     xyz = tracks.cameras[t].unproject(torch.from_numpy(xy)[None], depth[None])[0]
     places = {t: xyz.float()}
     for other in near:
@@ -50,45 +50,30 @@ def build_mover_mesh(
         if step is not None:
             places[other] = (xyz + step).float()
     times = sorted(places)
-    source = torch.from_numpy(np.concatenate([values[:, :2], mover[:, None], xy], 1)).float()
+    source = torch.from_numpy(np.concatenate([values[:, :3], xy], 1)).float()
+    numbers = torch.from_numpy(mover[faces[:, 0]])
     places_in_order = torch.stack([places[other] for other in times])
-    return MovingMesh(t, torch.tensor(times), places_in_order, source, torch.from_numpy(faces))
+    corners = torch.from_numpy(faces)
+    return MovingMesh(t, torch.tensor(times), places_in_order, source, corners, numbers)
 
 
 def _find_vertices(
     tracks: Tracks, t: int, outline: Float[np.ndarray, "n 2"], box: Float[np.ndarray, "2 2"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels (V, 2) of the vertices of frame t, their canonical u, v and inverse depth (V, 3), and
-    the number of their mover (V)."""
+    """Pixels (V, 2) of the vertices of frame t, their canonical coordinates and inverse depth (V,
+    4), and the number of their mover (V)."""
     seen = torch.nonzero(tracks.visible[t])[:, 0].numpy()
     inner = tracks.xy[t, seen].double().numpy()
-    mover = np.zeros(len(seen)) if tracks.label is None else tracks.label[seen].double().numpy()
+    mover = np.ones(len(seen), np.int64) if tracks.label is None else tracks.label[seen].numpy()
     depth = tracks.cameras[t].project(tracks.xyz[t, seen].double()[None])[1][0].numpy()
-    known = np.concatenate([tracks.canonical[seen, :2].double().numpy(), 1 / depth[:, None]], 1)
-    home = _find_home(inner, known[:, :2], box)
+    known = np.concatenate([tracks.canonical[seen].double().numpy(), 1 / depth[:, None]], 1)
+    home = find_home(inner, known[:, :2], box)
     outer = map_locally(inner, known, outline, box, home)
     # Along the outline inverse depth would be extrapolated: it is taken from the nearest track.
     nearest = ((outline[:, None] - inner[None]) ** 2).sum(-1).argmin(1)
-    outer[:, 2] = known[nearest, 2]
+    outer[:, 3] = known[nearest, 3]
     values = np.concatenate([known, outer])
     return np.concatenate([inner, outline]), values, np.concatenate([mover, mover[nearest]])
-
-
-def _find_home(
-    inner: Float[np.ndarray, "n 2"],
-    place: Float[np.ndarray, "n 2"],
-    box: Float[np.ndarray, "2 2"],
-) -> Float[np.ndarray, "2 2"]:
-    """The box (middle and half size) in canonical coordinates that a box in pixels corresponds to.
-
-    Args:
-        inner: tracks of the frame in pixels.
-        place: their canonical coordinates.
-        box: in pixels.
-    """
-    spread = inner.std(0).mean()
-    scale = place.std(0).mean() / spread if len(inner) > 3 and spread > 1 else 1.0
-    return np.array([place.mean(0) + scale * (box[0] - inner.mean(0)), box[1] * scale])
 
 
 def _trace_outline(
@@ -109,7 +94,7 @@ def _trace_outline(
 def _find_faces(
     xy: Float[np.ndarray, "V 2"],
     mask: Bool[np.ndarray, "H W"],
-    mover: Float[np.ndarray, "V"],
+    mover: Int[np.ndarray, "V"],
     options: MoverOptions,
 ) -> Int[np.ndarray, "T 3"] | None:
     """Delaunay triangles with their middle on the slightly grown mask and all corners on the same

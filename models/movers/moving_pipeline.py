@@ -2,8 +2,8 @@
 outline.
 
 ``MovingMeshPipeline`` stands beside ``TriangleMeshPipeline``: its vertices move, and the colour
-field is read not at world points but at canonical coordinates (u, v, w): place on the mover and
-number of the mover. Changes of colour with time are the field's.
+field is read not at world points but at canonical coordinates (u, v, w): the place on the
+mover, with the movers one behind another along w. Changes of colour with time are the field's.
 """
 
 from collections.abc import Collection
@@ -32,6 +32,8 @@ _MAX_CELLS = 2048
 # Quantiles of u and v that the box of the grid holds, and its side relative to their range.
 _BOX_QUANTILES = 0.01, 0.99
 _BOX_MARGIN = 1.3
+# Distance between two movers along w, in widths or heights of the former.
+_APART = 0.5
 # Smallest range of u and v that a box is made for, in pixels.
 _MIN_RANGE = 16
 # Vertices from which quantiles are taken, about.
@@ -89,6 +91,7 @@ class MovingMeshPipeline:
             frames: rising numbers of the frames that get a mesh if they have movers.
         """
         frames = [t for t in frames if masks[t].any()]
+        tracks = replace(tracks, canonical=_set_apart(tracks))
         meshes = {}
         alpha = {}
         for i, t in enumerate(progress.over(frames, "mover meshes")):
@@ -116,7 +119,7 @@ class MovingMeshPipeline:
         for t, mesh in self.meshes.items():
             kept = torch.isin(mesh.movers, wanted)
             if kept.any():
-                meshes[t] = replace(mesh, faces=mesh.faces[kept])
+                meshes[t] = replace(mesh, faces=mesh.faces[kept], movers=mesh.movers[kept])
         alpha = {t: self.alpha[t] for t in meshes}
         return MovingMeshPipeline(meshes, alpha, self.cameras, self.options)
 
@@ -186,7 +189,7 @@ class MovingMeshPipeline:
     def state(self) -> dict:
         """Tensors by name, for the model file."""
         return {
-            "meshes": {t: [m.times, m.places, m.source, m.faces] for t, m in self.meshes.items()},
+            "meshes": {t: list(mesh.parts()) for t, mesh in self.meshes.items()},
             "alpha": {t: [own.values, own.left, own.top] for t, own in self.alpha.items()},
         }
 
@@ -215,26 +218,46 @@ def _reduce_samples(
     return MoverPicture(rgb, alpha, depth.reshape(height, side, width, side).min((1, 3)))
 
 
+def _set_apart(tracks: Tracks) -> Float[Tensor, "N 3"]:
+    """Canonical coordinates with the movers one behind another along w, as far apart as they are
+    wide: movers share a colour field, and their coordinates overlap."""
+    places = tracks.canonical.clone()
+    if tracks.label is None or not len(places):
+        return places
+    end = 0.0
+    for number in tracks.label.unique():
+        members = tracks.label == number
+        low, high = _find_range(places[members])
+        places[members, 2] += end - low[2]
+        end += float((high - low)[2] + _APART * (high - low)[:2].max())
+    return places
+
+
+def _find_range(places: Float[Tensor, "n 3"]) -> Float[Tensor, "2 3"]:
+    """Lower and upper bounds of nearly all places, axis by axis."""
+    step = max(1, len(places) // _QUANTILE_VERTICES)
+    return torch.quantile(places[::step], torch.tensor(_BOX_QUANTILES).to(places), dim=0)
+
+
 def fit_canonical_box(
     meshes: MovingMeshPipeline, options: MoverOptions = MoverOptions()
 ) -> tuple[Float[Tensor, "4 4"], int]:
     """Affine map from canonical coordinates to [-1, 1]^3, and the finest resolution of a hash grid
     in that box.
 
-    u and v share a scale, which fits nearly all vertices into the box; movers are spread evenly
-    along w.
+    u and v share a scale, which fits nearly all vertices into the box; w has that scale too, or a
+    smaller one if movers need more room along w.
     """
-    source = torch.cat([mesh.source[:, :3] for mesh in meshes.meshes.values()]).double()
-    levels = torch.tensor(_BOX_QUANTILES, dtype=torch.float64)
-    step = max(1, len(source) // _QUANTILE_VERTICES)
-    low, high = torch.quantile(source[::step], levels, dim=0)
-    low[2] = source[:, 2].min()
-    high[2] = source[:, 2].max()
+    parts = meshes.meshes.values()
+    corners = torch.cat([mesh.source[mesh.faces[:, 0].long(), :3] for mesh in parts]).double()
+    movers = torch.cat([mesh.movers for mesh in parts])
+    # Each mover must be inside the box, however few its vertices are.
+    ranges = [_find_range(corners[movers == number]) for number in movers.unique()]
+    low, high = torch.stack(ranges)[:, 0].amin(0), torch.stack(ranges)[:, 1].amax(0)
     reach = _BOX_MARGIN * float((high - low)[:2].max().clamp_min(_MIN_RANGE))
     finest = int(min(_MAX_CELLS, max(_MIN_CELLS, options.cells_per_pixel * reach)))
     scale = torch.full((3,), 2.0 / reach, dtype=torch.float64)
-    # Numbers of movers are a unit apart: n movers share the box evenly.
-    scale[2] = 2 / float((high - low)[2] + 1)
+    scale[2] = 2 / max(reach, _BOX_MARGIN * float((high - low)[2]))
     matrix = torch.diag(torch.cat([scale, torch.ones(1).double()]))
     matrix[:3, 3] = -scale * (low + high) / 2
     return matrix, finest

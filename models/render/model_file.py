@@ -25,7 +25,7 @@ from models.run import (
 from models.tracks import is_thumbnails
 
 # Models of another version have other parts and are refused.
-_VERSION = 4
+_VERSION = 5
 # Names of a colour field's hash grids in its state dict.
 _GRIDS = ("grid", "changes")
 # Levels and finest resolution of a hash grid; a damaged file must not ask for more memory.

@@ -57,6 +57,9 @@ class RelativeDepth:
     slip, end soon."""
     placed: Bool[np.ndarray, "F"]
     """Frames whose camera is known relative to the mover."""
+    mover_from_cam: Float[np.ndarray, "F 4 4"] | None = None
+    """Poses of the placed frames' cameras in the mover's axes, in units of the mover; None for a
+    mover that is not rigid or whose relief is not known."""
     is_flat: bool = False
     """Whether all tracks of a frame share a depth: the mover's relief is not known."""
 
@@ -101,7 +104,8 @@ def _solve_stretch(
         return None
     depth = _find_depths(tracks, points, own, placed)
     is_long = points.agrees.sum(0) >= half_life(points.agrees)
-    return RelativeDepth(depth, points.agrees & is_long, placed)
+    poses = own.world_from_cam.double().numpy()
+    return RelativeDepth(depth, points.agrees & is_long, placed, poses)
 
 
 def _flatten(shape: RelativeDepth) -> RelativeDepth:
@@ -112,7 +116,7 @@ def _flatten(shape: RelativeDepth) -> RelativeDepth:
     placed = shape.placed & known.any(1)
     for t in np.flatnonzero(placed):
         depth[t] = np.median(shape.depth[t, known[t]])
-    return replace(shape, depth=depth, placed=placed, is_flat=True)
+    return replace(shape, depth=depth, placed=placed, mover_from_cam=None, is_flat=True)
 
 
 def _map_cameras(
@@ -194,7 +198,8 @@ def _solve_long(
         return None
     depth = np.full(tracks.visible.shape, np.nan)
     sure = np.zeros(tracks.visible.shape, bool)
-    whole = RelativeDepth(depth, sure, np.zeros(len(tracks), bool))
+    poses = np.tile(np.eye(4), (len(tracks), 1, 1))
+    whole = RelativeDepth(depth, sure, np.zeros(len(tracks), bool), poses)
     for frames in split_stretches(int(enough[0]), int(enough[-1]) + 1, options):
         part = slice(frames[0], frames[-1] + 1)
         subset = np.flatnonzero(tracks.visible[part].any(0))
@@ -223,6 +228,7 @@ def _join(
         if both.sum() < MIN_SHARED:
             return False
         scale = float(np.median(before[both] / found.depth[both]))
+    _join_poses(whole, found, part, scale)
     share = np.clip((np.arange(len(before)) + 1) / (overlap + 1), 0, 1)[:, None]
     after = scale * found.depth
     joined = np.where(np.isnan(after), before, (1 - share) * before + share * after)
@@ -230,6 +236,25 @@ def _join(
     whole.sure[part, subset] |= found.sure
     whole.placed[part] |= found.placed
     return True
+
+
+def _join_poses(whole: RelativeDepth, found: RelativeDepth, part: slice, scale: float) -> None:
+    """Adds the poses of a stretch to those of the stretches before, in place; the axes are joined at
+    the middle one of the frames that both place.
+
+    Args:
+        part: frames of the stretch.
+        scale: units of the whole for a unit of the stretch.
+    """
+    before = whole.mover_from_cam[part]
+    poses = found.mover_from_cam.copy()
+    poses[:, :3, 3] *= scale
+    shared = np.flatnonzero(whole.placed[part] & found.placed)
+    if len(shared):
+        middle = shared[len(shared) // 2]
+        poses = before[middle] @ np.linalg.inv(poses[middle]) @ poses
+    fresh = found.placed & ~whole.placed[part]
+    before[fresh] = poses[fresh]
 
 
 def split_stretches(begin: int, end: int, options: MoverOptions = MoverOptions()) -> list[range]:
