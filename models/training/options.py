@@ -17,12 +17,12 @@ class RateOptions:
     """Of the grid of space; larger learns faster and leaves more noise."""
     changes: float = 0.5
     """Of the grid of changes, as a share of ``tables``; larger lets time explain more."""
-    mlp: float = 1e-3
+    mlp: float = 4e-3
     """Of the MLP."""
-    hold: float = 0.2
+    hold: float = 0.4
     """Share of the training in which the rates stay at their start; they fall exponentially after
     this share."""
-    final: float = 0.03
+    final: float = 0.02
     """Rates at the end of training, as a share of the rates at the start."""
 
 
