@@ -2,6 +2,7 @@
 results/pipeline_demo."""
 
 import os
+import sys
 
 from models import prepare_script
 
@@ -11,7 +12,7 @@ if __name__ == "__main__":
     prepare_script()
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -44,16 +45,21 @@ from models.report import (
     write_track_overlay,
 )
 from models.run import (
+    ALONE,
     InputError,
+    LostRank,
     Meter,
     Origin,
     Plain,
     Progress,
     ProgressBars,
+    Ranks,
     Stages,
     claim_output_dir,
     find_memory_limit,
     hash_fingerprint,
+    join_ranks,
+    leave_ranks,
     parse_settings,
     read_figures,
     release_folders,
@@ -82,6 +88,7 @@ from models.training import (
     TrainingRun,
     add_details,
     check_same_clip,
+    help_training,
     load_inputs,
     needed_memory,
     record_details,
@@ -212,8 +219,13 @@ def main() -> None:
         preset=PREVIEW,
     )
     check_settings(settings)
+    ranks = join_ranks()
     with watch_memory(find_memory_limit(settings.max_memory)):
-        run(settings)
+        if ranks.leads:
+            run(settings, ranks)
+        else:
+            help_leader(settings, ranks)
+    leave_ranks()
 
 
 def check_settings(settings: Settings) -> None:
@@ -233,10 +245,27 @@ def check_settings(settings: Settings) -> None:
     parse_formats(settings.export)
 
 
-def run(settings: Settings) -> None:
-    """The method, stage by stage; finished stages of an earlier run are reused."""
+def help_leader(settings: Settings, ranks: Ranks) -> None:
+    """The part of a process that torchrun started beside the one that leads."""
+    try:
+        help_training(ranks, settings.seed, choose_device(), gather_options(settings))
+    except LostRank:
+        sys.exit(1)  # the process that leads says it
+
+
+def choose_device() -> torch.device:
+    """The GPU of this process, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(settings: Settings, ranks: Ranks = ALONE) -> None:
+    """The method, stage by stage; finished stages of an earlier run are reused.
+
+    Args:
+        ranks: the processes of this run; those beside this one help with training.
+    """
     out = claim_output_dir(settings.output_dir, __file__)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     progress = ProgressBars()
     memory = find_memory_limit(settings.max_memory)
     script = parse_path(settings.trajectory)
@@ -259,6 +288,7 @@ def run(settings: Settings) -> None:
     stages.expect(choose_shares(settings))
     viewer = start_viewer(settings, inputs) if settings.view else None
     if viewer is not None and scene is not None and views is None:
+        ranks.agree(None)  # the other processes end
         viewer.show(scene)
         release_folders()
         return viewer.run()
@@ -266,15 +296,10 @@ def run(settings: Settings) -> None:
     metrics = {"metres_per_unit_of_the_tracks": inputs.scale} if settings.scale.scale_metres else {}
     history = None
     if scene is None:
-        work = partial(train_model, settings, inputs, stages, device, viewer)
-        told = stages.make("train", stage_outputs("train"), work, TRAINING)
-        history = History(**told)
+        circumstances = TrainingRun(settings.seed, device, None, viewer, ranks, out)
+        scene, history = make_scene(settings, inputs, stages, circumstances)
         metrics |= describe_training(history)
-        scene = load_model(settings, inputs, device)
-        if settings.detail.frames:
-            keep_details(settings, inputs, scene, stages)
-        scene = add_details(scene, out / "model.pt", settings.detail, progress)
-        scene = keep_chosen(settings, scene)
+    ranks.agree(None)  # the other processes end
     if viewer is not None:
         viewer.show(scene)
     metrics |= make_outputs(settings, inputs, scene, stages, views)
@@ -355,6 +380,23 @@ def load_model(settings: Settings, inputs: ClipInputs, device: torch.device) -> 
     return scene
 
 
+def make_scene(
+    settings: Settings, inputs: ClipInputs, stages: Stages, circumstances: TrainingRun
+) -> tuple[Scene, History]:
+    """The trained scene of this run or of an earlier one, and the course of its training.
+
+    Args:
+        circumstances: without a checkpoint.
+    """
+    work = partial(train_model, settings, inputs, stages, circumstances)
+    told = stages.make("train", stage_outputs("train"), work, TRAINING)
+    scene = load_model(settings, inputs, circumstances.device)
+    if settings.detail.frames:
+        keep_details(settings, inputs, scene, stages)
+    scene = add_details(scene, stages.folder / "model.pt", settings.detail, stages.progress)
+    return keep_chosen(settings, scene), History(**told)
+
+
 def keep_details(settings: Settings, inputs: ClipInputs, scene: Scene, stages: Stages) -> None:
     """Writes detail.pt beside the trained model."""
     path = settings.output_dir / "model.pt"
@@ -382,15 +424,30 @@ def train_model(
     settings: Settings,
     inputs: ClipInputs,
     stages: Stages,
-    device: torch.device,
-    viewer: LiveViewer | None,
+    circumstances: TrainingRun,
 ) -> dict:
-    """Trains the scene, with checkpoints, and writes model.pt; returns the course of training."""
+    """Trains the scene, with checkpoints, and writes model.pt; returns the course of training.
+
+    Args:
+        circumstances: without a checkpoint.
+    """
     made_from = stages.origin.fingerprint([train_model], TRAINING)
     path = stages.folder / "checkpoint.pt"
     checkpoint = Checkpoint(path, hash_fingerprint(made_from), stages.progress)
     schedule = Schedule(settings.num_epochs, settings.train_seconds, refine=settings.refine)
-    options = SceneOptions(
+    circumstances = replace(circumstances, checkpoint=checkpoint)
+    options = gather_options(settings)
+    scene, history = train_scene(inputs, schedule, circumstances, stages.progress, options)
+    # Detail belongs to the model that it was made beside.
+    (stages.folder / "detail.pt").unlink(missing_ok=True)
+    save_scene(stages.folder / "model.pt", scene)
+    checkpoint.remove()
+    return asdict(history)
+
+
+def gather_options(settings: Settings) -> SceneOptions:
+    """Options of the parts of the scene."""
+    return SceneOptions(
         settings.exposure,
         settings.mesh,
         settings.mvs,
@@ -398,13 +455,6 @@ def train_model(
         settings.field,
         settings.training,
     )
-    circumstances = TrainingRun(settings.seed, device, checkpoint, viewer)
-    scene, history = train_scene(inputs, schedule, circumstances, stages.progress, options)
-    # Detail belongs to the model that it was made beside.
-    (stages.folder / "detail.pt").unlink(missing_ok=True)
-    save_scene(stages.folder / "model.pt", scene)
-    checkpoint.remove()
-    return asdict(history)
 
 
 def describe_training(history: History) -> dict:

@@ -1,7 +1,7 @@
 """Rasterised frames -> training pixels, stored compactly and drawn without a copy of all of them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
@@ -95,10 +95,14 @@ class PixelStore(Protocol):
 class PixelSource(Protocol):
     """Training pixels as they are sampled from a clip, before a device is chosen."""
 
+    frame: Int[np.ndarray, "S"]
     rgb: Float[np.ndarray, "S 3"]
     world_from_cam: Float[np.ndarray, "F 4 4"]
 
     def __len__(self) -> int: ...
+
+    def select(self, members: Bool[np.ndarray, "S"]) -> "PixelSource":
+        """A copy of some of the pixels."""
 
     def open_store(self, settings: BatchSettings) -> PixelStore:
         """The pixels in the memory of the field's device, or near it."""
@@ -131,6 +135,13 @@ class TrainingPixels:
         """The pixels on the field's device."""
         on_cpu = settings.normalized_from_world.device.type == "cpu"
         return HostPixels(self, settings) if on_cpu else DevicePixels(self, settings)
+
+    def select(self, members: Bool[np.ndarray, "S"]) -> "TrainingPixels":
+        """A copy of some of the pixels."""
+        own = np.empty(np.count_nonzero(members), SAMPLE)
+        for name in SAMPLE.names:
+            own[name] = getattr(self, name)[members]
+        return replace(self, **{name: own[name] for name in SAMPLE.names})
 
     def points(
         self, index: Int[np.ndarray, "B"], vertices: Float[np.ndarray, "V 3"]

@@ -1,11 +1,11 @@
 """Training pixels of the movers' colour field: pixels inside the masks, with their canonical
 coordinates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras
 from models.movers.moving_pipeline import MovingMeshPipeline
@@ -33,6 +33,14 @@ class MovingPixels:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def select(self, members: Bool[np.ndarray, "S"]) -> "MovingPixels":
+        """A copy of some of the pixels."""
+        own = np.empty(np.count_nonzero(members), _SAMPLE)
+        own["place"] = self.places[members]
+        own["frame"] = self.frame[members]
+        own["rgb"] = self.rgb[members]
+        return replace(self, places=own["place"], frame=own["frame"], rgb=own["rgb"])
 
     def open_store(self, settings: BatchSettings) -> "MovingStore":
         """The pixels in the CPU's memory: they are few."""

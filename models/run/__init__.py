@@ -7,8 +7,10 @@ from models.run.files import (
     make_subfolder,
     make_write_error,
     name_unfinished,
+    pack_value,
     replace_file,
     take_place,
+    unpack_value,
     write_bytes,
     write_json,
     write_tensors,
@@ -34,6 +36,7 @@ from models.run.outputs import (
 )
 from models.run.process.kernels import njit
 from models.run.process.lock import claim_output_dir, release_folders
+from models.run.process.ranks import ALONE, LostRank, Ranks, join_ranks, leave_ranks
 from models.run.process.signals import restore_handlers, settle_stop
 from models.run.progress import SILENT, Progress, ProgressBars, ProgressPart
 from models.run.reading import (
@@ -53,12 +56,14 @@ from models.run.stages import Origin, Stages
 from models.run.threads import run_tasks, split_range, take_scratch
 
 __all__ = [
+    "ALONE",
     "HEADROOM",
     "MAX_PIXELS",
     "MAX_SIDE",
     "OUTPUTS",
     "SILENT",
     "InputError",
+    "LostRank",
     "Meter",
     "NumericalError",
     "Origin",
@@ -66,6 +71,7 @@ __all__ = [
     "Progress",
     "ProgressBars",
     "ProgressPart",
+    "Ranks",
     "Stages",
     "apply_preset",
     "bound_memory",
@@ -86,12 +92,15 @@ __all__ = [
     "hash_content",
     "hash_fingerprint",
     "is_file",
+    "join_ranks",
+    "leave_ranks",
     "load_tensors",
     "make_subfolder",
     "make_write_error",
     "name_input",
     "name_unfinished",
     "njit",
+    "pack_value",
     "parse_settings",
     "read_claimed_size",
     "read_figures",
@@ -110,6 +119,7 @@ __all__ = [
     "take_place",
     "take_scratch",
     "trim_heap",
+    "unpack_value",
     "warn_of_need",
     "watch_memory",
     "write_bytes",

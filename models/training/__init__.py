@@ -6,8 +6,10 @@ Files, in reading order:
 - ``inputs`` - track files, frames and masks of a clip, read and checked
 - ``new_field`` - the untrained colour field of a layer
 - ``checkpoints`` - the state of training in a file, from which an interrupted run resumes
+- ``averaging`` - the parameters of several processes, brought together every few steps
 - ``loop`` - fits a layer's colour field and vertices to its training pixels
 - ``refinement`` - steps of the meshes' vertices
+- ``shared_training`` - a layer handed over to other processes, which train it too
 - ``fit_scene`` - meshes, pixels and training of all layers of a scene
 - ``shadow_light`` - light that the background keeps in the shadows of movers
 - ``frame_details`` - detail of each frame beside the trained model
@@ -25,6 +27,7 @@ from models.training.inputs import (
 )
 from models.training.loop import History, LayerTraining, train
 from models.training.options import RateOptions, SceneOptions, Schedule, TrainingOptions
+from models.training.shared_training import help_training
 
 __all__ = [
     "Checkpoint",
@@ -40,6 +43,7 @@ __all__ = [
     "add_details",
     "check_same_clip",
     "held_out_frames",
+    "help_training",
     "load_inputs",
     "needed_memory",
     "record_details",

@@ -3,6 +3,7 @@ each layer."""
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from models.field import normalization
 from models.movers import MovingMeshPipeline, fit_canonical_box, sample_movers
 from models.pipeline import TriangleMeshPipeline, WorldSpaceTrianglePipeline
 from models.render import Layer, MovingLayer, Scene, score_heldout
-from models.run import SILENT, Progress, return_freed
+from models.run import ALONE, SILENT, Progress, Ranks, return_freed
 from models.surface import StereoFrames, Surfaces, choose_matched_size
 from models.tools import TrainingFrames, TrainingPixels, sample_points
 from models.training.checkpoints import Checkpoint
@@ -22,6 +23,7 @@ from models.training.inputs import ClipInputs
 from models.training.loop import History, LayerTraining, train
 from models.training.new_field import FieldSize, build_renderer, measure_finest_resolution
 from models.training.options import SceneOptions, Schedule
+from models.training.shared_training import share_training
 
 
 class Watcher(Protocol):
@@ -43,6 +45,11 @@ class TrainingRun:
     checkpoint: Checkpoint | None = None
     """The state from which stopped training goes on."""
     watcher: Watcher | None = None
+    ranks: Ranks = ALONE
+    """The processes that train together; this one is rank 0, the others are in
+    ``help_training``."""
+    folder: Path | None = None
+    """Where layers are handed over to the other ranks; a folder that all of them see."""
 
 
 class _WatchedProgress(Progress):
@@ -109,7 +116,8 @@ class _Fitting:
     def fit_background(self, schedule: Schedule) -> tuple[Scene, History]:
         """The scene without movers, trained; its training pixels are not kept."""
         inputs = self.inputs
-        meshes, renderer, pixels = self._prepare_background()
+        meshes, size, pixels = self._prepare_background()
+        renderer = self._build_renderer(size)
         return_freed()
         tracks = inputs.tracks
         layer = Layer(meshes, renderer)
@@ -123,12 +131,12 @@ class _Fitting:
         # Refinement moves the meshes of the scene: the array shares their memory.
         vertices = meshes.shared_vertices()
         layer = LayerTraining(renderer, pixels, vertices, "background", score)
-        return scene, self._fit(layer, scene, schedule)
+        return scene, self._fit(layer, size, scene, schedule)
 
     def _prepare_background(
         self,
-    ) -> tuple[TriangleMeshPipeline, WorldSpaceTrianglePipeline, TrainingPixels]:
-        """The background's meshes, its untrained renderer, and its training pixels; the grown masks
+    ) -> tuple[TriangleMeshPipeline, FieldSize, TrainingPixels]:
+        """The background's meshes, the size of its field, and its training pixels; the grown masks
         are not kept."""
         inputs = self.inputs
         margin = self.options.training.mask_margin
@@ -140,11 +148,11 @@ class _Fitting:
         box = normalization(cameras, meshes.vertices[meshes.used], field)
         finest = measure_finest_resolution(meshes, box, field)
         num_pixels = len(self.times) * cameras.width * cameras.height
-        renderer = self._build_renderer(FieldSize(box, finest, num_pixels, field.changes))
+        size = FieldSize(box, finest, num_pixels, field.changes)
         footage = TrainingFrames(inputs.frames, self.times, grown, self.exposure)
         limit = self.options.training.max_samples
         pixels = sample_points(meshes, footage, limit, self.random, self.progress)
-        return meshes, renderer, pixels
+        return meshes, size, pixels
 
     def _build_meshes(self, grown: Bool[np.ndarray, "F H W"] | None) -> TriangleMeshPipeline:
         """Meshes of the tracks, refined by dense depth that starts from the meshes of the tracks
@@ -184,7 +192,7 @@ class _Fitting:
         renderer = self._build_renderer(size)
         scene = replace(scene, moving=MovingLayer(moving, renderer))
         layer = LayerTraining(renderer, pixels, name="movers")
-        self._fit(layer, scene, self._schedule_movers(schedule))
+        self._fit(layer, size, scene, self._schedule_movers(schedule))
         return scene
 
     def _schedule_movers(self, schedule: Schedule) -> Schedule:
@@ -205,11 +213,24 @@ class _Fitting:
         given = size, cameras, generator, self.options.field, self.options.training
         return build_renderer(*given).to(self.run.device)
 
-    def _fit(self, layer: LayerTraining, scene: Scene, schedule: Schedule) -> History:
+    def _fit(
+        self, layer: LayerTraining, size: FieldSize, scene: Scene, schedule: Schedule
+    ) -> History:
         """Trains a layer, and shows the scene meanwhile."""
+        run = self.run
         progress = self.progress
-        if self.run.watcher is not None:
-            self.run.watcher.show(scene)
-            progress = _WatchedProgress(progress, self.run.watcher)
+        if run.watcher is not None:
+            run.watcher.show(scene)
+            progress = _WatchedProgress(progress, run.watcher)
         training = self.options.training
-        return train(layer, schedule, self.random, self.run.checkpoint, progress, training)
+        if run.ranks.count == 1:
+            return train(layer, schedule, self.random, run.checkpoint, progress, training)
+        path = run.folder / f"{layer.name}_for_ranks.pt"
+        layer = replace(layer, ranks=run.ranks)
+        cameras = self.inputs.tracks.cameras
+        try:
+            layer = share_training(path, layer, size, cameras, schedule, run.checkpoint)
+            with run.ranks.work_together():
+                return train(layer, schedule, self.random, run.checkpoint, progress, training)
+        finally:
+            path.unlink(missing_ok=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from models.field import FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
-from models.run import SILENT, InputError, NumericalError, Progress, trim_heap
+from models.run import ALONE, SILENT, InputError, NumericalError, Progress, Ranks, trim_heap
 from models.tools import Batch, BatchSettings, PixelSource
+from models.training.averaging import Averaging
 from models.training.checkpoints import Checkpoint, pack_generator, restore_generator
 from models.training.options import Schedule, TrainingOptions
 from models.training.refinement import PlainRefinement, Refinement
@@ -52,6 +53,10 @@ class LayerTraining:
     score: Callable[[], float] | None = None
     """Renders held-out frames with the present weights and returns their PSNR; called a few
     times."""
+    ranks: Ranks = ALONE
+    """The processes that train the layer, each with pixels of its own."""
+    total_pixels: int | None = None
+    """Training pixels of all ranks; ``len(pixels)`` if not given."""
 
 
 def train(
@@ -63,20 +68,22 @@ def train(
     options: TrainingOptions = TrainingOptions(),
 ) -> History:
     """Fits the colour field to the training pixels, at the points where their rays meet the mesh,
-    and the mesh to the pixels.
+    and the mesh to the pixels. All ranks of the layer call it together.
 
     With a checkpoint, interrupted training goes on from there. On the CPU, if the schedule counts
     epochs, the result equals that of training without interruption to the bit.
 
     Args:
         generator: draws the batches.
-        checkpoint: keeps the state under the layer's name.
+        checkpoint: keeps the state under the layer's name; only rank 0 writes it.
         progress: hears the share done in percent, with PSNR and samples per second.
 
     Raises:
         NumericalError: the loss is not finite; the message names the step and the likely cause.
+        LostRank: another rank has ended.
     """
     run = _Run(layer, schedule, generator, options)
+    writes = checkpoint is not None and layer.ranks.leads
     if checkpoint is not None and _resume(run, checkpoint):
         return run.finish()
     clock = time.perf_counter
@@ -84,27 +91,31 @@ def train(
     start = clock() - run.seconds
     saved = clock()
     stage = f"training {layer.name}"
-    while (share := schedule.share_done(run.step, len(layer.pixels), clock() - start)) < 1:
+    total = layer.total_pixels or len(layer.pixels)
+    while (share := schedule.share_done(run.step, total, run.agreed_seconds)) < 1:
         run.advance(_learning_rate(share, options), share >= options.refined_from)
         run.seconds = clock() - start
-        if run.step % _RECORD_STEPS == 0:
+        run.meet(schedule.train_seconds is not None)
+        if run.is_due(_RECORD_STEPS):
             run.record()
             progress.step(stage, min(99, round(100 * share)), 100, run.describe())
         if layer.score and run.unscored and share >= run.unscored[0]:
             # Several marks may have passed since the last step: they are scored once.
             run.unscored = [later for later in run.unscored if later > share]
             run.score()
-        if checkpoint is not None and clock() - saved > options.checkpoint_seconds:
+        if writes and clock() - saved > options.checkpoint_seconds:
             # Batches fill the gaps that building the meshes left in the heap: give these back.
             trim_heap()
             checkpoint.save(layer.name, run.state(done=False))
             saved = clock()
+    if run.averaging is not None:
+        run.averaging.settle()
     # The losses since the last point of the curve.
     run.record()
     if layer.score:
         run.score()
     run.seconds = clock() - start
-    if checkpoint is not None:
+    if writes:
         checkpoint.save(layer.name, run.state(done=True))
     progress.step(stage, 100, 100, run.describe())
     return run.finish()
@@ -152,11 +163,16 @@ class _Run:
         self.generator = generator
         self.matrix = renderer.normalized_from_world
         self.batch_size = schedule.batch_size
+        # N ranks take an N-th of the steps that one takes for the same pixels.
+        growth = layer.ranks.count
         self.optimizer = FieldOptimizer(
-            renderer.field, rates.tables, rates.mlp, change_rate=rates.changes
+            renderer.field, growth * rates.tables, growth * rates.mlp, change_rate=rates.changes
         )
         self.step = 0
+        """Steps of all ranks together."""
         self.seconds = 0.0
+        self.agreed_seconds = 0.0
+        """``seconds``, or those of rank 0 when the ranks last met: all must end at one step."""
         self.history = History()
         self.recent: list[Float[Tensor, ""]] = []
         """Losses since the last point of the training curve."""
@@ -168,7 +184,13 @@ class _Run:
             # The kernel needs the pixels in the CPU's memory; the plain form runs on any device.
             on_cpu = self.matrix.device.type == "cpu"
             refine, pixels = (Refinement, layer.pixels) if on_cpu else (PlainRefinement, self.store)
-            self.refinement = refine(pixels, layer.vertices, options.refine_rate)
+            rate = growth * options.refine_rate
+            self.refinement = refine(pixels, layer.vertices, rate)
+        self.averaging: Averaging | None = None
+        if layer.ranks.count > 1:
+            tensors = [*renderer.field.parameters()]
+            tensors += [] if self.refinement is None else [self.refinement.moved]
+            self.averaging = Averaging(tensors, layer.ranks)
         self.codes: ViewCode | None = None
         """Codes of the clip's frames."""
         if renderer.viewpoints is not None:
@@ -197,7 +219,7 @@ class _Run:
                 want_point_grad=refining,
                 code=self._codes_of(batch),
             )
-        self.step += 1
+        self.step += self.layer.ranks.count
         self.recent.append(loss)
         # On a device the host would wait for the loss here: record() looks there.
         if loss.device.type == "cpu":
@@ -205,6 +227,25 @@ class _Run:
         self.optimizer.step()
         if refining:
             self.refinement.step(index, self.matrix, slope, rate)
+
+    def is_due(self, every: int) -> bool:
+        """Whether the last step of all ranks reached a multiple of ``every`` steps."""
+        return self.step % every < self.layer.ranks.count
+
+    def meet(self, is_timed: bool) -> None:
+        """Brings the ranks together, every few steps.
+
+        Args:
+            is_timed: the training ends at a time, not at a step.
+        """
+        if self.averaging is None:
+            self.agreed_seconds = self.seconds
+            return
+        self.averaging.finish()
+        if self.is_due(self.options.average_steps * self.layer.ranks.count):
+            self.averaging.start()
+            if is_timed:
+                self.agreed_seconds = self.layer.ranks.agree(self.seconds)
 
     def _codes_of(self, batch: Batch) -> ViewCode | None:
         """The view codes of a batch's samples; some samples are learned without changes."""
@@ -313,11 +354,13 @@ class _Run:
             self.optimizer.load_state_dict(state["optimizer"])
         if self.refinement is not None:
             self.refinement.load_state_dict(state["refinement"])
+        if self.averaging is not None:
+            self.averaging.begin()
         restore_generator(self.generator, state["generator"])
         if self.store.device_generator is not None:
             self.store.device_generator.set_state(state["device_generator"])
         self.step = state["step"]
-        self.seconds = state["seconds"]
+        self.seconds = self.agreed_seconds = state["seconds"]
         self.unscored = list(state["unscored"])
         self.history = History(**{name: list(state[name]) for name in _CURVES})
         self.recent = [torch.tensor(loss, device=self.matrix.device) for loss in state["recent"]]

@@ -11,7 +11,8 @@ from models.surface import MeshOptions, StereoOptions
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Learning rates of the colour field."""
+    """Learning rates of the colour field. N processes that train together take N times these: each of
+    their steps learns from N batches."""
 
     tables: float = 2e-2
     """Of the grid of space; larger learns faster and leaves more noise."""
@@ -58,6 +59,9 @@ class TrainingOptions:
     """Most entries of each level, as a power of 2; more keep more detail and take more memory."""
     pixels_per_entry: float = 16
     """Training pixels for each entry, between these limits."""
+    average_steps: int = 32
+    """Steps of each process between two averages of their parameters, where torchrun starts several;
+    more send less and learn a little less from each pixel."""
     max_samples: int = 40_000_000
     """Training pixels of the background that are kept at most, 16 bytes each."""
     checkpoint_seconds: float = 60.0

@@ -113,6 +113,11 @@ class Refinement:
         if "state" in state:
             self.state[:] = state["state"].numpy()
 
+    @property
+    def moved(self) -> Float[Tensor, "V 3"]:
+        """The positions that steps move; shared, not copied."""
+        return torch.from_numpy(self.positions)
+
     def publish(self) -> None:
         """Nothing to do: this class moves the meshes' own array."""
 
@@ -176,6 +181,11 @@ class PlainRefinement:
         for name, values in state.items():
             own[name].copy_(values)
         self.publish()
+
+    @property
+    def moved(self) -> Float[Tensor, "V 3"]:
+        """See ``Refinement.moved``."""
+        return self.pixels.positions
 
     def _tensors(self) -> dict[str, Tensor]:
         return {"positions": self.pixels.positions, "mean": self.mean, "square": self.square}

@@ -5,5 +5,6 @@ Files in reading order:
 - ``signals`` - Ctrl-C and SIGTERM at any moment
 - ``streams`` - outputs that nobody reads
 - ``lock`` - one run for each output folder
+- ``ranks`` - the processes of a run that torchrun started
 - ``kernels`` - compiled functions, with a cache where one can be written
 """
