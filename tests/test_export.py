@@ -31,7 +31,12 @@ from models.export.formats import (
 from models.export.options import ExportOptions
 from models.export.world.atlas import Atlas
 from models.export.world.texture import TexturedMesh
-from models.export.world.world_mesh import _measure_filmed, _quarter
+from models.export.world.world_mesh import (
+    WorldMesh,
+    _measure_filmed,
+    _quarter,
+    build_world_mesh,
+)
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.field.world_box import normalization
@@ -122,7 +127,7 @@ def test_the_mesh_shows_held_out_frames_nearly_as_well_as_the_renderer(scene, fo
         psnr(rgb, room.frames[t], footage.still(t))
         for t, rgb in zip(HELD_OUT, pictures, strict=True)
     ]
-    assert scores["psnr"] > np.mean(best) - 1.0
+    assert scores["psnr"] > np.mean(best) - 1.5
 
 
 def test_charts_lie_apart_in_the_texture(world):
@@ -333,3 +338,23 @@ def test_a_face_and_its_four_parts_have_one_area():
 
     assert area(_quarter(corners)) == pytest.approx(area(corners))
     assert len(_quarter(corners)) == 80
+
+
+def test_streaks_over_depth_jumps_are_left_out_of_the_mesh(scene):
+    meshes = scene.background.meshes
+    with_streaks, without = (
+        build_world_mesh(meshes, ExportOptions(edge_on=angle)) for angle in (0.0, 20.0)
+    )
+
+    def share_seen_edge_on(world: WorldMesh) -> float:
+        a, b, c = (torch.from_numpy(world.vertices[world.faces[:, k]]) for k in range(3))
+        normal = torch.linalg.cross(b - a, c - a)
+        middle = (a + b + c) / 3
+        rays = [middle - center for center in scene.cameras.centers.float()[TRAINING]]
+        cosines = [torch.cosine_similarity(normal, ray, dim=1).abs() for ray in rays]
+        seen = torch.stack(cosines).max(0).values < np.sin(np.radians(20))
+        area = normal.norm(dim=1)
+        return float(area[seen].sum() / area.sum())
+
+    assert share_seen_edge_on(without) < 0.75 * share_seen_edge_on(with_streaks)
+    assert len(without.faces) > 0.9 * len(with_streaks.faces)

@@ -18,6 +18,9 @@ class ExportOptions:
     unfilmed: float = 0.02
     """Width of the border outside all images that the mesh keeps, as a share of the longer side; its
     colours are guesses."""
+    edge_on: float = 10.0
+    """Least angle in degrees between a face that closes a hole and some frame's line of sight; a
+    larger value leaves fewer streaks between near and far surfaces, and more holes."""
     agreement: float = 0.02
     """Relative difference of depth up to which two faces show the same surface; a larger value
     leaves out more faces."""

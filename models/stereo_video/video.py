@@ -100,8 +100,10 @@ def measure_eyes(
     views, times = camera_path
     scale = min(1.0, _MEASURED / max(views.width, views.height))
     small = views.resized(*(max(1, round(scale * side)) for side in (views.width, views.height)))
-    # depth alone is wanted
-    plain = replace(scene, detail=None)
+    # Depth alone is wanted, and holes do not count: the mesh of the nearest frame is enough.
+    plain = replace(
+        scene, detail=None, options=replace(scene.options, blended=1, blended_off_path=1)
+    )
     seen = []
     for i in choose_evenly_spaced(len(views), options.sampled_views):
         layers = plain.views(small[i], times[i])

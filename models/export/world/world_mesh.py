@@ -82,6 +82,10 @@ def build_world_mesh(
     witnesses = _Views.draw(meshes, small, frames, options)
     trusted = {t: meshes.trust[t].numpy() == 1 for t in frames}
     kept = {t: ~witnesses.find_hiding(t, trusted) for t in frames}
+    # A face over a depth jump joins a near surface to a far one. Unless some frame looks down on it,
+    # it is a streak of mixed colours from elsewhere.
+    facing = {t: _measure_angles(meshes, t, options) > options.edge_on for t in frames}
+    kept = {t: kept[t] & (trusted[t] | facing[t]) for t in frames}
     chosen = views.cover({t: trusted[t] & kept[t] for t in frames})
     # holes are closed by faces of little trust: first on borders, then over depth jumps
     for trust in (BORDER_TRUST, 0.0):
@@ -95,6 +99,21 @@ def build_world_mesh(
     vertices = meshes.vertices[used].numpy()
     world = WorldMesh(vertices, faces.numpy(), keyframe, np.zeros(len(faces), bool))
     return world.add(pieces, painted=False)
+
+
+def _measure_angles(
+    meshes: TriangleMeshPipeline, t: int, options: ExportOptions
+) -> Float[np.ndarray, "T"]:
+    """Largest angle in degrees between each face of frame t and the line of sight of some frame."""
+    corners = meshes.vertices[meshes.faces[t].long()].double()
+    a, b, c = corners.unbind(1)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
+    middle = corners.mean(1)
+    best = torch.zeros(len(corners), dtype=torch.float64)
+    for k in spread(sorted(meshes.faces), options.witnesses):
+        ray = torch.nn.functional.normalize(middle - meshes.cameras.centers[k].double(), dim=1)
+        best = torch.maximum(best, (normal * ray).sum(1).abs())
+    return torch.rad2deg(torch.arcsin(best.clamp(max=1))).numpy()
 
 
 def _cut_to_images(

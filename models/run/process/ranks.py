@@ -87,14 +87,17 @@ ALONE = Ranks()
 
 
 def join_ranks() -> Ranks:
-    """The ranks that ``torchrun`` started; ``ALONE`` for a script that was started by itself."""
+    """The ranks that ``torchrun`` started; ``ALONE`` for a script that was started by itself.
+
+    Rank 0 gets the threads of the other ranks of its machine, see ``Ranks.work_together``.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:
         return ALONE
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
-    with warnings.catch_warnings(), _name_loss():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dist.init_process_group(timeout=_PATIENCE)
     ranks = Ranks(dist.get_rank(), count, local, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
