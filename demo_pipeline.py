@@ -442,6 +442,8 @@ def train_model(
     (stages.folder / "detail.pt").unlink(missing_ok=True)
     save_scene(stages.folder / "model.pt", scene)
     checkpoint.remove()
+    for left in stages.folder.glob("*_for_ranks.pt"):
+        left.unlink()  # of a run that was killed
     return asdict(history)
 
 

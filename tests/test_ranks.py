@@ -178,4 +178,5 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(folder, killed:
     assert process.returncode != 0 and not (out / "model.pt").exists()
     said = run(folder, "demo_pipeline.py", *flags)
     assert "goes on from step" in said and (out / "model.pt").exists()
+    assert not list(out.glob("*_for_ranks.pt")) and not (out / "checkpoint.pt").exists()
     assert held_out_psnr(out) > 15

@@ -21,6 +21,8 @@ from models.training.refinement import PlainRefinement, Refinement
 
 # Steps between points of the training curve.
 _RECORD_STEPS = 20
+# Growth of the learning rates with the number of processes, at most: larger rates were not tried.
+_MOST_GROWTH = 4
 # Parts of the history that a checkpoint keeps.
 _CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
 
@@ -164,7 +166,7 @@ class _Run:
         self.matrix = renderer.normalized_from_world
         self.batch_size = schedule.batch_size
         # N ranks take an N-th of the steps that one takes for the same pixels.
-        growth = layer.ranks.count
+        growth = min(layer.ranks.count, _MOST_GROWTH)
         self.optimizer = FieldOptimizer(
             renderer.field, growth * rates.tables, growth * rates.mlp, change_rate=rates.changes
         )

@@ -11,8 +11,8 @@ from models.surface import MeshOptions, StereoOptions
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Learning rates of the colour field. N processes that train together take N times these: each of
-    their steps learns from N batches."""
+    """Learning rates of the colour field. N processes that train together take N times these, 4
+    times at most: each of their steps learns from N batches."""
 
     tables: float = 2e-2
     """Of the grid of space; larger learns faster and leaves more noise."""

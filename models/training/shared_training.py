@@ -97,7 +97,7 @@ def _read_layer(
     renderer = build_renderer(size, cameras, generator, options.field, options.training)
     pixels = _KINDS[content["name"]](**content["pixels"])
     vertices = content["vertices"]
-    # mapped memory is read-only to the kernels
+    # training moves them: in memory, not in mapped pages
     own = None if vertices is None else vertices.copy()
     return LayerTraining(renderer.to(device), pixels, own, content["name"])
 
