@@ -50,9 +50,11 @@ from models.surface.rasterizer import rasterize
 from models.synthetic.sample import RoomOptions, SyntheticScene, render_room
 from models.tools import TrainingFrames, sample_points
 from models.training.loop import LayerTraining, train
-from models.training.options import Schedule
+from models.training.options import RateOptions, Schedule, TrainingOptions
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 10
+# Of a field that is trained for a few passes: its picture is what bounds of the mesh refer to.
+RATES = RateOptions(mlp=1e-3, hold=0.2, final=0.03)
 HELD_OUT = [2, 7]
 TRAINING = [t for t in range(FRAMES) if t not in HELD_OUT]
 
@@ -81,7 +83,8 @@ def scene(room) -> Scene:
         meshes, TrainingFrames(room.frames, TRAINING, dilate(room.masks, 1), exposure)
     )
     layer = LayerTraining(renderer, pixels, meshes.shared_vertices())
-    train(layer, Schedule(12, batch_size=1 << 13), np.random.default_rng(0))
+    options = TrainingOptions(rates=RATES)
+    train(layer, Schedule(12, batch_size=1 << 13), np.random.default_rng(0), options=options)
     moving = MovingMeshPipeline.from_tracks(true_tracks(room, True), room.masks, TRAINING)
     colors = WorldSpaceTrianglePipeline(small_field(1), fit_canonical_box(moving)[0])
     return Scene(
@@ -127,7 +130,7 @@ def test_the_mesh_shows_held_out_frames_nearly_as_well_as_the_renderer(scene, fo
         psnr(rgb, room.frames[t], footage.still(t))
         for t, rgb in zip(HELD_OUT, pictures, strict=True)
     ]
-    assert scores["psnr"] > np.mean(best) - 1.5
+    assert scores["psnr"] > np.mean(best) - 1.0
 
 
 def test_charts_lie_apart_in_the_texture(world):

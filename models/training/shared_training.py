@@ -44,13 +44,10 @@ def share_training(
         "pixels": {name: _pack(value) for name, value in vars(layer.pixels).items()},
         "vertices": layer.vertices,
         "name": layer.name,
-        "size": {**vars(size), "normalized_from_world": size.normalized_from_world.numpy()},
-        "changes": asdict(size.changes),
-        "cameras": {"K": cameras.K.numpy(), "world_from_cam": cameras.world_from_cam.numpy()},
-        "image": [cameras.width, cameras.height],
+        "size": asdict(size),
+        "cameras": vars(cameras),
         "schedule": asdict(schedule),
     }
-    del content["size"]["changes"]
     write_tensors(path, pack_value(content))
     task = {"file": str(path), "checkpoint": None}
     if checkpoint is not None:
@@ -88,11 +85,9 @@ def _read_layer(
     content: dict, seed: int, device: torch.device, options: SceneOptions
 ) -> LayerTraining:
     """A layer as rank 0 has it, without its scores."""
-    stored = dict(content["size"])
-    box = torch.from_numpy(stored.pop("normalized_from_world"))
-    size = FieldSize(box, changes=ChangeOptions(**content["changes"]), **stored)
-    poses = (torch.from_numpy(content["cameras"][key]) for key in ("K", "world_from_cam"))
-    cameras = Cameras(*poses, *content["image"])
+    stored = content["size"]
+    size = FieldSize(**{**stored, "changes": ChangeOptions(**stored["changes"])})
+    cameras = Cameras(**content["cameras"])
     generator = torch.Generator().manual_seed(seed)
     renderer = build_renderer(size, cameras, generator, options.field, options.training)
     pixels = _KINDS[content["name"]](**content["pixels"])

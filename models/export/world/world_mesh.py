@@ -84,8 +84,9 @@ def build_world_mesh(
     kept = {t: ~witnesses.find_hiding(t, trusted) for t in frames}
     # A face over a depth jump joins a near surface to a far one. Unless some frame looks down on it,
     # it is a streak of mixed colours from elsewhere.
-    facing = {t: _measure_angles(meshes, t, options) > options.edge_on for t in frames}
-    kept = {t: kept[t] & (trusted[t] | facing[t]) for t in frames}
+    for t in frames:
+        closing = np.flatnonzero(kept[t] & ~trusted[t])
+        kept[t][closing] = _measure_angles(meshes, t, closing, options) > options.edge_on
     chosen = views.cover({t: trusted[t] & kept[t] for t in frames})
     # holes are closed by faces of little trust: first on borders, then over depth jumps
     for trust in (BORDER_TRUST, 0.0):
@@ -101,11 +102,18 @@ def build_world_mesh(
     return world.add(pieces, painted=False)
 
 
+def _gather_corners(
+    meshes: TriangleMeshPipeline, t: int, index: Int[np.ndarray, "n"]
+) -> Float[torch.Tensor, "n 3 3"]:
+    """World positions of the corners of some faces of frame t."""
+    return meshes.vertices[meshes.faces[t][torch.from_numpy(index)].long()].double()
+
+
 def _measure_angles(
-    meshes: TriangleMeshPipeline, t: int, options: ExportOptions
-) -> Float[np.ndarray, "T"]:
-    """Largest angle in degrees between each face of frame t and the line of sight of some frame."""
-    corners = meshes.vertices[meshes.faces[t].long()].double()
+    meshes: TriangleMeshPipeline, t: int, index: Int[np.ndarray, "n"], options: ExportOptions
+) -> Float[np.ndarray, "n"]:
+    """Largest angle in degrees between some faces of frame t and the line of sight of some frame."""
+    corners = _gather_corners(meshes, t, index)
     a, b, c = corners.unbind(1)
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
     middle = corners.mean(1)
@@ -125,7 +133,7 @@ def _cut_to_images(
     Returns:
         The faces that some images show whole, and the corners of pieces of the others.
     """
-    corners = meshes.vertices[meshes.faces[t][torch.from_numpy(index)].long()].double()
+    corners = _gather_corners(meshes, t, index)
     share = _measure_filmed(meshes, corners, options)
     whole = (share == 1).numpy()
     pieces = []

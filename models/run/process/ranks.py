@@ -34,8 +34,6 @@ class Ranks:
     """Of this process, from 0."""
     count: int = 1
     """Of all processes."""
-    local_number: int = 0
-    """Of this process on its machine: the number of its GPU."""
     local_count: int = 1
     """Of the processes on this machine."""
 
@@ -94,13 +92,12 @@ def join_ranks() -> Ranks:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:
         return ALONE
-    local = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dist.init_process_group(timeout=_PATIENCE)
-    ranks = Ranks(dist.get_rank(), count, local, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    ranks = Ranks(dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if ranks.leads:
         torch.set_num_threads(torch.get_num_threads() * ranks.local_count)
     return ranks
