@@ -199,9 +199,14 @@ def test_fine_vertices_tell_outlines_that_coarse_ones_do_not():
 
 
 def checkerboard(radius: int) -> np.ndarray:
-    """True at every second pixel of a patch, the middle among them."""
+    """True at every second pixel of a patch, the middle among them, but a corner."""
     j, i = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return (i + j) % 2 == 0
+    return ((i + j) % 2 == 0) & ~((i == radius) & (j == radius))
+
+
+def bump(squared: np.ndarray) -> np.ndarray:
+    """The kernels' weights, close to exp(-squared)."""
+    return np.maximum(1 - squared.astype(np.float64) / 16, 0) ** 16
 
 
 def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -209,7 +214,7 @@ def weights_plain(image: np.ndarray, y: int, x: int) -> tuple[np.ndarray, np.nda
     patch = np.pad(image, radius, "edge")[y : y + 2 * radius + 1, x : x + 2 * radius + 1].astype(
         np.float64
     )
-    weights = np.exp(-(((patch - patch[radius, radius]) / stereo_kernels._COLOR_SIGMA) ** 2))
+    weights = bump(((patch - patch[radius, radius]) / stereo_kernels._COLOR_SIGMA) ** 2)
     weights *= checkerboard(radius)
     weights /= weights.sum()
     centred = patch - (weights * patch).sum()
@@ -233,6 +238,13 @@ def unlikeness_plain(source, A, T, weights, values, variance, x, y, rho, slope) 
     mean = (weights * grey).sum()
     spread = (weights * grey**2).sum() - mean**2 + stereo_kernels._NOISE
     return 1 - (values * grey).sum() / np.sqrt(spread * (variance + stereo_kernels._NOISE))
+
+
+def test_weights_fall_like_a_gaussian():
+    squared = np.linspace(0, 9, 100)
+    assert np.abs(bump(squared) - np.exp(-squared)).max() < 0.02
+    fast = [stereo_kernels.fall_off(np.float32(value)) for value in squared]
+    np.testing.assert_allclose(fast, bump(squared), atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -278,16 +290,16 @@ def test_weighted_median_equals_the_plain_one(seed, radius):
     rho, sure = random.uniform(1, 2, (9, 11)).astype(np.float32), random.random((9, 11)) < 0.6
     rgb, region = random.uniform(0, 60, (9, 11, 3)).astype(np.float32), random.random((9, 11)) < 0.7
     out = np.empty_like(rho)
-    confirm_kernels.filter_median(rho, sure, rgb, region, radius, np.float32(20), 0, 9, out)
+    window = *confirm_kernels.list_neighbours(radius), np.float32(20)
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    confirm_kernels.filter_median(rho, sure.astype(np.float32), planes, region, *window, 0, 9, out)
     for y, x in np.ndindex(9, 11):
         j, i = np.mgrid[
             max(0, y - radius) : min(9, y + radius + 1),
             max(0, x - radius) : min(11, x + radius + 1),
         ]
-        weight = np.exp(
-            -((rgb[j, i] - rgb[y, x]) ** 2).sum(-1) / 400
-            - ((j - y) ** 2 + (i - x) ** 2) / radius**2
-        )
+        weight = bump(((rgb[j, i] - rgb[y, x]) ** 2).sum(-1) / 400)
+        weight *= np.exp(-((j - y) ** 2 + (i - x) ** 2) / radius**2)
         weight = (weight * sure[j, i] * ((i + j + x + y) % 2 == 0)).ravel()
         if not region[y, x] or weight.sum() < 1e-3:
             assert out[y, x] == rho[y, x]

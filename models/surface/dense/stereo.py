@@ -324,8 +324,12 @@ def _clean(
     given = own.inverse_depth, maps, *relative, own.doubt, options.tolerance
     run_tasks(lambda i: confirm_kernels.count_agreement(*given, *parts[i], count), len(parts))
     sure = ~own.doubt | (count >= options.confirmed)
-    window = options.median_radius, np.float32(options.median_sigma)
-    fixed = own.inverse_depth, sure, rgb, own.doubt, *window
+    window = (
+        *confirm_kernels.list_neighbours(options.median_radius),
+        np.float32(options.median_sigma),
+    )
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    fixed = own.inverse_depth, sure.astype(np.float32), planes, own.doubt, *window
     run_tasks(lambda i: confirm_kernels.filter_median(*fixed, *parts[i], median), len(parts))
     return Surface(median, own.doubt, options)
 
