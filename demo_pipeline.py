@@ -104,11 +104,11 @@ TRAINING += ("exposure", "mesh", "mvs", "movers", "field", "training")
 
 # What --preview sets, unless it is given otherwise.
 PREVIEW = {
-    "num_epochs": 2.0,
+    "num_epochs": 1.0,
     "trajectory": "spiral frames=16",
     "export": "",
     "mvs.longest_side": 240,
-    "training.mover_epochs": 20,
+    "training.mover_epochs": 6,
     "render.blended_off_path": 8,
 }
 # Seconds of the stages in proportion to each other, measured on clips of 480 to 854 pixels.
@@ -138,7 +138,7 @@ class Settings:
     """Folder of the results."""
     holdout_every: int = 0
     """Keep frames t with t % N == N // 2 out of training, and score them; 0 keeps none."""
-    num_epochs: float = 4.0
+    num_epochs: float = 2.5
     """Passes over the training pixels."""
     train_seconds: float | None = None
     """Seconds of training, in place of num_epochs."""
@@ -206,7 +206,7 @@ def main() -> None:
             video_path=None,
             output_dir=Path("results/pipeline_demo"),
             holdout_every=0,
-            num_epochs=4.0,
+            num_epochs=2.5,
             train_seconds=None,
             camera_path=None,
             checkpoint=None,

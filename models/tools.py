@@ -26,9 +26,6 @@ _FRAMES_LIMIT = 1 << 16
 MOST_SAMPLES = 40_000_000
 """Training pixels that are kept at most, 16 bytes each; more keep more detail of a long clip."""
 
-Index = Int[np.ndarray, "B"] | Int[Tensor, "B"]
-"""Numbers of the training pixels of a batch, in the memory of their store."""
-
 
 @dataclass(frozen=True)
 class TrainingFrames:
@@ -64,8 +61,6 @@ class BatchSettings:
 
     normalized_from_world: Float[Tensor, "4 4"]
     """Map into the field's box, float64, on the field's device."""
-    generator: np.random.Generator
-    """Draws the batches, or seeds the generator that does."""
     vertices: Float[np.ndarray, "V 3"] | None = None
     """World positions of the meshes' vertices, read anew for each batch; None for pixels that store
     their points."""
@@ -80,16 +75,10 @@ class BatchSettings:
 class PixelStore(Protocol):
     """Training pixels that batches are drawn from."""
 
-    device_generator: torch.Generator | None
-    """The generator that draws on a device; None if ``BatchSettings.generator`` draws."""
-
     def __len__(self) -> int: ...
 
-    def draw_index(self, count: int) -> Index:
-        """Numbers of ``count`` random pixels."""
-
-    def batch(self, index: Index) -> Batch:
-        """The samples of some pixels."""
+    def batch(self, index: Int[Tensor, "B"]) -> Batch:
+        """The samples of some pixels, whose numbers are in the memory of the store."""
 
 
 class PixelSource(Protocol):
@@ -151,14 +140,51 @@ class TrainingPixels:
         Args:
             vertices: world positions of the meshes' vertices.
         """
-        world = BatchSettings(torch.eye(4).double(), np.random.default_rng(), vertices)
-        return HostPixels(self, world).batch(index).points.numpy()
+        world = BatchSettings(torch.eye(4).double(), vertices)
+        return HostPixels(self, world).batch(torch.from_numpy(index)).points.numpy()
+
+
+class PixelOrder:
+    """The order in which training takes the pixels: each pass over them in a random order of its
+    own. Every pixel is learned equally often, which independent draws do not give."""
+
+    def __init__(self, count: int, seed: int, device: torch.device):
+        """
+        Args:
+            count: pixels of a pass.
+            seed: of all passes, at most 2^62.
+            device: of the numbers that ``draw`` returns.
+        """
+        self.count = count
+        self.seed = seed
+        self.drawn = 0
+        """Pixels drawn up to now."""
+        self._device = device
+        self._pass = -1
+        self._numbers = torch.empty(0, dtype=torch.int32, device=device)
+
+    def draw(self, count: int) -> Int[Tensor, "B"]:
+        """Numbers of the next ``count`` pixels, int64."""
+        parts = []
+        while count:
+            number, begin = divmod(self.drawn, self.count)
+            self._shuffle(number)
+            parts.append(self._numbers[begin : begin + count].long())
+            self.drawn += len(parts[-1])
+            count -= len(parts[-1])
+        return torch.cat(parts)
+
+    def _shuffle(self, number: int) -> None:
+        """Brings the pixels into the order of a pass."""
+        if number != self._pass:
+            generator = torch.Generator(self._device).manual_seed(self.seed + number)
+            kind = {"dtype": torch.int32, "device": self._device}  # a third of numpy's memory
+            self._numbers = torch.randperm(self.count, generator=generator, **kind)
+            self._pass = number
 
 
 class HostPixels:
     """Training pixels in the CPU's memory; batches are made by a kernel."""
-
-    device_generator = None
 
     def __init__(self, pixels: TrainingPixels, settings: BatchSettings):
         self.pixels = pixels
@@ -169,12 +195,9 @@ class HostPixels:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def draw_index(self, count: int) -> Int[np.ndarray, "B"]:
+    def batch(self, index: Int[Tensor, "B"]) -> Batch:
         """See ``PixelStore``."""
-        return self.settings.generator.integers(0, len(self), count)
-
-    def batch(self, index: Int[np.ndarray, "B"]) -> Batch:
-        """See ``PixelStore``."""
+        index = index.numpy()
         pixels = self.pixels
         points = np.empty((len(index), 3), np.float32)
         rgb = np.empty((len(index), 3), np.float32)
@@ -198,8 +221,6 @@ class DevicePixels:
     def __init__(self, pixels: TrainingPixels, settings: BatchSettings):
         self.settings = settings
         device = settings.normalized_from_world.device
-        seed = int(settings.generator.integers(1 << 62))
-        self.device_generator = torch.Generator(device).manual_seed(seed)
 
         def move(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(device)
@@ -221,11 +242,6 @@ class DevicePixels:
 
     def __len__(self) -> int:
         return len(self.face)
-
-    def draw_index(self, count: int) -> Int[Tensor, "B"]:
-        """See ``PixelStore``."""
-        generator = self.device_generator
-        return torch.randint(len(self), (count,), generator=generator, device=generator.device)
 
     def batch(self, index: Int[Tensor, "B"]) -> Batch:
         """See ``PixelStore``."""

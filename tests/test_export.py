@@ -54,7 +54,7 @@ from models.training.options import RateOptions, Schedule, TrainingOptions
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 10
 # Of a field that is trained for a few passes: its picture is what bounds of the mesh refer to.
-RATES = RateOptions(mlp=1e-3, hold=0.2, final=0.03)
+RATES = RateOptions(tables=2e-2, mlp=1e-3, hold=0.2, final=0.03)
 HELD_OUT = [2, 7]
 TRAINING = [t for t in range(FRAMES) if t not in HELD_OUT]
 

@@ -24,7 +24,14 @@ from models.sfm.static_scene import solve_scene
 from models.surface.meshing import BORDER_TRUST
 from models.synthetic.folder import build_novel_cameras
 from models.synthetic.sample import RoomOptions, render_room, render_views
-from models.tools import BatchSettings, DevicePixels, HostPixels, TrainingFrames, sample_points
+from models.tools import (
+    BatchSettings,
+    DevicePixels,
+    HostPixels,
+    PixelOrder,
+    TrainingFrames,
+    sample_points,
+)
 from models.tracking.growing import grow_tracks
 from models.tracking.options import TrackingOptions
 from models.tracks import Tracks
@@ -373,9 +380,9 @@ def test_a_face_that_names_no_vertex_is_refused(scene, trained):
 def test_batches_of_all_forms_are_the_same(scene):
     pixels, vertices = scene.pixels, scene.meshes.shared_vertices()
     matrix = normalization(scene.meshes.cameras, scene.meshes.vertices)
-    settings = BatchSettings(matrix, np.random.default_rng(0), vertices, least_weight=0.5)
+    settings = BatchSettings(matrix, vertices, least_weight=0.5)
     index = np.random.default_rng(5).integers(0, len(pixels), 1001)
-    fast = HostPixels(pixels, settings).batch(index)
+    fast = HostPixels(pixels, settings).batch(torch.from_numpy(index))
     there = DevicePixels(pixels, settings).batch(torch.from_numpy(index))
     points = torch.from_numpy(pixels.points(index, vertices)).double()
     plain = (
@@ -394,7 +401,25 @@ def test_batches_of_all_forms_are_the_same(scene):
     assert torch.equal(fast.frame, there.frame)
     assert (fast.frame.numpy() == pixels.frame[index]).all()
     assert fast.weight.min() >= 0.5 > pixels.trust.min()
-    assert len(HostPixels(pixels, settings).batch(index[:0]).points) == 0
+    none = torch.zeros(0, dtype=torch.int64)
+    assert len(HostPixels(pixels, settings).batch(none).points) == 0
+
+
+def test_each_pass_takes_every_pixel_once_in_an_order_of_its_own():
+    order = PixelOrder(1000, 5, torch.device("cpu"))
+    drawn = torch.cat([order.draw(count) for count in (1, 333, 1666, 1000)]).reshape(3, 1000)
+    assert (drawn.sort(1).values == torch.arange(1000)).all()
+    assert not torch.equal(drawn[0], drawn[1])
+    assert (drawn[0, :500] < 500).float().mean() < 0.6
+    later = PixelOrder(1000, 5, torch.device("cpu"))
+    later.drawn = 1500  # as a resumed run
+    assert torch.equal(later.draw(700), drawn.flatten()[1500:2200])
+
+
+def test_short_clips_are_learned_in_smaller_batches():
+    sizes = [Schedule(2.5).choose_batch_size(pixels, 800) for pixels in (10**5, 5 * 10**6, 10**8)]
+    assert sizes == [1 << 13, 1 << 13, 1 << 15]
+    assert Schedule(2.5, batch_size=100).choose_batch_size(10**8, 800) == 100
 
 
 def test_a_sample_costs_twenty_bytes_whatever_is_left_out(scene):

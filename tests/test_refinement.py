@@ -55,13 +55,13 @@ def test_the_kernel_takes_the_steps_of_the_plain_form(seed: int):
     pixels, positions, matrix, random = random_pixels(seed)
     start, there = positions.copy(), positions.copy()
     fast = Refinement(pixels, positions, RATE)
-    settings = BatchSettings(torch.from_numpy(matrix), random, there)
+    settings = BatchSettings(torch.from_numpy(matrix), there)
     plain = PlainRefinement(DevicePixels(pixels, settings), there, RATE)
     for step in range(6):
         index = random.integers(0, len(pixels), 500 + step)
         slope = torch.from_numpy(random.standard_normal((len(index), 3)).astype(np.float32))
         before = positions.copy()
-        fast.step(index, torch.from_numpy(matrix), slope, 1.0)
+        fast.step(torch.from_numpy(index), torch.from_numpy(matrix), slope, 1.0)
         plain.step(torch.from_numpy(index), torch.from_numpy(matrix), slope, 1.0)
         plain.publish()
         np.testing.assert_allclose(positions, there, atol=1e-5)
@@ -77,7 +77,7 @@ def test_the_slope_is_that_of_the_points_where_rays_meet_faces():
     index = np.arange(len(pixels))
     refinement = Refinement(pixels, positions)
     slope = random.standard_normal((len(index), 3)).astype(np.float32)
-    refinement.step(index, torch.from_numpy(matrix), torch.from_numpy(slope), 0.0)
+    refinement.step(torch.from_numpy(index), torch.from_numpy(matrix), torch.from_numpy(slope), 0.0)
     push = refinement._push
     for i in random.permutation(len(index))[:60]:
         corners = pixels.vertices[pixels.face[i]]
@@ -125,12 +125,12 @@ def test_a_stopped_refinement_goes_on_to_the_bit():
     whole = Refinement(pixels, positions.copy())
     first = Refinement(pixels, positions.copy())
     for i, (index, slope) in enumerate(batches):
-        whole.step(index, matrix, slope, 0.5)
+        whole.step(torch.from_numpy(index), matrix, slope, 0.5)
         if i == 2:
             second = Refinement(pixels, positions.copy())
             second.load_state_dict(first.state_dict())
             first = second
-        first.step(index, matrix, slope, 0.5)
+        first.step(torch.from_numpy(index), matrix, slope, 0.5)
     assert (whole.positions == first.positions).all() and (whole.state == first.state).all()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from models.cameras import Cameras
 from models.movers.moving_pipeline import MovingMeshPipeline
@@ -50,8 +51,6 @@ class MovingPixels:
 class MovingStore:
     """Draws batches of movers' pixels, see ``PixelStore``."""
 
-    device_generator = None
-
     def __init__(self, pixels: MovingPixels, settings: BatchSettings):
         self.pixels = pixels
         self.settings = settings
@@ -59,12 +58,9 @@ class MovingStore:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def draw_index(self, count: int) -> Int[np.ndarray, "B"]:
-        """See ``PixelStore``."""
-        return self.settings.generator.integers(0, len(self), count)
-
-    def batch(self, index: Int[np.ndarray, "B"]) -> Batch:
+    def batch(self, index: Int[Tensor, "B"]) -> Batch:
         """See ``PixelStore``; all pixels are trusted alike."""
+        index = index.cpu().numpy()
         pixels = self.pixels
         places = torch.from_numpy(pixels.places[index]).double()
         points = self.settings.normalize(places)

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.field import FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import ALONE, SILENT, InputError, NumericalError, Progress, Ranks, trim_heap
-from models.tools import Batch, BatchSettings, PixelSource
+from models.tools import Batch, BatchSettings, PixelOrder, PixelSource
 from models.training.averaging import Averaging
 from models.training.checkpoints import Checkpoint, pack_generator, restore_generator
 from models.training.options import Schedule, TrainingOptions
@@ -93,8 +93,7 @@ def train(
     start = clock() - run.seconds
     saved = clock()
     stage = f"training {layer.name}"
-    total = layer.total_pixels or len(layer.pixels)
-    while (share := schedule.share_done(run.step, total, run.agreed_seconds)) < 1:
+    while (share := run.share_done()) < 1:
         run.advance(_learning_rate(share, options), share >= options.refined_from)
         run.seconds = clock() - start
         run.meet(schedule.train_seconds is not None)
@@ -160,11 +159,13 @@ class _Run:
         renderer = layer.renderer
         rates = options.rates
         self.layer = layer
+        self.schedule = schedule
         self.options = options
         self.field = renderer.field
         self.generator = generator
         self.matrix = renderer.normalized_from_world
-        self.batch_size = schedule.batch_size
+        total = layer.total_pixels or len(layer.pixels)
+        self.batch_size = schedule.choose_batch_size(total, options.least_steps)
         # N ranks take an N-th of the steps that one takes for the same pixels.
         growth = min(layer.ranks.count, _MOST_GROWTH)
         self.optimizer = FieldOptimizer(
@@ -179,8 +180,10 @@ class _Run:
         self.recent: list[Float[Tensor, ""]] = []
         """Losses since the last point of the training curve."""
         self.unscored = list(options.scored)
-        settings = BatchSettings(self.matrix, generator, layer.vertices, options.least_weight)
+        settings = BatchSettings(self.matrix, layer.vertices, options.least_weight)
         self.store = layer.pixels.open_store(settings)
+        seed = int(generator.integers(1 << 62))
+        self.order = PixelOrder(len(self.store), seed, self.matrix.device)
         self.refinement: Refinement | PlainRefinement | None = None
         if schedule.refine and layer.vertices is not None:
             # The kernel needs the pixels in the CPU's memory; the plain form runs on any device.
@@ -201,6 +204,13 @@ class _Run:
             frames = torch.arange(len(centers), device=centers.device)
             self.codes = renderer.viewpoints(centers, frames)
 
+    def share_done(self) -> float:
+        """0 at the start, 1 when training is over."""
+        if self.schedule.train_seconds is not None:
+            return self.agreed_seconds / max(self.schedule.train_seconds, 1e-9)
+        total = self.layer.total_pixels or len(self.layer.pixels)
+        return self.step / max(1, math.ceil(self.schedule.num_epochs * total / self.batch_size))
+
     @property
     def samples(self) -> int:
         """Samples learned up to now."""
@@ -210,7 +220,7 @@ class _Run:
         """A step at a share of the learning rates; of the vertices too if ``refining``."""
         self.optimizer.lr = rate
         refining = refining and self.refinement is not None
-        index = self.store.draw_index(self.batch_size)
+        index = self.order.draw(self.batch_size)
         batch = self.store.batch(index)
         device = batch.points.device.type
         with torch.autocast(device, torch.float16, enabled=device == "cuda"):
@@ -332,7 +342,6 @@ class _Run:
                 f"training stopped at step {self.step}: a weight is not finite, "
                 f"{self._guess_cause()}"
             )
-        device_generator = self.store.device_generator
         return {
             "done": done,
             "step": self.step,
@@ -341,7 +350,7 @@ class _Run:
             "optimizer": None if done else self.optimizer.state_dict(),
             "refinement": None if self.refinement is None else self.refinement.state_dict(done),
             "generator": pack_generator(self.generator),
-            "device_generator": None if device_generator is None else device_generator.get_state(),
+            "order": [self.order.seed, self.order.drawn],
             "unscored": self.unscored,
             **{name: getattr(self.history, name) for name in _CURVES},
             # Kept so that the curve of a resumed run is the same to the bit.
@@ -359,8 +368,7 @@ class _Run:
         if self.averaging is not None:
             self.averaging.begin()
         restore_generator(self.generator, state["generator"])
-        if self.store.device_generator is not None:
-            self.store.device_generator.set_state(state["device_generator"])
+        self.order.seed, self.order.drawn = state["order"]
         self.step = state["step"]
         self.seconds = self.agreed_seconds = state["seconds"]
         self.unscored = list(state["unscored"])

@@ -8,19 +8,24 @@ from models.field import FieldOptions
 from models.movers import MoverOptions
 from models.surface import MeshOptions, StereoOptions
 
+# Samples of a step at least and at most, as powers of 2: each step has work of its own beside its
+# samples, and beyond a size of batch a sample teaches less.
+_SMALLEST_BATCH = 13
+_LARGEST_BATCH = 15
+
 
 @dataclass(frozen=True)
 class RateOptions:
     """Learning rates of the colour field. N processes that train together take N times these, 4
     times at most: each of their steps learns from N batches."""
 
-    tables: float = 2e-2
+    tables: float = 3e-2
     """Of the grid of space; larger learns faster and leaves more noise."""
     changes: float = 0.5
     """Of the grid of changes, as a share of ``tables``; larger lets time explain more."""
-    mlp: float = 4e-3
+    mlp: float = 6e-3
     """Of the MLP."""
-    hold: float = 0.4
+    hold: float = 0.6
     """Share of the training in which the rates stay at their start; they fall exponentially after
     this share."""
     final: float = 0.02
@@ -47,7 +52,7 @@ class TrainingOptions:
     refine_rate: float = 1e-4
     """Largest step of a vertex at the start's learning rate, as a share of its distance from the
     cameras; larger follows the pixels faster and shakes more."""
-    mover_epochs: int = 40
+    mover_epochs: int = 12
     """Least passes over the movers' pixels, which are few."""
     mover_share: float = 0.3
     """Seconds of training for the movers, as a share of ``Schedule.train_seconds``."""
@@ -64,6 +69,9 @@ class TrainingOptions:
     more send less and learn a little less from each pixel."""
     max_samples: int = 40_000_000
     """Training pixels of the background that are kept at most, 16 bytes each."""
+    least_steps: int = 800
+    """Steps of a layer's training at least: batches of a short clip are smaller, which learns more from
+    each pixel and takes longer."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints: an interruption loses at most this much training."""
 
@@ -84,17 +92,22 @@ class SceneOptions:
 class Schedule:
     """How long to train: whole passes over the pixels, or seconds if these are given."""
 
-    num_epochs: float = 4.0
+    num_epochs: float = 2.5
     """Passes over the training pixels."""
     train_seconds: float | None = None
     """Seconds of training, in place of ``num_epochs``."""
-    batch_size: int = 1 << 15
-    """Samples of a step."""
+    batch_size: int | None = None
+    """Samples of a step; see ``choose_batch_size`` if not given."""
     refine: bool = True
     """Move the meshes' vertices too."""
 
-    def share_done(self, step: int, num_pixels: int, seconds: float) -> float:
-        """0 at the start, 1 when training is over."""
-        if self.train_seconds is not None:
-            return seconds / max(self.train_seconds, 1e-9)
-        return step / max(1, math.ceil(self.num_epochs * num_pixels / self.batch_size))
+    def choose_batch_size(self, num_pixels: int, least_steps: int) -> int:
+        """Samples of a step: a power of 2 that leaves at least ``least_steps`` steps, within bounds.
+
+        Args:
+            num_pixels: training pixels of all processes.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        most = self.num_epochs * num_pixels / max(least_steps, 1)
+        return 1 << min(_LARGEST_BATCH, max(_SMALLEST_BATCH, math.floor(math.log2(max(most, 1)))))

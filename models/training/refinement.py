@@ -58,7 +58,7 @@ class Refinement:
 
     def step(
         self,
-        index: Int[np.ndarray, "B"],
+        index: Int[Tensor, "B"],
         normalized_from_world: Float[Tensor, "4 4"],
         slope: Float[Tensor, "B 3"],
         rate: float,
@@ -70,7 +70,7 @@ class Refinement:
         """
         pixels = self.pixels
         corner, push = self._buffers(len(index))
-        samples = index, pixels.frame, pixels.pixel, pixels.face
+        samples = index.numpy(), pixels.frame, pixels.pixel, pixels.face
         cameras = (
             pixels.inverse_K,
             pixels.world_from_cam,
