@@ -9,6 +9,7 @@ mover, with the movers one behind another along w. Changes of colour with time a
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -210,12 +211,17 @@ def _reduce_samples(
     and the nearest depth."""
     if side == 1:
         return MoverPicture(rgba[..., :3], rgba[..., 3], depth)
-    height, width = (size // side for size in depth.shape)
-    blocks = rgba.reshape(height, side, width, side, 4)
-    alpha = blocks[..., 3].mean((1, 3))
-    colour = (blocks[..., :3] * blocks[..., 3:]).mean((1, 3))
-    rgb = colour / np.where(alpha > 0, alpha, 1)[..., None]
-    return MoverPicture(rgb, alpha, depth.reshape(height, side, width, side).min((1, 3)))
+    alpha = _shrink(rgba[..., 3], side)
+    rgb = _shrink(rgba[..., :3] * rgba[..., 3:], side) / np.where(alpha > 0, alpha, 1)[..., None]
+    height, width = alpha.shape
+    nearest = depth.reshape(height, side, width, side).min(3).min(1)
+    return MoverPicture(rgb, alpha, nearest)
+
+
+def _shrink(image: Float[np.ndarray, "H W *C"], side: int) -> Float[np.ndarray, "h w *C"]:
+    """Means of ``side`` x ``side`` pixels."""
+    size = image.shape[1] // side, image.shape[0] // side
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _set_apart(tracks: Tracks) -> Float[Tensor, "N 3"]:

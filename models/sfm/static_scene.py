@@ -25,8 +25,10 @@ from models.tracks import PointTracks
 
 # Image width in pixels that CameraOptions.rotation_error refers to.
 _REFERENCE_WIDTH = 640
-# Tracks across the longer side of the image when cameras are solved, and when they are adjusted.
+# Tracks across the longer side of the image when cameras are solved, when they are adjusted for a
+# further round, and when they are adjusted for the last time.
 _TRACKS_ACROSS = 24
+_ROUGHLY_ACROSS = 32
 _ADJUSTED_ACROSS = 48
 # Least distance in pixels between tracks that cameras are solved from.
 _LEAST_SPACING = 8
@@ -195,17 +197,24 @@ def sharpen_scene(
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
         if scene.method != "given":
-            cameras = _adjust(tracks, cameras, options)
+            across = _ADJUSTED_ACROSS if done == rounds - 1 else _ROUGHLY_ACROSS
+            cameras = _adjust(tracks, cameras, options, across)
         scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return tracks, scene
 
 
-def _adjust(tracks: PointTracks, cameras: Cameras, options: CameraOptions) -> Cameras:
-    """Cameras by bundle adjustment of long tracks, evenly over the image."""
+def _adjust(
+    tracks: PointTracks, cameras: Cameras, options: CameraOptions, across: int = _ROUGHLY_ACROSS
+) -> Cameras:
+    """Cameras by bundle adjustment of long tracks, evenly over the image.
+
+    Args:
+        across: tracks across the longer side of the image; time grows with its square.
+    """
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
-    spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
+    spacing = max(tracks.width, tracks.height) // across
     subset = _choose_long_tracks(agreeing, spacing, options)
     return adjust_cameras(cameras, points.xyz[subset], agreeing.select(subset), options)
 

@@ -22,7 +22,7 @@ from models.training.refinement import PlainRefinement, Refinement
 # Steps between points of the training curve.
 _RECORD_STEPS = 20
 # Growth of the learning rates with the number of processes, at most: larger rates were not tried.
-_MOST_GROWTH = 4
+_MOST_GROWTH = 3
 # Parts of the history that a checkpoint keeps.
 _CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
 
@@ -254,7 +254,8 @@ class _Run:
             self.agreed_seconds = self.seconds
             return
         self.averaging.finish()
-        if self.is_due(self.options.average_steps * self.layer.ranks.count):
+        steps = max(1, self.options.average_samples // self.batch_size)
+        if self.is_due(steps * self.layer.ranks.count):
             self.averaging.start()
             if is_timed:
                 self.agreed_seconds = self.layer.ranks.agree(self.seconds)

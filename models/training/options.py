@@ -16,7 +16,7 @@ _LARGEST_BATCH = 15
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Learning rates of the colour field. N processes that train together take N times these, 4
+    """Learning rates of the colour field. N processes that train together take N times these, 3
     times at most: each of their steps learns from N batches."""
 
     tables: float = 3e-2
@@ -64,14 +64,14 @@ class TrainingOptions:
     """Most entries of each level, as a power of 2; more keep more detail and take more memory."""
     pixels_per_entry: float = 16
     """Training pixels for each entry, between these limits."""
-    average_steps: int = 32
-    """Steps of each process between two averages of their parameters, where torchrun starts several;
+    average_samples: int = 1 << 20
+    """Samples of each process between two averages of their parameters, where torchrun starts several;
     more send less and learn a little less from each pixel."""
     max_samples: int = 40_000_000
     """Training pixels of the background that are kept at most, 16 bytes each."""
     least_steps: int = 800
-    """Steps of a layer's training at least: batches of a short clip are smaller, which learns more from
-    each pixel and takes longer."""
+    """Steps of a layer's training at least: a short clip has smaller batches, which learn more from each
+    pixel and take longer."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints: an interruption loses at most this much training."""
 
