@@ -24,7 +24,9 @@ four times."""
 # Frames that the 16 bits of SAMPLE's frame number.
 _FRAMES_LIMIT = 1 << 16
 MOST_SAMPLES = 40_000_000
-"""Training pixels that are kept at most, 16 bytes each; more keep more detail of a long clip."""
+"""Training pixels that are kept at most, 20 bytes each; more keep more detail of a long clip."""
+SAMPLE_BYTES = SAMPLE.itemsize + 4
+"""Bytes of a training pixel, with its place in the order of a pass."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 from models.clip import ClipFrames, ClipSize, Lens, read_masks, read_video, straighten_video
 from models.render import Scene
 from models.run import InputError
-from models.tools import MOST_SAMPLES, SAMPLE
+from models.tools import MOST_SAMPLES, SAMPLE_BYTES
 from models.tracks import (
     ScaleOptions,
     Tracks,
@@ -202,4 +202,4 @@ def needed_memory(size: ClipSize) -> int:
     """About how many bytes training holds: the program and the fields, frames and masks, and the
     training pixels."""
     pixels = size.frames * size.area
-    return BASE_MEMORY + 8 * pixels + SAMPLE.itemsize * min(pixels, MOST_SAMPLES)
+    return BASE_MEMORY + 8 * pixels + SAMPLE_BYTES * min(pixels, MOST_SAMPLES)

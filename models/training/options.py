@@ -68,7 +68,7 @@ class TrainingOptions:
     """Samples of each process between two averages of their parameters, where torchrun starts several;
     more send less and learn a little less from each pixel."""
     max_samples: int = 40_000_000
-    """Training pixels of the background that are kept at most, 16 bytes each."""
+    """Training pixels of the background that are kept at most, 20 bytes each."""
     least_steps: int = 800
     """Steps of a layer's training at least: a short clip has smaller batches, which learn more from each
     pixel and take longer."""

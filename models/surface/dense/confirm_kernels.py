@@ -8,8 +8,10 @@ from models.surface.dense.stereo_kernels import FAST, fall_off
 
 # above any inverse depth
 _FAR = np.float32(3e38)
-# relative difference of inverse depths below which a median need not tell them apart
+# relative width of a range of inverse depths at which bisection ends: it holds few values
 _CLOSE = np.float32(1e-4)
+# halvings of the range of inverse depths at most: the bits of a float32
+_HALVINGS = 32
 # neighbours of a pixel are a multiple of this: LLVM unrolls loops over four registers of eight
 _REGISTERS = 32
 
@@ -97,8 +99,7 @@ def _find_above(weights, values, limit):
 
 @njit(**FAST)
 def find_weighted_median(weights, values, total):
-    """The least of the positive values at which the weights up to it reach half their sum; of values
-    closer than 1e-4 of themselves any may be taken.
+    """The least of the positive values at which the weights up to it reach half their sum.
 
     By bisection: sorting takes several times as long.
     """
@@ -106,13 +107,19 @@ def find_weighted_median(weights, values, total):
     half = total / np.float32(2)
     if _sum_up_to(weights, values, low) >= half:
         return low
-    while high - low > _CLOSE * low:
+    for _ in range(_HALVINGS):
+        if high - low <= _CLOSE * low:
+            break
         middle = (low + high) / np.float32(2)
         if _sum_up_to(weights, values, middle) >= half:
             high = middle
         else:
             low = middle
-    return _find_above(weights, values, low)
+    # few values are left in (low, high]
+    median = _find_above(weights, values, low)
+    while median < high and _sum_up_to(weights, values, median) < half:
+        median = _find_above(weights, values, median)
+    return min(median, high)
 
 
 def list_neighbours(
