@@ -77,10 +77,13 @@ class BatchSettings:
 class PixelStore(Protocol):
     """Training pixels that batches are drawn from."""
 
+    device: torch.device
+    """Where the pixels are, and the numbers that ``batch`` takes."""
+
     def __len__(self) -> int: ...
 
     def batch(self, index: Int[Tensor, "B"]) -> Batch:
-        """The samples of some pixels, whose numbers are in the memory of the store."""
+        """The samples of some pixels."""
 
 
 class PixelSource(Protocol):
@@ -180,13 +183,15 @@ class PixelOrder:
         """Brings the pixels into the order of a pass."""
         if number != self._pass:
             generator = torch.Generator(self._device).manual_seed(self.seed + number)
-            kind = {"dtype": torch.int32, "device": self._device}  # a third of numpy's memory
+            kind = {"dtype": torch.int32, "device": self._device}  # half the memory of int64
             self._numbers = torch.randperm(self.count, generator=generator, **kind)
             self._pass = number
 
 
 class HostPixels:
     """Training pixels in the CPU's memory; batches are made by a kernel."""
+
+    device = torch.device("cpu")
 
     def __init__(self, pixels: TrainingPixels, settings: BatchSettings):
         self.pixels = pixels
@@ -222,10 +227,10 @@ class DevicePixels:
 
     def __init__(self, pixels: TrainingPixels, settings: BatchSettings):
         self.settings = settings
-        device = settings.normalized_from_world.device
+        self.device = settings.normalized_from_world.device
 
         def move(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(device)
+            return torch.from_numpy(array).to(self.device)
 
         # int32: torch can do little with unsigned 16-bit numbers.
         self.frame = move(pixels.frame.astype(np.int32))

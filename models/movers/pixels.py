@@ -49,7 +49,9 @@ class MovingPixels:
 
 
 class MovingStore:
-    """Draws batches of movers' pixels, see ``PixelStore``."""
+    """Movers' pixels in the CPU's memory, see ``PixelStore``."""
+
+    device = torch.device("cpu")
 
     def __init__(self, pixels: MovingPixels, settings: BatchSettings):
         self.pixels = pixels
@@ -60,7 +62,7 @@ class MovingStore:
 
     def batch(self, index: Int[Tensor, "B"]) -> Batch:
         """See ``PixelStore``; all pixels are trusted alike."""
-        index = index.cpu().numpy()
+        index = index.numpy()
         pixels = self.pixels
         places = torch.from_numpy(pixels.places[index]).double()
         points = self.settings.normalize(places)

@@ -166,6 +166,8 @@ class _Run:
         self.matrix = renderer.normalized_from_world
         total = layer.total_pixels or len(layer.pixels)
         self.batch_size = schedule.choose_batch_size(total, options.least_steps)
+        self.num_steps = max(1, math.ceil(schedule.num_epochs * total / self.batch_size))
+        """Steps of all ranks together, unless the schedule ends by time."""
         # N ranks take an N-th of the steps that one takes for the same pixels.
         growth = min(layer.ranks.count, _MOST_GROWTH)
         self.optimizer = FieldOptimizer(
@@ -183,7 +185,7 @@ class _Run:
         settings = BatchSettings(self.matrix, layer.vertices, options.least_weight)
         self.store = layer.pixels.open_store(settings)
         seed = int(generator.integers(1 << 62))
-        self.order = PixelOrder(len(self.store), seed, self.matrix.device)
+        self.order = PixelOrder(len(self.store), seed, self.store.device)
         self.refinement: Refinement | PlainRefinement | None = None
         if schedule.refine and layer.vertices is not None:
             # The kernel needs the pixels in the CPU's memory; the plain form runs on any device.
@@ -208,8 +210,7 @@ class _Run:
         """0 at the start, 1 when training is over."""
         if self.schedule.train_seconds is not None:
             return self.agreed_seconds / max(self.schedule.train_seconds, 1e-9)
-        total = self.layer.total_pixels or len(self.layer.pixels)
-        return self.step / max(1, math.ceil(self.schedule.num_epochs * total / self.batch_size))
+        return self.step / self.num_steps
 
     @property
     def samples(self) -> int:
