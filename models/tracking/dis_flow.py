@@ -24,6 +24,12 @@ from models.tracking.sightings import Sightings
 
 # Frames that a single link of a chain may span.
 _INTERVALS = (1, 3, 9, 27)
+# Pixels along an axis by which chains to one place differ at most, by drift.
+_ONE_PLACE = 2.0
+# Share of the links between two frames that must be of points that chains of shorter links follow,
+# and share of these that must end at the same place.
+_FOLLOWED = 0.5
+_RELIABLE = 0.9
 # Half the side in pixels of the patch that tells a point's appearance.
 _RADIUS = 2
 # Standard deviation in pixels of the blur before patches are compared: it hides sub-pixel noise.
@@ -161,7 +167,7 @@ def _link_points(
     the query's patch in grey levels, and the pixel."""
     best = np.full(len(appearance), np.inf, np.float32)
     unlike = np.zeros(len(appearance))
-    place = np.empty((len(appearance), 2), np.float32)
+    place = np.zeros((len(appearance), 2), np.float32)
     sources = [source for source in _list_sources(order, t) if source in fronts]
     blurred = _blur(fields.frames[t]) if sources else None
     gain = np.ones(3, np.float32)
@@ -175,12 +181,40 @@ def _link_points(
             gain = _estimate_gain(appearance[front.points[good]], patch[good])
         differs = _measure_differences(appearance, front.points, patch, gain)
         total = front.cost + error**2 + options.link_cost + options.unlike_cost * differs
-        won = good & (differs < options.lost_difference) & (total < best[front.points])
+        better = total < best[front.points]
+        if abs(t - source) > 1:
+            better &= _may_win(there, place[front.points], best[front.points], good)
+        won = good & (differs < options.lost_difference) & better
         won_points = front.points[won]
         best[won_points] = total[won]
         unlike[won_points] = differs[won]
         place[won_points] = there[won]
     return best, unlike, place
+
+
+def _may_win(
+    there: Float[np.ndarray, "n 2"],
+    place: Float[np.ndarray, "n 2"],
+    best: Float[np.ndarray, "n"],
+    good: Bool[np.ndarray, "n"],
+) -> Bool[np.ndarray, "n"]:
+    """Points whose link may replace their best chain, or start one: flow over many frames can be
+    wrong both ways, and ends at another piece of a pattern or where it began.
+
+    Links between two frames are believed if many of them are of points that chains of shorter links
+    follow too, and nearly all of these end at the same place.
+
+    Args:
+        there: where the links end.
+        place: where the best chains of shorter links end.
+        best: cost of these chains, inf for points that they have lost.
+        good: links that pass the forward-backward check.
+    """
+    both = good & np.isfinite(best)
+    agrees = np.abs(there - place).max(1) < _ONE_PLACE
+    if (both & agrees).sum() >= _RELIABLE * max(both.sum(), _FOLLOWED * good.sum()):
+        return np.ones(len(there), bool)
+    return both & agrees
 
 
 def _list_sources(order: range, t: int) -> list[int]:
