@@ -166,14 +166,14 @@ def test_a_plain_camera_gets_no_cause_and_no_word(room, seed):
     judged, said = judge(room, tracks)
     assert judged["observations_agree"] > 0.95 and judged["median_residual_px"] < 0.3
     assert judged["likely_cause"] is None and not said
-    assert find_cause(adjust_fit(measure_fit(room.cameras, tracks))) is None
+    assert find_cause([adjust_fit(measure_fit(room.cameras, tracks))]) is None
 
 
 @pytest.mark.parametrize("share", [0.6, -0.9])
 def test_a_rolling_shutter_is_named_though_the_cameras_are_fitted_to_it(room, share):
     tracks = tracks_of(room, delay_rows(room.track_xy, share))
     fit = adjust_fit(measure_fit(room.cameras, tracks))
-    assert find_cause(fit) == "a rolling shutter"
+    assert find_cause([fit]) == "a rolling shutter"
     _, said = judge(replace(room, cameras=fit.cameras), tracks)
     assert "rolling shutter" in said[0]
 

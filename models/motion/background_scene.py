@@ -31,6 +31,9 @@ _BLUR = (1.0, 1.5, 1.5)
 _STEADY_GAIN = 0.7
 # Residual in pixels of a turning camera that is good enough without motion.
 _TURNING_RESIDUAL = 0.3
+# Frames up to which a camera that turns is also tried as one that moves: memory grows with the
+# square.
+_MOST_MOVING = 300
 # Spacing of the tracks that cameras are solved from: this share of the longer side, and at least so
 # many pixels.
 _SPACING_SHARE = 24
@@ -141,8 +144,10 @@ def _solve_from_rotation(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> St
     if few.num_tracks < _MIN_TRACKS or few.visible.sum(1).min() < _MIN_TRACKS:
         return None
     cameras, error = solve_rotation(few)
-    moving, moving_error = adjust_rotation(few, cameras)
-    flat = error < _TURNING_RESIDUAL or moving_error > _STEADY_GAIN * error
+    flat = error < _TURNING_RESIDUAL or len(tracks) > _MOST_MOVING
+    if not flat:
+        moving, moving_error = adjust_rotation(few, cameras)
+        flat = moving_error > _STEADY_GAIN * error
     doubtful = False
     if not flat:
         ordered = choose_depth_order(moving, few)

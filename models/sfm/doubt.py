@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from models.clip import split_into_stretches
 from models.run import SILENT, Progress
-from models.sfm.adjustment import find_cause, measure_fit
+from models.sfm.adjustment import Fit, find_cause, measure_fit
 from models.sfm.options import CameraOptions
 from models.sfm.static_scene import StaticScene, select_few
 from models.tracks import PointTracks
@@ -47,5 +48,15 @@ def _seek_cause(tracks: PointTracks, scene: StaticScene, options: CameraOptions)
     if scene.method in ("still", "rotation") or not placed.any():
         return None
     used = tracks.select(placed).restrict(scene.registered[:, None])
-    few = select_few(used, options)
-    return find_cause(measure_fit(scene.cameras, few))
+    # In stretches: arrays of all frames and all their tracks grow with the square of the length.
+    stretches = split_into_stretches(0, len(tracks), options.most_keyframes)
+    return find_cause(_measure_stretch(used, scene, part, options) for part in stretches)
+
+
+def _measure_stretch(
+    tracks: PointTracks, scene: StaticScene, times: range, options: CameraOptions
+) -> Fit:
+    """How well the cameras explain a few hundred tracks in some frames."""
+    part = slice(times.start, times.stop)
+    few = select_few(tracks.select_frames(part), options)
+    return measure_fit(scene.cameras[part], few)

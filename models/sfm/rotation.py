@@ -1,11 +1,14 @@
 """A camera that only turns, or stands still: rotations and focal length from tracks, without
 depth."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from models.cameras import Cameras
+from models.run import njit
 from models.sfm.options import CameraOptions
 from models.tracks import PointTracks
 
@@ -34,8 +37,9 @@ def solve_rotation(
     are exactly the identity. The first frame's axes are the world's.
     """
     width, height = tracks.width, tracks.height
-    focal = _solve_focal_length(tracks)
-    rotations, error = _fit_rotations(tracks, focal, _FINAL_ROUNDS)
+    seen = _Seen.of(tracks)
+    focal = _solve_focal_length(seen, max(width, height))
+    rotations, error = _fit_rotations(seen, focal, _FINAL_ROUNDS)
     # A still camera keeps exact identities, which later stages compare with.
     poses = np.tile(np.eye(4), (len(tracks), 1, 1))
     observed = rotations[tracks.visible.any(1)]
@@ -46,13 +50,38 @@ def solve_rotation(
     return Cameras(K, torch.from_numpy(poses), width, height), error
 
 
-def _solve_focal_length(tracks: PointTracks) -> float:
-    """The focal length in pixels; the usual one if no other explains the tracks clearly better."""
+@dataclass(frozen=True)
+class _Seen:
+    """S observations of N tracks, frame by frame: in a long clip a small part of all frames times all
+    tracks."""
+
+    offset: Float[np.ndarray, "S 2"]
+    """Pixels from the middle of the image."""
+    frame: Int[np.ndarray, "S"]
+    track: Int[np.ndarray, "S"]
+    """Rising within a frame."""
+    first: Int[np.ndarray, "F1"]
+    """Row of each frame's first observation, and at the end S."""
+
+    @staticmethod
+    def of(tracks: PointTracks) -> "_Seen":
+        """The visible observations of tracks."""
+        frame, track = np.nonzero(tracks.visible)
+        offset = tracks.xy[frame, track] - [tracks.width / 2, tracks.height / 2]
+        first = np.searchsorted(frame, np.arange(len(tracks) + 1))
+        return _Seen(offset, frame, track, first)
+
+
+def _solve_focal_length(seen: _Seen, longer: int) -> float:
+    """The focal length in pixels; the usual one if no other explains the tracks clearly better.
+
+    Args:
+        longer: side of the image in pixels.
+    """
 
     def measure_error(focal: float) -> float:
-        return _fit_rotations(tracks, focal, _ROUGH_ROUNDS)[1]
+        return _fit_rotations(seen, focal, _ROUGH_ROUNDS)[1]
 
-    longer = max(tracks.width, tracks.height)
     usual = _USUAL_FOCAL * longer
     ladder = longer * np.geomspace(_SHORTEST_FOCAL, _LONGEST_FOCAL, 10)
     errors = np.array([measure_error(focal) for focal in ladder])
@@ -75,52 +104,93 @@ def _measure_motion(
 
 
 def _fit_rotations(
-    tracks: PointTracks, focal: float, rounds: int
+    seen: _Seen, focal: float, rounds: int
 ) -> tuple[Float[np.ndarray, "F 3 3"], float]:
     """world_from_cam rotations at a given focal length, and the median residual in pixels."""
-    xy = tracks.xy
-    visible = tracks.visible
-    middle = [tracks.width / 2, tracks.height / 2]
-    rays = np.concatenate([(xy - middle) / focal, np.ones_like(xy[..., :1])], -1)
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    rotations = _chain_rotations(rays, visible)
-    weight = visible.astype(np.float64)
+    rays = np.concatenate([seen.offset / focal, np.ones((len(seen.offset), 1))], 1)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    rotations = _chain_rotations(rays, seen)
+    weight = np.ones(len(rays))
+    miss = np.empty(len(rays))
+    given = rays, seen.frame, seen.track
+    num_tracks = int(seen.track.max(initial=-1)) + 1
     for _ in range(rounds):
-        direction = (weight[..., None] * _rotate(rotations, rays)).sum(0)
-        direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
-        rotations = np.stack(
-            [_align_directions(rays[t], direction, weight[t]) for t in range(len(rays))]
-        )
+        direction = np.zeros((num_tracks, 3))
+        _sum_directions(rotations, *given, weight, direction)
+        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
+        products = np.zeros((len(rotations), 3, 3))
+        _sum_products(direction, *given, weight, products)
+        rotations = _align_directions(products)
+        _measure_miss(rotations, direction, *given, miss)
         # Cauchy weights at a scale of one pixel.
-        miss = focal * np.linalg.norm(_rotate(rotations, rays) - direction, axis=-1)
-        weight = visible / (1.0 + miss**2)
+        weight = 1.0 / (1.0 + (focal * miss) ** 2)
     # The first frame's axes are the world's.
     rotations = rotations[0].T @ rotations
-    return rotations, float(np.median(miss[visible]))
+    return rotations, float(np.median(focal * miss))
 
 
-def _rotate(
-    rotations: Float[np.ndarray, "F 3 3"], rays: Float[np.ndarray, "F n 3"]
-) -> Float[np.ndarray, "F n 3"]:
-    """The rays of each frame, turned by its rotation."""
-    return rays @ rotations.transpose(0, 2, 1)
+@njit(cache=True)
+def _sum_directions(rotations, rays, frame, track, weight, direction):
+    """Adds each ray, turned by the rotation of its frame, to the direction of its track."""
+    for s in range(len(rays)):
+        R = rotations[frame[s]]
+        for k in range(3):
+            turned = R[k, 0] * rays[s, 0] + R[k, 1] * rays[s, 1] + R[k, 2] * rays[s, 2]
+            direction[track[s], k] += weight[s] * turned
 
 
-def _chain_rotations(rays: np.ndarray, visible: np.ndarray) -> Float[np.ndarray, "F 3 3"]:
+@njit(cache=True)
+def _sum_products(direction, rays, frame, track, weight, products):
+    """Adds the products of directions and rays to those of the frames."""
+    for s in range(len(rays)):
+        for i in range(3):
+            for j in range(3):
+                products[frame[s], i, j] += weight[s] * direction[track[s], i] * rays[s, j]
+
+
+@njit(cache=True)
+def _measure_miss(rotations, direction, rays, frame, track, miss):
+    """Length of the difference between each turned ray and its direction."""
+    for s in range(len(rays)):
+        R = rotations[frame[s]]
+        total = 0.0
+        for k in range(3):
+            turned = R[k, 0] * rays[s, 0] + R[k, 1] * rays[s, 1] + R[k, 2] * rays[s, 2]
+            total += (turned - direction[track[s], k]) ** 2
+        miss[s] = np.sqrt(total)
+
+
+def _chain_rotations(rays: Float[np.ndarray, "S 3"], seen: _Seen) -> Float[np.ndarray, "F 3 3"]:
     """Start values: rotations between successive frames, multiplied up."""
+    products = np.zeros((len(seen.first) - 1, 3, 3))
+    _sum_steps(rays, seen.track, seen.first, products)
     rotations = [np.eye(3)]
-    for t in range(1, len(rays)):
-        both = (visible[t - 1] & visible[t]).astype(np.float64)
-        rotations.append(rotations[-1] @ _align_directions(rays[t], rays[t - 1], both))
+    for step in _align_directions(products)[1:]:
+        rotations.append(rotations[-1] @ step)
     return np.stack(rotations)
 
 
-def _align_directions(
-    source: Float[np.ndarray, "n 3"],
-    target: Float[np.ndarray, "n 3"],
-    weight: Float[np.ndarray, "n"],
-) -> Float[np.ndarray, "3 3"]:
-    """Rotation R with target ~ R source, weighted least squares (Kabsch, 1976)."""
+@njit(cache=True)
+def _sum_steps(rays, track, first, products):
+    """Adds the products of the rays of tracks that a frame shares with the frame before."""
+    for t in range(1, len(first) - 1):
+        a = first[t - 1]
+        for b in range(first[t], first[t + 1]):
+            while a < first[t] and track[a] < track[b]:
+                a += 1
+            if a < first[t] and track[a] == track[b]:
+                for i in range(3):
+                    for j in range(3):
+                        products[t, i, j] += rays[a, i] * rays[b, j]
+
+
+def _align_directions(products: Float[np.ndarray, "F 3 3"]) -> Float[np.ndarray, "F 3 3"]:
+    """Rotations R with target ~ R source, weighted least squares (Kabsch, 1976).
+
+    Args:
+        products: sums over a frame's rays of weight target source^T.
+    """
     # The sign of the last singular vector excludes reflections.
-    u, _, vt = np.linalg.svd((weight[:, None] * target).T @ source)
-    return u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
+    u, _, vt = np.linalg.svd(products)
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    return u @ vt

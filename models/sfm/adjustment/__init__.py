@@ -10,12 +10,13 @@
 
 from models.sfm.adjustment.bundle import bundle_adjust
 from models.sfm.adjustment.causes import find_cause
-from models.sfm.adjustment.evidence import adjust_fit, compare_cost, measure_fit, rescale
+from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit, rescale
 from models.sfm.adjustment.growth import grow_cameras
 from models.sfm.adjustment.intrinsics import find_lens, find_zoom, straighten_points
 from models.sfm.adjustment.mirror import choose_depth_order
 
 __all__ = [
+    "Fit",
     "adjust_fit",
     "bundle_adjust",
     "choose_depth_order",

@@ -4,6 +4,8 @@ Each cause displaces the tracks in a pattern of its own. Poses and points take u
 the rest stays in the residuals. Residuals of a plain camera follow no pattern.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -22,6 +24,13 @@ _LEAST_ZOOM = 0.3
 # the rows are read. Tracks lag behind by a few hundredths of a frame's motion.
 _LEAST_BEND = 0.005
 _LEAST_DELAY = 0.15
+# Causes by name, with the least correlation and the least amount of each.
+_LENS, _ZOOM, _SHUTTER = "a lens that bends straight lines", "a zoom", "a rolling shutter"
+_CAUSES = {
+    _LENS: (_LEAST_CORRELATION, _LEAST_BEND),
+    _ZOOM: (_LEAST_ZOOM, 0.0),
+    _SHUTTER: (_LEAST_CORRELATION, _LEAST_DELAY),
+}
 # Parts of the clip in time, and the share of the whole clip's amount that each must have, so that
 # the cause is steady.
 _PARTS = 4
@@ -32,27 +41,40 @@ _SMOOTHED_FRAMES = 3
 _ROUNDS = 3
 
 
-def find_cause(fit: Fit) -> str | None:
+def find_cause(fits: Iterable[Fit]) -> str | None:
     """The cause whose pattern the residuals follow most closely and at all times; None if they
-    follow none."""
+    follow none.
+
+    Args:
+        fits: of stretches of a clip, in the order of time.
+    """
+    stretches = [_compare(fit) for fit in fits]
+    power = sum(own for _, own in stretches)
     likeness = {}
-    projected, _ = fit.cameras.project(torch.from_numpy(np.nan_to_num(fit.xyz)))
-    residual = np.where(fit.agrees[..., None], fit.tracks.xy - projected.numpy(), 0)
-    bend = _keep_residual(_bend(fit.tracks), fit)
-    delay = _keep_residual(_delay_rows(fit.tracks), fit)
-    patterns = {
-        "a lens that bends straight lines": (bend, _LEAST_CORRELATION, _LEAST_BEND),
-        "a zoom": (_magnify(residual, fit), _LEAST_ZOOM, 0.0),
-        "a rolling shutter": (delay, _LEAST_CORRELATION, _LEAST_DELAY),
-    }
-    for name, (pattern, enough, least) in patterns.items():
-        product = (residual * pattern).sum((1, 2))
-        square = (pattern**2).sum((1, 2))
-        length = np.sqrt(square.sum() * (residual**2).sum())
+    for name, (enough, least) in _CAUSES.items():
+        product, square = np.concatenate([sums[name] for sums, _ in stretches], 1)
+        length = np.sqrt(square.sum() * power)
         correlation = abs(product.sum()) / max(length, 1e-9)
         if correlation > enough and _is_steady(product, square, least):
             likeness[name] = correlation
     return max(likeness, key=likeness.__getitem__) if likeness else None
+
+
+def _compare(fit: Fit) -> tuple[dict[str, Float[np.ndarray, "2 F"]], float]:
+    """For each cause the product of the residuals and its pattern and the square of the pattern,
+    summed over each frame; and the sum of the squared residuals."""
+    projected, _ = fit.cameras.project(torch.from_numpy(np.nan_to_num(fit.xyz)))
+    residual = np.where(fit.agrees[..., None], fit.tracks.xy - projected.numpy(), 0)
+    patterns = {
+        _LENS: _keep_residual(_bend(fit.tracks), fit),
+        _ZOOM: _magnify(residual, fit),
+        _SHUTTER: _keep_residual(_delay_rows(fit.tracks), fit),
+    }
+    sums = {
+        name: np.stack([(residual * pattern).sum((1, 2)), (pattern**2).sum((1, 2))])
+        for name, pattern in patterns.items()
+    }
+    return sums, float((residual**2).sum())
 
 
 def _is_steady(
