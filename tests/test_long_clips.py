@@ -18,8 +18,11 @@ from models.motion.segments import label_movers
 from models.pipeline import Canvas, TriangleMeshPipeline
 from models.run.files import write_tensors
 from models.run.memory import measure_held_memory, return_freed
+from models.run.process import paged
+from models.run.process.paged import allocate, copy_array, release_pages
 from models.run.reading import load_tensors
-from models.sfm.triangulation import choose_anchors
+from models.sfm.rotation import _fit_rotations, _Seen
+from models.sfm.triangulation import choose_anchors, triangulate
 from models.surface.fragments import find_used_vertices
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.dis_flow import dis_flow, follow_by_flow
@@ -344,6 +347,77 @@ def test_faces_joined_are_those_of_the_frames_and_are_held_once():
         assert (
             meshes.faces[t].untyped_storage().data_ptr() == all_faces.untyped_storage().data_ptr()
         )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_arrays_in_files_hold_what_arrays_in_memory_hold(seed, monkeypatch):
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(7, 50, 3)).astype(np.float32)
+    plain = allocate(values.shape, np.float32)
+    monkeypatch.setattr(paged, "LARGE", 0)
+    held = allocate(values.shape, np.float32)
+    assert not plain.any() and not held.any() and isinstance(held.base.base, memoryview)
+    held[...] = values
+    release_pages()
+    np.testing.assert_array_equal(held, values)
+    np.testing.assert_array_equal(copy_array(held), values)
+    assert allocate((0, 5), bool).shape == (0, 5)
+
+
+def test_tracks_and_points_in_files_are_those_in_memory(monkeypatch):
+    room = render_room(RoomOptions(6, 96, 64, num_movers=0, num_tracks=10))
+
+    def solve():
+        tracks = grow_tracks(room.frames, "lucas_kanade")
+        points = triangulate(tracks, room.cameras)
+        few = tracks.restrict(points.agrees).select(np.isfinite(points.xyz).all(1))
+        release_pages()
+        return [few.xy, few.visible, points.xyz, points.agrees, points.residual]
+
+    plain = solve()
+    monkeypatch.setattr(paged, "LARGE", 0)
+    for own, other in zip(solve(), plain, strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def fit_rotations_densely(tracks: PointTracks, focal: float, rounds: int):
+    """``_fit_rotations`` over all frames times all tracks, in plain numpy."""
+
+    def align(source, target, weight):
+        u, _, vt = np.linalg.svd((weight[:, None] * target).T @ source)
+        return u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
+
+    visible = tracks.visible
+    offset = tracks.xy - [tracks.width / 2, tracks.height / 2]
+    rays = np.concatenate([offset / focal, np.ones_like(offset[..., :1])], -1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    rotations = [np.eye(3)]
+    for t in range(1, len(rays)):
+        both = (visible[t - 1] & visible[t]).astype(float)
+        rotations.append(rotations[-1] @ align(rays[t], rays[t - 1], both))
+    rotations = np.stack(rotations)
+    weight = visible.astype(float)
+    for _ in range(rounds):
+        direction = (weight[..., None] * (rays @ rotations.transpose(0, 2, 1))).sum(0)
+        direction /= np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-12)
+        rotations = np.stack([align(rays[t], direction, weight[t]) for t in range(len(rays))])
+        turned = rays @ rotations.transpose(0, 2, 1)
+        miss = focal * np.linalg.norm(turned - direction, axis=-1)
+        weight = visible / (1 + miss**2)
+    return rotations[0].T @ rotations, float(np.median(miss[visible]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rotations_from_observations_are_those_from_dense_arrays(seed):
+    room = render_room(RoomOptions(9, 96, 64, seed, 0, "turn", num_tracks=80))
+    random = np.random.default_rng(seed)
+    xy = (room.track_xy + random.normal(0, 0.3, room.track_xy.shape)).astype(np.float32)
+    visible = room.track_visible & (random.random(xy.shape[:2]) < 0.8)
+    tracks = PointTracks(xy, visible, 96, 64)
+    found, miss = _fit_rotations(_Seen.of(tracks), 90.0, 5)
+    plain, plain_miss = fit_rotations_densely(tracks, 90.0, 5)
+    np.testing.assert_allclose(found, plain, atol=1e-9)
+    np.testing.assert_allclose(miss, plain_miss, atol=1e-9)
 
 
 @pytest.mark.parametrize("pool", [300, 100_000])

@@ -6,6 +6,10 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from models.run import map_file
+
+# Bytes of frames that are held in memory at most. More is faster for clips of some hundred frames.
+_MOST_HELD = 1 << 28
 # When the array is full it grows by one part in this many.
 _GROWTH = 8
 
@@ -18,21 +22,21 @@ class FrameStore:
     with the process after they are freed.
     """
 
-    def __init__(self, limit: int | None):
-        """Holds at most ``limit`` bytes of frames in memory; all of them if None."""
-        self.limit = limit
+    def __init__(self, limit: int | None = None):
+        """Holds at most ``limit`` bytes of frames in memory, and at most 256 MiB."""
+        self.limit = _MOST_HELD if limit is None else min(limit, _MOST_HELD)
         self.shape: tuple[int, ...] = ()
         self.count = 0
         self.file = None
         self.frames = np.empty(0, np.uint8)
 
-    def add(self, frame: UInt8[ndarray, "H W 3"]) -> None:
+    def add(self, frame: UInt8[ndarray, "H W *C"]) -> None:
         """Adds a frame of the size of all others."""
         self.shape = frame.shape
         begin = self.count * frame.nbytes
         self.count = self.count + 1
         end = begin + frame.nbytes
-        if self.file is None and self.limit is not None and end > self.limit:
+        if self.file is None and end > self.limit:
             self.file = tempfile.TemporaryFile()  # noqa: SIM115, the array keeps it open
             self.file.write(self.frames[:begin].data)
             self.frames = np.empty(0, np.uint8)
@@ -44,11 +48,11 @@ class FrameStore:
             self.frames.resize(end + end // _GROWTH, refcheck=False)
         self.frames[begin:end] = frame.reshape(-1)
 
-    def array(self) -> UInt8[ndarray, "F H W 3"]:
+    def array(self) -> UInt8[ndarray, "F H W *C"]:
         """All frames; no frame can be added afterwards."""
         shape = self.count, *self.shape
         if self.file is not None:
             self.file.flush()
-            return np.memmap(self.file, np.uint8, "r", shape=shape)
+            return map_file(self.file, shape, np.uint8)
         self.frames.resize(int(np.prod(shape)), refcheck=False)
         return self.frames.reshape(shape)

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16
 from numpy import ndarray
 
+from models.clip.frame_store import FrameStore
 from models.clip.frames_of import ClipFrames
 from models.clip.images import decode_image, read_alpha, write_images
 from models.clip.sources.listing import list_images
 from models.clip.sources.mask_values import HALF, WHITE, MaskValues, is_alpha_mask, widen
 from models.clip.video import check_exists, iterate_frames
-from models.run import SILENT, InputError, Progress
+from models.run import SILENT, InputError, Progress, allocate
 
 # Kinds of image files that change values a little; videos do as well.
 _LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
@@ -55,7 +56,8 @@ def read_masks(
         source = partial(_iterate_images, [files[i] for i in rows])
     masks = _read_source(path, source, frames, progress)
     if not path.is_dir():
-        masks = masks[_choose_masks(path, len(masks), frames)]
+        rows = _choose_masks(path, len(masks), frames)
+        masks = masks if np.array_equal(rows, np.arange(len(masks))) else masks[rows]
     if invert:
         np.logical_not(masks, out=masks)
     if not masks.any():
@@ -129,8 +131,7 @@ def _read_source(
     color = MaskValues()
     alpha = MaskValues()
     counted = (_count_values(image, color, alpha) for image in source())
-    kind = np.dtype((bool, frames.size[::-1]))
-    masks = np.fromiter((_make_mask(image, image.color, HALF, frames) for image in counted), kind)
+    masks = _hold(_make_mask(image, image.color, HALF, frames) for image in counted)
     by_alpha = is_alpha_mask(color, alpha)
     least = (alpha if by_alpha else color).find_threshold()
     if not by_alpha and least == HALF:
@@ -141,7 +142,15 @@ def _read_source(
         _make_mask(image, _take_alpha(image) if by_alpha else image.color, least, frames)
         for image in source()
     )
-    return np.fromiter(again, kind)
+    return _hold(again)
+
+
+def _hold(masks: Iterable[Bool[ndarray, "H W"]]) -> Bool[ndarray, "F H W"]:
+    """Masks of one size as a single array."""
+    store = FrameStore()
+    for mask in masks:
+        store.add(mask.view(np.uint8))
+    return store.array().view(bool)
 
 
 def _count_values(image: _MaskImage, color: MaskValues, alpha: MaskValues) -> _MaskImage:
@@ -215,7 +224,7 @@ def dilate(masks: Bool[ndarray, "F H W"], pixels: int) -> Bool[ndarray, "F H W"]
         raise ValueError(f"cannot grow masks by {pixels} pixels")
     offset = np.arange(-pixels, pixels + 1)
     disc = (offset[:, None] ** 2 + offset**2 <= pixels**2).astype(np.uint8)
-    out = np.empty_like(masks)
+    out = allocate(masks.shape, bool)
     for grown, mask in zip(out, masks, strict=True):
         grown[:] = cv2.dilate(mask.astype(np.uint8), disc) > 0
     return out

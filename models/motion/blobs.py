@@ -9,6 +9,8 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from models.run import allocate
+
 # Pixels touch over edges and corners.
 _NEIGHBOURS = np.ones((3, 3), bool)
 
@@ -56,7 +58,7 @@ class Blobs:
 
     def paint(self, values: Shaped[np.ndarray, "B"]) -> Shaped[np.ndarray, "F h w"]:
         """Images with the value of its blob at each pixel, and 0 outside the blobs."""
-        out = np.zeros(self.masks.shape, values.dtype)
+        out = allocate(self.masks.shape, values.dtype)
         done = 0
         for t, patches in enumerate(self._label_patches()):
             count = int(patches.max())

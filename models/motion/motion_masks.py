@@ -15,7 +15,7 @@ from models.motion.evidence import gather_evidence
 from models.motion.options import MotionOptions
 from models.motion.patches import Patch
 from models.motion.segments import count_passes, label_movers, segment_motion
-from models.run import SILENT, Progress, ProgressPart, return_freed
+from models.run import SILENT, Progress, ProgressPart, allocate, return_freed
 from models.sfm import StaticScene
 from models.tracks import PointTracks
 
@@ -158,7 +158,7 @@ def measure_depth(scene: StaticScene, t: int) -> Float[np.ndarray, "n"]:
 
 def _threshold(patches: list[Patch]) -> Bool[np.ndarray, "F h w"]:
     """Pixels that move more likely than not."""
-    moving = np.empty((len(patches), *patches[0].shape), bool)
+    moving = allocate((len(patches), *patches[0].shape), bool)
     for t, patch in enumerate(patches):
         moving[t] = patch.to_image() > 0.5
     return moving
@@ -169,7 +169,7 @@ def _enlarge(
 ) -> tuple[Bool[np.ndarray, "F H W"], UInt8[np.ndarray, "F H W"]]:
     """Masks and labels at the frames' own size; along their edges the interpolated probability
     is 0.5."""
-    out = np.zeros((len(labels), height, width), np.uint8)
+    out = allocate((len(labels), height, width), np.uint8)
     for t, (patch, small) in enumerate(zip(patches, labels, strict=True)):
         if not small.any():
             continue
@@ -183,7 +183,8 @@ def _enlarge(
         spread = small[tuple(nearest)]
         grown = cv2.resize(spread, (width, height), interpolation=cv2.INTER_NEAREST)
         out[t] = np.where(large > 0.5, grown, 0)
-    return out > 0, out
+    masks = allocate(out.shape, bool)
+    return np.greater(out, 0, out=masks), out
 
 
 def estimate_num_tracks(size: ClipSize, spacing: int) -> int:

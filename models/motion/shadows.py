@@ -14,7 +14,7 @@ from models.motion.options import MotionOptions
 from models.motion.patches import fill_unknown, grow
 from models.motion.segments import find_lasting
 from models.motion.smoothing import smooth_probability
-from models.run import SILENT, Progress, ProgressPart
+from models.run import SILENT, Progress, ProgressPart, allocate
 from models.sfm import StaticScene
 from models.tracks import PointTracks
 
@@ -48,7 +48,7 @@ def find_shadows(
         scene: cameras, and points of these tracks.
         progress: hears the frames of the stage "shadows".
     """
-    shadows = np.zeros(masks.shape, bool)
+    shadows = allocate(masks.shape, bool)
     if not (masks.any() and options.shadow_reach):
         return shadows
     size = shrink_frames(frames[:1], options.work_size).shape[1:3]

@@ -10,7 +10,7 @@ from models.learned import MaskModel, SaliencyModel
 from models.motion.background_scene import find_background_scene
 from models.motion.motion_masks import find_movers
 from models.motion.options import MotionOptions
-from models.run import SILENT, InputError, Progress
+from models.run import SILENT, InputError, Progress, allocate
 from models.sfm import (
     CameraOptions,
     StaticScene,
@@ -161,7 +161,7 @@ def _find_outside(
     masks: Bool[np.ndarray, "F H W"], tracks: PointTracks, margin: int
 ) -> Bool[np.ndarray, "F N"]:
     """Track positions outside the masks, grown by a margin in pixels."""
-    outside = np.empty(tracks.visible.shape, bool)
+    outside = allocate(tracks.visible.shape, bool)
     # Frame by frame: grown masks of all frames take as much memory as the masks.
     for t in range(len(masks)):
         outside[[t]] = at_points(~dilate(masks[[t]], margin), tracks.xy[[t]])

@@ -36,6 +36,7 @@ from models.run.outputs import (
 )
 from models.run.process.kernels import njit
 from models.run.process.lock import claim_output_dir, release_folders
+from models.run.process.paged import allocate, copy_array, map_file
 from models.run.process.ranks import ALONE, LostRank, Ranks, join_ranks, leave_ranks
 from models.run.process.signals import restore_handlers, settle_stop
 from models.run.progress import SILENT, Progress, ProgressBars, ProgressPart
@@ -73,6 +74,7 @@ __all__ = [
     "ProgressPart",
     "Ranks",
     "Stages",
+    "allocate",
     "apply_preset",
     "bound_memory",
     "check_output_dir",
@@ -81,6 +83,7 @@ __all__ = [
     "claim_output_dir",
     "clear_numbered",
     "clear_outputs",
+    "copy_array",
     "describe_run",
     "find_memory_limit",
     "find_output",
@@ -97,6 +100,7 @@ __all__ = [
     "load_tensors",
     "make_subfolder",
     "make_write_error",
+    "map_file",
     "name_input",
     "name_unfinished",
     "njit",

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from models.run.errors import InputError
+from models.run.process.paged import release_pages
 from models.run.process.signals import may_raise
 from models.run.progress import SILENT, Progress
 
@@ -28,6 +29,9 @@ GIB = 2**30
 _DEFAULT_SHARE = 0.8
 # Seconds between two measurements of the held memory: short beside the time that filling it takes.
 _WATCH_SECONDS = 0.5
+# Bytes of files in memory from which pages of large arrays are released. Smaller reads pages again
+# from the system's file cache more often.
+_MOST_MAPPED = 1 << 28
 
 
 def measure_peak_memory() -> float | None:
@@ -108,7 +112,8 @@ def watch_memory(limit: int | None, seconds: float = _WATCH_SECONDS) -> Iterator
     """Ends the block with MemoryLimitError soon after the process holds more than ``limit`` bytes,
     on Linux.
 
-    Pages of files do not count: the system reclaims them by itself.
+    Pages of files do not count: the system reclaims them by itself, and pages of large arrays are
+    released here.
 
     Args:
         seconds: between two measurements.
@@ -121,6 +126,8 @@ def watch_memory(limit: int | None, seconds: float = _WATCH_SECONDS) -> Iterator
 
     def watch() -> None:
         while not done.wait(seconds):
+            if measure_mapped_memory() > _MOST_MAPPED:
+                release_pages()
             if over.is_set() or measure_held_memory() > limit:
                 over.set()
                 _thread.interrupt_main(signal.SIGUSR1)  # again where the error was dropped
@@ -152,8 +159,18 @@ def _raise_over_limit(_: int, frame: FrameType | None) -> None:
 def measure_held_memory() -> int | None:
     """Bytes that this process holds without pages of files; None on other systems than Linux."""
     # RssAnon leaves out pages of files, which the system can reclaim.
+    return _read_status("RssAnon")
+
+
+def measure_mapped_memory() -> int:
+    """Bytes of files that this process holds in memory; 0 on other systems than Linux."""
+    return _read_status("RssFile") or 0
+
+
+def _read_status(name: str) -> int | None:
+    """A number of bytes in Linux's status of this process, see proc(5)."""
     with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
+        return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) * 1024
     return None
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.run import SILENT, Progress, njit
+from models.run import SILENT, Progress, copy_array, njit
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import Points, choose_anchors
 from models.tracks import PointTracks
@@ -72,7 +72,7 @@ def sharpen_tracks(
     for t in range(len(frames)):
         rows = np.flatnonzero(planes.anchor == t)
         template[rows] = _cut_patches(_to_grey(frames[t]), planes.center[rows])
-    visible = tracks.visible.copy()
+    visible = copy_array(tracks.visible)
     for t in range(len(frames)):
         rows = np.flatnonzero(tracks.visible[t, good])
         # The middle frame's own patch is the reference.

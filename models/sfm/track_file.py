@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.clip import Video
-from models.run import InputError
+from models.run import InputError, allocate
 from models.sfm.static_scene import StaticScene
 from models.tracks import PointTracks, Tracks
 
@@ -25,11 +25,10 @@ def make_background_tracks(video: Video, scene: StaticScene, tracks: PointTracks
             f"{video.path}: no track could be placed in space; give a clip with more detail and "
             "motion"
         )
-    agrees = scene.points.agrees[:, good]
-    confidence = np.zeros(agrees.shape, np.float32)
+    points = replace(tracks, visible=scene.points.agrees).select(good)
+    confidence = allocate(points.visible.shape, np.float32)
     # numpy's exp, not torch's: of two threads that call MKL's first, one may get it in low accuracy.
-    confidence[agrees] = np.exp(-scene.points.residual)
-    points = replace(tracks.select(good), visible=agrees)
+    confidence[points.visible] = np.exp(-scene.points.residual)
     xyz = scene.points.xyz[good]
     return Tracks.of("background", video, scene.cameras, points, xyz, confidence)
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from models.cameras import Cameras
-from models.run import njit
+from models.run import allocate, njit
 from models.tracks import PointTracks
 
 UNSURE = 0.1
@@ -54,7 +54,9 @@ class Points:
 
     def restrict(self, kept: Bool[np.ndarray, "F N"]) -> "Points":
         """The same points with only the observations that are ``kept``."""
-        return replace(self, agrees=self.agrees & kept, residual=self.residual[kept[self.agrees]])
+        agrees = allocate(self.agrees.shape, bool)
+        np.logical_and(self.agrees, kept, out=agrees)
+        return replace(self, agrees=agrees, residual=self.residual[kept[self.agrees]])
 
 
 def triangulate(
@@ -94,7 +96,8 @@ def triangulate(
         xyz[unsure], *_ = _solve(
             xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure)
         )
-    agrees = _find_agreeing(xy, visible, K, pose, xyz)
+    agrees = allocate(visible.shape, bool)
+    _find_agreeing(xy, visible, K, pose, xyz, agrees)
     # A point needs two views, and half of its track: otherwise the track is of no static point.
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     agrees &= enough
@@ -309,16 +312,14 @@ def _measure_miss(point, seen, K, pose):
 
 
 @njit(cache=True, parallel=True)
-def _find_agreeing(xy, visible, K, pose, xyz):
-    """True for observations near the projection of their point."""
-    near = np.zeros(visible.shape, np.bool_)
+def _find_agreeing(xy, visible, K, pose, xyz, near):
+    """Makes ``near``, all False, True for observations near the projection of their point."""
     for t in numba.prange(len(visible)):
         for n in range(visible.shape[1]):
             if visible[t, n]:
                 near[t, n] = _measure_miss(xyz[n], xy[t, n], K[t], pose[t]) < np.float32(
                     _OUTLIER_LIMIT
                 )
-    return near
 
 
 @njit(cache=True, parallel=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from models.run import njit
+from models.run import allocate, njit
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def dense_tracks(
     """``Sightings.dense`` of tracks in parts, each with the numbers of its tracks among all; the
     list is emptied."""
     num_frames = parts[0][1].num_frames
-    xy = np.zeros((num_frames, num_tracks, 2), np.float32)
-    visible = np.zeros((num_frames, num_tracks), bool)
+    xy = allocate((num_frames, num_tracks, 2), np.float32)
+    visible = allocate((num_frames, num_tracks), bool)
     while parts:
         numbers, part = parts.pop()
         track = np.repeat(numbers, part.length)

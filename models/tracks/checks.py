@@ -2,7 +2,9 @@
 
 from dataclasses import fields
 
+import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.cameras import LARGEST, find_camera_problem
@@ -144,11 +146,19 @@ def _find_value_problem(data: dict) -> str | None:
         if is_expanded(own, values):
             values = values[:1]
             seen = visible.any(0)[None]
-        if not torch.isfinite(values[seen]).all():
-            return f"{own.name} holds NaN or infinity at visible points"
         is_position = own.name != "confidence"
-        if is_position and len(values) and (values[seen].abs() > LARGEST).any():
+        # Frame by frame: a copy of all values would fill the memory.
+        largest = [_find_largest(*frame) for frame in zip(values, seen, strict=True)]
+        if not np.isfinite(largest).all():
+            return f"{own.name} holds NaN or infinity at visible points"
+        if is_position and max(largest, default=0) > LARGEST:
             return f"{own.name} holds values above {LARGEST:.0e}"
     if data.get("canonical") is not None and not torch.isfinite(data["canonical"]).all():
         return "canonical holds NaN or infinity"
     return None
+
+
+def _find_largest(values: Float[Tensor, "N *C"], seen: Bool[Tensor, "N"]) -> float:
+    """Largest magnitude of some values of a frame; 0 for none, NaN if one is."""
+    own = values[seen].abs()
+    return float(own.max()) if own.numel() else 0.0

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
+
+from models.run import allocate
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class PointTracks:
 
     def select(self, tracks: Int[np.ndarray, "n"] | Bool[np.ndarray, "N"]) -> "PointTracks":
         """Some of the tracks, in the given order."""
-        return replace(self, xy=self.xy[:, tracks], visible=self.visible[:, tracks])
+        numbers = np.arange(self.num_tracks)[tracks]
+        return replace(self, xy=_take(self.xy, numbers), visible=_take(self.visible, numbers))
 
     def select_frames(self, frames: slice | Int[np.ndarray, "f"]) -> "PointTracks":
         """All tracks in some of the frames."""
@@ -53,4 +56,13 @@ class PointTracks:
 
     def restrict(self, allowed: Bool[np.ndarray, "F N"]) -> "PointTracks":
         """The same tracks, visible only where ``allowed`` too; positions are shared, not copied."""
-        return replace(self, visible=self.visible & allowed)
+        visible = allocate(self.visible.shape, bool)
+        return replace(self, visible=np.logical_and(self.visible, allowed, out=visible))
+
+
+def _take(values: Shaped[np.ndarray, "F N *C"], numbers: Int[np.ndarray, "n"]) -> np.ndarray:
+    """The values of some tracks."""
+    out = allocate((len(values), len(numbers), *values.shape[2:]), values.dtype)
+    for t, own in enumerate(values):
+        out[t] = own[numbers]
+    return out

@@ -6,5 +6,6 @@ Files in reading order:
 - ``streams`` - outputs that nobody reads
 - ``lock`` - one run for each output folder
 - ``ranks`` - the processes of a run that torchrun started
+- ``paged`` - large arrays in temporary files
 - ``kernels`` - compiled functions, with a cache where one can be written
 """
