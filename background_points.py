@@ -95,6 +95,7 @@ from models.tracking import (
     TrackingOptions,
     find_tracker_file,
     grow_tracks,
+    join_returns,
     mark_still_part,
     open_tracker,
 )
@@ -239,15 +240,7 @@ def solve(
 
     explained = name_large_masks(given.masks, settings.invert_masks)
     with name_input(settings.video_path), explained:
-        tracks = stages.step(
-            "tracking",
-            grow_tracks,
-            video.frames,
-            tracker,
-            find_allowed(given.masks, options.mask_margin),
-            given.tracks,
-            options=settings.tracking,
-        )
+        tracks = follow_points(settings, stages, video, given, tracker)
         warn_of_need(need(tracks.num_tracks), memory, progress)
         scene = solve_cameras(settings, stages, given, solver, tracks)
         masks = given.masks
@@ -283,6 +276,19 @@ def open_clip(settings: Settings, memory: int | None, progress: Progress) -> Vid
     for sentence in video.describe():
         progress.say(sentence)
     return video
+
+
+def follow_points(
+    settings: Settings, stages: Stages, video: Video, given: "Given", tracker: Tracker
+) -> PointTracks:
+    """Tracks outside the given masks; in a long clip also of places that come back into view."""
+    options = settings.tracking
+    allowed = find_allowed(given.masks, settings.motion.mask_margin)
+    outside = video.frames, tracker, allowed, given.tracks
+    tracks = stages.step("tracking", grow_tracks, *outside, options=options)
+    if not options.absence or len(video) <= options.absence:
+        return tracks
+    return stages.step("returns", join_returns, video.frames, tracks, allowed, options=options)
 
 
 def solve_cameras(

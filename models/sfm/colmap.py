@@ -26,6 +26,8 @@ MIN_SHARED = 30
 leaves frames with few tracks without a camera."""
 # Largest gap between matched frames, as a power of two.
 _LARGEST_GAP = 6
+# Frames between two frames that are matched for the tracks that come back into view.
+_LEAST_ABSENCE = 8
 # Focal length of an unknown camera, in longer sides of the image.
 _USUAL_FOCAL = 1.2
 # Least angle in degrees between the rays of the first pair of frames: a video's baseline is short.
@@ -83,7 +85,8 @@ def _write_matches(
     index = np.cumsum(visible, 1) - 1
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = 0
-    for a, b in _pair_frames(len(visible)):
+    pairs = dict.fromkeys(_pair_frames(len(visible)) + _pair_returns(visible))
+    for a, b in pairs:
         shared = visible[a] & visible[b]
         if shared.sum() < MIN_SHARED:
             continue
@@ -99,6 +102,23 @@ def _pair_frames(num_frames: int) -> list[tuple[int, int]]:
     """Pairs of frames at gaps 1, 2, 4, ..."""
     gaps = [2**k for k in range(_LARGEST_GAP + 1) if 2**k < num_frames]
     return [(t, t + gap) for gap in gaps for t in range(num_frames - gap)]
+
+
+def _pair_returns(visible: Bool[np.ndarray, "F N"]) -> list[tuple[int, int]]:
+    """Pairs of frames that share ``MIN_SHARED`` tracks which are out of view between them: the
+    camera comes back."""
+    # Tracks that are absent for most of the time from their first frame to their last.
+    first, last = visible.argmax(0), len(visible) - 1 - visible[::-1].argmax(0)
+    own = visible[:, 2 * visible.sum(0) < last - first + 1]
+    shared = own.astype(np.float32) @ own.T.astype(np.float32)
+    until = np.cumsum(own, 0)
+    pairs = []
+    for a, b in np.argwhere(np.triu(shared >= MIN_SHARED, _LEAST_ABSENCE)):
+        quarter = (b - a) // 4
+        absent = until[b - quarter] == until[a + quarter]
+        if (own[a] & own[b] & absent).sum() >= MIN_SHARED:
+            pairs.append((int(a), int(b)))
+    return pairs
 
 
 def run_mapper(

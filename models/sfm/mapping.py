@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from models.cameras import Cameras, interpolate_poses
 from models.run import SILENT, Progress
 from models.sfm.adjustment import (
+    LOSS_SCALE,
     adjust_fit,
     bundle_adjust,
     choose_depth_order,
@@ -29,20 +30,27 @@ from models.sfm.adjustment import (
 )
 from models.sfm.colmap import read_poses, resect_frames, run_mapper, write_database
 from models.sfm.options import CameraOptions
-from models.sfm.triangulation import triangulate
+from models.sfm.triangulation import AGREEING, triangulate
+from models.sfm.windows import map_in_windows
 from models.tracking import half_life
 from models.tracks import PointTracks
 
 MIN_TRACKS = 30
 """Tracks in a frame below which its camera cannot be solved."""
-# Mean reprojection error in pixels above which a mapping is not convincing.
-_CONVINCING_ERROR = 0.8
+# Mean reprojection error above which a mapping is not convincing: in pixels of an image of the
+# reference width, and in pixels of a small image, set by the noise of the tracks.
+_CONVINCING_ERROR, _REFERENCE_WIDTH = 0.8, 854
+_LEAST_ERROR = 0.35
 # Frames of the clip over which a point of a convincing mapping is seen on average, at most.
 _CONVINCING_LENGTH = 8
 # Cost of cameras grown from two frames, in costs of the mapper's, up to which they are preferred, and
 # the share of the observations that must agree with them.
 _CLEAR_GAIN = 0.95
 _LEAST_AGREEING = 0.5
+# Reaches of tracks from which a clip is mapped in windows, and the reprojection errors in pixels up to
+# which observations count in the rounds of bundle adjustment after the windows are joined.
+_LONG_WAY = 40
+_CLOSING_LIMITS = (32.0, 12.0, 5.0, AGREEING, AGREEING)
 # Registered frames are compared in steps of a twentieth of the clip, and the error within a step.
 _STEPS = 20
 
@@ -55,7 +63,7 @@ class Mapped:
     registered: Bool[np.ndarray, "F"]
     """False where a camera was interpolated from its neighbours in time."""
     method: str
-    """"incremental", "global" or "grown"."""
+    """"incremental", "global", "grown" or "windows"."""
     doubtful: bool = False
     """Near and far can hardly be told apart."""
 
@@ -84,13 +92,54 @@ def map_cameras(
     return _map_frames(tracks, seed, progress)
 
 
-def _adjust_all(mapped: Mapped, tracks: PointTracks, options: CameraOptions) -> Mapped:
-    """The cameras of all frames adjusted together: frames between keyframes were only registered."""
+def is_long_way(tracks: PointTracks, options: CameraOptions = CameraOptions()) -> bool:
+    """Whether points are in view for so short a part of a clip that it is mapped in windows."""
+    reach = _measure_reach(tracks.visible, options)
+    return len(tracks) > max(2 * options.window_frames, _LONG_WAY * reach)
+
+
+def map_long_way(
+    tracks: PointTracks,
+    few: PointTracks,
+    map_window: Callable[[PointTracks], Mapped | None],
+    progress: Progress = SILENT,
+    options: CameraOptions = CameraOptions(),
+) -> Mapped | None:
+    """Cameras of a long way: windows of frames are mapped and joined, and keyframes of all of the clip
+    adjusted together. None if a window cannot be mapped.
+
+    Args:
+        few: the tracks by which windows are joined and cameras adjusted.
+        map_window: cameras of some successive frames from their tracks.
+        progress: hears the windows of the stage "mapping".
+    """
+    joined = map_in_windows(tracks, few, map_window, progress, options)
+    if joined is None:
+        progress.say("a window of frames cannot be mapped: all of the clip is mapped at once")
+        return None
+    keys = _list_keyframes(len(few), -(-len(few) // options.most_keyframes))
+    among_keys = few.select_frames(keys)
+    mapped = Mapped(joined[keys.tolist()], np.ones(len(keys), bool), "windows")
+    # Joints of windows are off by many pixels at first: a narrow limit would cut what ties them.
+    for limit in _CLOSING_LIMITS:
+        mapped = _adjust_all(mapped, among_keys, options, limit)
+    return _register_others(few, keys, mapped, options)
+
+
+def _adjust_all(
+    mapped: Mapped, tracks: PointTracks, options: CameraOptions, limit: float = AGREEING
+) -> Mapped:
+    """The cameras of all frames adjusted together: frames between keyframes were only registered.
+
+    Args:
+        limit: reprojection error in pixels up to which observations count.
+    """
     used = tracks.restrict(mapped.registered[:, None])
-    points = triangulate(used, mapped.cameras)
+    points = triangulate(used, mapped.cameras, limit=limit)
     chosen = np.flatnonzero(points.agrees.sum(0) >= 2)
     agreeing = replace(used, visible=points.agrees).select(chosen)
-    cameras = adjust_cameras(mapped.cameras, points.xyz[chosen], agreeing, options)
+    scale = LOSS_SCALE * limit / AGREEING
+    cameras = adjust_cameras(mapped.cameras, points.xyz[chosen], agreeing, options, scale)
     return replace(mapped, cameras=cameras)
 
 
@@ -99,14 +148,16 @@ def adjust_cameras(
     xyz: Float[np.ndarray, "N 3"],
     tracks: PointTracks,
     options: CameraOptions = CameraOptions(),
+    loss_scale: float = LOSS_SCALE,
 ) -> Cameras:
     """``bundle_adjust``, in a long clip of keyframes only: its time grows with the square of the
     length of a track."""
     step = _choose_keyframe_step(tracks.visible, options.most_keyframes, options)
     if step == 1:
-        return bundle_adjust(cameras, xyz, tracks)
+        return bundle_adjust(cameras, xyz, tracks, loss_scale=loss_scale)
     keys = _list_keyframes(len(tracks), step)
-    moved = bundle_adjust(cameras[keys.tolist()], xyz, tracks.select_frames(keys))
+    given = cameras[keys.tolist()], xyz, tracks.select_frames(keys)
+    moved = bundle_adjust(*given, loss_scale=loss_scale)
     mapped = Mapped(moved, np.ones(len(keys), bool), "")
     return _register_others(tracks, keys, mapped, options).cameras
 
@@ -125,8 +176,13 @@ def _choose_keyframe_step(
         most: keyframes.
     """
     wanted = -(-len(visible) // most)
-    longest = 2 * half_life(visible) / options.keyframes_per_track
-    return max(1, min(wanted, int(longest)))
+    return max(1, min(wanted, int(_measure_reach(visible, options))))
+
+
+def _measure_reach(visible: Bool[np.ndarray, "F N"], options: CameraOptions) -> float:
+    """Most frames from a keyframe to the next with which a track of median length is visible in
+    enough of them."""
+    return 2 * half_life(visible) / options.keyframes_per_track
 
 
 def _register_others(
@@ -199,6 +255,8 @@ def _run_mappers(tracks: PointTracks, seed: int, progress: Progress, step: int) 
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
         write_database(database, tracks)
+        limit = _CONVINCING_ERROR * max(tracks.width, tracks.height) / _REFERENCE_WIDTH
+        limit = max(_LEAST_ERROR, limit)
         for method in ("incremental", "global"):
             hear = _count_registered(progress, total)
             model = run_mapper(method, database, Path(folder), seed, placed=hear)
@@ -206,14 +264,20 @@ def _run_mappers(tracks: PointTracks, seed: int, progress: Progress, step: int) 
             if model is None:
                 progress.say(f"{method} mapping: no model")
                 continue
-            results.append(_judge(method, model, total, progress, step))
+            results.append(_judge(method, model, total, progress, step, limit))
             if results[-1].convincing:
                 break
     return results
 
 
-def _judge(method: str, model: object, total: int, progress: Progress, step: int) -> _Result:
-    """The figures of a model, which ``progress`` hears."""
+def _judge(
+    method: str, model: object, total: int, progress: Progress, step: int, limit: float
+) -> _Result:
+    """The figures of a model, which ``progress`` hears.
+
+    Args:
+        limit: reprojection error in pixels of a convincing model.
+    """
     frames = model.num_reg_images()
     length = model.compute_mean_track_length()
     error = model.compute_mean_reprojection_error()
@@ -221,7 +285,7 @@ def _judge(method: str, model: object, total: int, progress: Progress, step: int
         f"{method} mapping: {frames} of {total} frames, {error:.2f} px, {length:.0f} frames a point"
     )
     long = step * length >= min(_CONVINCING_LENGTH, step * total / 3)
-    convincing = frames == total and error < _CONVINCING_ERROR and long
+    convincing = frames == total and error < limit and long
     return _Result(method, model, frames, error, convincing)
 
 

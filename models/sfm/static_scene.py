@@ -5,6 +5,7 @@ is known the tracks are sharpened by it, and cameras and points are solved again
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,10 +13,17 @@ from jaxtyping import Bool, Int, UInt8
 
 from models.cameras import Cameras, interpolate_poses
 from models.clip import Lens
-from models.run import SILENT, InputError, Progress, ProgressPart
+from models.run import SILENT, InputError, Progress, ProgressPart, copy_array
 from models.sfm.adjustment import find_lens, straighten_points
 from models.sfm.given import place_missing, warn_of_contradiction
-from models.sfm.mapping import MIN_TRACKS, adjust_cameras, map_cameras
+from models.sfm.mapping import (
+    MIN_TRACKS,
+    Mapped,
+    adjust_cameras,
+    is_long_way,
+    map_cameras,
+    map_long_way,
+)
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
@@ -43,7 +51,7 @@ class StaticScene:
     cameras: Cameras
     points: Points
     method: str
-    """"incremental", "global", "grown", "rotation", "still" or "given"."""
+    """"incremental", "global", "grown", "windows", "rotation", "still" or "given"."""
     registered: Bool[np.ndarray, "F"]
     """False where a camera was interpolated from its neighbours in time."""
     reprojection_error: float
@@ -120,12 +128,22 @@ def solve_scene(
     limit = options.rotation_error * longer / _REFERENCE_WIDTH
     if residual < max(options.tracking_noise, limit):
         return _triangulate_turning(tracks, turning)
-    mapped = map_cameras(few, seed, progress, options)
+    mapped = None
+    if is_long_way(few, options):
+        of_window = partial(_map_window, seed=seed, options=options)
+        mapped = map_long_way(tracks, few, of_window, progress, options)
+    if mapped is None:
+        mapped = map_cameras(few, seed, progress, options)
     if mapped is None:
         progress.say("no mapper could place the cameras: taken as a camera that turns")
         return _triangulate_turning(tracks, turning)
     scene = _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
     return replace(scene, doubtful=mapped.doubtful)
+
+
+def _map_window(tracks: PointTracks, seed: int, options: CameraOptions) -> Mapped | None:
+    """Cameras of a window of a long clip."""
+    return map_cameras(select_few(tracks, options), seed, options=options)
 
 
 def straighten_scene(
@@ -181,8 +199,7 @@ def sharpen_scene(
     """Tracks aligned to sub-pixels by the scene's geometry, and the scene solved again from them.
 
     Cameras are adjusted too, unless they were given. A turning or still camera has no parallax, so
-    its tracks stay as they are. The positions of ``tracks`` are overwritten: a long clip has no
-    memory for a copy.
+    its tracks stay as they are.
 
     Args:
         tracks: positions in float32.
@@ -190,7 +207,7 @@ def sharpen_scene(
     """
     if scene.method in ("rotation", "still"):
         return tracks, scene
-    tracks = replace(tracks, visible=scene.points.agrees)
+    tracks = replace(tracks, xy=copy_array(tracks.xy), visible=scene.points.agrees)
     rounds = options.sharpening_rounds
     for done in range(rounds):
         hear = ProgressPart(progress, done * len(tracks), rounds * len(tracks))

@@ -14,9 +14,8 @@ from models.tracks import PointTracks
 UNSURE = 0.1
 """Relative standard deviation of depth above which a point takes depth from its neighbours. Larger
 believes points of less parallax."""
-# Reprojection error in pixels beyond which an observation does not agree with its point. Part of a
-# compiled kernel.
-_OUTLIER_LIMIT = 2.0
+AGREEING = 2.0
+"""Reprojection error in pixels up to which an observation agrees with its point."""
 # Strength of the prior on inverse depth: none, and for a scene without depth.
 _NO_PRIOR = 1e-4
 _FLAT_PRIOR = 1e6
@@ -64,6 +63,7 @@ def triangulate(
     cameras: Cameras,
     flat: bool = False,
     guess: DepthGuess | None = None,
+    limit: float = AGREEING,
 ) -> Points:
     """Points of least robust reprojection error, in inverse depth along the track's middle ray.
 
@@ -75,6 +75,7 @@ def triangulate(
     Args:
         flat: put all points at z-depth 1 of their middle frame.
         guess: depth from another source.
+        limit: reprojection error in pixels up to which an observation agrees.
     """
     xy = tracks.xy
     visible = tracks.visible
@@ -97,7 +98,7 @@ def triangulate(
             xy, visible, K, pose, anchor, start, strength, np.flatnonzero(unsure)
         )
     agrees = allocate(visible.shape, bool)
-    _find_agreeing(xy, visible, K, pose, xyz, agrees)
+    _find_agreeing(xy, visible, K, pose, xyz, np.float32(limit), agrees)
     # A point needs two views, and half of its track: otherwise the track is of no static point.
     enough = (agrees.sum(0) >= 2) & (agrees.sum(0) >= 0.5 * visible.sum(0))
     agrees &= enough
@@ -312,14 +313,12 @@ def _measure_miss(point, seen, K, pose):
 
 
 @njit(cache=True, parallel=True)
-def _find_agreeing(xy, visible, K, pose, xyz, near):
+def _find_agreeing(xy, visible, K, pose, xyz, limit, near):
     """Makes ``near``, all False, True for observations near the projection of their point."""
     for t in numba.prange(len(visible)):
         for n in range(visible.shape[1]):
             if visible[t, n]:
-                near[t, n] = _measure_miss(xyz[n], xy[t, n], K[t], pose[t]) < np.float32(
-                    _OUTLIER_LIMIT
-                )
+                near[t, n] = _measure_miss(xyz[n], xy[t, n], K[t], pose[t]) < limit
 
 
 @njit(cache=True, parallel=True)

@@ -11,6 +11,7 @@ In reading order:
 - ``names``: trackers by name.
 - ``seeding``: where and in which order new tracks start; thinning.
 - ``growing``: tracks that cover every frame.
+- ``returns``: places that come back into view after an absence.
 - ``still_masks``: given masks that mark the still part of the scene.
 """
 
@@ -24,6 +25,7 @@ from models.tracking.names import (
     register_tracker,
 )
 from models.tracking.options import TrackingOptions
+from models.tracking.returns import join_returns
 from models.tracking.seeding import half_life, thin
 from models.tracking.still_masks import mark_still_part
 
@@ -35,6 +37,7 @@ __all__ = [
     "find_tracker_file",
     "grow_tracks",
     "half_life",
+    "join_returns",
     "mark_still_part",
     "open_tracker",
     "register_tracker",

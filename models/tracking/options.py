@@ -20,6 +20,9 @@ class TrackingOptions:
     it."""
     longest_dense: int = 1000
     """Frames of a clip up to which ``auto`` takes dense flow. Longer clips were not measured."""
+    absence: int = 60
+    """Frames after which a place that comes back into view is joined to its earlier visit; 0 joins
+    none. Larger joins fewer visits."""
     batch_values: int = 1 << 25
     """Points times frames in a single call of a tracker. Memory grows with it, by 9 bytes each."""
     link_error: float = 0.7

@@ -8,7 +8,7 @@
 - ``causes``: the likely cause where cameras do not explain the tracks.
 """
 
-from models.sfm.adjustment.bundle import bundle_adjust
+from models.sfm.adjustment.bundle import LOSS_SCALE, bundle_adjust
 from models.sfm.adjustment.causes import find_cause
 from models.sfm.adjustment.evidence import Fit, adjust_fit, compare_cost, measure_fit, rescale
 from models.sfm.adjustment.growth import grow_cameras
@@ -16,6 +16,7 @@ from models.sfm.adjustment.intrinsics import find_lens, find_zoom, straighten_po
 from models.sfm.adjustment.mirror import choose_depth_order
 
 __all__ = [
+    "LOSS_SCALE",
     "Fit",
     "adjust_fit",
     "bundle_adjust",

@@ -15,9 +15,10 @@ from models.cameras import Cameras
 from models.sfm.colmap import MIN_SHARED, silence
 from models.tracks import PointTracks
 
-# Scale in pixels of the Cauchy loss of bundle adjustment. Tracks that slip by half a pixel agree
-# with some point; a loss that discounts them early keeps the focal length.
-_LOSS_SCALE = 0.1
+LOSS_SCALE = 0.1
+"""Scale in pixels of the Cauchy loss of bundle adjustment. Tracks that slip by half a pixel agree
+with some point; a loss that discounts them early keeps the focal length. Larger moves cameras that
+are far off."""
 _MAX_ITERATIONS = 30
 # Relative fall of the cost in an iteration below which the adjustment ends: half the iterations are
 # saved, and cameras move by less than 0.02 % of the path.
@@ -57,24 +58,33 @@ def bundle_adjust(
     xyz: Float[np.ndarray, "N 3"],
     tracks: PointTracks,
     refine_focal_length: bool = True,
+    loss_scale: float = LOSS_SCALE,
 ) -> Cameras:
     """Poses and focal length of least robust reprojection error; points move as well.
 
     Cameras of unlike focal lengths (a zoom) keep a focal length for each frame, smooth over time.
     Frames with fewer than ``MIN_SHARED`` observations keep their camera. The first camera's pose
     does not change, nor does its distance from the farthest camera.
+
+    Args:
+        loss_scale: of the Cauchy loss, in pixels.
     """
     zooms = bool((cameras.K[:1] != cameras.K).any())
     freedom = Freedom(refine_focal_length, each_frame=zooms)
-    adjusted = adjust_freely(cameras, xyz, tracks, freedom).cameras
+    adjusted = adjust_freely(cameras, xyz, tracks, freedom, loss_scale).cameras
     if not (zooms and refine_focal_length):
         return adjusted
     smooth = replace(adjusted, K=smooth_focal_lengths(adjusted.K))
-    return adjust_freely(smooth, xyz, tracks, Freedom(False, each_frame=True)).cameras
+    fixed = Freedom(False, each_frame=True)
+    return adjust_freely(smooth, xyz, tracks, fixed, loss_scale).cameras
 
 
 def adjust_freely(
-    cameras: Cameras, xyz: Float[np.ndarray, "N 3"], tracks: PointTracks, freedom: Freedom
+    cameras: Cameras,
+    xyz: Float[np.ndarray, "N 3"],
+    tracks: PointTracks,
+    freedom: Freedom,
+    loss_scale: float = LOSS_SCALE,
 ) -> Adjusted:
     """``bundle_adjust`` with the given intrinsics free; cameras stay if fewer than two frames have
     enough observations."""
@@ -86,7 +96,7 @@ def adjust_freely(
     options.refine_focal_length = freedom.focal_length
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = _LOSS_SCALE
+    options.ceres.loss_function_scale = loss_scale
     options.ceres.solver_options.max_num_iterations = _MAX_ITERATIONS
     options.ceres.solver_options.function_tolerance = _SETTLED
     options.ceres.solver_options.num_threads = 1
