@@ -115,7 +115,9 @@ def map_long_way(
     """
     joined = map_in_windows(tracks, few, map_window, progress, options)
     if joined is None:
-        progress.say("a window of frames cannot be mapped: all of the clip is mapped at once")
+        progress.say(
+            "a window cannot be mapped, or the lens zooms: all of the clip is mapped at once"
+        )
         return None
     keys = _list_keyframes(len(few), -(-len(few) // options.most_keyframes))
     among_keys = few.select_frames(keys)
