@@ -37,10 +37,6 @@ from models.tracks import PointTracks
 
 MIN_TRACKS = 30
 """Tracks in a frame below which its camera cannot be solved."""
-# Mean reprojection error above which a mapping is not convincing: in pixels of an image of the
-# reference width, and in pixels of a small image, set by the noise of the tracks.
-_CONVINCING_ERROR, _REFERENCE_WIDTH = 0.8, 854
-_LEAST_ERROR = 0.35
 # Frames of the clip over which a point of a convincing mapping is seen on average, at most.
 _CONVINCING_LENGTH = 8
 # Cost of cameras grown from two frames, in costs of the mapper's, up to which they are preferred, and
@@ -82,14 +78,14 @@ def map_cameras(
     step = _choose_keyframe_step(tracks.visible, options.most_mapped, options)
     while step > 1:
         keys = _list_keyframes(len(tracks), step)
-        mapped = _map_frames(tracks.select_frames(keys), seed, progress, step)
+        mapped = _map_frames(tracks.select_frames(keys), seed, progress, options, step)
         if mapped is not None and mapped.registered.mean() >= options.well_mapped:
             every = _register_others(tracks, keys, mapped, options)
             is_long = len(tracks) > options.most_keyframes
             return every if is_long else _adjust_all(every, tracks, options)
         # Too few keyframes were registered: twice as many.
         step //= 2
-    return _map_frames(tracks, seed, progress)
+    return _map_frames(tracks, seed, progress, options)
 
 
 def is_long_way(tracks: PointTracks, options: CameraOptions = CameraOptions()) -> bool:
@@ -220,14 +216,16 @@ def _interpolate_intrinsics(
     return torch.from_numpy(filled.reshape(-1, 3, 3)).to(K)
 
 
-def _map_frames(tracks: PointTracks, seed: int, progress: Progress, step: int = 1) -> Mapped | None:
+def _map_frames(
+    tracks: PointTracks, seed: int, progress: Progress, options: CameraOptions, step: int = 1
+) -> Mapped | None:
     """The best of incremental mapping, global mapping and growth from two frames; the others run only
     where incremental mapping is not convincing.
 
     Args:
         step: frames of the clip from one frame to the next.
     """
-    results = _run_mappers(tracks, seed, progress, step)
+    results = _run_mappers(tracks, seed, progress, options, step)
     mapped = None
     if results:
         best = max(results, key=lambda r: (round(_STEPS * r.frames / len(tracks)), -r.error))
@@ -250,15 +248,15 @@ class _Result:
     convincing: bool
 
 
-def _run_mappers(tracks: PointTracks, seed: int, progress: Progress, step: int) -> list[_Result]:
+def _run_mappers(
+    tracks: PointTracks, seed: int, progress: Progress, options: CameraOptions, step: int
+) -> list[_Result]:
     """Models of incremental mapping and, where that is not convincing, of global mapping."""
     total = len(tracks)
     results = []
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
         write_database(database, tracks)
-        limit = _CONVINCING_ERROR * max(tracks.width, tracks.height) / _REFERENCE_WIDTH
-        limit = max(_LEAST_ERROR, limit)
         for method in ("incremental", "global"):
             hear = _count_registered(progress, total)
             model = run_mapper(method, database, Path(folder), seed, placed=hear)
@@ -266,7 +264,7 @@ def _run_mappers(tracks: PointTracks, seed: int, progress: Progress, step: int) 
             if model is None:
                 progress.say(f"{method} mapping: no model")
                 continue
-            results.append(_judge(method, model, total, progress, step, limit))
+            results.append(_judge(method, model, total, progress, step, options.convincing))
             if results[-1].convincing:
                 break
     return results

@@ -32,6 +32,9 @@ class CameraOptions:
     well_mapped: float = 0.9
     """Share of the keyframes that the mapper must register. With fewer, twice as many are
     tried."""
+    convincing: float = 0.8
+    """Mean reprojection error in pixels up to which a mapping of all keyframes is taken without
+    trying the other mapper. Smaller takes more time."""
     registration_error: float = 4.0
     """Reprojection error up to which a point supports the pose of a frame between keyframes."""
     doubtful: float = 0.5
