@@ -86,11 +86,7 @@ def fill_gaps(
     visible = np.zeros((len(tracks), len(added)), bool)
     for t in range(len(tracks)):
         visible[t] = _find_visible(added, t, scene, depth, free)
-    tracks = replace(
-        tracks,
-        xy=np.concatenate([tracks.xy, image.numpy()], 1),
-        visible=np.concatenate([tracks.visible, visible], 1),
-    )
+    tracks = tracks.joined(image.numpy(), visible)
     return tracks, replace(scene, points=_append_points(scene.points, added, visible))
 
 

@@ -31,7 +31,7 @@ from models.sfm.adjustment import (
 from models.sfm.colmap import read_poses, resect_frames, run_mapper, write_database
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import AGREEING, triangulate
-from models.sfm.windows import map_in_windows
+from models.sfm.windows import Mapped, map_in_windows
 from models.tracking import half_life
 from models.tracks import PointTracks
 
@@ -49,19 +49,6 @@ _LONG_WAY = 40
 _CLOSING_LIMITS = (32.0, 12.0, 5.0, AGREEING, AGREEING)
 # Registered frames are compared in steps of a twentieth of the clip, and the error within a step.
 _STEPS = 20
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """Cameras from a mapper, in the scene's own scale."""
-
-    cameras: Cameras
-    registered: Bool[np.ndarray, "F"]
-    """False where a camera was interpolated from its neighbours in time."""
-    method: str
-    """"incremental", "global", "grown" or "windows"."""
-    doubtful: bool = False
-    """Near and far can hardly be told apart."""
 
 
 def map_cameras(

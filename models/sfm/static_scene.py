@@ -18,7 +18,6 @@ from models.sfm.adjustment import find_lens, straighten_points
 from models.sfm.given import place_missing, warn_of_contradiction
 from models.sfm.mapping import (
     MIN_TRACKS,
-    Mapped,
     adjust_cameras,
     is_long_way,
     map_cameras,
@@ -28,6 +27,7 @@ from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
 from models.sfm.triangulation import Points, triangulate
+from models.sfm.windows import Mapped
 from models.tracking import half_life, thin
 from models.tracks import PointTracks
 

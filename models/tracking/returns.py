@@ -6,13 +6,14 @@ keypoints", IJCV 2004), the matches are verified by a fundamental matrix, and ea
 followed for a few frames on both visits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from models.run import SILENT, Progress, allocate
+from models.clip import at_points
+from models.run import SILENT, Progress
 from models.tracking.lucas_kanade import lucas_kanade
 from models.tracking.optical_flow import to_grey
 from models.tracking.options import TrackingOptions
@@ -74,12 +75,12 @@ def join_returns(
     found = find_returns(frames, tracks, progress, options)
     if not found:
         return tracks
-    parts = [_follow(frames, one, allowed, options) for one in found]
+    parts = [_follow(frames, one, allowed) for one in found]
     joined = parts[0]
     for part in parts[1:]:
         joined = joined.joined(part)
     progress.say(f"{len(found)} frames show a place again: {len(joined.length)} points joined")
-    return _append(tracks, joined)
+    return tracks.joined(*joined.dense())
 
 
 def find_returns(
@@ -202,10 +203,9 @@ def _follow(
     frames: UInt8[np.ndarray, "F H W 3"],
     place: Return,
     allowed: Bool[np.ndarray, "F H W"] | None,
-    options: TrackingOptions,
 ) -> Sightings:
-    """Tracks of a place's points on both visits, evenly over the image; points that a visit does not
-    keep for some frames are left out."""
+    """Tracks of a place's points on both visits; points that a visit does not keep for some frames
+    are left out."""
     num_frames = len(frames)
     count = place.xy.shape[1]
     xy = np.zeros((num_frames, count, 2), np.float32)
@@ -216,9 +216,7 @@ def _follow(
         begin = np.full((count, 1), t - part.start, np.float32)
         found, seen = lucas_kanade(frames[part], np.concatenate([begin, start], 1))
         if allowed is not None:
-            pixels = found.astype(np.int64).clip(0, np.array(frames.shape[2:0:-1]) - 1)
-            inside = allowed[part][np.arange(len(found))[:, None], pixels[..., 1], pixels[..., 0]]
-            seen &= inside
+            seen &= at_points(allowed[part], found)
         # The two stretches of frames may meet.
         fresh = seen & ~visible[part]
         xy[part][fresh] = found[fresh]
@@ -226,17 +224,3 @@ def _follow(
         lasts &= seen.sum(0) > _CARRIED // 2
     rows = np.flatnonzero(lasts)
     return Sightings.of(xy[:, rows], visible[:, rows])
-
-
-def _append(tracks: PointTracks, more: Sightings) -> PointTracks:
-    """The tracks, and behind them the others."""
-    before = tracks.num_tracks
-    parts = (tracks.xy, tracks.visible), more.dense()
-    xy = allocate((len(tracks), before + len(more.length), 2), np.float32)
-    visible = allocate(xy.shape[:2], bool)
-    for (own_xy, own_visible), columns in zip(
-        parts, (slice(before), slice(before, None)), strict=True
-    ):
-        xy[:, columns] = own_xy
-        visible[:, columns] = own_visible
-    return replace(tracks, xy=xy, visible=visible)

@@ -59,6 +59,19 @@ class PointTracks:
         visible = allocate(self.visible.shape, bool)
         return replace(self, visible=np.logical_and(self.visible, allowed, out=visible))
 
+    def joined(
+        self, xy: Float[np.ndarray, "F n 2"], visible: Bool[np.ndarray, "F n"]
+    ) -> "PointTracks":
+        """These tracks, and behind them others in the same frames."""
+        pairs = (self.xy, xy), (self.visible, visible)
+        return replace(self, xy=_join(*pairs[0]), visible=_join(*pairs[1]))
+
+
+def _join(a: Shaped[np.ndarray, "F N *C"], b: Shaped[np.ndarray, "F n *C"]) -> np.ndarray:
+    """The values of tracks, and behind them those of others."""
+    shape = len(a), a.shape[1] + b.shape[1], *a.shape[2:]
+    return np.concatenate([a, b], 1, out=allocate(shape, np.result_type(a, b)))
+
 
 def _take(values: Shaped[np.ndarray, "F N *C"], numbers: Int[np.ndarray, "n"]) -> np.ndarray:
     """The values of some tracks."""

@@ -6,7 +6,6 @@ Source: Strasdat, Montiel and Davison, "Scale drift-aware large scale monocular 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.sfm.colmap import MIN_SHARED, resect
-
-if TYPE_CHECKING:
-    from models.sfm.windows.joining import Window
+from models.sfm.windows.window import Window
 
 # Reprojection error in pixels up to which a point of the earlier visit supports a pose.
 _MOST_ERROR = 4.0
@@ -46,7 +43,7 @@ class Loop:
     """Median depth of the points in the second frame, in world units at the first."""
 
 
-def find_loops(windows: Sequence["Window"]) -> list[Loop]:
+def find_loops(windows: Sequence[Window]) -> list[Loop]:
     """Frames whose pose the points of a window far before tell."""
     loops = []
     for number, later in enumerate(windows):
@@ -54,23 +51,23 @@ def find_loops(windows: Sequence["Window"]) -> list[Loop]:
             known = np.isfinite(earlier.points.xyz).all(1)
             counts = (later.tracks.visible & known).sum(1)
             for t in np.flatnonzero(counts >= MIN_SHARED):
-                loop = _place(earlier, later, int(t))
+                seen = np.flatnonzero(known & later.tracks.visible[t])
+                loop = _place(earlier, later, int(t), seen)
                 loops += [] if loop is None else [loop]
     return loops
 
 
-def _place(earlier: "Window", later: "Window", t: int) -> Loop | None:
+def _place(earlier: Window, later: Window, t: int, seen: Int[np.ndarray, "n"]) -> Loop | None:
     """The loop of a frame of the later window; None where too few points agree.
 
     Args:
         t: number among the later window's frames.
+        seen: tracks visible in it that have a point in the earlier window.
     """
-    tracks = later.tracks
     own = later.measure_depth(t)
-    seen = np.flatnonzero(np.isfinite(earlier.points.xyz).all(1) & tracks.visible[t])
     xyz = earlier.points.xyz[seen]
     camera = later.cameras[t]
-    pose = resect(camera, xyz, tracks.xy[t, seen], _MOST_ERROR)
+    pose = resect(camera, xyz, later.tracks.xy[t, seen], _MOST_ERROR)
     if pose is None:
         return None
     depth = (xyz - pose[:3, 3]) @ pose[:3, 2]

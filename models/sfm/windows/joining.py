@@ -6,57 +6,26 @@ similarities between their shared frames.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
+from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.run import SILENT, Progress
 from models.sfm.adjustment import bundle_adjust
 from models.sfm.options import CameraOptions
-from models.sfm.triangulation import Points, triangulate
+from models.sfm.triangulation import triangulate
 from models.sfm.windows.closing import close_loops, find_loops
+from models.sfm.windows.window import Mapped, Window
 from models.tracks import PointTracks
 
 # Share of a window's frames that the next window has too.
 _OVERLAP = 1 / 3
 # Relative difference of the focal length up to which a window's cameras are kept as they are.
 _SAME_FOCAL = 0.002
-
-
-class Mapped(Protocol):
-    """Cameras of a window, see ``mapping.Mapped``."""
-
-    cameras: Cameras
-    registered: Bool[np.ndarray, "f"]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Frames that were mapped together."""
-
-    frames: Int[np.ndarray, "f"]
-    """Their numbers, successive."""
-    tracks: PointTracks
-    """All tracks by which windows are joined, in these frames."""
-    cameras: Cameras
-    """In the window's own axes and units."""
-    points: Points
-    """Of all tracks, in the window's own axes and units."""
-    scale: float = 1.0
-    """World units to a unit of the window."""
-
-    def measure_depth(self, frame: int) -> Float[np.ndarray, "N"]:
-        """z-depth of the points that agree in a frame, in the window's units; NaN for others.
-
-        Args:
-            frame: number among the window's frames.
-        """
-        depth = self.cameras[frame].to_camera(torch.from_numpy(self.points.xyz))[0, :, 2].numpy()
-        return np.where(self.points.agrees[frame], depth, np.nan)
 
 
 def map_in_windows(
@@ -135,7 +104,8 @@ def _chain(windows: list[Window], num_frames: int) -> tuple[list[Window], Camera
         window = replace(window, scale=before.scale * _compare_depths(before, window, shared))
         own = window.cameras.world_from_cam.numpy()
         local = own[shared - window.frames[0]]
-        turn = _average_rotation(poses[shared, :3, :3] @ local[:, :3, :3].transpose(0, 2, 1))
+        turns = poses[shared, :3, :3] @ local[:, :3, :3].transpose(0, 2, 1)
+        turn = Rotation.from_matrix(turns).mean().as_matrix()
         moved = window.scale * own[:, :3, 3] @ turn.T
         shift = (poses[shared, :3, 3] - moved[shared - window.frames[0]]).mean(0)
         # Frames in the first half of the overlap lie deeper in the window before.
@@ -154,9 +124,3 @@ def _compare_depths(a: Window, b: Window, shared: Int[np.ndarray, "s"]) -> float
         a.measure_depth(t - a.frames[0]) / b.measure_depth(t - b.frames[0]) for t in shared.tolist()
     ]
     return float(np.nanmedian(ratios))
-
-
-def _average_rotation(rotations: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "3 3"]:
-    """The rotation nearest to the mean of some rotations."""
-    u, _, vt = np.linalg.svd(rotations.mean(0))
-    return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
