@@ -28,7 +28,7 @@ from models.surface import (
     find_used_vertices,
     rasterize_world,
 )
-from models.tracks import Tracks
+from models.tracks import Tracks, find_lifetimes
 
 # Smallest depth that is drawn, as a share of the scene's depth.
 _NEAR_SHARE = 1e-4
@@ -237,7 +237,7 @@ class _MeshBuilder:
         self.options = options
         self.cameras = tracks.cameras
         self.points = tracks.xyz[0].double()
-        self.first, self.last = _find_lifetimes(tracks.visible)
+        self.first, self.last = find_lifetimes(tracks.visible)
         self.pool = [self.points.float().numpy()]
         """World positions: the tracks', followed by the border vertices of each mesh."""
         self.size = len(self.points)
@@ -296,17 +296,6 @@ class _MeshBuilder:
             seen = seen[surface.confirms(projected[seen])]
             hidden = hidden[surface.confirms(projected[hidden])]
         return build_mesh(projected[np.concatenate([seen, hidden])], fine, self.options)
-
-
-def _find_lifetimes(visible: Bool[Tensor, "F N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """First and last frame in which each track is visible; F and -F for a track that never is."""
-    never = len(visible)
-    first = torch.full(visible.shape[1:], never)
-    last = torch.full(visible.shape[1:], -never)
-    for t, seen in enumerate(visible):
-        first[seen & (first == never)] = t
-        last[seen] = t
-    return first, last
 
 
 class WorldSpaceTrianglePipeline(nn.Module):

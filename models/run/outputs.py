@@ -50,6 +50,7 @@ _END = "demo_pipeline", ""
 # The page shows titled videos and charts in the order of this table.
 OUTPUTS: tuple[Output, ...] = (
     Output("background_points.pt", *_BACKGROUND, "tracks", "2D tracks, 3D points and cameras."),
+    Output("background_points", *_BACKGROUND, "", "Parts of a long clip's background_points.pt."),
     Output("transforms.json", *_BACKGROUND, "data", "Cameras for instant-ngp and nerfstudio."),
     Output("masks", *_BACKGROUND, "", "Masks of movers as PNGs, white = moving."),
     Output("shadows", *_BACKGROUND, "", "Masks of the shadows that movers cast, as PNGs."),
@@ -58,6 +59,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output("background_config.json", *_BACKGROUND, "data", "Settings, seed, versions."),
     Output("depth", "background_points", "depth", "", "Inverse depth of each frame as .npy."),
     Output("foreground_points.pt", *_FOREGROUND, "tracks", "Tracks of the movers in 2D and 3D."),
+    Output("foreground_points", *_FOREGROUND, "", "Parts of a long clip's foreground_points.pt."),
     Output("foreground_tracks.mp4", *_FOREGROUND, "videos", "Tracks of the movers over the video."),
     Output("labels", *_FOREGROUND, "", "Number of the mover of each pixel as PNGs, 0 = none."),
     Output("foreground_metrics.json", *_FOREGROUND, "data", "Tracks and depth of each mover."),

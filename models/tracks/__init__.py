@@ -7,6 +7,7 @@ Files in reading order:
 - ``thumbnails`` - small pictures that tell a clip from others
 - ``content`` - the content of a track file
 - ``checks`` - the rules of a track file
+- ``parts`` - the parts of the track file of a long clip
 - ``archive``, ``foreign`` - track files of other programs
 - ``file`` - track files, written and read
 - ``scale`` - tracks in metres by a known distance
@@ -16,6 +17,7 @@ Files in reading order:
 from models.tracks.clip_of import check_content, find_clip
 from models.tracks.content import Tracks
 from models.tracks.file import load_tracks, save_tracks
+from models.tracks.parts import find_lifetimes
 from models.tracks.points import PointTracks
 from models.tracks.scale import ScaleOptions, find_scale, scale_tracks
 from models.tracks.thumbnails import is_thumbnails, look_alike
@@ -26,6 +28,7 @@ __all__ = [
     "Tracks",
     "check_content",
     "find_clip",
+    "find_lifetimes",
     "find_scale",
     "is_thumbnails",
     "load_tracks",

@@ -13,8 +13,8 @@ from models.tracks.content import Tracks, is_expanded
 
 # Names of the layers that a track file can hold.
 _LAYERS = ("background", "foreground")
-# Values that a tensor of a track file may claim.
-_MAX_VALUES = 1 << 31
+MAX_VALUES = 1 << 31
+"""Values that a tensor of a track file may claim."""
 # Largest image side in pixels.
 _MAX_SIDE = 16384
 # Largest frame number.
@@ -90,7 +90,7 @@ def _find_shape_problem(data: dict) -> str | None:
         if value is None and own.default is None:
             continue
         shape = tuple(sides[s] if s in sides else int(s) for s in own.metadata["shape"])
-        if not _is_plain(value) or tuple(value.shape) != shape:
+        if not is_plain(value) or tuple(value.shape) != shape:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             return f"{own.name} is {found}, expected a dense tensor of shape {shape}"
         if not _is_convertible(value.dtype, own.metadata["dtype"]):
@@ -98,7 +98,7 @@ def _find_shape_problem(data: dict) -> str | None:
     return None
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
     """Whether a value is a dense tensor on the CPU."""
     is_tensor = isinstance(value, Tensor)
     return is_tensor and value.layout == torch.strided and value.device.type == "cpu"
@@ -119,7 +119,7 @@ def _find_storage_problem(data: dict) -> str | None:
             continue
         stored = value[:1] if is_expanded(own, value) else value
         size = stored.numel() * stored.element_size()
-        if value.numel() > _MAX_VALUES or size > stored.untyped_storage().nbytes():
+        if value.numel() > MAX_VALUES or size > stored.untyped_storage().nbytes():
             return (
                 f"{own.name} claims {value.numel()} values, more than it holds or than can be "
                 "worked on"
