@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.cameras import Cameras
 from models.field import ColorField, Viewpoints, transform_points
-from models.run import InputError
+from models.run import InputError, Shelf, allocate
 from models.surface import (
     Fragments,
     FrameMesh,
@@ -155,8 +155,8 @@ class TriangleMeshPipeline:
         so that memory holds each face once.
         """
         size = sum(len(self.faces[t]) for t in times)
-        faces = torch.empty((size, 3), dtype=torch.int32)
-        trust = torch.empty(size)
+        faces = torch.from_numpy(allocate((size, 3), np.int32))
+        trust = torch.from_numpy(allocate([size], np.float32))
         end = 0
         for t in times:
             part = slice(end, end + len(self.faces[t]))
@@ -244,6 +244,7 @@ class _MeshBuilder:
         """Vertices in the pool."""
         self.faces: dict[int, Int[Tensor, "T 3"]] = {}
         self.trust: dict[int, Float[Tensor, "T"]] = {}
+        self._shelf = Shelf()
         self.spans: list[Float[np.ndarray, "2 2"]] = []
         """Lowest and highest 2D vertex of each mesh, in pixels."""
 
@@ -274,8 +275,8 @@ class _MeshBuilder:
         index = mesh.point.astype(np.int32)
         index[border] = self.size + np.arange(border.sum())
         self.size += int(border.sum())
-        self.faces[t] = torch.from_numpy(index[mesh.faces])
-        self.trust[t] = torch.from_numpy(mesh.trust)
+        self.faces[t] = torch.from_numpy(self._shelf.keep(index[mesh.faces]))
+        self.trust[t] = torch.from_numpy(self._shelf.keep(mesh.trust))
         self.spans.append(np.stack([mesh.xy.min(0), mesh.xy.max(0)]))
 
     def _build_mesh(self, t: int) -> FrameMesh | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.clip import Exposure
 from models.field import transform_points
 from models.pipeline import TriangleMeshPipeline
-from models.run import SILENT, InputError, Progress, return_freed, run_tasks, split_range
+from models.run import SILENT, InputError, Progress, allocate, return_freed, run_tasks, split_range
 from models.surface import draw_samples
 
 SAMPLE = np.dtype(
@@ -21,6 +21,11 @@ SAMPLE = np.dtype(
 )
 """A training pixel. Its values lie side by side: drawing a pixel at random waits for memory once, not
 four times."""
+WHOLE_PIXELS = 20_000_000
+"""Training pixels up to which a pass draws from all of them. More pixels take more memory."""
+GROUP_PIXELS = 5_000_000
+"""Training pixels, beyond ``WHOLE_PIXELS``, that a pass draws from at a time. More pixels take more
+memory."""
 # Frames that the 16 bits of SAMPLE's frame number.
 _FRAMES_LIMIT = 1 << 16
 MOST_SAMPLES = 40_000_000
@@ -151,41 +156,84 @@ class TrainingPixels:
 
 class PixelOrder:
     """The order in which training takes the pixels: each pass over them in a random order of its
-    own. Every pixel is learned equally often, which independent draws do not give."""
+    own. Every pixel is learned equally often, which independent draws do not give.
 
-    def __init__(self, count: int, seed: int, device: torch.device):
+    Beyond ``WHOLE_PIXELS`` a pass takes the frames in groups, each drawn at random from the whole
+    clip, and finishes the pixels of a group before the next, so that memory holds one group.
+    """
+
+    def __init__(
+        self,
+        frame: Int[np.ndarray, "S"],
+        seed: int,
+        device: torch.device,
+        group: int | None = None,
+    ):
         """
         Args:
-            count: pixels of a pass.
+            frame: of each pixel, in rising order.
             seed: of all passes, at most 2^62.
             device: of the numbers that ``draw`` returns.
+            group: about the pixels of a group; chosen by the number of pixels if not given.
         """
-        self.count = count
+        self.count = len(frame)
         self.seed = seed
         self.drawn = 0
         """Pixels drawn up to now."""
         self._device = device
+        if group is None:
+            group = GROUP_PIXELS if self.count > WHOLE_PIXELS else self.count
+        self._groups = -(-self.count // max(group, 1))
+        # Pixels lie by frames.
+        borders = np.flatnonzero(np.diff(frame)) + 1 if self._groups > 1 else []
+        self._starts = np.array([0, *borders, self.count])
         self._pass = -1
+        self._parts: list[np.ndarray] = []
+        """Frames of each group of the pass, as rows of ``_starts``."""
+        self._ends = np.zeros(1, np.int64)
+        """Pixels of the pass up to the end of each group."""
+        self._group = -1
         self._numbers = torch.empty(0, dtype=torch.int32, device=device)
+        """Pixels of the present group in their order."""
 
     def draw(self, count: int) -> Int[Tensor, "B"]:
         """Numbers of the next ``count`` pixels, int64."""
         parts = []
         while count:
-            number, begin = divmod(self.drawn, self.count)
-            self._shuffle(number)
+            number, place = divmod(self.drawn, self.count)
+            self._begin_pass(number)
+            group = int(np.searchsorted(self._ends, place, "right"))
+            self._shuffle(group)
+            begin = place - (int(self._ends[group - 1]) if group else 0)
             parts.append(self._numbers[begin : begin + count].long())
             self.drawn += len(parts[-1])
             count -= len(parts[-1])
         return torch.cat(parts)
 
-    def _shuffle(self, number: int) -> None:
-        """Brings the pixels into the order of a pass."""
-        if number != self._pass:
-            generator = torch.Generator(self._device).manual_seed(self.seed + number)
-            kind = {"dtype": torch.int32, "device": self._device}  # half the memory of int64
-            self._numbers = torch.randperm(self.count, generator=generator, **kind)
-            self._pass = number
+    def _begin_pass(self, number: int) -> None:
+        """Parts the frames into the groups of a pass."""
+        if number == self._pass:
+            return
+        rows = np.random.default_rng([self.seed, number]).permutation(len(self._starts) - 1)
+        self._parts = np.array_split(rows, min(self._groups, len(rows)))
+        sizes = np.diff(self._starts)
+        self._ends = np.cumsum([sizes[own].sum() for own in self._parts])
+        self._pass, self._group = number, -1
+
+    def _shuffle(self, group: int) -> None:
+        """Brings the pixels of a group of the present pass into their order."""
+        if group == self._group:
+            return
+        generator = torch.Generator(self._device).manual_seed(self.seed + self._pass)
+        kind = {"dtype": torch.int32, "device": self._device}  # half the memory of int64
+        rows = np.sort(self._parts[group])
+        size = int(np.diff(self._starts)[rows].sum())
+        order = torch.randperm(size, generator=generator, **kind)
+        if len(self._parts) > 1:
+            spans = zip(self._starts[rows].tolist(), self._starts[rows + 1].tolist(), strict=True)
+            every = torch.cat([torch.arange(*span, **kind) for span in spans])
+            order = every[order.long()]
+        self._numbers, self._group = order, group
 
 
 class HostPixels:
@@ -350,7 +398,9 @@ def allocate_samples(most: int, limit: int, sample: np.dtype) -> tuple[float, np
     """
     # The number kept varies by the root of its expectation; 8 of these are never exceeded.
     room = min(most, int(limit + 8 * limit**0.5) + 64)
-    return min(1.0, limit / max(1, most)), np.empty(room, sample)
+    # Pixels that are drawn in groups lie in a file.
+    store = allocate([room], sample) if room > WHOLE_PIXELS else np.empty(room, sample)
+    return min(1.0, limit / max(1, most)), store
 
 
 def _scene_colors(

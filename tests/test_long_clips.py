@@ -19,7 +19,7 @@ from models.pipeline import Canvas, TriangleMeshPipeline
 from models.run.files import write_tensors
 from models.run.memory import measure_held_memory, return_freed
 from models.run.process import paged
-from models.run.process.paged import allocate, copy_array, release_pages
+from models.run.process.paged import Shelf, allocate, copy_array, release_pages
 from models.run.reading import load_tensors
 from models.sfm.rotation import _fit_rotations, _Seen
 from models.sfm.triangulation import choose_anchors, triangulate
@@ -362,6 +362,35 @@ def test_arrays_in_files_hold_what_arrays_in_memory_hold(seed, monkeypatch):
     np.testing.assert_array_equal(held, values)
     np.testing.assert_array_equal(copy_array(held), values)
     assert allocate((0, 5), bool).shape == (0, 5)
+
+
+def test_a_shelf_keeps_every_array_and_holds_few(monkeypatch):
+    monkeypatch.setattr(paged, "LARGE", 1 << 16)
+    random = np.random.default_rng(0)
+    kinds = np.int32, np.float32, np.float64, bool
+    sizes = [*random.integers(0, 3000, 200), 50_000]
+    arrays = [random.random((n, 3)).astype(kinds[i % 4]) for i, n in enumerate(sizes)]
+    shelf = Shelf()
+    kept = [shelf.keep(array.copy()) for array in arrays]
+    release_pages()
+    for array, own in zip(arrays, kept, strict=True):
+        assert own.dtype == array.dtype
+        np.testing.assert_array_equal(own, array)
+    in_memory = sum(own.nbytes for own in kept if own.flags.owndata)
+    assert in_memory < 1 << 16
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of maps")
+def test_values_of_a_mapped_file_outlast_the_release_of_their_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(paged, "LARGE", 1 << 20)
+    values = torch.arange(1 << 20)
+    write_tensors(tmp_path / "a.pt", {"values": values})
+    mapped = load_tensors(tmp_path / "a.pt", mapped=True)["values"]
+    assert torch.equal(mapped, values)
+    mapped[5] = -1
+    release_pages()
+    values[5] = -1
+    assert torch.equal(mapped, values)
 
 
 def test_tracks_and_points_in_files_are_those_in_memory(monkeypatch):

@@ -406,14 +406,33 @@ def test_batches_of_all_forms_are_the_same(scene):
 
 
 def test_each_pass_takes_every_pixel_once_in_an_order_of_its_own():
-    order = PixelOrder(1000, 5, torch.device("cpu"))
+    frame = np.repeat(np.arange(10), 100)
+    order = PixelOrder(frame, 5, torch.device("cpu"))
     drawn = torch.cat([order.draw(count) for count in (1, 333, 1666, 1000)]).reshape(3, 1000)
     assert (drawn.sort(1).values == torch.arange(1000)).all()
     assert not torch.equal(drawn[0], drawn[1])
     assert (drawn[0, :500] < 500).float().mean() < 0.6
-    later = PixelOrder(1000, 5, torch.device("cpu"))
+    later = PixelOrder(frame, 5, torch.device("cpu"))
     later.drawn = 1500  # as a resumed run
     assert torch.equal(later.draw(700), drawn.flatten()[1500:2200])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pass_over_many_pixels_takes_groups_of_frames_from_the_whole_clip(seed):
+    sizes = np.random.default_rng(seed).integers(20, 90, 40)
+    frame = np.repeat(3 * np.arange(40), sizes)
+    count = len(frame)
+    order = PixelOrder(frame, seed, torch.device("cpu"), group=count // 5 + 1)
+    drawn = torch.cat([order.draw(k) for k in (1, 333, 3 * count - 334)]).reshape(3, count)
+    assert (drawn.sort(1).values == torch.arange(count)).all()
+    groups = [np.unique(frame[part]) for part in np.array_split(drawn[0].numpy(), 5)]
+    # the border of two groups need not lie at a fifth of the pixels
+    assert all(len(own) < 20 and own[-1] - own[0] > 40 for own in groups)
+    second = np.unique(frame[drawn[1, : count // 5].numpy()])
+    assert set(second) != set(groups[0])
+    later = PixelOrder(frame, seed, torch.device("cpu"), group=count // 5 + 1)
+    later.drawn = count + 700  # as a resumed run
+    assert torch.equal(later.draw(700), drawn.flatten()[count + 700 : count + 1400])
 
 
 def test_short_clips_are_learned_in_smaller_batches():

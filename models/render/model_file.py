@@ -81,7 +81,8 @@ def _read_state(path: Path) -> dict:
     if not is_file(path):
         raise InputError(f"{path}: there is no such model file; train one with demo_pipeline.py")
     try:
-        state = load_tensors(path)
+        # Mapped: the meshes of a long clip take memory only while they are used.
+        state = load_tensors(path, mapped=True)
         check_storage(state)
     except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise InputError(

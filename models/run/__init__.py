@@ -36,7 +36,7 @@ from models.run.outputs import (
 )
 from models.run.process.kernels import njit
 from models.run.process.lock import claim_output_dir, release_folders
-from models.run.process.paged import allocate, copy_array, map_file
+from models.run.process.paged import Shelf, allocate, copy_array, map_file
 from models.run.process.ranks import ALONE, LostRank, Ranks, join_ranks, leave_ranks
 from models.run.process.signals import restore_handlers, settle_stop
 from models.run.progress import SILENT, Progress, ProgressBars, ProgressPart
@@ -73,6 +73,7 @@ __all__ = [
     "ProgressBars",
     "ProgressPart",
     "Ranks",
+    "Shelf",
     "Stages",
     "allocate",
     "apply_preset",

@@ -185,7 +185,7 @@ class _Run:
         settings = BatchSettings(self.matrix, layer.vertices, options.least_weight)
         self.store = layer.pixels.open_store(settings)
         seed = int(generator.integers(1 << 62))
-        self.order = PixelOrder(len(self.store), seed, self.store.device)
+        self.order = PixelOrder(layer.pixels.frame, seed, self.store.device)
         self.refinement: Refinement | PlainRefinement | None = None
         if schedule.refine and layer.vertices is not None:
             # The kernel needs the pixels in the CPU's memory; the plain form runs on any device.

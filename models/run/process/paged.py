@@ -3,11 +3,13 @@
 The system writes pages of such a file to the disk and takes their memory back as it needs it.
 """
 
+import ctypes
 import mmap
 import os
 import tempfile
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO
 
 import numpy as np
@@ -15,6 +17,9 @@ from numpy.typing import DTypeLike
 
 LARGE = 1 << 26
 """Bytes from which an array lies in a file. Smaller values need less memory and more disk."""
+
+# madvise(2): the system writes changed pages away and takes back their memory, since Linux 5.4.
+_MADV_PAGEOUT = 21
 
 _maps: weakref.WeakSet = weakref.WeakSet()
 
@@ -52,9 +57,50 @@ def copy_array(array: np.ndarray) -> np.ndarray:
     return out
 
 
+class Shelf:
+    """Keeps small arrays for a long time, without memory for them where they are many: from the
+    first ``LARGE`` bytes on they lie one behind another in temporary files."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._block = np.empty(0, np.uint8)
+        """Room in a file for further arrays."""
+
+    def keep(self, array: np.ndarray) -> np.ndarray:
+        """The array, or an equal one in a file, for which the given one can be dropped."""
+        size = array.nbytes
+        if self._held + size < LARGE:
+            self._held += size
+            return array
+        if len(self._block) < size:
+            self._block = allocate([max(size, LARGE)], np.uint8)
+        kept = self._block[:size].view(array.dtype).reshape(array.shape)
+        # The next array begins where any type may.
+        self._block = self._block[-(-size // 16) * 16 :]
+        kept[...] = array
+        return kept
+
+
 def release_pages() -> None:
     """Takes the pages of all arrays in files out of the process: they stay in the system's file
     cache, or on the disk, and come back when they are read."""
     if hasattr(mmap, "MADV_DONTNEED"):
         for content in list(_maps):
             content.madvise(mmap.MADV_DONTNEED)
+    _page_out_files()
+
+
+def _page_out_files() -> None:
+    """Asks Linux to take the pages of large files that torch mapped. Pages that the process changed
+    keep their values."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            lines = [line.split(maxsplit=5) for line in maps]
+        advise = ctypes.CDLL(None).madvise
+        for line in lines:
+            # torch maps files to be written privately; programs and libraries are not
+            if len(line) < 6 or line[1] != "rw-p" or not line[5].startswith("/"):
+                continue
+            begin, end = (int(place, 16) for place in line[0].split("-"))
+            if end - begin >= LARGE:
+                advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_PAGEOUT)
