@@ -129,7 +129,7 @@ class Settings:
     output_dir: Path | None = None
     """Folder of the results; results/<clip> if not given."""
     tracker: str = "auto"
-    """auto (dis_flow to 1,000 frames, else lucas_kanade), or a name of submodules/README.md."""
+    """auto (dis_flow), lucas_kanade, or a name of submodules/README.md."""
     checkpoint_path: Path | None = None
     """Weights of a learned tracker."""
     max_frames: int | None = None

@@ -196,15 +196,6 @@ def test_the_same_input_gives_the_same_tracks(room, grown):
         assert torch.equal(torch.from_numpy(a), torch.from_numpy(b))
 
 
-@pytest.mark.parametrize(("longest", "name"), [(8, "dis_flow"), (7, "lucas_kanade")])
-def test_auto_takes_the_tracker_that_the_length_allows(longest, name):
-    room = render_room(RoomOptions(num_frames=8, width=160, height=90))
-    options = TrackingOptions(spacing=12, longest_dense=longest)
-    automatic, named = (grow_tracks(room.frames, own, options=options) for own in ("auto", name))
-    np.testing.assert_array_equal(automatic.xy, named.xy)
-    np.testing.assert_array_equal(automatic.visible, named.visible)
-
-
 OWN = """
 from __future__ import annotations
 from dataclasses import dataclass

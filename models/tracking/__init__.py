@@ -19,7 +19,6 @@ from models.learned import Tracker
 from models.tracking.growing import grow_tracks, track_points
 from models.tracking.names import (
     TRACKERS,
-    choose_for_length,
     find_tracker_file,
     open_tracker,
     register_tracker,
@@ -33,7 +32,6 @@ __all__ = [
     "TRACKERS",
     "Tracker",
     "TrackingOptions",
-    "choose_for_length",
     "find_tracker_file",
     "grow_tracks",
     "half_life",

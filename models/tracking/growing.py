@@ -11,7 +11,7 @@ from models.learned import Tracker
 from models.run import SILENT, InputError, Progress
 from models.tracking.dis_flow import dis_flow, follow_by_flow
 from models.tracking.flow_fields import FlowFields
-from models.tracking.names import choose_for_length, open_tracker
+from models.tracking.names import open_tracker
 from models.tracking.options import TrackingOptions
 from models.tracking.seeding import end_at_masks, seed_frames, split_rounds, thin_sightings
 from models.tracking.sightings import Sightings, dense_tracks
@@ -62,10 +62,6 @@ def grow_tracks(
     """
     if isinstance(tracker, str):
         tracker = open_tracker(tracker)
-    given = tracker
-    tracker = choose_for_length(given, len(frames), options)
-    if tracker is not given:
-        progress.say(f"tracker: {tracker.__name__}, for {len(frames)} frames")
     growing = _Growing(frames, tracker, allowed, progress, options)
     is_dense = tracker is dis_flow
     whole = range(len(frames))

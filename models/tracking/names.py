@@ -8,33 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool, Float, UInt8
-
 from models.learned import LEARNED, Tracker, open_learned
 from models.run import InputError
 from models.tracking.dis_flow import dis_flow
 from models.tracking.lucas_kanade import lucas_kanade
-from models.tracking.options import TrackingOptions
 
-
-def auto(
-    frames: UInt8[np.ndarray, "F H W 3"], queries: Float[np.ndarray, "N 3"]
-) -> tuple[Float[np.ndarray, "F N 2"], Bool[np.ndarray, "F N"]]:
-    """Dense flow, or Lucas-Kanade for a clip longer than dense flow was measured on."""
-    return choose_for_length(auto, len(frames))(frames, queries)
-
-
-def choose_for_length(
-    tracker: Tracker, num_frames: int, options: TrackingOptions = TrackingOptions()
-) -> Tracker:
-    """The tracker itself, or the tracker that ``auto`` chooses for this number of frames."""
-    if tracker is not auto:
-        return tracker
-    return dis_flow if num_frames <= options.longest_dense else lucas_kanade
-
-
-TRACKERS: dict[str, Tracker] = {"auto": auto, "lucas_kanade": lucas_kanade, "dis_flow": dis_flow}
+TRACKERS: dict[str, Tracker] = {
+    "auto": dis_flow,
+    "lucas_kanade": lucas_kanade,
+    "dis_flow": dis_flow,
+}
 """Trackers that need no package and no weights beyond this project's."""
 
 

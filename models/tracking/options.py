@@ -18,8 +18,6 @@ class TrackingOptions:
     stretch: int = 100
     """Frames that dense flow seeds before all tracks are carried on. Memory and disk grow with
     it."""
-    longest_dense: int = 1000
-    """Frames of a clip up to which ``auto`` takes dense flow. Longer clips were not measured."""
     absence: int = 60
     """Frames after which a place that comes back into view is joined to its earlier visit; 0 joins
     none. Larger joins fewer visits."""
