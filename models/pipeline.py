@@ -32,6 +32,8 @@ from models.tracks import Tracks, find_lifetimes
 
 # Smallest depth that is drawn, as a share of the scene's depth.
 _NEAR_SHARE = 1e-4
+# Vertices of which the scene's depth is the median, at most.
+_MEDIAN_VERTICES = 1 << 21
 # Points coloured at a time: bounds the memory of their features.
 _COLOR_CHUNK = 1 << 18
 
@@ -135,18 +137,24 @@ class TriangleMeshPipeline:
         """``vertices`` as an array over the same memory: whoever writes to it moves the meshes."""
         return self.vertices.numpy()
 
-    @cached_property
+    @property
     def used(self) -> Int[Tensor, "U"]:
         """Vertices of some face. All others may lie anywhere: no mesh could use their points."""
-        return self._find_corners(self.faces.values())
+        return self._mark_corners(self.faces.values()).nonzero()[:, 0]
 
-    def _find_corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Int[Tensor, "U"]:
-        """Vertices of some faces, in rising order."""
+    def gather_used(self) -> Float[Tensor, "U 3"]:
+        """Positions of the vertices of some face; of a long clip in a temporary file."""
+        found = self._mark_corners(self.faces.values()).numpy()
+        out = allocate((int(found.sum()), 3), np.float32)
+        return torch.from_numpy(np.compress(found, self.vertices.numpy(), 0, out))
+
+    def _mark_corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Bool[Tensor, "V"]:
+        """True for the vertices of some faces."""
         found = torch.zeros(len(self.vertices), dtype=torch.bool)
         # A mark for each vertex: sorting all frames' corners would take gigabytes in a long clip.
         for faces in parts:
             found[faces.flatten().long()] = True
-        return found.nonzero()[:, 0]
+        return found
 
     def join_in_place(self, times: Sequence[int]) -> tuple[Int[Tensor, "T 3"], Float[Tensor, "T"]]:
         """Moves faces and trust of some frames into two joined arrays, and returns the arrays.
@@ -173,16 +181,20 @@ class TriangleMeshPipeline:
         world units."""
         # The median, as a few vertices may lie very far away.
         middle = self.cameras.centers[len(self.cameras) // 2]
-        return float((self.vertices[self.used].double() - middle).norm(dim=1).median())
+        vertices = self.gather_used()
+        step = max(1, -(-len(vertices) // _MEDIAN_VERTICES))
+        return float((vertices[::step].double() - middle).norm(dim=1).median())
 
     def clearance(self, point: Float[Tensor, "3"]) -> float:
         """Distance from a world point to the nearest vertex of a fully trusted face, in world
         units."""
-        trusted = self._find_corners(faces[self.trust[t] == 1] for t, faces in self.faces.items())
-        if not len(trusted):
-            return self.depth_scale
-        vertices = self.vertices[trusted].double()
-        return float((vertices - point.double()).norm(dim=1).min())
+        trusted = (faces[self.trust[t] == 1].flatten().long() for t, faces in self.faces.items())
+        nearest = [
+            float((self.vertices[own].double() - point.double()).norm(dim=1).min())
+            for own in trusted
+            if len(own)
+        ]
+        return min(nearest, default=self.depth_scale)
 
     def inverse_depth(self, t: int, width: int, height: int) -> Float[np.ndarray, "h w"]:
         """1 / z-depth, per world unit, of frame t's mesh in an image of another size of its own
@@ -238,13 +250,13 @@ class _MeshBuilder:
         self.cameras = tracks.cameras
         self.points = tracks.xyz[0].double()
         self.first, self.last = find_lifetimes(tracks.visible)
+        self._shelf = Shelf()
         self.pool = [self.points.float().numpy()]
         """World positions: the tracks', followed by the border vertices of each mesh."""
         self.size = len(self.points)
         """Vertices in the pool."""
         self.faces: dict[int, Int[Tensor, "T 3"]] = {}
         self.trust: dict[int, Float[Tensor, "T"]] = {}
-        self._shelf = Shelf()
         self.spans: list[Float[np.ndarray, "2 2"]] = []
         """Lowest and highest 2D vertex of each mesh, in pixels."""
 
@@ -258,7 +270,8 @@ class _MeshBuilder:
             raise InputError(
                 "no frame has enough tracked points for a mesh: track more (a smaller --spacing)"
             )
-        vertices = torch.from_numpy(np.concatenate(self.pool))
+        size = sum(len(own) for own in self.pool), 3
+        vertices = torch.from_numpy(np.concatenate(self.pool, out=allocate(size, np.float32)))
         canvas = Canvas.around(self.spans)
         return TriangleMeshPipeline(self.cameras, vertices, self.faces, self.trust, canvas)
 
@@ -270,7 +283,8 @@ class _MeshBuilder:
         border = mesh.point < 0
         xy = torch.from_numpy(mesh.xy[border])[None]
         depth = torch.from_numpy(mesh.depth[border])[None]
-        self.pool.append(self.cameras[t].unproject(xy, depth)[0].float().numpy())
+        own = self.cameras[t].unproject(xy, depth)[0].float().numpy()
+        self.pool.append(self._shelf.keep(own))
         # int32 takes half the memory of torch's usual int64.
         index = mesh.point.astype(np.int32)
         index[border] = self.size + np.arange(border.sum())

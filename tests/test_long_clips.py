@@ -10,6 +10,8 @@ from scipy import ndimage
 
 from models.clip.frame_store import FrameStore
 from models.clip.masks import at_points
+from models.field import transform_points, world_box
+from models.field.world_box import normalization
 from models.motion.background_scene import measure_agreement
 from models.motion.blobs import Blobs
 from models.motion.motion_masks import split_windows
@@ -32,6 +34,7 @@ from models.tracking.options import TrackingOptions
 from models.tracking.seeding import end_at_masks, half_life
 from models.tracking.sightings import Sightings, dense_tracks
 from models.tracks import PointTracks, Tracks, load_tracks, save_tracks
+from models.training import refinement
 from models.training.inputs import ClipInputs
 
 
@@ -464,6 +467,38 @@ def test_the_vertices_of_all_faces_are_found_without_sorting_them():
     cameras = render_room(RoomOptions(num_frames=5, width=32, height=18, num_tracks=10)).cameras
     meshes = TriangleMeshPipeline(cameras, torch.rand(500, 3), faces, trust, Canvas(0, 0, 1, 1))
     assert torch.equal(meshes.used, torch.unique(torch.cat([f.flatten() for f in faces.values()])))
+    assert torch.equal(meshes.gather_used(), meshes.vertices[meshes.used])
+    point = torch.rand(3)
+    nearest = (meshes.vertices[meshes.used].double() - point.double()).norm(dim=1).min()
+    assert meshes.clearance(point) == pytest.approx(float(nearest))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_box_of_many_vertices_is_that_of_all_at_once(seed, monkeypatch):
+    cameras = render_room(RoomOptions(num_frames=5, width=32, height=18, num_tracks=10)).cameras
+    random = torch.Generator().manual_seed(seed)
+    vertices = torch.randn(4000, 3, generator=random)
+    vertices[::90] = torch.inf
+    whole = normalization(cameras, vertices)
+    monkeypatch.setattr(world_box, "_PART", 300)
+    parts = normalization(cameras, vertices)
+    image = transform_points(parts, vertices[torch.isfinite(vertices).all(1)].double())
+    assert float(image.abs().max()) <= 1 + 1e-9
+    # the median, of fewer vertices then, sets how far the box's camera stands behind
+    torch.testing.assert_close(parts, whole, rtol=0.2, atol=0.05)
+
+
+def test_distances_of_many_vertices_are_those_of_all_at_once(monkeypatch):
+    random = np.random.default_rng(0)
+    positions = random.normal(size=(1000, 3)).astype(np.float32)
+    positions[7] = np.inf
+    poses = random.normal(size=(9, 4, 4))
+    whole, parts = np.empty((2, 1000), np.float32)
+    refinement._measure_distances(positions, poses, whole)
+    monkeypatch.setattr(refinement, "_PART", 90)
+    refinement._measure_distances(positions, poses, parts)
+    np.testing.assert_array_equal(whole, parts)
+    assert whole[7] == 0 and whole[8] > 0
 
 
 def test_windows_of_a_clip_cover_every_frame_once_and_short_clips_are_whole():

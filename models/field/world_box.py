@@ -1,6 +1,7 @@
 """The cube that a colour field lives in, the projective map into the cube from the world, and the sizes of
 the field's grids."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.cameras import Cameras
+
+# Vertices that are measured at a time, and of which a median is taken at most.
+_PART = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,6 @@ def normalization(
     2020, appendix C.
     """
     # A common camera: mean position and direction, upright as the middle frame.
-    local = vertices[torch.isfinite(vertices).all(1)].double()
     pose = cameras.world_from_cam[len(cameras) // 2].double().clone()
     forward = torch.nn.functional.normalize(
         cameras.world_from_cam[:, :3, 2].double().mean(0), dim=0
@@ -77,19 +80,19 @@ def normalization(
     pose[:3, 1] = torch.linalg.cross(forward, right)
     pose[:3, 2] = forward
     pose[:3, 3] = cameras.centers.double().mean(0)
-    # In place: these are all vertices of a clip.
-    local -= pose[:3, 3]
-    local = local @ pose[:3, :3]
     # Moved back until all vertices are in front of it, at 0.3 of the median depth or more.
-    z = local[:, 2]
-    need = torch.quantile(z.clamp_min(0), 0.5) * 0.3
-    back = max(0.0, float(need - z.min()))
-    local[:, 2] += back
+    step = max(1, -(-len(vertices) // _PART))
+    parts = [local[:, 2] for local in _to_local(vertices, pose)]
+    need = torch.quantile(torch.cat([z[::step] for z in parts]).clamp_min(0), 0.5) * 0.3
+    back = max(0.0, float(need - min(z.min() for z in parts if len(z))))
+    lows, highs = [], []
+    for local in _to_local(vertices, pose):
+        local[:, 2] += back
+        tangents = torch.cat([local[:, :2] / local[:, 2:], 1 / local[:, 2:]], 1)
+        lows.append(tangents.amin(0))
+        highs.append(tangents.amax(0))
     pose[:3, 3] -= back * pose[:3, 2]
-    image = local[:, :2] / local[:, 2:]
-    inverse = 1 / local[:, 2]
-    low = torch.cat([image.min(0).values, inverse.min()[None]])
-    high = torch.cat([image.max(0).values, inverse.max()[None]])
+    low, high = torch.stack(lows).amin(0), torch.stack(highs).amax(0)
     # Tangents have no unit; inverse depth has that of the world.
     one = torch.ones_like(high[2])
     least = 1e-6 * torch.stack([one, one, high[2].abs()])
@@ -106,6 +109,17 @@ def normalization(
     scale = torch.diag(torch.cat([1 / half, torch.ones(1).double()]))
     scale[:3, 3] = -center / half
     return scale @ project @ cam_from_world
+
+
+def _to_local(
+    vertices: Float[Tensor, "V 3"], pose: Float[Tensor, "4 4"]
+) -> Iterator[Float[Tensor, "v 3"]]:
+    """Finite vertices in a camera's axes, some at a time: a long clip has tens of millions."""
+    for part in vertices.split(_PART):
+        own = part[torch.isfinite(part).all(1)].double()
+        if len(own):
+            own -= pose[:3, 3]
+            yield own @ pose[:3, :3]
 
 
 def _depth_share(

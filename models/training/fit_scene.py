@@ -145,7 +145,7 @@ class _Fitting:
         meshes = self._build_meshes(grown)
         cameras = meshes.cameras
         field = self.options.field
-        box = normalization(cameras, meshes.vertices[meshes.used], field)
+        box = normalization(cameras, meshes.gather_used(), field)
         finest = measure_finest_resolution(meshes, box, field)
         num_pixels = len(self.times) * cameras.width * cameras.height
         size = FieldSize(box, finest, num_pixels, field.changes)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.field import transform_points
-from models.run import njit, run_tasks, split_range
+from models.run import allocate, njit, run_tasks, split_range
 from models.surface import GATHERED, compute_normal, compute_ray, gather_corners
 from models.tools import DevicePixels, TrainingPixels, find_plane_hits
 
@@ -32,6 +32,8 @@ _TINY = 1e-30
 # Numbers of a vertex: mean slope (3), mean square of its length, sum of slopes (3), distance from
 # the cameras.
 _STATE = 8
+# Vertices that are measured at a time.
+_PART = 1 << 20
 
 
 class Refinement:
@@ -51,8 +53,8 @@ class Refinement:
         self.pixels = pixels
         self.positions = positions
         self.rate = rate
-        self.state = np.zeros((len(positions), _STATE), np.float32)
-        self.state[:, 7] = _distances(positions, pixels.world_from_cam)
+        self.state = allocate((len(positions), _STATE), np.float32)
+        _measure_distances(positions, pixels.world_from_cam, self.state[:, 7])
         self._corner = np.empty((0, 3), np.int32)
         self._push = np.empty((0, 3, 3), np.float32)
 
@@ -138,7 +140,8 @@ class PlainRefinement:
         self._published = positions
         self.mean = torch.zeros_like(pixels.positions)
         self.square = torch.zeros_like(pixels.positions[:, 0])
-        away = _distances(positions, pixels.world_from_cam.cpu().numpy())
+        away = np.empty(len(positions), np.float32)
+        _measure_distances(positions, pixels.world_from_cam.cpu().numpy(), away)
         self.distance = torch.from_numpy(away).to(pixels.positions)
 
     def step(
@@ -195,13 +198,19 @@ class PlainRefinement:
         self._published[:] = self.pixels.positions.cpu().numpy()
 
 
-def _distances(
-    positions: Float[np.ndarray, "V 3"], world_from_cam: Float[np.ndarray, "F 4 4"]
-) -> Float[np.ndarray, "V"]:
-    """Distance of each vertex from the mean camera centre, in world units; 0 for a vertex that is
-    not finite, which stays in place."""
-    away = np.linalg.norm(positions - world_from_cam[:, :3, 3].mean(0).astype(np.float32), axis=1)
-    return np.where(np.isfinite(away), away, 0).astype(np.float32)
+def _measure_distances(
+    positions: Float[np.ndarray, "V 3"],
+    world_from_cam: Float[np.ndarray, "F 4 4"],
+    out: Float[np.ndarray, "V"],
+) -> None:
+    """Writes the distance of each vertex from the mean camera centre, in world units; 0 for a vertex
+    that is not finite, which stays in place."""
+    center = world_from_cam[:, :3, 3].mean(0).astype(np.float32)
+    # Some at a time: a long clip has tens of millions.
+    for begin in range(0, len(positions), _PART):
+        part = slice(begin, begin + _PART)
+        away = np.linalg.norm(positions[part] - center, axis=1)
+        out[part] = np.where(np.isfinite(away), away, 0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
