@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from models.cameras import Cameras, interpolate_poses
 from models.clip import Lens
@@ -33,11 +33,14 @@ from models.tracks import PointTracks
 
 # Image width in pixels that CameraOptions.rotation_error refers to.
 _REFERENCE_WIDTH = 640
-# Tracks across the longer side of the image when cameras are solved, when they are adjusted for a
-# further round, and when they are adjusted for the last time.
+# Tracks across the longer side of the image when cameras are solved, and when they are adjusted.
 _TRACKS_ACROSS = 24
-_ROUGHLY_ACROSS = 32
-_ADJUSTED_ACROSS = 48
+_ADJUSTED_ACROSS = 32
+# Error of the tracks that cameras are adjusted to after sharpening, in that of the median track.
+# Larger admits tracks that slip along outlines.
+_EXACT = 0.7
+# Growth of that limit where frames would be left with too few tracks.
+_RELAXED = 1.3
 # Least distance in pixels between tracks that cameras are solved from.
 _LEAST_SPACING = 8
 # ``CameraOptions.convincing`` of a window. Larger takes windows that are bent: at 0.6 px of an image of
@@ -218,26 +221,63 @@ def sharpen_scene(
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
         if scene.method != "given":
-            across = _ADJUSTED_ACROSS if done == rounds - 1 else _ROUGHLY_ACROSS
-            cameras = _adjust(tracks, cameras, options, across)
+            cameras = _adjust(tracks, cameras, options, exact=True)
         scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return tracks, scene
 
 
 def _adjust(
-    tracks: PointTracks, cameras: Cameras, options: CameraOptions, across: int = _ROUGHLY_ACROSS
+    tracks: PointTracks, cameras: Cameras, options: CameraOptions, exact: bool = False
 ) -> Cameras:
-    """Cameras by bundle adjustment of long tracks, evenly over the image.
+    """Cameras by bundle adjustment of long tracks.
 
     Args:
-        across: tracks across the longer side of the image; time grows with its square.
+        exact: of tracks with small residuals, in place of tracks evenly over the image.
     """
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
-    spacing = max(tracks.width, tracks.height) // across
-    subset = _choose_long_tracks(agreeing, spacing, options)
+    if exact:
+        subset = _choose_exact_tracks(points, options)
+    else:
+        spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
+        subset = _choose_long_tracks(agreeing, spacing, options)
     return adjust_cameras(cameras, points.xyz[subset], agreeing.select(subset), options)
+
+
+def _choose_exact_tracks(points: Points, options: CameraOptions) -> Int[np.ndarray, "n"]:
+    """Long tracks of small residuals, as many as every frame needs.
+
+    Tracks that slip along an outline agree with a point that is not there, and many of them bend the
+    cameras together. Their residuals are larger than those of tracks on a surface.
+    """
+    agrees = points.agrees
+    counts = agrees.sum(0)
+    usable = counts >= _MIN_LENGTH
+    squares = _sum_squares(points)
+    # a track's residuals are smaller than its errors, as its point has three free coordinates
+    error = np.sqrt(squares / np.maximum(2 * counts - 3, 1))
+    limit = _EXACT * np.median(error[usable]) if usable.any() else 0.0
+    least = int(half_life(agrees))
+    enough = np.minimum(options.enough_tracks, agrees[:, usable].sum(1) / 2)
+    while True:
+        chosen = np.flatnonzero(usable & (counts >= least) & (error <= limit))
+        if len(chosen) == usable.sum() or (agrees[:, chosen].sum(1) >= enough).all():
+            return chosen
+        limit = max(_RELAXED * limit, np.finfo(float).tiny)
+        least = int(least / _RELAXED)
+
+
+def _sum_squares(points: Points) -> Float[np.ndarray, "N"]:
+    """Sum of the squared residuals of each track."""
+    total = np.zeros(points.agrees.shape[1])
+    begin = 0
+    # Frame by frame: the indices of all observations would fill the memory.
+    for seen in points.agrees:
+        end = begin + np.count_nonzero(seen)
+        total[seen] += points.residual[begin:end] ** 2
+        begin = end
+    return total
 
 
 def select_few(tracks: PointTracks, options: CameraOptions = CameraOptions()) -> PointTracks:
