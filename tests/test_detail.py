@@ -10,6 +10,7 @@ import torch
 from clips import neutral_exposure, true_tracks
 
 from models.cameras import Cameras, look_at
+from models.detail.alignment import align_pair
 from models.detail.carry import Source, carry_surfaces, mix_colors
 from models.detail.clip_detail import ClipDetail, _share_by_cost
 from models.detail.frame_details import (
@@ -307,3 +308,33 @@ def test_pictures_of_the_wrong_size_or_kind_are_refused_in_a_sentence(details, p
 
 def test_a_scene_without_a_file_of_detail_is_drawn_by_its_field(tmp_path, scene):
     assert add_details(scene, tmp_path / "model.pt") is scene
+
+
+@pytest.mark.parametrize(("apart", "share"), [(0.0, 0.5), (0.7, 0.5), (0.7, 0.2), (1.6, 0.8)])
+def test_pictures_that_are_a_little_apart_meet_between_their_places(apart, share):
+    image = texture(np.random.default_rng(3), 2.0).astype(np.float32)
+
+    def shift(by: float) -> np.ndarray:
+        matrix = np.float32([[1, 0, by], [0, 1, 0]])
+        return cv2.warpAffine(image, matrix, SIZE, flags=cv2.INTER_CUBIC, borderMode=1)
+
+    everywhere = np.ones((HEIGHT, WIDTH), bool)
+    first, second = shift(0.0), shift(apart)
+    moved = align_pair(first, second, everywhere, share)
+    inner = slice(8, -8), slice(8, -8)
+    expected = shift((1 - share) * apart)[inner]
+    for own, before in zip(moved, (first, second), strict=True):
+        error = np.abs(own[inner] - expected).mean()
+        assert error <= 0.35 * np.abs(before[inner] - expected).mean() + 0.5
+    apart_now = np.abs(moved[0] - moved[1]).mean()
+    assert apart_now <= np.abs(first - second).mean()
+
+
+def test_pictures_that_share_nothing_or_are_tiny_stay():
+    random = np.random.default_rng(0)
+    first, second = (texture(random).astype(np.float32) for _ in range(2))
+    for same in align_pair(first, second, np.zeros((HEIGHT, WIDTH), bool), 0.5):
+        assert same is first or same is second
+    tiny = first[:5, :7], second[:5, :7]
+    moved = align_pair(*tiny, np.ones((5, 7), bool), 0.5)
+    np.testing.assert_array_equal(moved[0], tiny[0])

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
+from models.detail.alignment import align_pair
 from models.detail.frame_details import BACKGROUND, FrameDetail
 from models.detail.options import DetailOptions
 from models.detail.source_maps import SourceMap, map_surface
@@ -99,7 +100,7 @@ def carry_surfaces(
     certain = max(0.0, 2 * nearness - 1) ** 2
     if certain:
         surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), certain, options)
-    return _suppress_noise(view, surfaces, rendering, sources[:2])
+    return _merge_pair(view, surfaces, rendering, sources[:2], options)
 
 
 @dataclass(frozen=True)
@@ -167,29 +168,47 @@ def _snap_outlines(
     return Surfaces(rgb, np.where(alike > 0.5, best.depth, depth))
 
 
-def _suppress_noise(
+def _merge_pair(
     view: Cameras,
     surfaces: Surfaces,
     rendering: UInt8[np.ndarray, "H W 3"],
     sources: list[Source],
+    options: DetailOptions,
 ) -> Surfaces:
-    """The surfaces with colours drawn to the rendering where they differ from it by noise alone.
-
-    The colour field averages the noise of all frames. With a power P of the difference from the
-    rendering, and a power N of the noise in the mean of two frames, which their own difference
-    tells, the difference is multiplied by P / (P + N).
-    """
-    a, b = (_look(view, surfaces.depth, source) for source in sources)
-    both = (a.usable & b.usable).astype(np.float32)
+    """The surfaces with two frames' pictures aligned, and with colours drawn to the rendering where
+    they differ from it by noise alone."""
+    looks = a, b = [_look(view, surfaces.depth, source) for source in sources]
+    both = a.usable & b.usable
     share = _measure_first_share(sources)
+    first, second = align_pair(a.rgb, b.rgb, both, share)
+    drawn = [_weigh_sight(*pair, options) for pair in zip(looks, sources, strict=True)]
+    moved = share * (first - a.rgb) + (1 - share) * (second - b.rgb)
+    rgb = surfaces.rgb + np.minimum(sum(drawn), 1)[..., None] * moved
     # variance of a weighted mean, from the variance of the difference, which is twice a frame's
     factor = np.float32((share**2 + (1 - share) ** 2) / 2)
-    apart = np.square(a.rgb - b.rgb).mean(-1) * both
-    noise = factor * _smooth(apart) / np.maximum(_smooth(both), _LEAST_SEEN)
-    detail = surfaces.rgb - rendering
+    seen = both.astype(np.float32)
+    apart = np.square(first - second).mean(-1) * seen
+    noise = factor * _smooth(apart) / np.maximum(_smooth(seen), _LEAST_SEEN)
+    return Surfaces(_suppress_noise(rgb, rendering, noise), surfaces.depth)
+
+
+def _suppress_noise(
+    rgb: Float[np.ndarray, "H W 3"],
+    rendering: UInt8[np.ndarray, "H W 3"],
+    noise: Float[np.ndarray, "H W"],
+) -> Float[np.ndarray, "H W 3"]:
+    """Colours drawn to the rendering, which averages the noise of all frames.
+
+    With a power P of the difference from the rendering, and a power N of the noise in the colours, the
+    difference is multiplied by P / (P + N).
+
+    Args:
+        noise: N, in squared grey levels.
+    """
+    detail = rgb - rendering
     power = _smooth(np.square(detail).mean(-1))
     gain = power / (power + noise + _ROUNDING)
-    return Surfaces(rendering + gain[..., None] * detail, surfaces.depth)
+    return rendering + gain[..., None] * detail
 
 
 def _measure_first_share(sources: list[Source]) -> float:

@@ -43,10 +43,13 @@ _CONVINCING_LENGTH = 8
 # the share of the observations that must agree with them.
 _CLEAR_GAIN = 0.95
 _LEAST_AGREEING = 0.5
-# Reaches of tracks from which a clip is mapped in windows, and the reprojection errors in pixels up to
+# Reaches (``_measure_reach``) from which a clip is mapped in windows, and the reprojection errors in pixels up to
 # which observations count in the rounds of bundle adjustment after the windows are joined.
 _LONG_WAY = 40
 _CLOSING_LIMITS = (32.0, 12.0, 5.0, AGREEING, AGREEING)
+# Reaches of a window, if that is more than ``CameraOptions.window_frames``. Larger takes fewer and
+# longer windows; from ``CameraOptions.most_mapped`` on keyframes lie too far apart.
+_WINDOW = 18
 # Registered frames are compared in steps of a twentieth of the clip, and the error within a step.
 _STEPS = 20
 
@@ -96,7 +99,10 @@ def map_long_way(
         map_window: cameras of some successive frames from their tracks.
         progress: hears the windows of the stage "mapping".
     """
-    joined = map_in_windows(tracks, few, map_window, progress, options)
+    reach = _measure_reach(tracks.visible, options)
+    window = max(options.window_frames, round(_WINDOW * reach))
+    windowed = replace(options, window_frames=window)
+    joined = map_in_windows(tracks, few, map_window, progress, windowed)
     if joined is None:
         progress.say(
             "a window cannot be mapped, or the lens zooms: all of the clip is mapped at once"

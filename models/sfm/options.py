@@ -24,8 +24,8 @@ class CameraOptions:
     """Frames whose cameras are adjusted together; a longer clip has keyframes adjusted. Time grows
     with its square."""
     window_frames: int = 90
-    """Frames of a window, where points are in view for a short part of a long clip and windows are
-    mapped one by one. Larger drifts less. Time grows with it."""
+    """Least frames of a window, where points are in view for a short part of a long clip and windows
+    are mapped one by one. Larger drifts less. Time grows with it."""
     keyframes_per_track: int = 8
     """Keyframes that a track of median length should be visible in. Larger gives denser
     keyframes."""
