@@ -17,7 +17,8 @@ from models.sfm.given import read_cameras
 from models.sfm.mapping import adjust_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
-from models.sfm.static_scene import solve_scene
+from models.sfm.static_scene import _choose_exact_tracks, solve_scene
+from models.sfm.triangulation import Points
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.growing import grow_tracks
 from models.tracking.options import TrackingOptions
@@ -333,3 +334,40 @@ def test_what_is_no_model_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=reason):
             read_cameras(path, ["0"], ClipFrames.in_order(1, (WIDTH, HEIGHT)))
+
+
+def points_with_errors(error: np.ndarray, agrees: np.ndarray, seed: int = 0) -> Points:
+    """Points of tracks with residuals of some standard deviation each."""
+    random = np.random.default_rng(seed)
+    residual = np.abs(random.normal(size=agrees.shape)) * error
+    xyz = np.zeros((agrees.shape[1], 3), np.float32)
+    return Points(xyz, agrees, residual[agrees], np.zeros(len(xyz), np.float32))
+
+
+def test_cameras_are_adjusted_to_tracks_of_small_residuals():
+    slips = np.arange(400) % 3 == 0
+    agrees = np.ones((30, 400), bool)
+    error = np.where(slips, 0.6, 0.08) * np.linspace(0.8, 1.2, 400)
+    chosen = _choose_exact_tracks(points_with_errors(error, agrees), CameraOptions())
+    assert not slips[chosen].any()
+    assert len(chosen) >= CameraOptions().enough_tracks
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_frame_keeps_enough_of_the_tracks_that_it_has(seed):
+    random = np.random.default_rng(seed)
+    begin = random.integers(0, 60, 500)
+    t = np.arange(60)[:, None]
+    agrees = (t >= begin) & (t < begin + random.integers(1, 25, 500))
+    # the tracks of the last frames are all worse than those of the others
+    error = np.where(begin > 40, 2.0, 0.1)
+    chosen = _choose_exact_tracks(points_with_errors(error, agrees, seed), CameraOptions())
+    usable = agrees.sum(0) >= 3
+    wanted = np.minimum(CameraOptions().enough_tracks, agrees[:, usable].sum(1) / 2)
+    assert (agrees[:, chosen].sum(1) >= wanted).all()
+    assert usable[chosen].all()
+
+
+def test_no_track_is_chosen_where_none_agrees():
+    nothing = points_with_errors(np.ones(5), np.zeros((4, 5), bool))
+    assert len(_choose_exact_tracks(nothing, CameraOptions())) == 0
