@@ -1,6 +1,7 @@
 """Places that come back into view, and long ways mapped in windows."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from clips import Said
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, look_at
+from models.sfm.mapping import adjust_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.windows.closing import close_loops
 from models.sfm.windows.joining import map_in_windows, split_windows
@@ -154,7 +156,8 @@ class _Way:
             return _Mapped(cameras, np.ones(len(frames), bool))
 
         options = CameraOptions(window_frames=WINDOW)
-        return map_in_windows(self.tracks, self.tracks, map_window, options=options)
+        adjust = partial(adjust_cameras, refine_focal_length=False)
+        return map_in_windows(self.tracks, self.tracks, map_window, adjust, options=options)
 
     def measure_error(self, cameras: Cameras) -> float:
         """Root mean square error of the positions after a similarity, in lengths of the path."""

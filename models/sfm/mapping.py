@@ -9,6 +9,7 @@ import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,8 @@ def map_long_way(
     reach = _measure_reach(tracks.visible, options)
     window = max(options.window_frames, round(_WINDOW * reach))
     windowed = replace(options, window_frames=window)
-    joined = map_in_windows(tracks, few, map_window, progress, windowed)
+    adjust = partial(adjust_cameras, options=options, refine_focal_length=False)
+    joined = map_in_windows(tracks, few, map_window, adjust, progress, windowed)
     if joined is None:
         progress.say(
             "a window cannot be mapped, or the lens zooms: all of the clip is mapped at once"
@@ -140,15 +142,16 @@ def adjust_cameras(
     tracks: PointTracks,
     options: CameraOptions = CameraOptions(),
     loss_scale: float = LOSS_SCALE,
+    refine_focal_length: bool = True,
 ) -> Cameras:
     """``bundle_adjust``, in a long clip of keyframes only: its time grows with the square of the
     length of a track."""
     step = _choose_keyframe_step(tracks.visible, options.most_keyframes, options)
     if step == 1:
-        return bundle_adjust(cameras, xyz, tracks, loss_scale=loss_scale)
+        return bundle_adjust(cameras, xyz, tracks, refine_focal_length, loss_scale)
     keys = _list_keyframes(len(tracks), step)
     given = cameras[keys.tolist()], xyz, tracks.select_frames(keys)
-    moved = bundle_adjust(*given, loss_scale=loss_scale)
+    moved = bundle_adjust(*given, refine_focal_length, loss_scale)
     mapped = Mapped(moved, np.ones(len(keys), bool), "")
     return _register_others(tracks, keys, mapped, options).cameras
 

@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras
 from models.run import SILENT, Progress
-from models.sfm.adjustment import bundle_adjust
 from models.sfm.options import CameraOptions
 from models.sfm.triangulation import triangulate
 from models.sfm.windows.closing import close_loops, find_loops
@@ -32,6 +31,7 @@ def map_in_windows(
     tracks: PointTracks,
     few: PointTracks,
     map_window: Callable[[PointTracks], Mapped | None],
+    adjust: Callable[[Cameras, Float[np.ndarray, "n 3"], PointTracks], Cameras],
     progress: Progress = SILENT,
     options: CameraOptions = CameraOptions(),
 ) -> Cameras | None:
@@ -41,6 +41,7 @@ def map_in_windows(
     Args:
         few: the tracks by which windows are joined.
         map_window: cameras of some successive frames from their tracks.
+        adjust: cameras of a window adjusted to its points and their tracks, at their focal length.
         progress: hears the windows of the stage "mapping", and the loops.
     """
     windows = []
@@ -54,7 +55,7 @@ def map_in_windows(
         joining = few.select_frames(frames).restrict(mapped.registered[:, None])
         points = triangulate(joining, mapped.cameras)
         windows.append(Window(frames, joining, mapped.cameras, points))
-    windows = _share_focal_length(windows)
+    windows = _share_focal_length(windows, adjust)
     windows, cameras = _chain(windows, len(tracks))
     loops = find_loops(windows)
     progress.say(f"{len(windows)} windows mapped, the way closed by {len(loops)} frames")
@@ -73,7 +74,10 @@ def split_windows(num_frames: int, longest: int) -> list[Int[np.ndarray, "f"]]:
     return [np.arange(begin, begin + length) for begin in begins]
 
 
-def _share_focal_length(windows: list[Window]) -> list[Window]:
+def _share_focal_length(
+    windows: list[Window],
+    adjust: Callable[[Cameras, Float[np.ndarray, "n 3"], PointTracks], Cameras],
+) -> list[Window]:
     """The windows adjusted to one focal length, the median of their own."""
     focal = np.median([window.cameras.K[0, 0, 0].item() for window in windows])
     shared = []
@@ -86,7 +90,7 @@ def _share_focal_length(windows: list[Window]) -> list[Window]:
         agreeing = replace(window.tracks, visible=window.points.agrees)
         chosen = np.flatnonzero(agreeing.visible.sum(0) > 1)
         given = replace(window.cameras, K=K), window.points.xyz[chosen], agreeing.select(chosen)
-        cameras = bundle_adjust(*given, refine_focal_length=False)
+        cameras = adjust(*given)
         points = triangulate(window.tracks, cameras)
         shared.append(replace(window, cameras=cameras, points=points))
     return shared
