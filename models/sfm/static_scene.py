@@ -39,6 +39,8 @@ _ADJUSTED_ACROSS = 32
 # Error of the tracks that cameras are adjusted to after sharpening, in that of the median track.
 # Larger admits tracks that slip along outlines.
 _EXACT = 0.7
+# Times that the tracks are chosen and the cameras adjusted. More take more time.
+_EXACT_ROUNDS = 2
 # Growth of that limit where frames would be left with too few tracks.
 _RELAXED = 1.3
 # Least distance in pixels between tracks that cameras are solved from.
@@ -221,7 +223,9 @@ def sharpen_scene(
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
         if scene.method != "given":
-            cameras = _adjust(tracks, cameras, options, exact=True)
+            # Again, by the residuals under the adjusted cameras.
+            for _ in range(_EXACT_ROUNDS):
+                cameras = _adjust(tracks, cameras, options, exact=True)
         scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
     return tracks, scene
