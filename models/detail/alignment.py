@@ -40,10 +40,10 @@ def align_pair(
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow.setVariationalRefinementIterations(0)  # no better here, and twice as slow
     greys = [cv2.cvtColor(_to_bytes(image), cv2.COLOR_RGB2GRAY) for image in (first, second)]
-    forward = flow.calc(greys[0], greys[1], None).clip(-_REACH, _REACH)
-    backward = flow.calc(greys[1], greys[0], None).clip(-_REACH, _REACH)
-    moved_first = _move(first, np.float32(1 - share) * backward)
-    moved_second = _move(second, np.float32(share) * forward)
+    # Offsets are so small that the flow at a pixel serves for the place between both pictures.
+    offset = flow.calc(greys[0], greys[1], None).clip(-_REACH, _REACH)
+    moved_first = _move(first, np.float32(share - 1) * offset)
+    moved_second = _move(second, np.float32(share) * offset)
     better = _compare(moved_first, moved_second) < _compare(first, second)
     weight = cv2.GaussianBlur((better & usable).astype(np.float32), (0, 0), _BORDER)[..., None]
     return first + weight * (moved_first - first), second + weight * (moved_second - second)
