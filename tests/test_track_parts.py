@@ -101,6 +101,15 @@ def test_a_shorter_clip_leaves_no_old_parts(tmp_path):
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
+def test_files_of_others_in_a_folder_of_that_name_stay(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "00007.pt").write_bytes(b"mine")
+    save_tracks(tmp_path / "a.pt", random_tracks())
+    save_tracks(tmp_path / "a.pt", brief_tracks())
+    save_tracks(tmp_path / "a.pt", random_tracks())
+    assert os.listdir(tmp_path / "a") == ["00007.pt"]
+
+
 def test_a_lost_or_changed_part_is_named(tmp_path):
     path = tmp_path / "a.pt"
     save_tracks(path, brief_tracks())

@@ -55,14 +55,17 @@ def save_tracks(path: str | Path, tracks: Tracks) -> None:
     """
     path = Path(path)
     data = _checked_fields(path, tracks)
+    old = _name_parts(path)
+    parts: dict[str, str] = {}
     if len(tracks) > WHOLE_FRAMES:
         # Without an index no one reads old parts between new parts.
         path.unlink(missing_ok=True)
-        data = describe_index(tracks, _is_static(tracks.xyz), _write_parts(path, tracks))
+        parts = _write_parts(path, tracks)
+        data = describe_index(tracks, _is_static(tracks.xyz), parts)
     else:
-        _remove_parts(name_folder(path), keep=())
         data = _compact_all(data)
     write_tensors(path, {"format_version": _FORMAT_VERSION, **data})
+    _remove_parts(name_folder(path), old - set(parts))
 
 
 def _write_parts(path: Path, tracks: Tracks) -> dict[str, str]:
@@ -75,17 +78,25 @@ def _write_parts(path: Path, tracks: Tracks) -> dict[str, str]:
         numbered = {"format_version": _FORMAT_VERSION, **data, NUMBERS: part.numbers}
         write_tensors(folder / name, numbered)
         hashes[name] = hash_content(folder / name)
-    _remove_parts(folder, keep=hashes)
     return hashes
 
 
-def _remove_parts(folder: Path, keep: Collection[str]) -> None:
-    """Removes the parts of an earlier run, and their folder if it is empty then."""
-    if folder.is_symlink() or not folder.is_dir():
+def _name_parts(path: Path) -> set[str]:
+    """Names of the parts of a track file that is there; none of any other file."""
+    try:
+        index = _read_dict(path)
+        check_index(index, path)
+    except (InputError, KeyError, OSError):
+        return set()
+    return set(index[PARTS])
+
+
+def _remove_parts(folder: Path, names: Collection[str]) -> None:
+    """Removes parts of an earlier run, and their folder if it is empty then."""
+    if not names or folder.is_symlink() or not folder.is_dir():
         return
-    for path in folder.glob("[0-9]*.pt"):
-        if path.name not in keep:
-            path.unlink()
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
 

@@ -46,7 +46,7 @@ class Part:
 
 def name_folder(path: Path) -> Path:
     """The folder of the parts of a track file, beside its index."""
-    return path.with_suffix("")
+    return path.with_suffix("") if path.suffix else path.with_name(f"{path.name}_parts")
 
 
 def split_tracks(tracks: Tracks) -> Iterator[Part]:
