@@ -44,8 +44,8 @@ _CONVINCING_LENGTH = 8
 # the share of the observations that must agree with them.
 _CLEAR_GAIN = 0.95
 _LEAST_AGREEING = 0.5
-# Reaches (``_measure_reach``) from which a clip is mapped in windows, and the reprojection errors in pixels up to
-# which observations count in the rounds of bundle adjustment after the windows are joined.
+# Reaches (``_measure_reach``) from which a clip is mapped in windows, and the reprojection errors in
+# pixels up to which observations count in the rounds of bundle adjustment after the join.
 _LONG_WAY = 40
 _CLOSING_LIMITS = (32.0, 12.0, 5.0, AGREEING, AGREEING)
 # Reaches of a window, if that is more than ``CameraOptions.window_frames``. Larger takes fewer and
