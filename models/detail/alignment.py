@@ -67,4 +67,9 @@ def _compare(
     first: Float[np.ndarray, "H W 3"], second: Float[np.ndarray, "H W 3"]
 ) -> Float[np.ndarray, "H W"]:
     """Mean difference of two pictures round each pixel, in grey levels."""
-    return cv2.blur(np.abs(first - second).mean(-1), (_WINDOW, _WINDOW))
+    return cv2.blur(average_channels(np.abs(first - second)), (_WINDOW, _WINDOW))
+
+
+def average_channels(image: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
+    """Mean of the three channels, several times as fast as numpy's."""
+    return cv2.transform(image, np.full((1, 3), 1 / 3, np.float32))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
-from models.detail.alignment import align_pair
+from models.detail.alignment import align_pair, average_channels
 from models.detail.frame_details import BACKGROUND, FrameDetail
 from models.detail.options import DetailOptions
 from models.detail.source_maps import SourceMap, map_surface
@@ -187,7 +187,7 @@ def _merge_pair(
     # variance of a weighted mean, from the variance of the difference, which is twice a frame's
     factor = np.float32((share**2 + (1 - share) ** 2) / 2)
     seen = both.astype(np.float32)
-    apart = np.square(first - second).mean(-1) * seen
+    apart = average_channels(np.square(first - second)) * seen
     noise = factor * _smooth(apart) / np.maximum(_smooth(seen), _LEAST_SEEN)
     return Surfaces(_suppress_noise(rgb, rendering, noise), surfaces.depth)
 
@@ -206,7 +206,7 @@ def _suppress_noise(
         noise: N, in squared grey levels.
     """
     detail = rgb - rendering
-    power = _smooth(np.square(detail).mean(-1))
+    power = _smooth(average_channels(np.square(detail)))
     gain = power / (power + noise + _ROUNDING)
     return rendering + gain[..., None] * detail
 
@@ -235,7 +235,7 @@ class _Candidate:
     ) -> "_Candidate":
         """Two frames compared under a surface, their difference changed by ``bonus``."""
         a, b = looks
-        unlike = np.abs(a.rgb - b.rgb).mean(-1)
+        unlike = average_channels(np.abs(a.rgb - b.rgb))
         unlike[~(a.usable & b.usable)] = _UNSEEN
         unlike = cv2.blur(unlike, (_WINDOW, _WINDOW)) + np.float32(bonus)
         first = np.float32(_measure_first_share(sources))
