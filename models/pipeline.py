@@ -137,24 +137,15 @@ class TriangleMeshPipeline:
         """``vertices`` as an array over the same memory: whoever writes to it moves the meshes."""
         return self.vertices.numpy()
 
-    @property
-    def used(self) -> Int[Tensor, "U"]:
-        """Vertices of some face. All others may lie anywhere: no mesh could use their points."""
-        return self._mark_corners(self.faces.values()).nonzero()[:, 0]
-
     def gather_used(self) -> Float[Tensor, "U 3"]:
-        """Positions of the vertices of some face; of a long clip in a temporary file."""
-        found = self._mark_corners(self.faces.values()).numpy()
-        out = allocate((int(found.sum()), 3), np.float32)
-        return torch.from_numpy(np.compress(found, self.vertices.numpy(), 0, out))
-
-    def _mark_corners(self, parts: Iterable[Int[Tensor, "T 3"]]) -> Bool[Tensor, "V"]:
-        """True for the vertices of some faces."""
-        found = torch.zeros(len(self.vertices), dtype=torch.bool)
+        """Positions of the vertices of some face; of a long clip in a temporary file. All others may
+        lie anywhere: no mesh could use their points."""
+        found = np.zeros(len(self.vertices), bool)
         # A mark for each vertex: sorting all frames' corners would take gigabytes in a long clip.
-        for faces in parts:
-            found[faces.flatten().long()] = True
-        return found
+        for faces in self.faces.values():
+            found[faces.numpy()] = True
+        out = allocate((np.count_nonzero(found), 3), np.float32)
+        return torch.from_numpy(np.compress(found, self.vertices.numpy(), 0, out))
 
     def join_in_place(self, times: Sequence[int]) -> tuple[Int[Tensor, "T 3"], Float[Tensor, "T"]]:
         """Moves faces and trust of some frames into two joined arrays, and returns the arrays.
@@ -249,7 +240,7 @@ class _MeshBuilder:
         self.options = options
         self.cameras = tracks.cameras
         self.points = tracks.xyz[0].double()
-        self.first, self.last = find_lifetimes(tracks.visible)
+        self.first, self.last = find_lifetimes(tracks.visible.numpy())
         self._shelf = Shelf()
         self.pool = [self.points.float().numpy()]
         """World positions: the tracks', followed by the border vertices of each mesh."""
@@ -270,9 +261,9 @@ class _MeshBuilder:
             raise InputError(
                 "no frame has enough tracked points for a mesh: track more (a smaller --spacing)"
             )
-        size = sum(len(own) for own in self.pool), 3
-        vertices = torch.from_numpy(np.concatenate(self.pool, out=allocate(size, np.float32)))
+        vertices = np.concatenate(self.pool, out=allocate((self.size, 3), np.float32))
         canvas = Canvas.around(self.spans)
+        vertices = torch.from_numpy(vertices)
         return TriangleMeshPipeline(self.cameras, vertices, self.faces, self.trust, canvas)
 
     def add_frame(self, t: int) -> None:
@@ -300,9 +291,9 @@ class _MeshBuilder:
         xy, depth = (of_frame[0].numpy() for of_frame in self.cameras[t].project(self.points))
         projected = FramePoints(xy, depth, np.arange(len(xy)), tracks.width, tracks.height)
         visible = tracks.visible[t].numpy()
-        gap = (self.first - t).clamp_min(0) + (t - self.last).clamp_min(0)
+        gap = np.maximum(self.first - t, 0) + np.maximum(t - self.last, 0)
         mask = None if self.masks is None else self.masks[t]
-        hidden = find_hidden_points(projected, gap.numpy(), visible, mask, self.options)
+        hidden = find_hidden_points(projected, gap, visible, mask, self.options)
         seen = np.flatnonzero(visible)
         fine = None
         if self.surface_of is not None:

@@ -190,8 +190,8 @@ class PixelOrder:
         self._pass = -1
         self._parts: list[np.ndarray] = []
         """Frames of each group of the pass, as rows of ``_starts``."""
-        self._ends = np.zeros(1, np.int64)
-        """Pixels of the pass up to the end of each group."""
+        self._begins = np.zeros(1, np.int64)
+        """Pixels of the pass before each group."""
         self._group = -1
         self._numbers = torch.empty(0, dtype=torch.int32, device=device)
         """Pixels of the present group in their order."""
@@ -202,9 +202,9 @@ class PixelOrder:
         while count:
             number, place = divmod(self.drawn, self.count)
             self._begin_pass(number)
-            group = int(np.searchsorted(self._ends, place, "right"))
+            group = int(np.searchsorted(self._begins, place, "right")) - 1
             self._shuffle(group)
-            begin = place - (int(self._ends[group - 1]) if group else 0)
+            begin = place - int(self._begins[group])
             parts.append(self._numbers[begin : begin + count].long())
             self.drawn += len(parts[-1])
             count -= len(parts[-1])
@@ -217,7 +217,7 @@ class PixelOrder:
         rows = np.random.default_rng([self.seed, number]).permutation(len(self._starts) - 1)
         self._parts = np.array_split(rows, min(self._groups, len(rows)))
         sizes = np.diff(self._starts)
-        self._ends = np.cumsum([sizes[own].sum() for own in self._parts])
+        self._begins = np.cumsum([0, *(sizes[own].sum() for own in self._parts[:-1])])
         self._pass, self._group = number, -1
 
     def _shuffle(self, group: int) -> None:

@@ -205,7 +205,7 @@ def scene(room) -> Scene:
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, TRAINING, room.masks)
     field = ColorField(HashGrid(log2_entries=12, finest_resolution=64))
-    box = normalization(tracks.cameras, meshes.vertices[meshes.used])
+    box = normalization(tracks.cameras, meshes.gather_used())
     moving = MovingMeshPipeline.from_tracks(true_tracks(room, True), room.masks, TRAINING)
     colors = WorldSpaceTrianglePipeline(field, fit_canonical_box(moving)[0])
     layer = Layer(meshes, WorldSpaceTrianglePipeline(field, box))

@@ -77,7 +77,7 @@ def scene(room) -> Scene:
     meshes = TriangleMeshPipeline.from_tracks(tracks, TRAINING, room.masks)
     exposure = neutral_exposure(FRAMES, WIDTH, HEIGHT)
     renderer = WorldSpaceTrianglePipeline(
-        small_field(0), normalization(tracks.cameras, meshes.vertices[meshes.used])
+        small_field(0), normalization(tracks.cameras, meshes.gather_used())
     )
     pixels = sample_points(
         meshes, TrainingFrames(room.frames, TRAINING, dilate(room.masks, 1), exposure)

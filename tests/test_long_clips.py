@@ -466,10 +466,10 @@ def test_the_vertices_of_all_faces_are_found_without_sorting_them():
     trust = {t: torch.ones(60) for t in faces}
     cameras = render_room(RoomOptions(num_frames=5, width=32, height=18, num_tracks=10)).cameras
     meshes = TriangleMeshPipeline(cameras, torch.rand(500, 3), faces, trust, Canvas(0, 0, 1, 1))
-    assert torch.equal(meshes.used, torch.unique(torch.cat([f.flatten() for f in faces.values()])))
-    assert torch.equal(meshes.gather_used(), meshes.vertices[meshes.used])
+    used = torch.unique(torch.cat([f.flatten() for f in faces.values()]))
+    assert torch.equal(meshes.gather_used(), meshes.vertices[used])
     point = torch.rand(3)
-    nearest = (meshes.vertices[meshes.used].double() - point.double()).norm(dim=1).min()
+    nearest = (meshes.vertices[used].double() - point.double()).norm(dim=1).min()
     assert meshes.clearance(point) == pytest.approx(float(nearest))
 
 

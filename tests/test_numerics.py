@@ -90,7 +90,7 @@ def rebuilt(tracks: Tracks, seed: int) -> np.ndarray:
         HashGrid(levels=4, log2_entries=10, finest_resolution=64, generator=generator),
         generator=generator,
     )
-    to_box = normalization(tracks.cameras, meshes.vertices[meshes.used])
+    to_box = normalization(tracks.cameras, meshes.gather_used())
     assert to_box.isfinite().all()
     renderer = WorldSpaceTrianglePipeline(field, to_box)
     layer = LayerTraining(renderer, pixels, meshes.shared_vertices())

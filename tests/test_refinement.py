@@ -148,7 +148,7 @@ def test_a_frame_held_out_is_rebuilt_better_when_vertices_may_move():
         )
         generator = torch.Generator().manual_seed(0)
         grid = HashGrid(log2_entries=15, finest_resolution=256, generator=generator)
-        box = normalization(meshes.cameras, meshes.vertices[meshes.used])
+        box = normalization(meshes.cameras, meshes.gather_used())
         renderer = WorldSpaceTrianglePipeline(ColorField(grid, generator=generator), box)
         layer = LayerTraining(renderer, pixels, vertices)
         train(layer, Schedule(12, None, 1 << 12, refine), np.random.default_rng(0))

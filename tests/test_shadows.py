@@ -134,7 +134,7 @@ def scene(room) -> Scene:
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(6), room.masks)
     field = ColorField(HashGrid(log2_entries=12, finest_resolution=64))
-    box = normalization(tracks.cameras, meshes.vertices[meshes.used])
+    box = normalization(tracks.cameras, meshes.gather_used())
     layer = Layer(meshes, WorldSpaceTrianglePipeline(field, box))
     return Scene(tracks.cameras, 10.0, neutral_exposure(6, WIDTH, HEIGHT), layer)
 

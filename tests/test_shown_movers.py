@@ -32,7 +32,7 @@ def build_scene(room, farther: float) -> Scene:
     movers = replace(movers, xyz=center + farther * (movers.xyz - center))
     moving = MovingMeshPipeline.from_tracks(movers, room.masks, range(FRAMES))
     field = ColorField(HashGrid(log2_entries=12, finest_resolution=64))
-    box = normalization(tracks.cameras, meshes.vertices[meshes.used])
+    box = normalization(tracks.cameras, meshes.gather_used())
     layer = Layer(meshes, WorldSpaceTrianglePipeline(field, box))
     colors = WorldSpaceTrianglePipeline(field, fit_canonical_box(moving)[0])
     exposure = neutral_exposure(FRAMES, WIDTH, HEIGHT)

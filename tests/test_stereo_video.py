@@ -160,7 +160,7 @@ def scene() -> Scene:
     tracks = true_tracks(room, False)
     meshes = TriangleMeshPipeline.from_tracks(tracks, range(FRAMES))
     field = ColorField(HashGrid(log2_entries=10, finest_resolution=32))
-    box = normalization(tracks.cameras, meshes.vertices[meshes.used])
+    box = normalization(tracks.cameras, meshes.gather_used())
     layer = Layer(meshes, WorldSpaceTrianglePipeline(field, box))
     return Scene(tracks.cameras, 10.0, neutral_exposure(FRAMES, WIDTH, HEIGHT), layer)
 

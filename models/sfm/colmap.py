@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from models.cameras import Cameras
 from models.run import restore_handlers
 from models.sfm.triangulation import UNSURE, Points
-from models.tracks import PointTracks
+from models.tracks import PointTracks, find_lifetimes
 
 # Its log library takes SIGTERM over.
 restore_handlers()
@@ -108,7 +108,7 @@ def _pair_returns(visible: Bool[np.ndarray, "F N"]) -> list[tuple[int, int]]:
     """Pairs of frames that share ``MIN_SHARED`` tracks which are out of view between them: the
     camera comes back."""
     # Tracks that are absent for most of the time from their first frame to their last.
-    first, last = visible.argmax(0), len(visible) - 1 - visible[::-1].argmax(0)
+    first, last = find_lifetimes(visible)
     own = visible[:, 2 * visible.sum(0) < last - first + 1]
     shared = own.astype(np.float32) @ own.T.astype(np.float32)
     until = np.cumsum(own, 0)

@@ -263,13 +263,20 @@ def _choose_exact_tracks(points: Points, options: CameraOptions) -> Int[np.ndarr
     error = np.sqrt(squares / np.maximum(2 * counts - 3, 1))
     limit = _EXACT * np.median(error[usable]) if usable.any() else 0.0
     least = int(half_life(agrees))
-    enough = np.minimum(options.enough_tracks, agrees[:, usable].sum(1) / 2)
+    enough = _count_enough(agrees[:, usable], options)
     while True:
         chosen = np.flatnonzero(usable & (counts >= least) & (error <= limit))
         if len(chosen) == usable.sum() or (agrees[:, chosen].sum(1) >= enough).all():
             return chosen
         limit = max(_RELAXED * limit, np.finfo(float).tiny)
         least = int(least / _RELAXED)
+
+
+def _count_enough(
+    visible: Bool[np.ndarray, "F n"], options: CameraOptions
+) -> Float[np.ndarray, "F"]:
+    """Tracks that each frame keeps when some are left out."""
+    return np.minimum(options.enough_tracks, visible.sum(1) / 2)
 
 
 def _sum_squares(points: Points) -> Float[np.ndarray, "N"]:
@@ -302,7 +309,7 @@ def _choose_long_tracks(
     """
     spacing = max(_LEAST_SPACING, spacing)
     subset = thin(tracks, spacing, min_length=_MIN_LENGTH)
-    enough = np.minimum(options.enough_tracks, tracks.visible[:, subset].sum(1) / 2)
+    enough = _count_enough(tracks.visible[:, subset], options)
     least = int(half_life(tracks.visible))
     while least > _MIN_LENGTH:
         long = thin(tracks, spacing, min_length=least)

@@ -18,7 +18,7 @@ from models.tracking.lucas_kanade import lucas_kanade
 from models.tracking.optical_flow import to_grey
 from models.tracking.options import TrackingOptions
 from models.tracking.sightings import Sightings
-from models.tracks import PointTracks
+from models.tracks import PointTracks, find_lifetimes
 
 # Key frames at most. More find shorter visits; time grows with the square.
 _MOST_KEYS = 300
@@ -116,7 +116,7 @@ def _is_supported(one: Return, found: list[Return]) -> bool:
 
 def _find_linked(tracks: PointTracks) -> Int[np.ndarray, "F"]:
     """For each frame the last frame that ``_LINKED`` of its tracks reach."""
-    last = len(tracks) - 1 - tracks.visible[::-1].argmax(0)
+    _, last = find_lifetimes(tracks.visible)
     linked = np.full(len(tracks), len(tracks) - 1)
     for t, seen in enumerate(tracks.visible):
         ends = last[seen]

@@ -17,8 +17,7 @@ Files in reading order:
 from models.tracks.clip_of import check_content, find_clip
 from models.tracks.content import Tracks
 from models.tracks.file import load_tracks, save_tracks
-from models.tracks.parts import find_lifetimes
-from models.tracks.points import PointTracks
+from models.tracks.points import PointTracks, find_lifetimes
 from models.tracks.scale import ScaleOptions, find_scale, scale_tracks
 from models.tracks.thumbnails import is_thumbnails, look_alike
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.cameras import LARGEST, find_camera_problem
 from models.clip import Lens
-from models.tracks.content import Tracks, is_expanded
+from models.tracks.content import TENSORS, Tracks, is_expanded
 
 # Names of the layers that a track file can hold.
 _LAYERS = ("background", "foreground")
@@ -24,7 +24,6 @@ _MAX_NAME = 4096
 # Largest frame rate in frames per second.
 _MAX_FPS = 1e4
 
-_TENSORS = [own for own in fields(Tracks) if own.metadata]
 _SCALARS = [own for own in fields(Tracks) if not own.metadata]
 
 
@@ -85,7 +84,7 @@ def _find_shape_problem(data: dict) -> str | None:
     sides = {"F": xy.shape[0], "N": xy.shape[1]}
     if not sides["F"] or (not sides["N"] and data["layer"] == "background"):
         return f"holds {sides['F']} frames and {sides['N']} points, needs at least one of each"
-    for own in _TENSORS:
+    for own in TENSORS:
         value = data.get(own.name)
         if value is None and own.default is None:
             continue
@@ -113,7 +112,7 @@ def _is_convertible(found: torch.dtype, expected: torch.dtype) -> bool:
 
 
 def _find_storage_problem(data: dict) -> str | None:
-    for own in _TENSORS:
+    for own in TENSORS:
         value = data.get(own.name)
         if value is None:
             continue
@@ -138,7 +137,7 @@ def _find_frame_problem(data: dict) -> str | None:
 
 def _find_value_problem(data: dict) -> str | None:
     visible = data["visible"]
-    for own in _TENSORS:
+    for own in TENSORS:
         if own.name not in ("xy", "confidence", "xyz"):
             continue
         values = data[own.name]

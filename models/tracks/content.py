@@ -1,6 +1,6 @@
 """The content of a track file: 2D tracks, their 3D points and the cameras of a clip."""
 
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,10 @@ class Tracks:
     def cameras(self) -> Cameras:
         """The cameras of the frames taken."""
         return Cameras(self.K, self.world_from_cam, self.width, self.height)
+
+
+TENSORS = tuple(own for own in fields(Tracks) if own.metadata)
+"""The fields of ``Tracks`` that hold tensors."""
 
 
 def is_expanded(own: Field, tensor: Tensor) -> bool:

@@ -22,7 +22,7 @@ from models.run import (
     write_tensors,
 )
 from models.tracks.checks import find_problem, is_plain
-from models.tracks.content import Tracks, is_expanded
+from models.tracks.content import TENSORS, Tracks, is_expanded
 from models.tracks.foreign import SPATRACKER_KEYS, from_npz, from_spatracker
 from models.tracks.parts import (
     NUMBERS,
@@ -38,8 +38,6 @@ from models.tracks.parts import (
 
 # Version of the format.
 _FORMAT_VERSION = 1
-
-_TENSORS = [own for own in fields(Tracks) if own.metadata]
 
 
 def save_tracks(path: str | Path, tracks: Tracks) -> None:
@@ -61,7 +59,7 @@ def save_tracks(path: str | Path, tracks: Tracks) -> None:
         # Without an index no one reads old parts between new parts.
         path.unlink(missing_ok=True)
         parts = _write_parts(path, tracks)
-        data = describe_index(tracks, _is_static(tracks.xyz), parts)
+        data = describe_index(data, _is_static(tracks.xyz), parts)
     else:
         data = _compact_all(data)
     write_tensors(path, {"format_version": _FORMAT_VERSION, **data})
@@ -117,7 +115,7 @@ def _fields_of(tracks: Tracks) -> dict:
 
 def _compact_all(data: dict) -> dict:
     """The fields with each tensor in a storage of its own."""
-    tensors = {own.name: own for own in _TENSORS}
+    tensors = {own.name: own for own in TENSORS}
     return {
         key: _compact(tensors[key], value) if key in tensors else value
         for key, value in data.items()
@@ -202,7 +200,7 @@ def _check_fields(data: dict, path: Path) -> None:
 def _to_tracks(data: dict) -> Tracks:
     """The checked fields in their types."""
     values = {own.name: data.get(own.name) for own in fields(Tracks)}
-    for own in _TENSORS:
+    for own in TENSORS:
         if values[own.name] is not None:
             values[own.name] = _convert(own, values[own.name])
     return Tracks(**values)

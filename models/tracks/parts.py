@@ -16,7 +16,8 @@ from torch import Tensor
 
 from models.run import InputError, allocate
 from models.tracks.checks import MAX_VALUES
-from models.tracks.content import Tracks
+from models.tracks.content import TENSORS, Tracks
+from models.tracks.points import find_lifetimes
 
 WHOLE_FRAMES = 200
 """Frames up to which a clip has a single track file. More frames make larger single files."""
@@ -29,8 +30,7 @@ PARTS = "parts"
 STILL = "still"
 """Key of the index: whether the points stand still."""
 
-_TENSORS = [own for own in fields(Tracks) if own.metadata]
-_OF_TRACKS = [own.name for own in _TENSORS if "N" in own.metadata["shape"]]
+_OF_TRACKS = [own.name for own in TENSORS if "N" in own.metadata["shape"]]
 # Names that every index has.
 _INDEX = {own.name for own in fields(Tracks) if own.default is not None} - set(_OF_TRACKS)
 
@@ -52,33 +52,21 @@ def name_folder(path: Path) -> Path:
 def split_tracks(tracks: Tracks) -> Iterator[Part]:
     """The parts of a clip, in the order of its frames. A track is in each part between the first and
     the last frame in which it is visible; tracks that never are, are in the first part."""
-    first, last = find_lifetimes(tracks.visible)
+    first, last = find_lifetimes(tracks.visible.numpy())
     first[last < 0] = 0
-    last.clamp_min_(0)
+    last[last < 0] = 0
     for begin in range(0, len(tracks), PART_FRAMES):
         frames = slice(begin, min(begin + PART_FRAMES, len(tracks)))
-        numbers = torch.nonzero((first < frames.stop) & (last >= begin))[:, 0]
+        numbers = torch.from_numpy(np.flatnonzero((first < frames.stop) & (last >= begin)))
         if not len(numbers) and tracks.num_tracks:
             numbers = torch.zeros(1, dtype=torch.int64)  # the format asks for a track
         yield Part(_cut(tracks, frames, numbers), numbers)
 
 
-def find_lifetimes(visible: Tensor) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """First and last frame in which each track is visible, by ``visible`` (F, N); F and -F for a
-    track that never is."""
-    never = len(visible)
-    first = torch.full(visible.shape[1:], never)
-    last = torch.full(visible.shape[1:], -never)
-    for t, seen in enumerate(visible):
-        first[seen & (first == never)] = t
-        last[seen] = t
-    return first, last
-
-
 def _cut(tracks: Tracks, frames: slice, numbers: Int[Tensor, "n"]) -> Tracks:
     """Some of the tracks in some of the frames."""
     values = {}
-    for own in _TENSORS:
+    for own in TENSORS:
         value = getattr(tracks, own.name)
         if value is None:
             continue
@@ -91,19 +79,15 @@ def _cut(tracks: Tracks, frames: slice, numbers: Int[Tensor, "n"]) -> Tracks:
     return replace(tracks, **values)
 
 
-def describe_index(tracks: Tracks, is_still: bool, parts: Mapping[str, str]) -> dict:
+def describe_index(data: Mapping[str, object], is_still: bool, parts: Mapping[str, str]) -> dict:
     """The content of the index, without the version of the format.
 
     Args:
+        data: the fields of the track file of the whole clip.
         is_still: whether ``xyz`` is the same in all frames.
         parts: SHA-256 of each part by its file name.
     """
-    values = {own.name: getattr(tracks, own.name) for own in fields(Tracks)}
-    kept = {
-        name: value
-        for name, value in values.items()
-        if name not in _OF_TRACKS and value is not None
-    }
+    kept = {name: value for name, value in data.items() if name not in _OF_TRACKS}
     return {**kept, STILL: is_still, PARTS: dict(parts)}
 
 
@@ -149,7 +133,7 @@ def join_parts(index: dict, parts: list[Callable[[], Part]], path: Path) -> dict
             "track fewer frames (--max_frames, --stride) or fewer points (--spacing)"
         )
     columns = {
-        own.name: _Column.empty(own, sides, is_still) for own in _TENSORS if own.name in names
+        own.name: _Column.empty(own, sides, is_still) for own in TENSORS if own.name in names
     }
     begin = 0
     for layout, open_part in zip(layouts, parts, strict=True):

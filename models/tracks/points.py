@@ -67,6 +67,19 @@ class PointTracks:
         return replace(self, xy=_join(*pairs[0]), visible=_join(*pairs[1]))
 
 
+def find_lifetimes(
+    visible: Bool[np.ndarray, "F N"],
+) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]:
+    """First and last frame in which each track is visible; F and -F for a track that never is."""
+    never = len(visible)
+    first = np.full(visible.shape[1], never)
+    last = np.full(visible.shape[1], -never)
+    for t, seen in enumerate(visible):
+        first[seen & (first == never)] = t
+        last[seen] = t
+    return first, last
+
+
 def _join(a: Shaped[np.ndarray, "F N *C"], b: Shaped[np.ndarray, "F n *C"]) -> np.ndarray:
     """The values of tracks, and behind them those of others."""
     shape = len(a), a.shape[1] + b.shape[1], *a.shape[2:]
