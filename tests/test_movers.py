@@ -264,6 +264,18 @@ def test_a_mover_is_found_between_frames_though_its_distances_are_guesses(seed: 
     torch.testing.assert_close(found.norm(dim=1), (lengths[0] + lengths[1]) / 2)
 
 
+def test_a_mover_that_stands_still_does_not_follow_a_camera_that_shakes():
+    random = torch.Generator().manual_seed(4)
+    shape = torch.randn(20, 3, generator=random).double() * 0.3 + torch.tensor([0.0, 0.0, 6.0])
+    known = [1, 2, 4, 5]
+    centers = torch.zeros(8, 3).double()
+    centers[[3]] = torch.tensor([0.1, -0.3, 0.05]).double()
+    mesh = MovingMesh(
+        2, torch.tensor(known), torch.stack([shape] * 4), torch.zeros(20, 5), *no_faces()
+    )
+    torch.testing.assert_close(mesh.place(3.0, centers), shape)
+
+
 def test_a_mover_stays_where_it_is_past_the_places_known():
     places, centers = torch.randn(2, 5, 3), torch.randn(9, 3).double()
     mesh = MovingMesh(4, torch.tensor([3, 4]), places, torch.zeros(5, 5), *no_faces())

@@ -161,22 +161,22 @@ def find_ranks(launcher: int) -> dict[int, int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(folder, killed: int):
-    """With one process."""
+@pytest.mark.parametrize(("killed", "ranks"), [(0, 0), (1, 2)])
+def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on(folder, killed: int, ranks: int):
+    """With one process, or with two again."""
     out = folder / f"killed{killed}"
     flags = demo_flags(out.name, "--num_epochs", "20", "--training.checkpoint_seconds", "0")
     command = [*TORCHRUN, "2", str(ROOT / "demo_pipeline.py"), *flags]
     with subprocess.Popen(
         command, cwd=folder, env=surroundings(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        while not (out / "checkpoint.pt").exists():
+        while not all((out / name).exists() for name in ("checkpoint.pt", "checkpoint_1.pt")):
             assert process.poll() is None, process.stderr.read()[-3000:]
             time.sleep(0.05)
         os.kill(find_ranks(process.pid)[killed], signal.SIGKILL)
         process.communicate(timeout=120)
     assert process.returncode != 0 and not (out / "model.pt").exists()
-    said = run(folder, "demo_pipeline.py", *flags)
+    said = run(folder, "demo_pipeline.py", *flags, ranks=ranks)
     assert "goes on from step" in said and (out / "model.pt").exists()
-    assert not list(out.glob("*_for_ranks.pt")) and not (out / "checkpoint.pt").exists()
+    assert not list(out.glob("*_for_ranks.pt")) and not list(out.glob("checkpoint*"))
     assert held_out_psnr(out) > 15

@@ -19,6 +19,7 @@ from models.pipeline import WorldSpaceTrianglePipeline
 from models.run.errors import InputError, NumericalError
 from models.run.files import make_subfolder, replace_file, write_bytes, write_json, write_tensors
 from models.run.fingerprint import fingerprint, hash_content, hash_fingerprint
+from models.run.process.ranks import Ranks
 from models.run.progress import Progress
 from models.run.settings import Plain, flatten_settings
 from models.run.stages import Origin, Stages
@@ -416,6 +417,20 @@ def test_a_checkpoint_keeps_what_is_done_and_not_what_goes_on(tmp_path):
     assert list(again.layers) == ["first"]
     again.save("second", {"done": True})
     assert list(Checkpoint(tmp_path / "checkpoint.pt", "this").layers) == ["first", "second"]
+
+
+def test_a_rank_goes_on_from_its_own_state_of_the_step_of_rank_0(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    ranks = [Ranks(number, 3) for number in range(3)]
+    for rank, step in zip(ranks, (6, 6, 3), strict=True):
+        state = {"done": False, "step": step, "of": rank.number}
+        Checkpoint(path, "this", ranks=rank).save("background", state)
+    found = [Checkpoint(path, "this", ranks=rank).load("background")["of"] for rank in ranks]
+    assert found == [0, 1, 0], "the state of rank 2 is of an earlier step"
+    Checkpoint(path, "this").save("background", {"done": True, "step": 6, "of": 0})
+    assert Checkpoint(path, "this", ranks=ranks[1]).load("background")["done"]
+    Checkpoint(path, "this").remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_writing_tensors_to_a_full_disk_names_it(tmp_path, monkeypatch):

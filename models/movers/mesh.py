@@ -70,7 +70,9 @@ class MovingMesh:
 
         A clip's camera observes the direction of a mover, while its distance may be a guess with
         another error in each frame. Therefore the directions from the camera follow a cubic through
-        two places before and two after the time (Lagrange), and the distances a straight line.
+        two places before and two after the time (Lagrange), and the distances a straight line. The
+        directions begin at the same cubic of the camera's centres: from the camera of the time itself
+        a mover would follow each of its shakes.
 
         Args:
             time: in frames of the clip.
@@ -90,9 +92,7 @@ class MovingMesh:
         length = (1 - share) * lengths[here[0]] + share * lengths[here[1]]
         weights = self._weigh_places(time, before, after)
         direction = sum(weight * rays[i] / lengths[i] for i, weight in weights)
-        # The camera moves straight from frame to frame.
-        low = min(int(time), len(centers) - 2)
-        center = centers[low] + (time - low) * (centers[low + 1] - centers[low])
+        center = sum(weight * centers[int(self.times[i])] for i, weight in weights)
         return (center + length * torch.nn.functional.normalize(direction, dim=1)).to(self.places)
 
     def is_placed(self, time: float) -> bool:

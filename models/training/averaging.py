@@ -8,6 +8,8 @@ bfloat16; what rounding leaves out stays in the rank and travels the next time (
 stochastic gradient descent", 2014). The sum runs during the next step.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,24 +28,40 @@ class Averaging:
                 all ranks.
         """
         self._shared = [_Shared(tensor.detach().view(-1), ranks) for tensor in tensors]
+        self._ranks = ranks
+        self._word = torch.zeros(0, dtype=torch.float64)
+        self._works: list[Work] = []
 
     def begin(self) -> None:
         """Takes the present values, equal on all ranks, as the values that all ranks share."""
         for shared in self._shared:
             shared.common.copy_(shared.own)
 
-    def start(self) -> None:
-        """Sends the changes since the values that all ranks share."""
+    def start(self, word: Sequence[float] = ()) -> None:
+        """Sends the changes since the values that all ranks share.
+
+        Args:
+            word: numbers, of which rank 0's reach all ranks; as many in each rank.
+        """
         for shared in self._shared:
             shared.send()
+        numbers = torch.tensor(word, dtype=torch.float64)
+        self._word = numbers if self._ranks.leads else torch.zeros_like(numbers)
+        self._works = self._ranks.start_sum([self._word])
 
-    def finish(self) -> None:
-        """Takes over the changes of all ranks; nothing to do unless changes were sent."""
+    def finish(self) -> list[float]:
+        """Takes over the changes of all ranks, and returns the word of rank 0; nothing to do unless
+        changes were sent."""
+        if not self._works:
+            return []
         for shared in self._shared:
             shared.receive()
+        self._ranks.wait_for(self._works)
+        self._works = []
+        return self._word.tolist()
 
     def settle(self) -> None:
-        """Makes the tensors of all ranks equal, once training is over."""
+        """Makes the tensors of all ranks equal: where training ends, and for a checkpoint."""
         self.finish()
         self.start()
         self.finish()
@@ -78,8 +96,6 @@ class _Shared:
 
     def receive(self) -> None:
         """Takes over the sum that was begun; the changes since then stay."""
-        if not self._works:
-            return
         self.ranks.wait_for(self._works)
         self._works = []
         mean = self._buffer.copy_(self._sums).div_(self._counts.clamp_min_(1))

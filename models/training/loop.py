@@ -15,7 +15,7 @@ from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import ALONE, SILENT, InputError, NumericalError, Progress, Ranks, trim_heap
 from models.tools import Batch, BatchSettings, PixelOrder, PixelSource
 from models.training.averaging import Averaging
-from models.training.checkpoints import Checkpoint, pack_generator, restore_generator
+from models.training.checkpoints import Checkpoint
 from models.training.options import Schedule, TrainingOptions
 from models.training.refinement import PlainRefinement, Refinement
 
@@ -77,7 +77,7 @@ def train(
 
     Args:
         generator: draws the batches.
-        checkpoint: keeps the state under the layer's name; only rank 0 writes it.
+        checkpoint: keeps the state under the layer's name; each rank has a file of its own.
         progress: hears the share done in percent, with PSNR and samples per second.
 
     Raises:
@@ -85,7 +85,6 @@ def train(
         LostRank: another rank has ended.
     """
     run = _Run(layer, schedule, generator, options)
-    writes = checkpoint is not None and layer.ranks.leads
     if checkpoint is not None and _resume(run, checkpoint):
         return run.finish()
     clock = time.perf_counter
@@ -96,7 +95,8 @@ def train(
     while (share := run.share_done()) < 1:
         run.advance(_learning_rate(share, options), share >= options.refined_from)
         run.seconds = clock() - start
-        run.meet(schedule.train_seconds is not None)
+        is_late = checkpoint is not None and clock() - saved > options.checkpoint_seconds
+        must_save = run.meet(is_late)
         if run.is_due(_RECORD_STEPS):
             run.record()
             progress.step(stage, min(99, round(100 * share)), 100, run.describe())
@@ -104,7 +104,7 @@ def train(
             # Several marks may have passed since the last step: they are scored once.
             run.unscored = [later for later in run.unscored if later > share]
             run.score()
-        if writes and clock() - saved > options.checkpoint_seconds:
+        if must_save:
             # Batches fill the gaps that building the meshes left in the heap: give these back.
             trim_heap()
             checkpoint.save(layer.name, run.state(done=False))
@@ -116,7 +116,7 @@ def train(
     if layer.score:
         run.score()
     run.seconds = clock() - start
-    if writes:
+    if checkpoint is not None and layer.ranks.leads:
         checkpoint.save(layer.name, run.state(done=True))
     progress.step(stage, 100, 100, run.describe())
     return run.finish()
@@ -162,7 +162,6 @@ class _Run:
         self.schedule = schedule
         self.options = options
         self.field = renderer.field
-        self.generator = generator
         self.matrix = renderer.normalized_from_world
         total = layer.total_pixels or len(layer.pixels)
         self.batch_size = schedule.choose_batch_size(total, options.least_steps)
@@ -245,21 +244,25 @@ class _Run:
         """Whether the last step of all ranks reached a multiple of ``every`` steps."""
         return self.step % every < self.layer.ranks.count
 
-    def meet(self, is_timed: bool) -> None:
-        """Brings the ranks together, every few steps.
+    def meet(self, is_late: bool) -> bool:
+        """Brings the ranks together, every few steps; returns whether all save their state now.
 
         Args:
-            is_timed: the training ends at a time, not at a step.
+            is_late: it is time for a checkpoint; rank 0's word decides.
         """
         if self.averaging is None:
             self.agreed_seconds = self.seconds
-            return
-        self.averaging.finish()
+            return is_late
+        word = self.averaging.finish()
+        must_save = False
+        if word:
+            self.agreed_seconds, must_save = word[0], bool(word[1])
+        if must_save:
+            self.averaging.settle()
         steps = max(1, self.options.average_samples // self.batch_size)
         if self.is_due(steps * self.layer.ranks.count):
-            self.averaging.start()
-            if is_timed:
-                self.agreed_seconds = self.layer.ranks.agree(self.seconds)
+            self.averaging.start([self.seconds, is_late and not must_save])
+        return must_save
 
     def _codes_of(self, batch: Batch) -> ViewCode | None:
         """The view codes of a batch's samples; some samples are learned without changes."""
@@ -351,8 +354,6 @@ class _Run:
             "field": {key: value.cpu() for key, value in self.field.state_dict().items()},
             "optimizer": None if done else self.optimizer.state_dict(),
             "refinement": None if self.refinement is None else self.refinement.state_dict(done),
-            "generator": pack_generator(self.generator),
-            "order": [self.order.seed, self.order.drawn],
             "unscored": self.unscored,
             **{name: getattr(self.history, name) for name in _CURVES},
             # Kept so that the curve of a resumed run is the same to the bit.
@@ -369,9 +370,9 @@ class _Run:
             self.refinement.load_state_dict(state["refinement"])
         if self.averaging is not None:
             self.averaging.begin()
-        restore_generator(self.generator, state["generator"])
-        self.order.seed, self.order.drawn = state["order"]
         self.step = state["step"]
+        # Each rank took an equal part of all steps.
+        self.order.drawn = self.step // self.layer.ranks.count * self.batch_size
         self.seconds = self.agreed_seconds = state["seconds"]
         self.unscored = list(state["unscored"])
         self.history = History(**{name: list(state[name]) for name in _CURVES})

@@ -74,7 +74,8 @@ def help_training(
         content = unpack_value(load_tensors(Path(task["file"]), mapped=True), {})
         checkpoint = None
         if task["checkpoint"] is not None:
-            checkpoint = Checkpoint(Path(task["checkpoint"]), task["made_from"])
+            path = Path(task["checkpoint"])
+            checkpoint = Checkpoint(path, task["made_from"], ranks=ranks)
         layer = replace(_read_layer(content, seed, device, options), ranks=ranks)
         random = np.random.default_rng([seed, ranks.number])
         schedule = Schedule(**content["schedule"])
