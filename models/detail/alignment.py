@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 # Largest displacement in pixels: larger ones are other surfaces.
-_REACH = 4.0
+_REACH = 16.0
 # Longer side in pixels of the smallest pictures that OpenCV's flow takes.
 _LEAST_SIDE = 12
 # Side in pixels of the window in which pictures are compared before and after they are moved.

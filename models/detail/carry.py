@@ -100,7 +100,7 @@ def carry_surfaces(
     certain = max(0.0, 2 * nearness - 1) ** 2
     if certain:
         surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), certain, options)
-    return _merge_pair(view, surfaces, rendering, sources[:2], options)
+    return _merge_pair(view, surfaces, rendering, (sources[:2], certain), options)
 
 
 @dataclass(frozen=True)
@@ -172,11 +172,19 @@ def _merge_pair(
     view: Cameras,
     surfaces: Surfaces,
     rendering: UInt8[np.ndarray, "H W 3"],
-    sources: list[Source],
+    pair: tuple[list[Source], float],
     options: DetailOptions,
 ) -> Surfaces:
     """The surfaces with two frames' pictures aligned, and with colours drawn to the rendering where
-    they differ from it by noise alone."""
+    they differ from it by noise alone.
+
+    Where the aligned pictures are alike, both frames see the surface, whatever their depths say: the
+    depth of water, glass or leaves is another one in each frame.
+
+    Args:
+        pair: the frames, and the weight of their likeness, 0 to 1.
+    """
+    sources, certain = pair
     looks = a, b = [_look(view, surfaces.depth, source) for source in sources]
     both = a.usable & b.usable
     share = _measure_first_share(sources)
@@ -184,12 +192,22 @@ def _merge_pair(
     drawn = [_weigh_sight(*pair, options) for pair in zip(looks, sources, strict=True)]
     moved = share * (first - a.rgb) + (1 - share) * (second - b.rgb)
     rgb = surfaces.rgb + np.minimum(sum(drawn), 1)[..., None] * moved
+    seen = both.astype(np.float32)
+    apart = first - second
+    unlike = _average_seen(average_channels(np.abs(apart)), seen)
+    alike = certain * seen * np.clip(2 - unlike / options.unlike, 0, 1)
+    rgb += alike[..., None] * (share * first + (1 - share) * second - rgb)
     # variance of a weighted mean, from the variance of the difference, which is twice a frame's
     factor = np.float32((share**2 + (1 - share) ** 2) / 2)
-    seen = both.astype(np.float32)
-    apart = average_channels(np.square(first - second)) * seen
-    noise = factor * _smooth(apart) / np.maximum(_smooth(seen), _LEAST_SEEN)
+    noise = factor * _average_seen(average_channels(np.square(apart)), seen)
     return Surfaces(_suppress_noise(rgb, rendering, noise), surfaces.depth)
+
+
+def _average_seen(
+    image: Float[np.ndarray, "H W"], seen: Float[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W"]:
+    """Mean round each pixel over the pixels that are seen."""
+    return _smooth(image * seen) / np.maximum(_smooth(seen), _LEAST_SEEN)
 
 
 def _suppress_noise(

@@ -1,11 +1,10 @@
 """Training on several processes: the parameters of all ranks are brought together every few steps.
 
 Between two averages each rank trains alone, on its own pixels. A parameter then changes by the mean
-of the changes of the ranks that changed it: most entries of a hash grid are touched by one rank only,
-and the mean over all ranks would take back a part of their step. Stich, "Local SGD converges fast and
-communicates little", 2019, is the idea; the moments of Adam stay with their rank. Changes travel in
-bfloat16; what rounding leaves out stays in the rank and travels the next time (Seide et al., "1-bit
-stochastic gradient descent", 2014). The sum runs during the next step.
+of the changes of all ranks. Stich, "Local SGD converges fast and communicates little", 2019, is the
+idea; the moments of Adam stay with their rank. Changes travel in bfloat16; what rounding leaves out
+stays in the rank and travels the next time (Seide et al., "1-bit stochastic gradient descent", 2014).
+The sum runs during the next step.
 """
 
 from collections.abc import Sequence
@@ -82,8 +81,6 @@ class _Shared:
         """This rank's changes as they were sent."""
         self._sums = torch.empty_like(self._changes)
         """Becomes the sum of the changes of all ranks."""
-        self._counts = torch.empty_like(own, dtype=torch.uint8)
-        """Becomes the number of ranks that changed each value."""
         self._works: list[Work] = []
 
     def send(self) -> None:
@@ -91,13 +88,12 @@ class _Shared:
         torch.sub(self.own, self.common, out=self._buffer)
         self._changes.copy_(self._buffer)
         self._sums.copy_(self._changes)
-        torch.ne(self._changes, 0, out=self._counts.view(torch.bool))
-        self._works = self.ranks.start_sum([self._sums, self._counts])
+        self._works = self.ranks.start_sum([self._sums])
 
     def receive(self) -> None:
         """Takes over the sum that was begun; the changes since then stay."""
         self.ranks.wait_for(self._works)
         self._works = []
-        mean = self._buffer.copy_(self._sums).div_(self._counts.clamp_min_(1))
+        mean = self._buffer.copy_(self._sums).div_(self.ranks.count)
         self.common += mean
         self.own += mean.sub_(self._changes)

@@ -21,8 +21,8 @@ from models.training.refinement import PlainRefinement, Refinement
 
 # Steps between points of the training curve.
 _RECORD_STEPS = 20
-# Growth of the learning rates with the number of processes, at most: larger rates were not tried.
-_MOST_GROWTH = 3
+# Decay of Adam's moments in a step of one process.
+_BETAS = 0.9, 0.99
 # Parts of the history that a checkpoint keeps.
 _CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
 
@@ -167,10 +167,17 @@ class _Run:
         self.batch_size = schedule.choose_batch_size(total, options.least_steps)
         self.num_steps = max(1, math.ceil(schedule.num_epochs * total / self.batch_size))
         """Steps of all ranks together, unless the schedule ends by time."""
-        # N ranks take an N-th of the steps that one takes for the same pixels.
-        growth = min(layer.ranks.count, _MOST_GROWTH)
+        # N ranks take an N-th of the steps that one takes for the same pixels: moments decay as fast
+        # by the sample, and rates follow Malladi et al., "On the SDEs and scaling rules for adaptive
+        # gradient algorithms", 2022.
+        count = layer.ranks.count
+        growth = math.sqrt(count)
         self.optimizer = FieldOptimizer(
-            renderer.field, growth * rates.tables, growth * rates.mlp, change_rate=rates.changes
+            renderer.field,
+            growth * rates.tables,
+            growth * rates.mlp,
+            betas=(_BETAS[0] ** count, _BETAS[1] ** count),
+            change_rate=rates.changes,
         )
         self.step = 0
         """Steps of all ranks together."""

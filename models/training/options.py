@@ -16,8 +16,8 @@ _LARGEST_BATCH = 15
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Learning rates of the colour field. N processes that train together take N times these, 3
-    times at most: each of their steps learns from N batches."""
+    """Learning rates of the colour field. N processes that train together take the root of N times
+    these: each of their steps learns from N batches."""
 
     tables: float = 3e-2
     """Of the grid of space; larger learns faster and leaves more noise."""
@@ -64,7 +64,7 @@ class TrainingOptions:
     """Most entries of each level, as a power of 2; more keep more detail and take more memory."""
     pixels_per_entry: float = 16
     """Training pixels for each entry, between these limits."""
-    average_samples: int = 1 << 20
+    average_samples: int = 1 << 19
     """Samples of each process between two averages of their parameters, where torchrun starts several;
     more send less and learn a little less from each pixel."""
     max_samples: int = 40_000_000
