@@ -438,6 +438,8 @@ def test_a_pass_over_many_pixels_takes_groups_of_frames_from_the_whole_clip(seed
 def test_short_clips_are_learned_in_smaller_batches():
     sizes = [Schedule(2.5).choose_batch_size(pixels, 800) for pixels in (10**5, 5 * 10**6, 10**8)]
     assert sizes == [1 << 13, 1 << 13, 1 << 15]
+    shared = [Schedule(2.5).choose_batch_size(10**7, 800, ranks) for ranks in (1, 2, 4, 64)]
+    assert shared == [1 << 14, 1 << 14, 1 << 13, 1 << 13]
     assert Schedule(2.5, batch_size=100).choose_batch_size(10**8, 800) == 100
 
 

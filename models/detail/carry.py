@@ -23,6 +23,11 @@ _CLEARLY = 1.0
 _UNSEEN = 60.0
 # Side in pixels of the window in which frames are compared.
 _WINDOW = 3
+# Difference in grey levels up to which two pictures are alike, and its growth with their contrast; a
+# larger value takes more of what the meshes say is hidden.
+_ALIKE, _ALIKE_BY_CONTRAST = 8.0, 0.5
+# Standard deviation in pixels of the blur below which contrast is measured.
+_CONTRAST_BLUR = 4.0
 # Standard deviation in pixels of the window in which detail and noise are measured.
 _POWER_BLUR = 2.0
 # Squared grey levels of the rounding of colours.
@@ -194,13 +199,31 @@ def _merge_pair(
     rgb = surfaces.rgb + np.minimum(sum(drawn), 1)[..., None] * moved
     seen = both.astype(np.float32)
     apart = first - second
-    unlike = _average_seen(average_channels(np.abs(apart)), seen)
-    alike = certain * seen * np.clip(2 - unlike / options.unlike, 0, 1)
-    rgb += alike[..., None] * (share * first + (1 - share) * second - rgb)
+    mean = share * first + (1 - share) * second
+    rgb += (certain * _measure_likeness(apart, mean, seen))[..., None] * (mean - rgb)
     # variance of a weighted mean, from the variance of the difference, which is twice a frame's
     factor = np.float32((share**2 + (1 - share) ** 2) / 2)
     noise = factor * _average_seen(average_channels(np.square(apart)), seen)
     return Surfaces(_suppress_noise(rgb, rendering, noise), surfaces.depth)
+
+
+def _measure_likeness(
+    apart: Float[np.ndarray, "H W 3"],
+    mean: Float[np.ndarray, "H W 3"],
+    seen: Float[np.ndarray, "H W"],
+) -> Float[np.ndarray, "H W"]:
+    """1 where two pictures are alike, falling to 0 where they differ; flow makes any two textures a
+    little alike, so the difference counts by their contrast.
+
+    Args:
+        apart: difference of the pictures.
+        mean: of the pictures.
+        seen: 1 at pixels that both show, else 0.
+    """
+    grey = average_channels(mean)
+    contrast = _average_seen(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), _CONTRAST_BLUR)), seen)
+    unlike = _average_seen(average_channels(np.abs(apart)), seen)
+    return seen * np.clip(2 - unlike / (_ALIKE + _ALIKE_BY_CONTRAST * contrast), 0, 1)
 
 
 def _average_seen(

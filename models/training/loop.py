@@ -164,19 +164,22 @@ class _Run:
         self.field = renderer.field
         self.matrix = renderer.normalized_from_world
         total = layer.total_pixels or len(layer.pixels)
-        self.batch_size = schedule.choose_batch_size(total, options.least_steps)
+        alone, self.batch_size = (
+            schedule.choose_batch_size(total, options.least_steps, processes)
+            for processes in (1, layer.ranks.count)
+        )
         self.num_steps = max(1, math.ceil(schedule.num_epochs * total / self.batch_size))
         """Steps of all ranks together, unless the schedule ends by time."""
-        # N ranks take an N-th of the steps that one takes for the same pixels: moments decay as fast
-        # by the sample, and rates follow Malladi et al., "On the SDEs and scaling rules for adaptive
-        # gradient algorithms", 2022.
-        count = layer.ranks.count
-        growth = math.sqrt(count)
+        # All ranks learn from batches larger by this factor. Moments decay as fast by the sample, and
+        # rates follow Malladi et al., "On the SDEs and scaling rules for adaptive gradient
+        # algorithms", 2022.
+        larger = layer.ranks.count * self.batch_size / alone
+        growth = math.sqrt(larger)
         self.optimizer = FieldOptimizer(
             renderer.field,
             growth * rates.tables,
             growth * rates.mlp,
-            betas=(_BETAS[0] ** count, _BETAS[1] ** count),
+            betas=(_BETAS[0] ** larger, _BETAS[1] ** larger),
             change_rate=rates.changes,
         )
         self.step = 0
@@ -357,6 +360,7 @@ class _Run:
         return {
             "done": done,
             "step": self.step,
+            "batch_size": self.batch_size,
             "seconds": self.seconds,
             "field": {key: value.cpu() for key, value in self.field.state_dict().items()},
             "optimizer": None if done else self.optimizer.state_dict(),
@@ -377,7 +381,8 @@ class _Run:
             self.refinement.load_state_dict(state["refinement"])
         if self.averaging is not None:
             self.averaging.begin()
-        self.step = state["step"]
+        # Another number of ranks may have other batches.
+        self.step = state["step"] * state["batch_size"] // self.batch_size
         # Each rank took an equal part of all steps.
         self.order.drawn = self.step // self.layer.ranks.count * self.batch_size
         self.seconds = self.agreed_seconds = state["seconds"]

@@ -101,13 +101,17 @@ class Schedule:
     refine: bool = True
     """Move the meshes' vertices too."""
 
-    def choose_batch_size(self, num_pixels: int, least_steps: int) -> int:
+    def choose_batch_size(self, num_pixels: int, least_steps: int, processes: int = 1) -> int:
         """Samples of a step: a power of 2 that leaves at least ``least_steps`` steps, within bounds.
+
+        Two processes share these steps. More processes take as many steps each, of smaller batches:
+        the fewer steps, the less a sample teaches.
 
         Args:
             num_pixels: training pixels of all processes.
+            processes: that train together.
         """
         if self.batch_size is not None:
             return self.batch_size
-        most = self.num_epochs * num_pixels / max(least_steps, 1)
+        most = self.num_epochs * num_pixels / max(least_steps, 1) / max(1, processes / 2)
         return 1 << min(_LARGEST_BATCH, max(_SMALLEST_BATCH, math.floor(math.log2(max(most, 1)))))
