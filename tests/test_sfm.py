@@ -17,7 +17,7 @@ from models.sfm.given import read_cameras
 from models.sfm.mapping import adjust_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
-from models.sfm.static_scene import _choose_exact_tracks, solve_scene
+from models.sfm.static_scene import _choose_exact_tracks, _is_well_joined, solve_scene
 from models.sfm.triangulation import Points
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.growing import grow_tracks
@@ -366,6 +366,14 @@ def test_every_frame_keeps_enough_of_the_tracks_that_it_has(seed):
     wanted = np.minimum(CameraOptions().enough_tracks, agrees[:, usable].sum(1) / 2)
     assert (agrees[:, chosen].sum(1) >= wanted).all()
     assert usable[chosen].all()
+
+
+@pytest.mark.parametrize("common", [0, 60, 500])
+def test_few_tracks_across_a_fast_turn_are_told(common: int):
+    agrees = np.zeros((40, 2000 + common), bool)
+    agrees[:20, :1000] = agrees[20:, 1000:2000] = True
+    agrees[18:22, 2000:] = True
+    assert _is_well_joined(agrees, CameraOptions()) == (common >= CameraOptions().enough_tracks)
 
 
 def test_no_track_is_chosen_where_none_agrees():

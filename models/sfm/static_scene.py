@@ -6,6 +6,7 @@ is known the tracks are sharpened by it, and cameras and points are solved again
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -237,11 +238,12 @@ def _adjust(
     """Cameras by bundle adjustment of long tracks.
 
     Args:
-        exact: of tracks with small residuals, in place of tracks evenly over the image.
+        exact: of tracks with small residuals, in place of tracks evenly over the image; only where
+            enough tracks go from frame to frame.
     """
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
-    if exact:
+    if exact and _is_well_joined(points.agrees, options):
         subset = _choose_exact_tracks(points, options)
     else:
         spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
@@ -263,20 +265,45 @@ def _choose_exact_tracks(points: Points, options: CameraOptions) -> Int[np.ndarr
     error = np.sqrt(squares / np.maximum(2 * counts - 3, 1))
     limit = _EXACT * np.median(error[usable]) if usable.any() else 0.0
     least = int(half_life(agrees))
-    enough = _count_enough(agrees[:, usable], options)
+    enough = _count_enough(agrees, np.flatnonzero(usable), options)
     while True:
         chosen = np.flatnonzero(usable & (counts >= least) & (error <= limit))
-        if len(chosen) == usable.sum() or (agrees[:, chosen].sum(1) >= enough).all():
+        if len(chosen) == usable.sum() or (_count_seen(agrees, chosen) >= enough).all():
             return chosen
         limit = max(_RELAXED * limit, np.finfo(float).tiny)
         least = int(least / _RELAXED)
 
 
+def _is_well_joined(agrees: Bool[np.ndarray, "F N"], options: CameraOptions) -> bool:
+    """Whether enough tracks go from each frame to the next.
+
+    In a fast turn few do. A choice among them lets the cameras before and after the turn drift apart.
+    """
+    common = [np.count_nonzero(before & after) for before, after in pairwise(agrees)]
+    return min(common, default=0) >= options.enough_tracks
+
+
 def _count_enough(
-    visible: Bool[np.ndarray, "F n"], options: CameraOptions
-) -> Float[np.ndarray, "F"]:
-    """Tracks that each frame keeps when some are left out."""
-    return np.minimum(options.enough_tracks, visible.sum(1) / 2)
+    visible: Bool[np.ndarray, "F N"], usable: Int[np.ndarray, "n"], options: CameraOptions
+) -> Float[np.ndarray, "C"]:
+    """Counts of ``_count_seen`` that remain when some of the usable tracks are left out."""
+    return np.minimum(options.enough_tracks, _count_seen(visible, usable) / 2)
+
+
+def _count_seen(
+    visible: Bool[np.ndarray, "F N"], chosen: Int[np.ndarray, "n"]
+) -> Int[np.ndarray, "C"]:
+    """Tracks seen in each frame, and in each two successive frames."""
+    counts = []
+    before = None
+    # Frame by frame: all frames' rows of the chosen tracks would fill the memory.
+    for row in visible:
+        own = row[chosen]
+        counts.append(np.count_nonzero(own))
+        if before is not None:
+            counts.append(np.count_nonzero(own & before))
+        before = own
+    return np.array(counts)
 
 
 def _sum_squares(points: Points) -> Float[np.ndarray, "N"]:
@@ -309,11 +336,11 @@ def _choose_long_tracks(
     """
     spacing = max(_LEAST_SPACING, spacing)
     subset = thin(tracks, spacing, min_length=_MIN_LENGTH)
-    enough = _count_enough(tracks.visible[:, subset], options)
+    enough = _count_enough(tracks.visible, subset, options)
     least = int(half_life(tracks.visible))
     while least > _MIN_LENGTH:
         long = thin(tracks, spacing, min_length=least)
-        if (tracks.visible[:, long].sum(1) >= enough).all():
+        if (_count_seen(tracks.visible, long) >= enough).all():
             return long
         # Some frame keeps too few tracks of this length.
         least //= 2
