@@ -374,6 +374,7 @@ def test_few_tracks_across_a_fast_turn_are_told(common: int):
     agrees[:20, :1000] = agrees[20:, 1000:2000] = True
     agrees[18:22, 2000:] = True
     assert _is_well_joined(agrees, CameraOptions()) == (common >= CameraOptions().enough_tracks)
+    assert _is_well_joined(agrees[:20, :30], CameraOptions()), "few tracks, of which all go on"
 
 
 def test_no_track_is_chosen_where_none_agrees():

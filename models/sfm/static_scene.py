@@ -42,6 +42,9 @@ _ADJUSTED_ACROSS = 32
 _EXACT = 0.7
 # Times that the tracks are chosen and the cameras adjusted. More take more time.
 _EXACT_ROUNDS = 2
+# Share of a frame's tracks that suffices to join it with the next, if it has few. Larger leaves more
+# cameras as they were mapped.
+_JOINED = 0.25
 # Growth of that limit where frames would be left with too few tracks.
 _RELAXED = 1.3
 # Least distance in pixels between tracks that cameras are solved from.
@@ -208,8 +211,8 @@ def sharpen_scene(
 ) -> tuple[PointTracks, StaticScene]:
     """Tracks aligned to sub-pixels by the scene's geometry, and the scene solved again from them.
 
-    Cameras are adjusted too, unless they were given. A turning or still camera has no parallax, so
-    its tracks stay as they are.
+    Cameras are adjusted too, unless they were given or hardly any track goes from some frame to the
+    next. A turning or still camera has no parallax, so its tracks stay as they are.
 
     Args:
         tracks: positions in float32.
@@ -223,7 +226,7 @@ def sharpen_scene(
         hear = ProgressPart(progress, done * len(tracks), rounds * len(tracks))
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
-        if scene.method != "given":
+        if scene.method != "given" and _is_well_joined(tracks.visible, options):
             # Again, by the residuals under the adjusted cameras.
             for _ in range(_EXACT_ROUNDS):
                 cameras = _adjust(tracks, cameras, options, exact=True)
@@ -238,12 +241,11 @@ def _adjust(
     """Cameras by bundle adjustment of long tracks.
 
     Args:
-        exact: of tracks with small residuals, in place of tracks evenly over the image; only where
-            enough tracks go from frame to frame.
+        exact: of tracks with small residuals, in place of tracks evenly over the image.
     """
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
-    if exact and _is_well_joined(points.agrees, options):
+    if exact:
         subset = _choose_exact_tracks(points, options)
     else:
         spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
@@ -274,13 +276,16 @@ def _choose_exact_tracks(points: Points, options: CameraOptions) -> Int[np.ndarr
         least = int(least / _RELAXED)
 
 
-def _is_well_joined(agrees: Bool[np.ndarray, "F N"], options: CameraOptions) -> bool:
-    """Whether enough tracks go from each frame to the next.
+def _is_well_joined(visible: Bool[np.ndarray, "F N"], options: CameraOptions) -> bool:
+    """Whether enough tracks go from each frame to the next, or a good part of those that it has.
 
-    In a fast turn few do. A choice among them lets the cameras before and after the turn drift apart.
+    In a fast turn few do, and adjustment lets the cameras before and after it drift apart.
     """
-    common = [np.count_nonzero(before & after) for before, after in pairwise(agrees)]
-    return min(common, default=0) >= options.enough_tracks
+    for before, after in pairwise(visible):
+        fewer = min(np.count_nonzero(before), np.count_nonzero(after))
+        if np.count_nonzero(before & after) < min(options.enough_tracks, _JOINED * fewer):
+            return False
+    return True
 
 
 def _count_enough(
