@@ -269,8 +269,8 @@ class _Run:
             self.agreed_seconds, must_save = word[0], bool(word[1])
         if must_save:
             self.averaging.settle()
-        steps = max(1, self.options.average_samples // self.batch_size)
-        if self.is_due(steps * self.layer.ranks.count):
+        steps = self.options.average_samples // self.batch_size
+        if self.is_due(max(self.layer.ranks.count, steps)):
             self.averaging.start([self.seconds, is_late and not must_save])
         return must_save
 

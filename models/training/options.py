@@ -64,8 +64,8 @@ class TrainingOptions:
     """Most entries of each level, as a power of 2; more keep more detail and take more memory."""
     pixels_per_entry: float = 16
     """Training pixels for each entry, between these limits."""
-    average_samples: int = 1 << 19
-    """Samples of each process between two averages of their parameters, where torchrun starts several;
+    average_samples: int = 1 << 20
+    """Samples of all processes between two averages of their parameters, where torchrun starts several;
     more send less and learn a little less from each pixel."""
     max_samples: int = 40_000_000
     """Training pixels of the background that are kept at most, 20 bytes each."""
