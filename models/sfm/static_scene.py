@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from scipy import ndimage
 
 from models.cameras import Cameras, interpolate_poses
 from models.clip import Lens
@@ -37,9 +38,11 @@ _REFERENCE_WIDTH = 640
 # Tracks across the longer side of the image when cameras are solved, and when they are adjusted.
 _TRACKS_ACROSS = 24
 _ADJUSTED_ACROSS = 32
-# Error of the tracks that cameras are adjusted to after sharpening, in that of the median track.
-# Larger admits tracks that slip along outlines.
+# Error of the tracks that cameras are adjusted to after sharpening, in that of the median track of
+# their part of the image. Larger admits tracks that slip along outlines.
 _EXACT = 0.7
+# Parts of the image along each side. More make outlines less of an exception in their part.
+_PARTS = 2
 # Times that the tracks are chosen and the cameras adjusted. More take more time.
 _EXACT_ROUNDS = 2
 # Share of a frame's tracks that suffices to join it with the next, if it has few. Larger leaves more
@@ -246,34 +249,58 @@ def _adjust(
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
     if exact:
-        subset = _choose_exact_tracks(points, options)
+        subset = _choose_exact_tracks(agreeing, points, options)
     else:
         spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
         subset = _choose_long_tracks(agreeing, spacing, options)
     return adjust_cameras(cameras, points.xyz[subset], agreeing.select(subset), options)
 
 
-def _choose_exact_tracks(points: Points, options: CameraOptions) -> Int[np.ndarray, "n"]:
-    """Long tracks of small residuals, as many as every frame needs.
+def _choose_exact_tracks(
+    tracks: PointTracks, points: Points, options: CameraOptions
+) -> Int[np.ndarray, "n"]:
+    """Long tracks whose residuals are small for their part of the image, as many as every frame needs.
 
     Tracks that slip along an outline agree with a point that is not there, and many of them bend the
-    cameras together. Their residuals are larger than those of tracks on a surface.
+    cameras together. Their residuals are larger than those of tracks on a surface beside it. Small
+    residuals of the whole image would leave out all of a near ground, which tells most about where
+    the camera is.
+
+    Args:
+        tracks: seen where they agree with the points.
     """
     agrees = points.agrees
     counts = agrees.sum(0)
-    usable = counts >= _MIN_LENGTH
-    squares = _sum_squares(points)
+    usable = np.flatnonzero(counts >= _MIN_LENGTH)
+    if not len(usable):
+        return usable
     # a track's residuals are smaller than its errors, as its point has three free coordinates
-    error = np.sqrt(squares / np.maximum(2 * counts - 3, 1))
-    limit = _EXACT * np.median(error[usable]) if usable.any() else 0.0
+    error = np.sqrt(_sum_squares(points) / np.maximum(2 * counts - 3, 1))[usable]
+    part = _find_parts(tracks, usable)
+    typical = ndimage.median(error, part, np.arange(part.max() + 1))[part]
+    relative = error / np.maximum(typical, np.finfo(float).tiny)
+    limit = _EXACT
     least = int(half_life(agrees))
-    enough = _count_enough(agrees, np.flatnonzero(usable), options)
+    enough = _count_enough(agrees, usable, options)
     while True:
-        chosen = np.flatnonzero(usable & (counts >= least) & (error <= limit))
-        if len(chosen) == usable.sum() or (_count_seen(agrees, chosen) >= enough).all():
+        chosen = usable[(counts[usable] >= least) & (relative <= limit)]
+        if len(chosen) == len(usable) or (_count_seen(agrees, chosen) >= enough).all():
             return chosen
-        limit = max(_RELAXED * limit, np.finfo(float).tiny)
+        limit *= _RELAXED
         least = int(least / _RELAXED)
+
+
+def _find_parts(tracks: PointTracks, usable: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """Number of the part of the image in which each track is on average."""
+    total = np.zeros((tracks.num_tracks, 2))
+    # Frame by frame: the positions of all observations would fill the memory.
+    for xy, seen in zip(tracks.xy, tracks.visible, strict=True):
+        total[seen] += xy[seen]
+    mean = total[usable] / tracks.visible.sum(0)[usable, None]
+    column, row = (
+        np.clip(mean / (tracks.width, tracks.height) * _PARTS, 0, _PARTS - 1).astype(int).T
+    )
+    return row * _PARTS + column
 
 
 def _is_well_joined(visible: Bool[np.ndarray, "F N"], options: CameraOptions) -> bool:
