@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.field import FieldOptimizer, ViewCode
+from models.field import ColorField, FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import ALONE, SILENT, InputError, NumericalError, Progress, Ranks, trim_heap
 from models.tools import Batch, BatchSettings, PixelOrder, PixelSource
 from models.training.averaging import Averaging
 from models.training.checkpoints import Checkpoint
-from models.training.options import Schedule, TrainingOptions
+from models.training.options import RateOptions, Schedule, TrainingOptions
 from models.training.refinement import PlainRefinement, Refinement
 
 # Steps between points of the training curve.
@@ -146,6 +146,22 @@ def _resume(run: "_Run", checkpoint: Checkpoint) -> bool:
     return state["done"]
 
 
+def _build_optimizer(field: ColorField, rates: RateOptions, larger: float) -> FieldOptimizer:
+    """The optimizer for batches that are larger by a factor than those of one process.
+
+    Moments decay as fast by the sample, and rates follow Malladi et al., "On the SDEs and scaling
+    rules for adaptive gradient algorithms", 2022.
+    """
+    growth = math.sqrt(larger)
+    return FieldOptimizer(
+        field,
+        growth * rates.tables,
+        growth * rates.mlp,
+        betas=(_BETAS[0] ** larger, _BETAS[1] ** larger),
+        change_rate=rates.changes,
+    )
+
+
 class _Run:
     """Training under way, with the state that a checkpoint holds."""
 
@@ -157,7 +173,6 @@ class _Run:
         options: TrainingOptions,
     ):
         renderer = layer.renderer
-        rates = options.rates
         self.layer = layer
         self.schedule = schedule
         self.options = options
@@ -170,18 +185,8 @@ class _Run:
         )
         self.num_steps = max(1, math.ceil(schedule.num_epochs * total / self.batch_size))
         """Steps of all ranks together, unless the schedule ends by time."""
-        # All ranks learn from batches larger by this factor. Moments decay as fast by the sample, and
-        # rates follow Malladi et al., "On the SDEs and scaling rules for adaptive gradient
-        # algorithms", 2022.
         larger = layer.ranks.count * self.batch_size / alone
-        growth = math.sqrt(larger)
-        self.optimizer = FieldOptimizer(
-            renderer.field,
-            growth * rates.tables,
-            growth * rates.mlp,
-            betas=(_BETAS[0] ** larger, _BETAS[1] ** larger),
-            change_rate=rates.changes,
-        )
+        self.optimizer = _build_optimizer(renderer.field, options.rates, larger)
         self.step = 0
         """Steps of all ranks together."""
         self.seconds = 0.0
@@ -200,7 +205,7 @@ class _Run:
             # The kernel needs the pixels in the CPU's memory; the plain form runs on any device.
             on_cpu = self.matrix.device.type == "cpu"
             refine, pixels = (Refinement, layer.pixels) if on_cpu else (PlainRefinement, self.store)
-            rate = growth * options.refine_rate
+            rate = math.sqrt(larger) * options.refine_rate
             self.refinement = refine(pixels, layer.vertices, rate)
         self.averaging: Averaging | None = None
         if layer.ranks.count > 1:
