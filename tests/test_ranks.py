@@ -91,9 +91,7 @@ def held_out_psnr(folder: Path) -> float:
 
 
 @pytest.mark.slow
-def test_parameters_of_two_ranks_change_by_the_mean_of_their_changes(
-    tmp_path,
-):
+def test_parameters_of_two_ranks_change_by_the_mean_of_their_changes(tmp_path):
     (tmp_path / "averaging.py").write_text(AVERAGING)
     run(tmp_path, str(tmp_path / "averaging.py"), str(tmp_path), ranks=2)
     (first, own, said), (second, other, heard) = (

@@ -351,11 +351,11 @@ def points_with_errors(
 
 
 def test_cameras_are_adjusted_to_tracks_of_small_residuals():
-    slips = np.arange(4000) % 3 == 0
-    agrees = np.ones((30, 4000), bool)
-    error = np.where(slips, 0.6, 0.08) * np.linspace(0.8, 1.2, 4000)
+    slips = np.arange(400) % 3 == 0
+    agrees = np.ones((30, 400), bool)
+    error = np.where(slips, 0.6, 0.08) * np.linspace(0.8, 1.2, 400)
     chosen = _choose_exact_tracks(*points_with_errors(error, agrees), CameraOptions())
-    assert slips[chosen].mean() < 0.01
+    assert not slips[chosen].any()
     assert len(chosen) >= CameraOptions().enough_tracks
 
 

@@ -105,7 +105,7 @@ def carry_surfaces(
     certain = max(0.0, 2 * nearness - 1) ** 2
     if certain:
         surfaces = _snap_outlines(view, surfaces, (sources[:2], looks[:2]), certain, options)
-    return _merge_pair(view, surfaces, rendering, (sources[:2], certain), options)
+    return _merge_pair(view, surfaces, rendering, sources[:2], certain, options)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ def _merge_pair(
     view: Cameras,
     surfaces: Surfaces,
     rendering: UInt8[np.ndarray, "H W 3"],
-    pair: tuple[list[Source], float],
+    sources: list[Source],
+    certain: float,
     options: DetailOptions,
 ) -> Surfaces:
     """The surfaces with two frames' pictures aligned, and with colours drawn to the rendering where
@@ -187,9 +188,9 @@ def _merge_pair(
     depth of water, glass or leaves is another one in each frame.
 
     Args:
-        pair: the frames, and the weight of their likeness, 0 to 1.
+        sources: two frames.
+        certain: weight of their likeness, 0 to 1.
     """
-    sources, certain = pair
     looks = a, b = [_look(view, surfaces.depth, source) for source in sources]
     both = a.usable & b.usable
     share = _measure_first_share(sources)
@@ -197,40 +198,35 @@ def _merge_pair(
     drawn = [_weigh_sight(*pair, options) for pair in zip(looks, sources, strict=True)]
     moved = share * (first - a.rgb) + (1 - share) * (second - b.rgb)
     rgb = surfaces.rgb + np.minimum(sum(drawn), 1)[..., None] * moved
-    seen = both.astype(np.float32)
     apart = first - second
     mean = share * first + (1 - share) * second
-    rgb += (certain * _measure_likeness(apart, mean, seen))[..., None] * (mean - rgb)
+    grey = average_channels(mean)
+    contrast, unlike, power = _average_seen(
+        [
+            np.abs(grey - cv2.GaussianBlur(grey, (0, 0), _CONTRAST_BLUR)),
+            average_channels(np.abs(apart)),
+            average_channels(np.square(apart)),
+        ],
+        both.astype(np.float32),
+    )
+    # flow makes any two textures a little alike, so the difference counts by their contrast
+    alike = both * np.clip(2 - unlike / (_ALIKE + _ALIKE_BY_CONTRAST * contrast), 0, 1)
+    rgb += (certain * alike)[..., None] * (mean - rgb)
     # variance of a weighted mean, from the variance of the difference, which is twice a frame's
-    factor = np.float32((share**2 + (1 - share) ** 2) / 2)
-    noise = factor * _average_seen(average_channels(np.square(apart)), seen)
+    noise = np.float32((share**2 + (1 - share) ** 2) / 2) * power
     return Surfaces(_suppress_noise(rgb, rendering, noise), surfaces.depth)
 
 
-def _measure_likeness(
-    apart: Float[np.ndarray, "H W 3"],
-    mean: Float[np.ndarray, "H W 3"],
-    seen: Float[np.ndarray, "H W"],
-) -> Float[np.ndarray, "H W"]:
-    """1 where two pictures are alike, falling to 0 where they differ; flow makes any two textures a
-    little alike, so the difference counts by their contrast.
+def _average_seen(
+    images: list[Float[np.ndarray, "H W"]], seen: Float[np.ndarray, "H W"]
+) -> list[Float[np.ndarray, "H W"]]:
+    """Means of images round each pixel over the pixels that are seen.
 
     Args:
-        apart: difference of the pictures.
-        mean: of the pictures.
-        seen: 1 at pixels that both show, else 0.
+        seen: 1 at these pixels, else 0.
     """
-    grey = average_channels(mean)
-    contrast = _average_seen(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), _CONTRAST_BLUR)), seen)
-    unlike = _average_seen(average_channels(np.abs(apart)), seen)
-    return seen * np.clip(2 - unlike / (_ALIKE + _ALIKE_BY_CONTRAST * contrast), 0, 1)
-
-
-def _average_seen(
-    image: Float[np.ndarray, "H W"], seen: Float[np.ndarray, "H W"]
-) -> Float[np.ndarray, "H W"]:
-    """Mean round each pixel over the pixels that are seen."""
-    return _smooth(image * seen) / np.maximum(_smooth(seen), _LEAST_SEEN)
+    around = np.maximum(_smooth(seen), _LEAST_SEEN)
+    return [_smooth(image * seen) / around for image in images]
 
 
 def _suppress_noise(

@@ -15,12 +15,13 @@ Files, in reading order:
 from models.field.color_field import ColorField
 from models.field.hash_grid import HashGrid
 from models.field.kernels.grid_kernels import BLOCK
-from models.field.optimizer import FieldOptimizer
+from models.field.optimizer import BETAS, FieldOptimizer
 from models.field.reader import FieldReader
 from models.field.viewpoints import ViewCode, Viewpoints
 from models.field.world_box import ChangeOptions, FieldOptions, normalization, transform_points
 
 __all__ = [
+    "BETAS",
     "BLOCK",
     "ChangeOptions",
     "ColorField",

@@ -24,6 +24,8 @@ from models.field.kernels.vectors import (
 from models.field.reference import AdamRule, adam_reference
 from models.run import njit, run_tasks
 
+BETAS = 0.9, 0.99
+"""Decay of the moments in a step."""
 # Elements of a task: large enough that starting it costs nothing beside its memory traffic.
 _CHUNK = 1 << 18
 
@@ -117,7 +119,7 @@ class FieldOptimizer:
         field: ColorField,
         table_rate: float = 2e-2,
         mlp_rate: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.99),
+        betas: tuple[float, float] = BETAS,
         eps: float = 1e-15,
         change_rate: float = 0.5,
     ):

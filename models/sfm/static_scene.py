@@ -284,7 +284,10 @@ def _choose_exact_tracks(
     enough = _count_enough(agrees, usable, options)
     while True:
         chosen = usable[(counts[usable] >= least) & (relative <= limit)]
-        if len(chosen) == len(usable) or (_count_seen(agrees, chosen) >= enough).all():
+        if (
+            len(chosen) == len(usable)
+            or (np.concatenate(_count_seen(agrees, chosen)) >= enough).all()
+        ):
             return chosen
         limit *= _RELAXED
         least = int(least / _RELAXED)
@@ -308,34 +311,26 @@ def _is_well_joined(visible: Bool[np.ndarray, "F N"], options: CameraOptions) ->
 
     In a fast turn few do, and adjustment lets the cameras before and after it drift apart.
     """
-    for before, after in pairwise(visible):
-        fewer = min(np.count_nonzero(before), np.count_nonzero(after))
-        if np.count_nonzero(before & after) < min(options.enough_tracks, _JOINED * fewer):
-            return False
-    return True
+    seen, common = _count_seen(visible, slice(None))
+    fewer = np.minimum(seen[1:], seen[:-1])
+    return bool((common >= np.minimum(options.enough_tracks, _JOINED * fewer)).all())
 
 
 def _count_enough(
     visible: Bool[np.ndarray, "F N"], usable: Int[np.ndarray, "n"], options: CameraOptions
 ) -> Float[np.ndarray, "C"]:
-    """Counts of ``_count_seen`` that remain when some of the usable tracks are left out."""
-    return np.minimum(options.enough_tracks, _count_seen(visible, usable) / 2)
+    """Counts of ``_count_seen``, joined, that remain when some of the usable tracks are left out."""
+    return np.minimum(options.enough_tracks, np.concatenate(_count_seen(visible, usable)) / 2)
 
 
 def _count_seen(
-    visible: Bool[np.ndarray, "F N"], chosen: Int[np.ndarray, "n"]
-) -> Int[np.ndarray, "C"]:
-    """Tracks seen in each frame, and in each two successive frames."""
-    counts = []
-    before = None
+    visible: Bool[np.ndarray, "F N"], chosen: Int[np.ndarray, "n"] | slice
+) -> tuple[Int[np.ndarray, "F"], Int[np.ndarray, "F-1"]]:
+    """Chosen tracks seen in each frame, and in each two successive frames."""
     # Frame by frame: all frames' rows of the chosen tracks would fill the memory.
-    for row in visible:
-        own = row[chosen]
-        counts.append(np.count_nonzero(own))
-        if before is not None:
-            counts.append(np.count_nonzero(own & before))
-        before = own
-    return np.array(counts)
+    seen = [np.count_nonzero(row[chosen]) for row in visible]
+    common = [np.count_nonzero((a & b)[chosen]) for a, b in pairwise(visible)]
+    return np.array(seen), np.array(common, int)
 
 
 def _sum_squares(points: Points) -> Float[np.ndarray, "N"]:
@@ -372,7 +367,7 @@ def _choose_long_tracks(
     least = int(half_life(tracks.visible))
     while least > _MIN_LENGTH:
         long = thin(tracks, spacing, min_length=least)
-        if (_count_seen(tracks.visible, long) >= enough).all():
+        if (np.concatenate(_count_seen(tracks.visible, long)) >= enough).all():
             return long
         # Some frame keeps too few tracks of this length.
         least //= 2

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.field import ColorField, FieldOptimizer, ViewCode
+from models.field import BETAS, ColorField, FieldOptimizer, ViewCode
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.run import ALONE, SILENT, InputError, NumericalError, Progress, Ranks, trim_heap
 from models.tools import Batch, BatchSettings, PixelOrder, PixelSource
@@ -21,8 +21,6 @@ from models.training.refinement import PlainRefinement, Refinement
 
 # Steps between points of the training curve.
 _RECORD_STEPS = 20
-# Decay of Adam's moments in a step of one process.
-_BETAS = 0.9, 0.99
 # Parts of the history that a checkpoint keeps.
 _CURVES = ("steps", "psnr", "heldout_steps", "heldout_psnr")
 
@@ -157,7 +155,7 @@ def _build_optimizer(field: ColorField, rates: RateOptions, larger: float) -> Fi
         field,
         growth * rates.tables,
         growth * rates.mlp,
-        betas=(_BETAS[0] ** larger, _BETAS[1] ** larger),
+        betas=(BETAS[0] ** larger, BETAS[1] ** larger),
         change_rate=rates.changes,
     )
 

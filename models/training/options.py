@@ -16,8 +16,8 @@ _LARGEST_BATCH = 15
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Learning rates of the colour field. N processes that train together take the root of N times
-    these: each of their steps learns from N batches."""
+    """Learning rates of the colour field. Processes that train together learn from N times the samples
+    in a step, and take the root of N times these."""
 
     tables: float = 3e-2
     """Of the grid of space; larger learns faster and leaves more noise."""
