@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from models.cameras import Cameras
 from models.clip import Lens
 from models.sfm import StaticScene, judge_scene, solve_scene, straighten_scene, triangulate
-from models.sfm.adjustment import choose_depth_order, find_lens, find_zoom
+from models.sfm.adjustment import choose_depth_order, find_lens, find_zoom, intrinsics
 from models.sfm.adjustment.bundle import Freedom, adjust_freely, smooth_focal_lengths
 from models.sfm.adjustment.causes import find_cause
 from models.sfm.adjustment.evidence import adjust_fit, measure_fit
@@ -75,6 +75,17 @@ def test_a_camera_without_distortion_or_zoom_stays_as_it_is(room, seed):
     assert same is cameras and lens is None
     assert choose_depth_order(cameras, tracks, said).cameras is cameras
     assert not said.sentences
+
+
+@pytest.mark.parametrize(("focal", "plausible"), [(1.02, True), (0.95, True), (1.15, False)])
+def test_a_lens_that_changes_the_focal_length_more_than_the_picture_is_refused(
+    room, focal, plausible
+):
+    """A lens that moves the corner by about 2 %, for cameras whose focal length it changes."""
+    K = room.cameras.K[0].double().numpy()
+    params = (focal * K[0, 0], WIDTH / 2, HEIGHT / 2, 0.06, 0.0)
+    lens = Lens("RADIAL", tuple(map(float, params)), WIDTH, HEIGHT)
+    assert intrinsics._is_plausible(lens, room.cameras) == plausible
 
 
 def test_turning_and_given_cameras_get_no_lens(room):

@@ -28,6 +28,7 @@ from models.sfm.mapping import (
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
+from models.sfm.small_motion import adjust_rotation
 from models.sfm.triangulation import Points, triangulate
 from models.sfm.windows import Mapped
 from models.tracking import half_life, thin
@@ -55,6 +56,12 @@ _LEAST_SPACING = 8
 # ``CameraOptions.convincing`` of a window. Larger takes windows that are bent: at 0.6 px of an image of
 # 320 pixels the camera path of a rendered walk was 16 % wrong.
 _CONVINCING_WINDOW = 0.35
+STEADY_GAIN = 0.7
+"""Share of a turning camera's residual that one which also moves must stay below. Larger takes more
+cameras as moving, and slips of tracks as parallax."""
+# Observations that must agree with mapped cameras, in observations that agree with turning ones, where
+# either may be right.
+_MOVING_GAIN = 1.1
 # Observations below which a track takes no part in solving cameras.
 _MIN_LENGTH = 3
 
@@ -141,7 +148,8 @@ def solve_scene(
     turning, residual = solve_rotation(few, options)
     progress.say(f"pure rotation leaves {residual:.2f} px")
     limit = options.rotation_error * longer / _REFERENCE_WIDTH
-    if residual < max(options.tracking_noise, limit):
+    may_turn = residual < max(options.tracking_noise, limit)
+    if may_turn and _is_steady(few, turning, residual, options):
         return _triangulate_turning(tracks, turning)
     mapped = None
     if is_long_way(few, options):
@@ -153,7 +161,29 @@ def solve_scene(
         progress.say("no mapper could place the cameras: taken as a camera that turns")
         return _triangulate_turning(tracks, turning)
     scene = _triangulate_scene(tracks, mapped.cameras, mapped.method, mapped.registered)
-    return replace(scene, doubtful=mapped.doubtful)
+    if not may_turn:
+        return replace(scene, doubtful=mapped.doubtful)
+    turned = _triangulate_turning(tracks, turning)
+    is_sure = mapped.registered.all() and not mapped.doubtful
+    explains = scene.points.agrees.sum() > _MOVING_GAIN * turned.points.agrees.sum()
+    return scene if is_sure and explains else turned
+
+
+def _is_steady(
+    few: PointTracks, turning: Cameras, residual: float, options: CameraOptions
+) -> bool:
+    """Whether cameras that turn explain the tracks about as well as if they also move.
+
+    Args:
+        residual: of the turning cameras, in pixels.
+    """
+    if residual < options.tracking_noise:
+        return True
+    keys = np.arange(0, len(few), -(-len(few) // options.most_keyframes))
+    chosen = few.select_frames(keys)
+    chosen = chosen.select(np.flatnonzero(chosen.visible.sum(0) >= 2))
+    _, moving_residual = adjust_rotation(chosen, turning[keys.tolist()])
+    return moving_residual > STEADY_GAIN * residual
 
 
 def _map_window(tracks: PointTracks, seed: int, options: CameraOptions) -> Mapped | None:

@@ -29,6 +29,10 @@ _LEAST_SHIFT = 0.015
 # Share by which a lens may move a corner outwards from the middle, as pincushion distortion does.
 # Beyond, it stands for something else, such as a rolling shutter.
 _MOST_PINCUSHION = 0.04
+# Relative change of the focal length that comes with a lens, in the share by which the lens moves a
+# corner, at most. A pinhole camera fitted to a real lens has a focal length that is off by about that
+# share; more stands for something else.
+_MOST_FOCAL_CHANGE = 3.0
 # Share by which the lens of each half of the clip may differ, in its focal length and at the
 # corner.
 _HALVES_DIFFER = (0.1, 0.3)
@@ -106,9 +110,20 @@ def _fit_lens(pinhole: Fit) -> tuple[Fit, Lens | None]:
         return pinhole, None
     fit, lens = _adjust_lens(fit, bent, lens.params[3:], _LENS_ROUNDS - 1)
     least = _LEAST_SHIFT * math.hypot(bent.width, bent.height) / 2
-    if lens is None or lens.shift < least or _measure_corner(lens) > _MOST_PINCUSHION:
+    if lens is None or lens.shift < least or not _is_plausible(lens, pinhole.cameras):
         return pinhole, None
     return (fit, lens) if _is_same_in_halves(fit, bent, lens) else (pinhole, None)
+
+
+def _is_plausible(lens: Lens, pinhole: Cameras) -> bool:
+    """Whether the distortion and the focal length may be those of a real lens.
+
+    Args:
+        pinhole: the cameras without a lens.
+    """
+    bend = _measure_corner(lens)
+    change = abs(lens.params[0] / float(pinhole.K[0, 0, 0]) - 1)
+    return bend <= _MOST_PINCUSHION and change <= _MOST_FOCAL_CHANGE * abs(bend)
 
 
 def _adjust_lens(
