@@ -157,7 +157,9 @@ def test_a_camera_that_turns_and_moves_a_little_is_mapped():
     assert scene.method not in ("rotation", "still")
     scale, turn, shift = estimate_similarity(scene.cameras.centers, torch.from_numpy(centers))
     moved = scale * scene.cameras.centers @ turn.T + shift
-    assert (moved - torch.from_numpy(centers)).norm(dim=1).max() < 0.05 * np.linalg.norm(centers[-1])
+    assert (moved - torch.from_numpy(centers)).norm(dim=1).max() < 0.05 * np.linalg.norm(
+        centers[-1]
+    )
 
 
 def test_a_camera_that_stands_still_is_told_so():

@@ -169,9 +169,7 @@ def solve_scene(
     return scene if is_sure and explains else turned
 
 
-def _is_steady(
-    few: PointTracks, turning: Cameras, residual: float, options: CameraOptions
-) -> bool:
+def _is_steady(few: PointTracks, turning: Cameras, residual: float, options: CameraOptions) -> bool:
     """Whether cameras that turn explain the tracks about as well as if they also move.
 
     Args:
