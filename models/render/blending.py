@@ -46,7 +46,7 @@ def blend_surfaces(
         best = torch.where(better, d, best)
         best_vote = torch.where(better, v, best_vote)
     share = torch.where((depth - best).abs() < agreement * best, weight, 0)
-    share = torch.where(share >= least_share * share.sum(0), share, 0)
+    share = torch.where(share >= least_share * share.amax(0), share, 0)
     total = share.sum(0)
     share = share / torch.where(total > 0, total, 1)
     mean = torch.where(share > 0, share * depth, 0).sum(0)

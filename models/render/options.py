@@ -35,10 +35,10 @@ class RenderOptions:
     agreement: float = 0.03
     """Relative difference of depth up to which two meshes show the same surface; a larger value
     blends more meshes and blurs depth jumps."""
-    least_share: float = 0.02
-    """Share of a pixel, 0 to 1, below which a mesh is left out; a larger value reads the field less
-    often."""
-    merged_cells: float = 0.25
+    least_share: float = 0.1
+    """Share of a pixel, in the largest share of a mesh there, below which a mesh is left out; a larger
+    value reads the field less often."""
+    merged_cells: float = 1.0
     """Distance, in cells of the finest grid level, up to which surfaces of a pixel are read at
     a single point; a larger value is faster and less exact."""
     mover_tolerance: float = 0.15

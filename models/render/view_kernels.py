@@ -13,32 +13,49 @@ from models.surface import draw_band, evaluate_depth
 
 
 @njit(nogil=True, cache=True)
-def _find_majority(depth, weight, pixel, agreement):
+def _gather_meshes(depth, weight, pixel, own_depth, own_weight):
+    """Copies depth and weight of the meshes that cover a pixel, in their order: the planes of M
+    meshes lie far apart in memory. Returns their number."""
+    count = 0
+    for k in range(len(depth)):
+        if math.isfinite(depth[k, pixel]):
+            own_depth[count] = depth[k, pixel]
+            own_weight[count] = weight[k, pixel]
+            count = count + 1
+    return count
+
+
+# in any order: a vector of meshes at a time
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+def _sum_near(depth, weight, count, middle, reach):
+    """Sum of the weights of the first ``count`` meshes whose depth is within ``reach``."""
+    total = np.float32(0)
+    for m in range(count):
+        total += weight[m] if abs(depth[m] - middle) < reach else np.float32(0)
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _find_majority(depth, weight, count, agreement):
     """Index of the mesh whose surface has the largest sum of weights, the nearest mesh at equal
-    sums; -1 if no mesh covers the pixel."""
+    sums, among the first ``count`` >= 1."""
     # fast path: nearly all pixels see meshes that agree with the nearest mesh
     nearest = 0
-    for k in range(1, len(depth)):
-        if depth[k, pixel] < depth[nearest, pixel]:
+    most = depth[0]
+    for k in range(1, count):
+        if depth[k] < depth[nearest]:
             nearest = k
-    least = depth[nearest, pixel]
-    agree = True
-    for k in range(len(depth)):
-        agree = agree and (depth[k, pixel] - least < agreement * least or depth[k, pixel] == np.inf)
-    if agree and math.isfinite(least):
+        most = max(most, depth[k])
+    least = depth[nearest]
+    if most - least < agreement * least:
         return nearest
     best = -1
     best_vote = np.float32(0)
-    for k in range(len(depth)):
-        d = depth[k, pixel]
-        if not math.isfinite(d):
-            continue
-        vote = np.float32(0)
-        for m in range(len(depth)):
-            if abs(depth[m, pixel] - d) < agreement * d:
-                vote += weight[m, pixel]
+    for k in range(count):
+        d = depth[k]
+        vote = _sum_near(depth, weight, count, d, agreement * d)
         # 1e-4: sums of weights differ by rounding; blending has the same number
-        level = vote > best_vote * np.float32(0.9999) and d < depth[best, pixel]
+        level = vote > best_vote * np.float32(0.9999) and d < depth[best]
         if vote > best_vote * np.float32(1.0001) or level:
             best = k
             best_vote = vote
@@ -46,31 +63,31 @@ def _find_majority(depth, weight, pixel, agreement):
 
 
 @njit(nogil=True, cache=True)
-def _blend_pixel(depth, weight, pixel, agreement, least, share):
-    """Fills ``share`` (M,); returns the depth of the visible surface, inf without a surface."""
-    for k in range(len(share)):
-        share[k] = 0
-    best = _find_majority(depth, weight, pixel, agreement)
+def _blend_pixel(depth, weight, count, agreement, least, share):
+    """Fills the first ``count`` values of ``share``; returns the depth of the visible surface, inf
+    without a surface."""
+    if count == 0:
+        return np.float32(np.inf)
+    best = _find_majority(depth, weight, count, agreement)
     if best < 0:
         return np.float32(np.inf)
-    d = depth[best, pixel]
-    total = np.float32(0)
-    for k in range(len(depth)):
-        if abs(depth[k, pixel] - d) < agreement * d:
-            share[k] = weight[k, pixel]
-            total += weight[k, pixel]
-    if not total > 0:
+    d = depth[best]
+    largest = np.float32(0)
+    for k in range(count):
+        share[k] = weight[k] if abs(depth[k] - d) < agreement * d else np.float32(0)
+        largest = max(largest, share[k])
+    if not largest > 0:
         return np.float32(np.inf)
     # small shares are dropped: each would cost a reading of the field
     kept = np.float32(0)
     mean = np.float32(0)
-    for k in range(len(depth)):
-        if share[k] > 0 and share[k] >= least * total:
+    for k in range(count):
+        if share[k] > 0 and share[k] >= least * largest:
             kept += share[k]
-            mean += share[k] * depth[k, pixel]
+            mean += share[k] * depth[k]
         else:
             share[k] = 0
-    for k in range(len(depth)):
+    for k in range(count):
         share[k] /= kept
     return mean / kept
 
@@ -92,13 +109,20 @@ def draw_depth(planes, boxes, trust, importance, near, top, depth, weight):
 
 
 @njit(nogil=True, cache=True)
-def _find_largest(share):
-    """Index of the largest share, the first at equal shares."""
-    k = 0
-    for m in range(1, len(share)):
-        if share[m] > share[k]:
-            k = m
-    return k
+def _order_shares(share, count, order):
+    """Fills ``order`` with the indices of positive shares, the largest first, and the first at equal
+    shares; returns their number."""
+    found = 0
+    for k in range(count):
+        if not share[k] > 0:
+            continue
+        at = found
+        while at > 0 and share[order[at - 1]] < share[k]:
+            order[at] = order[at - 1]
+            at = at - 1
+        order[at] = k
+        found = found + 1
+    return found
 
 
 @njit(nogil=True, cache=True)
@@ -123,7 +147,8 @@ def _intersect(ray, column, row, depth):
     y = (ray[1, 0] * px + ray[1, 1] * py + ray[1, 2]) * depth + ray[1, 3]
     z = (ray[2, 0] * px + ray[2, 1] * py + ray[2, 2]) * depth + ray[2, 3]
     w = (ray[3, 0] * px + ray[3, 1] * py + ray[3, 2]) * depth + ray[3, 3]
-    return x / w, y / w, z / w
+    scale = 1 / w
+    return scale * x, scale * y, scale * z
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -145,21 +170,23 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
         The number of points.
     """
     count = 0
+    own_depth = np.empty(len(depth), np.float32)
+    own_weight = np.empty(len(depth), np.float32)
     share = np.empty(len(depth), np.float32)
+    order = np.empty(len(depth), np.int64)
     leader = np.empty((len(depth), 3))
     for p in range(depth.shape[1]):
-        surface[p] = _blend_pixel(depth, weight, p, limits[0], limits[1], share)
+        covering = _gather_meshes(depth, weight, p, own_depth, own_weight)
+        given = own_depth, own_weight, covering
+        surface[p] = _blend_pixel(*given, limits[0], limits[1], share)
         if not math.isfinite(surface[p]):
             continue
         # groups of this pixel start here, the largest share first
         first = count
-        for _ in range(len(share)):
-            k = _find_largest(share)
+        for i in range(_order_shares(share, covering, order)):
+            k = order[i]
             amount = share[k]
-            if not amount > 0:
-                break
-            share[k] = 0
-            x, y, z = _intersect(ray, p % width, top + p // width, np.float64(depth[k, p]))
+            x, y, z = _intersect(ray, p % width, top + p // width, np.float64(own_depth[k]))
             g = _find_group(x, y, z, leader, first, count, limits[2])
             if g < 0:
                 g = count
@@ -175,8 +202,8 @@ def tile_points(depth, weight, width, top, ray, limits, planes, padded, pixel, p
             planes[padded + g] += np.float32(amount * y)
             planes[2 * padded + g] += np.float32(amount * z)
         for g in range(first, count):
-            for i in range(3):
-                planes[i * padded + g] /= part[g]
+            for axis in range(3):
+                planes[axis * padded + g] /= part[g]
     return count
 
 
