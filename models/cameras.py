@@ -82,6 +82,12 @@ class Cameras:
         divisor = torch.where(depth.abs() < tiny, torch.full_like(depth, tiny), depth)
         return image[..., :2] / divisor[..., None], depth
 
+    def shows(self, xyz: Float[Tensor, "*F N 3"]) -> Bool[Tensor, "F N"]:
+        """Points in front of a camera that lie inside its image; see ``project``."""
+        pixels, depth = self.project(xyz)
+        size = torch.tensor([self.width, self.height], dtype=pixels.dtype, device=pixels.device)
+        return ((pixels >= 0) & (pixels <= size)).all(-1) & (depth > 0)
+
     def unproject(
         self, xy: Float[Tensor, "F N 2"], depth: Float[Tensor, "F N"]
     ) -> Float[Tensor, "F N 3"]:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from models.cameras import Cameras, look_at
 from models.field.color_field import ColorField
@@ -315,12 +316,16 @@ def test_pixels_are_seen_that_lie_inside_the_image_of_a_frame_with_a_mesh(scene,
     assert expected.all() == (offset == [0, 0, 0])
 
 
+# Points of a pixel are read apart, as the plain path reads them.
+APART = RenderOptions(merged_cells=0.25)
+
+
 def both_paths(scene, renderer, camera):
     """The same view by the plain path and by the CPU kernels."""
     pictures = []
     try:
         for renderer.field.backend in ("torch", "auto"):
-            pictures.append(render_view(scene.meshes, renderer, camera))
+            pictures.append(render_view(scene.meshes, renderer, camera, APART))
     finally:
         renderer.field.backend = "auto"
     return pictures
@@ -333,6 +338,14 @@ def shifted(camera: Cameras, offset: list[float]) -> Cameras:
     return Cameras(camera.K, pose, WIDTH, HEIGHT).resized(WIDTH // 2 + 1, HEIGHT // 2)
 
 
+def turned(camera: Cameras, degrees: float) -> Cameras:
+    """One camera, turned about its own vertical axis."""
+    pose = camera.world_from_cam.clone()
+    turn = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    pose[0, :3, :3] = pose[0, :3, :3] @ torch.from_numpy(turn).to(pose)
+    return replace(camera, world_from_cam=pose)
+
+
 @pytest.mark.parametrize("offset", [[0, 0, 0], [0.05, -0.02, 0.1], [0.3, 0, -1.0], [0, 0, -60.0]])
 def test_a_view_in_tiles_is_that_of_the_plain_path(scene, trained, offset):
     plain, fast = both_paths(scene, trained, shifted(scene.meshes.cameras[HELD_OUT], offset))
@@ -341,6 +354,29 @@ def test_a_view_in_tiles_is_that_of_the_plain_path(scene, trained, offset):
     assert close.mean() > 0.9999
     assert psnr(fast.rgb, plain.rgb) > 60
     assert np.abs(fast.rgb.astype(int) - plain.rgb)[close].max() <= 3
+
+
+@pytest.mark.parametrize("offset", [[0, 0, 0], [0.05, -0.02, 0.1], [0.3, 0, -1.0]])
+def test_points_of_a_cell_are_read_together_without_being_seen(scene, trained, offset):
+    camera = shifted(scene.meshes.cameras[HELD_OUT], offset)
+    together, apart = (
+        render_view(scene.meshes, trained, camera, options) for options in (RenderOptions(), APART)
+    )
+    np.testing.assert_array_equal(together.depth, apart.depth)
+    assert psnr(together.rgb, apart.rgb) > 45
+
+
+def test_a_view_that_the_nearest_frames_do_not_show_whole_asks_further_frames(scene):
+    meshes, cameras = scene.meshes, scene.meshes.cameras
+    options = RenderOptions(blended=1, blended_off_path=len(meshes.faces))
+    drawn = {}
+    for degrees in (0, 6):
+        view = turned(cameras[5], degrees)
+        drawn[degrees] = choose_drawn(meshes, view, options).frames
+    assert drawn[0] == [5]
+    assert len(drawn[6]) == len(meshes.faces)
+    alone = replace(options, missing_most=1.0)
+    assert len(choose_drawn(meshes, turned(cameras[5], 6), alone).frames) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -371,8 +407,10 @@ def test_a_face_that_names_no_vertex_is_refused(scene, trained):
         meshes.cameras, meshes.vertices, broken, meshes.trust, meshes.canvas
     )
     broken.depth_scale = meshes.depth_scale
+    # Without further frames: measuring what those show would refuse the face first.
+    options = RenderOptions(blended_off_path=RenderOptions.blended)
     with pytest.raises(ValueError, match="vertex that does not exist"):
-        render_view(broken, trained, meshes.cameras[0])
+        render_view(broken, trained, meshes.cameras[0], options)
     with pytest.raises(ValueError, match="name vertices"):
         broken.fragments(0, meshes.cameras[0])
 

@@ -10,7 +10,11 @@ class RenderOptions:
     blended: int = 4
     """Meshes of the nearest frames that are blended; more fill more holes and take longer."""
     blended_off_path: int = 24
-    """The same for a view off the path, whose borders and gaps only frames further away saw."""
+    """The same for a view off the path, or turned away from the nearest frames: only frames further
+    away saw its borders and gaps."""
+    missing_most: float = 0.01
+    """Share of a view, 0 to 1, outside the images of the nearest frames but inside images further away,
+    up to which no more frames are drawn. Smaller fills narrower borders and takes longer."""
     off_path: float = 0.025
     """Distance from the nearest frame beyond which a view is off the path: near surfaces hide much
     from that frame, so that frames aside are drawn too."""

@@ -29,17 +29,9 @@ def find_seen(
     points = view.unproject(xy[None], z[None])[0]
     # the nearest frame first: few points are left for the others
     for t in nearest:
-        inside = _find_inside(meshes.cameras[t], points)
+        inside = meshes.cameras[[t]].shows(points)[0].numpy()
         seen[rows[inside], columns[inside]] = True
         rows, columns, points = rows[~inside], columns[~inside], points[~inside]
         if not len(rows):
             break
     return seen
-
-
-def _find_inside(camera: Cameras, points: Float[torch.Tensor, "N 3"]) -> Bool[np.ndarray, "N"]:
-    """Points in front of the camera that its image shows."""
-    pixels, depth = camera.project(points)
-    size = torch.tensor([camera.width, camera.height], dtype=pixels.dtype)
-    inside = ((pixels[0] >= 0) & (pixels[0] <= size)).all(1) & (depth[0] > 0)
-    return inside.numpy()

@@ -11,6 +11,10 @@ from models.cameras import Cameras
 from models.pipeline import TriangleMeshPipeline
 from models.render.options import RenderOptions
 
+# Size at which a view is sampled for the parts that its nearest frames do not show. Larger finds
+# narrower parts.
+_SAMPLED_SIZE = (64, 36)
+
 
 @dataclass(frozen=True)
 class DrawnFrames:
@@ -37,14 +41,19 @@ def choose_nearest(meshes: TriangleMeshPipeline, view: Cameras, count: int) -> D
 def choose_drawn(
     meshes: TriangleMeshPipeline, view: Cameras, options: RenderOptions = RenderOptions()
 ) -> DrawnFrames:
-    """The nearest frames; off the path more of them, and an earlier and a later frame, which see
-    behind near surfaces."""
+    """The nearest frames; more of them where these do not show all of the view or the view is off
+    the path; and off the path an earlier and a later frame, which see behind near surfaces."""
     away = dict(zip(meshes.faces, meshes.view_distances(view).tolist(), strict=True))
     nearest = choose_nearest(meshes, view, options.blended)
     first = nearest.frames[0]
+    more = choose_nearest(meshes, view, options.blended_off_path)
     if away[first] < options.off_path:
-        return nearest
-    nearest = choose_nearest(meshes, view, options.blended_off_path)
+        count = len(nearest.frames)
+        if count >= len(more.frames):
+            return nearest
+        missing = _measure_missing(meshes, view, more.frames, count)
+        return more if missing > options.missing_most else nearest
+    nearest = more
     least, most = options.aside_least, options.aside_most
     # near enough to have a fine mesh here, far enough to see behind near surfaces
     seeing = [t for t in away if t not in nearest.frames and least < away[t] < most]
@@ -57,6 +66,19 @@ def choose_drawn(
     aside = [min(side, key=misfit) for side in sides if side]
     weights = nearest.weights + [options.aside_weight] * len(aside)
     return DrawnFrames(nearest.frames + aside, weights)
+
+
+def _measure_missing(
+    meshes: TriangleMeshPipeline, view: Cameras, frames: list[int], count: int
+) -> float:
+    """Share of a view that only frames past the first ``count`` show."""
+    small = view.resized(*_SAMPLED_SIZE)
+    depth = meshes.fragments(frames[0], small).depth.double()
+    rows, columns = torch.nonzero(depth.isfinite(), as_tuple=True)
+    xy = torch.stack([columns, rows], 1).double() + 0.5
+    points = small.unproject(xy[None], depth[rows, columns][None])[0]
+    shown = meshes.cameras[frames].shows(points)
+    return float((shown.any(0) & ~shown[:count].any(0)).double().mean()) if len(points) else 0.0
 
 
 def weigh_changes(
