@@ -26,7 +26,7 @@ def _gather_meshes(depth, weight, pixel, own_depth, own_weight):
 
 
 # in any order: a vector of meshes at a time
-@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, forceinline=True)
 def _sum_near(depth, weight, count, middle, reach):
     """Sum of the weights of the first ``count`` meshes whose depth is within ``reach``."""
     total = np.float32(0)
