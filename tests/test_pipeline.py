@@ -316,7 +316,8 @@ def test_pixels_are_seen_that_lie_inside_the_image_of_a_frame_with_a_mesh(scene,
     assert expected.all() == (offset == [0, 0, 0])
 
 
-# Points of a pixel are read apart, as the plain path reads them.
+# Points of a pixel are read apart, as the plain path reads them, unless they lie within a quarter of a
+# cell.
 APART = RenderOptions(merged_cells=0.25)
 
 

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from models.motion.options import MotionOptions
 from models.sfm import (
+    STEADY_GAIN,
     StaticScene,
     adjust_rotation,
     choose_depth_order,
@@ -27,8 +28,6 @@ _REFERENCE_WIDTH = 854
 _MIN_CELL = 4.0
 # Standard deviation of the blur of agreement, in frames and cells.
 _BLUR = (1.0, 1.5, 1.5)
-# A camera that may move must leave less than this share of the residual of a camera that turns.
-_STEADY_GAIN = 0.7
 # Residual in pixels of a turning camera that is good enough without motion.
 _TURNING_RESIDUAL = 0.3
 # Frames up to which a camera that turns is also tried as one that moves: memory grows with the
@@ -147,7 +146,7 @@ def _solve_from_rotation(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> St
     flat = error < _TURNING_RESIDUAL or len(tracks) > _MOST_MOVING
     if not flat:
         moving, moving_error = adjust_rotation(few, cameras)
-        flat = moving_error > _STEADY_GAIN * error
+        flat = moving_error > STEADY_GAIN * error
     doubtful = False
     if not flat:
         ordered = choose_depth_order(moving, few)

@@ -16,6 +16,9 @@ from models.cameras import Cameras
 from models.run import njit
 from models.tracks import PointTracks
 
+STEADY_GAIN = 0.7
+"""Share of the residual of a camera that turns, below which the residual of a camera that also moves
+must lie. Larger takes more cameras as moving, and slips of tracks as parallax."""
 # Constants of compiled kernels.
 # Residual in pixels at which an observation has lost half its weight (Cauchy).
 _SCALE = 1.0

@@ -28,7 +28,7 @@ from models.sfm.mapping import (
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
-from models.sfm.small_motion import adjust_rotation
+from models.sfm.small_motion import STEADY_GAIN, adjust_rotation
 from models.sfm.triangulation import Points, triangulate
 from models.sfm.windows import Mapped
 from models.tracking import half_life, thin
@@ -56,9 +56,6 @@ _LEAST_SPACING = 8
 # ``CameraOptions.convincing`` of a window. Larger takes windows that are bent: at 0.6 px of an image of
 # 320 pixels the camera path of a rendered walk was 16 % wrong.
 _CONVINCING_WINDOW = 0.35
-STEADY_GAIN = 0.7
-"""Share of a turning camera's residual that one which also moves must stay below. Larger takes more
-cameras as moving, and slips of tracks as parallax."""
 # Observations that must agree with mapped cameras, in observations that agree with turning ones, where
 # either may be right.
 _MOVING_GAIN = 1.1
