@@ -138,28 +138,45 @@ def test_a_turning_camera_is_told_from_one_that_moves():
     assert turn.scene.points.agrees.any(0).mean() > 0.9
 
 
-def test_a_camera_that_turns_and_moves_a_little_is_mapped():
-    """Turning alone would leave less than a pixel, several times the noise of the tracks."""
+def wide_tracks(centers: np.ndarray, radial: float = 0.0) -> PointTracks:
+    """Tracks of 640x360 pixels of a camera that turns by 8 degrees, through a lens that moves pixels
+    along their radius."""
     random = np.random.default_rng(1)
-    rotation = about_vertical(np.linspace(0, 8, 16))
-    centers = np.outer(np.linspace(0, 1, 16) ** 2, [0.05, 0.01, 0.02])
+    rotation = about_vertical(np.linspace(0, 8, len(centers)))
     points = np.c_[random.uniform(-1, 1, (600, 2)), random.uniform(1.5, 5, 600)]
     points[:, :2] *= points[:, 2:] * [0.55, 0.35]
     local = (points - centers[:, None]) @ rotation
-    xy = 640 * local[..., :2] / local[..., 2:] + [320, 180]
+    rays = local[..., :2] / local[..., 2:]
+    xy = 640 * rays * (1 + radial * (rays**2).sum(-1, keepdims=True)) + [320, 180]
     xy += random.normal(0, 0.1, xy.shape)
     visible = ((xy > 0) & (xy < [640, 360])).all(-1)
-    tracks = PointTracks(xy, visible, 640, 360)
+    return PointTracks(xy, visible, 640, 360)
+
+
+def may_turn(tracks: PointTracks) -> bool:
+    """Whether turning alone leaves less than a pixel, but several times the noise of the tracks."""
     _, residual = solve_rotation(tracks)
-    options = CameraOptions()
-    assert options.tracking_noise < residual < options.rotation_error
+    return CameraOptions.tracking_noise < residual < CameraOptions.rotation_error
+
+
+def test_a_camera_that_turns_and_moves_a_little_is_mapped():
+    centers = np.outer(np.linspace(0, 1, 16) ** 2, [0.05, 0.01, 0.02])
+    tracks = wide_tracks(centers)
+    assert may_turn(tracks)
     scene = solve_scene(tracks)
     assert scene.method not in ("rotation", "still")
     scale, turn, shift = estimate_similarity(scene.cameras.centers, torch.from_numpy(centers))
     moved = scale * scene.cameras.centers @ turn.T + shift
-    assert (moved - torch.from_numpy(centers)).norm(dim=1).max() < 0.05 * np.linalg.norm(
-        centers[-1]
-    )
+    error = (moved - torch.from_numpy(centers)).norm(dim=1).max()
+    assert error < 0.05 * np.linalg.norm(centers[-1])
+
+
+@pytest.mark.parametrize("radial", [-0.35, -0.5])
+def test_a_turning_camera_behind_a_lens_is_not_taken_as_moving(radial):
+    tracks = wide_tracks(np.zeros((16, 3)), radial)
+    assert may_turn(tracks)
+    scene = solve_scene(tracks)
+    assert scene.method == "rotation"
 
 
 def test_a_camera_that_stands_still_is_told_so():

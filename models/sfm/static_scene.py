@@ -59,6 +59,10 @@ _CONVINCING_WINDOW = 0.35
 # Observations that must agree with mapped cameras, in observations that agree with turning ones, where
 # either may be right.
 _MOVING_GAIN = 1.1
+# Shares of the points that are nearer than what counts as near, and as far; and the ratio of the two
+# distances from which there is relief.
+_RELIEF_SHARES = (0.05, 0.95)
+_LEAST_RELIEF = 1.3
 # Observations below which a track takes no part in solving cameras.
 _MIN_LENGTH = 3
 
@@ -163,7 +167,7 @@ def solve_scene(
     turned = _triangulate_turning(tracks, turning)
     is_sure = mapped.registered.all() and not mapped.doubtful
     explains = scene.points.agrees.sum() > _MOVING_GAIN * turned.points.agrees.sum()
-    return scene if is_sure and explains else turned
+    return scene if is_sure and explains and _has_relief(scene) else turned
 
 
 def _is_steady(few: PointTracks, turning: Cameras, residual: float, options: CameraOptions) -> bool:
@@ -179,6 +183,18 @@ def _is_steady(few: PointTracks, turning: Cameras, residual: float, options: Cam
     chosen = chosen.select(np.flatnonzero(chosen.visible.sum(0) >= 2))
     _, moving_residual = adjust_rotation(chosen, turning[keys.tolist()])
     return moving_residual > STEADY_GAIN * residual
+
+
+def _has_relief(scene: StaticScene) -> bool:
+    """Whether points lie at different depths. A lens that bends the images of a turning camera is also
+    explained by motion, before points that are all about as far."""
+    middle = scene.cameras.centers.mean(0).numpy()
+    known = np.isfinite(scene.points.xyz).all(1) & scene.points.agrees.any(0)
+    distance = np.linalg.norm(scene.points.xyz[known] - middle, axis=1)
+    if not len(distance):
+        return False
+    near, far = np.quantile(distance, _RELIEF_SHARES)
+    return bool(far > _LEAST_RELIEF * near)
 
 
 def _map_window(tracks: PointTracks, seed: int, options: CameraOptions) -> Mapped | None:
