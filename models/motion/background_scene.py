@@ -6,10 +6,9 @@ from scipy import ndimage
 
 from models.motion.options import MotionOptions
 from models.sfm import (
-    STEADY_GAIN,
     StaticScene,
-    adjust_rotation,
     choose_depth_order,
+    find_small_motion,
     solve_rotation,
     triangulate,
 )
@@ -143,16 +142,16 @@ def _solve_from_rotation(tracks: PointTracks, keep: Bool[np.ndarray, "N"]) -> St
     if few.num_tracks < _MIN_TRACKS or few.visible.sum(1).min() < _MIN_TRACKS:
         return None
     cameras, error = solve_rotation(few)
-    flat = error < _TURNING_RESIDUAL or len(tracks) > _MOST_MOVING
-    if not flat:
-        moving, moving_error = adjust_rotation(few, cameras)
-        flat = moving_error > STEADY_GAIN * error
+    motion = None
+    if not (error < _TURNING_RESIDUAL or len(tracks) > _MOST_MOVING):
+        motion = find_small_motion(few, cameras, error)
+    flat = motion is None
     doubtful = False
     if not flat:
+        moving, error = motion
         ordered = choose_depth_order(moving, few)
         cameras = ordered.cameras
         doubtful = ordered.doubtful
-        error = moving_error
     points = triangulate(tracks, cameras, flat=flat)
     method = "rotation" if flat else "adjusted"
     return StaticScene(cameras, points, method, np.ones(len(tracks), bool), error, doubtful)

@@ -48,15 +48,11 @@ def choose_drawn(
     first = nearest.frames[0]
     more = choose_nearest(meshes, view, options.blended_off_path)
     if away[first] < options.off_path:
-        count = len(nearest.frames)
-        if count >= len(more.frames):
-            return nearest
-        missing = _measure_missing(meshes, view, more.frames, count)
+        missing = _measure_missing(meshes, view, more.frames, len(nearest.frames))
         return more if missing > options.missing_most else nearest
-    nearest = more
     least, most = options.aside_least, options.aside_most
     # near enough to have a fine mesh here, far enough to see behind near surfaces
-    seeing = [t for t in away if t not in nearest.frames and least < away[t] < most]
+    seeing = [t for t in away if t not in more.frames and least < away[t] < most]
     sides = [t for t in seeing if t < first], [t for t in seeing if t > first]
 
     def misfit(t: int) -> float:
@@ -64,14 +60,16 @@ def choose_drawn(
         return abs(math.log(away[t] / options.aside_best))
 
     aside = [min(side, key=misfit) for side in sides if side]
-    weights = nearest.weights + [options.aside_weight] * len(aside)
-    return DrawnFrames(nearest.frames + aside, weights)
+    weights = more.weights + [options.aside_weight] * len(aside)
+    return DrawnFrames(more.frames + aside, weights)
 
 
 def _measure_missing(
     meshes: TriangleMeshPipeline, view: Cameras, frames: list[int], count: int
 ) -> float:
     """Share of a view that only frames past the first ``count`` show."""
+    if count >= len(frames):
+        return 0.0
     small = view.resized(*_SAMPLED_SIZE)
     depth = meshes.fragments(frames[0], small).depth.double()
     rows, columns = torch.nonzero(depth.isfinite(), as_tuple=True)

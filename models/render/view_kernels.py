@@ -38,7 +38,7 @@ def _sum_near(depth, weight, count, middle, reach):
 @njit(nogil=True, cache=True)
 def _find_majority(depth, weight, count, agreement):
     """Index of the mesh whose surface has the largest sum of weights, the nearest mesh at equal
-    sums, among the first ``count`` >= 1."""
+    sums, among the first ``count`` >= 1; -1 if none has a weight."""
     # fast path: nearly all pixels see meshes that agree with the nearest mesh
     nearest = 0
     most = depth[0]

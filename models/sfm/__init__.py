@@ -29,7 +29,7 @@ from models.sfm.doubt import judge_scene
 from models.sfm.given import KnownCameras, cameras_of_clip
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
-from models.sfm.small_motion import STEADY_GAIN, adjust_rotation
+from models.sfm.small_motion import find_small_motion
 from models.sfm.static_scene import (
     StaticScene,
     refine_scene,
@@ -43,18 +43,17 @@ from models.sfm.triangulation import UNSURE, DepthGuess, Points, choose_anchors,
 
 __all__ = [
     "MIN_SHARED",
-    "STEADY_GAIN",
     "UNSURE",
     "CameraOptions",
     "DepthGuess",
     "KnownCameras",
     "Points",
     "StaticScene",
-    "adjust_rotation",
     "bundle_adjust",
     "cameras_of_clip",
     "choose_anchors",
     "choose_depth_order",
+    "find_small_motion",
     "judge_scene",
     "make_background_tracks",
     "measure_depth_of_thirds",

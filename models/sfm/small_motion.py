@@ -16,9 +16,9 @@ from models.cameras import Cameras
 from models.run import njit
 from models.tracks import PointTracks
 
-STEADY_GAIN = 0.7
-"""Share of the residual of a camera that turns, below which the residual of a camera that also moves
-must lie. Larger takes more cameras as moving, and slips of tracks as parallax."""
+# Share of the residual of a camera that turns, below which the residual of a camera that also moves
+# must lie. Larger takes more cameras as moving, and slips of tracks as parallax.
+_STEADY_GAIN = 0.7
 # Constants of compiled kernels.
 # Residual in pixels at which an observation has lost half its weight (Cauchy).
 _SCALE = 1.0
@@ -41,6 +41,18 @@ class _Observations:
     frame: Int[np.ndarray, "S"]
     first: Int[np.ndarray, "N1"]
     """Row of each track's first observation, and at the end S."""
+
+
+def find_small_motion(
+    tracks: PointTracks, turning: Cameras, residual: float
+) -> tuple[Cameras, float] | None:
+    """``adjust_rotation``, or None where cameras that turn explain the tracks about as well.
+
+    Args:
+        residual: of the turning cameras, in pixels.
+    """
+    moving, moving_residual = adjust_rotation(tracks, turning)
+    return None if moving_residual > _STEADY_GAIN * residual else (moving, moving_residual)
 
 
 def adjust_rotation(tracks: PointTracks, turning: Cameras) -> tuple[Cameras, float]:

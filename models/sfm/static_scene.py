@@ -28,7 +28,7 @@ from models.sfm.mapping import (
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
 from models.sfm.sharpening import sharpen_tracks
-from models.sfm.small_motion import STEADY_GAIN, adjust_rotation
+from models.sfm.small_motion import find_small_motion
 from models.sfm.triangulation import Points, triangulate
 from models.sfm.windows import Mapped
 from models.tracking import half_life, thin
@@ -57,10 +57,10 @@ _LEAST_SPACING = 8
 # 320 pixels the camera path of a rendered walk was 16 % wrong.
 _CONVINCING_WINDOW = 0.35
 # Observations that must agree with mapped cameras, in observations that agree with turning ones, where
-# either may be right.
+# either may be right. Larger takes more clips as turning.
 _MOVING_GAIN = 1.1
-# Shares of the points that are nearer than what counts as near, and as far; and the ratio of the two
-# distances from which there is relief.
+# Quantiles of the points' distances that count as near and as far, and their least ratio in a scene
+# with relief. A larger ratio takes more clips as turning.
 _RELIEF_SHARES = (0.05, 0.95)
 _LEAST_RELIEF = 1.3
 # Observations below which a track takes no part in solving cameras.
@@ -178,11 +178,15 @@ def _is_steady(few: PointTracks, turning: Cameras, residual: float, options: Cam
     """
     if residual < options.tracking_noise:
         return True
-    keys = np.arange(0, len(few), -(-len(few) // options.most_keyframes))
+    keys = _choose_frames(len(few), options)
     chosen = few.select_frames(keys)
     chosen = chosen.select(np.flatnonzero(chosen.visible.sum(0) >= 2))
-    _, moving_residual = adjust_rotation(chosen, turning[keys.tolist()])
-    return moving_residual > STEADY_GAIN * residual
+    return find_small_motion(chosen, turning[keys.tolist()], residual) is None
+
+
+def _choose_frames(count: int, options: CameraOptions) -> Int[np.ndarray, "k"]:
+    """Frames at equal steps, as few as are adjusted together."""
+    return np.arange(0, count, -(-count // options.most_keyframes))
 
 
 def _has_relief(scene: StaticScene) -> bool:
@@ -219,7 +223,7 @@ def straighten_scene(
     if scene.method in ("rotation", "still", "given"):
         return scene, None
     few = select_few(replace(tracks, visible=scene.points.agrees), options)
-    frames = np.arange(0, len(tracks), -(-len(tracks) // options.most_keyframes))
+    frames = _choose_frames(len(tracks), options)
     own, lens = find_lens(scene.cameras[frames.tolist()], few.select_frames(frames), progress)
     if lens is None:
         return scene, None
