@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.cameras import Cameras
 from models.field import ColorField, Viewpoints, transform_points
-from models.run import InputError, Shelf, allocate
+from models.run import InputError, Shelf, allocate, run_ahead
 from models.surface import (
     Fragments,
     FrameMesh,
@@ -101,9 +101,11 @@ class TriangleMeshPipeline:
         Raises:
             InputError: no frame has enough points for a mesh.
         """
-        builder = _MeshBuilder(tracks, masks, surface_of, options)
-        for t in frames:
-            builder.add_frame(t)
+        builder = _MeshBuilder(tracks, masks, options)
+        measured = ((t, None if surface_of is None else surface_of(t)) for t in frames)
+        # A mesh is built in one thread, while the next frame's depth is measured in all.
+        for t, mesh in run_ahead(builder.build_mesh, measured, threads=1):
+            builder.add(t, mesh)
         return builder.build()
 
     def fragments(
@@ -231,12 +233,10 @@ class _MeshBuilder:
         self,
         tracks: Tracks,
         masks: Bool[np.ndarray, "F H W"] | None,
-        surface_of: Callable[[int], Surface] | None,
         options: MeshOptions,
     ):
         self.tracks = tracks
         self.masks = masks
-        self.surface_of = surface_of
         self.options = options
         self.cameras = tracks.cameras
         self.points = tracks.xyz[0].double()
@@ -266,9 +266,8 @@ class _MeshBuilder:
         vertices = torch.from_numpy(vertices)
         return TriangleMeshPipeline(self.cameras, vertices, self.faces, self.trust, canvas)
 
-    def add_frame(self, t: int) -> None:
-        """Builds the mesh of frame t; nothing if there are too few points."""
-        mesh = self._build_mesh(t)
+    def add(self, t: int, mesh: FrameMesh | None) -> None:
+        """Adds frame t's mesh, if it has one, to the pool."""
         if mesh is None:
             return
         border = mesh.point < 0
@@ -284,8 +283,10 @@ class _MeshBuilder:
         self.trust[t] = torch.from_numpy(self._shelf.keep(mesh.trust))
         self.spans.append(np.stack([mesh.xy.min(0), mesh.xy.max(0)]))
 
-    def _build_mesh(self, t: int) -> FrameMesh | None:
-        """Frame t's mesh from its own and hidden points, and its dense depth."""
+    def build_mesh(self, measured: tuple[int, Surface | None]) -> tuple[int, FrameMesh | None]:
+        """A frame's number, and its mesh from its own and hidden points and its dense depth; None
+        if there are too few points."""
+        t, surface = measured
         tracks = self.tracks
         # Frame by frame: the projections into all frames would fill the memory.
         xy, depth = (of_frame[0].numpy() for of_frame in self.cameras[t].project(self.points))
@@ -296,12 +297,11 @@ class _MeshBuilder:
         hidden = find_hidden_points(projected, gap, visible, mask, self.options)
         seen = np.flatnonzero(visible)
         fine = None
-        if self.surface_of is not None:
-            surface = self.surface_of(t)
+        if surface is not None:
             fine = surface.place_vertices(tracks.width, tracks.height)
             seen = seen[surface.confirms(projected[seen])]
             hidden = hidden[surface.confirms(projected[hidden])]
-        return build_mesh(projected[np.concatenate([seen, hidden])], fine, self.options)
+        return t, build_mesh(projected[np.concatenate([seen, hidden])], fine, self.options)
 
 
 class WorldSpaceTrianglePipeline(nn.Module):

@@ -8,6 +8,7 @@ from heard import Heard
 
 from models.motion.background_scene import find_background_scene
 from models.motion.motion_masks import MotionMasks, find_movers
+from models.motion.static_points import FlowVectors, fit_plainly, fit_static_points
 from models.sfm.rotation import solve_rotation
 from models.sfm.small_motion import adjust_rotation
 from models.sfm.static_scene import StaticScene
@@ -134,3 +135,40 @@ def test_adjusting_a_rotation_explains_small_parallax():
     assert after < 0.3 * before and after < 0.3
     path = cameras.centers.numpy()
     assert abs(np.corrcoef(path[:, 0], shift[:, 0])[0, 1]) > 0.99
+
+
+def make_flow(random: np.random.Generator, count: int) -> tuple[FlowVectors, np.ndarray]:
+    """Noisy flow of static points with some vectors that are wrong, and the inverse depths."""
+    height, width = 37, 51
+    K = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+    turned = np.eye(3) + random.normal(0, 0.01, (count, 3, 3))
+    infinity = K @ turned @ np.linalg.inv(K)
+    epipole = random.normal(0, 0.1, (count, 3)) @ K.T
+    rho = random.uniform(0.2, 1, (height, width))
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    p = np.einsum("nij,jhw->inhw", infinity, np.stack([u, v, np.ones_like(u)]))
+    p = p + epipole.T[:, :, None, None] * rho
+    flow = np.stack([p[0] / p[2] - u, p[1] / p[2] - v], -1)
+    flow += random.normal(0, 0.1, flow.shape)
+    flow[random.random(flow.shape[:3]) < 0.1] += 5
+    error = random.exponential(0.4, flow.shape[:3])
+    xx, yy = random.uniform(0.01, 1, (2, height, width))
+    xy = random.uniform(-0.9, 0.9, (height, width)) * np.sqrt(xx * yy)
+    vectors = FlowVectors(flow, error, np.stack([xx, xy, yy], -1), infinity, epipole)
+    return vectors, rho
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 8])
+def test_static_points_fitted_by_rows_equal_the_plain_reference(count):
+    vectors, _ = make_flow(np.random.default_rng(count), count)
+    fast, plain = fit_static_points(vectors, 2.0), fit_plainly(vectors, 2.0)
+    for a, b in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
+def test_the_inverse_depth_of_static_points_is_found():
+    vectors, rho = make_flow(np.random.default_rng(1), 8)
+    misfit, known, found = fit_static_points(vectors, 2.0)
+    sure = known >= 5
+    assert np.median(np.abs(found - rho)[sure]) < 0.03
+    assert np.median(misfit[sure]) < 2

@@ -18,7 +18,7 @@ from forks import ask, fork_server
 
 import models
 from models.clip import write_images
-from models.run import run_script, run_tasks, settle_stop
+from models.run import run_ahead, run_script, run_tasks, settle_stop
 from models.run.process.signals import StopRequests, may_raise
 from models.synthetic.sample import RoomOptions, render_room
 
@@ -181,3 +181,25 @@ def test_no_thread_goes_on_after_an_error_in_any_thread(monkeypatch, by_main):
     with pytest.raises(ValueError):
         run_tasks(work, 10_000)
     assert len(begun) < 1_000
+
+
+def test_work_ahead_keeps_the_order_and_ends_at_an_error():
+    drawn = []
+
+    def draw():
+        for item in range(10_000):
+            drawn.append(item)
+            yield item
+
+    def work(item: int) -> int:
+        time.sleep(0.01 if item % 2 else 0)
+        if item == 7:
+            raise ValueError
+        return item * item
+
+    made = []
+    with pytest.raises(ValueError):
+        made.extend(run_ahead(work, draw(), threads=3))
+    assert made == [0, 1, 4, 9, 16, 25, 36][: len(made)]
+    assert len(drawn) < 100
+    assert list(run_ahead(work, range(7))) == [0, 1, 4, 9, 16, 25, 36]

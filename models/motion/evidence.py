@@ -4,27 +4,21 @@ explains."""
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.cameras import Cameras
 from models.motion.options import MotionOptions
-from models.run import SILENT, Progress, njit
+from models.motion.static_points import ROUND_TRIP_LIMIT, FlowVectors, fit_static_points
+from models.run import SILENT, Progress
 
 # Frames between the two images of a flow field.
 _GAPS = (1, 2, 4, 8)
 # Gaps whose flow is kept to carry evidence through time.
 _KEPT_GAPS = (1, 4)
-# Standard deviation of a good flow vector in pixels of the work size.
-_FLOW_NOISE = 0.25
 # Standard deviation of grey levels averaged over a patch: sets how far flow may slide where the
 # patch lacks gradient.
 _GREY_NOISE = 1.5
-# A flow vector whose way back misses its start by more than this many pixels plus this share of its
-# length is not believed.
-_ROUND_TRIP_LIMIT = 1.0
-_ROUND_TRIP_SHARE = 0.02
 # Smallest side in pixels of the images on which flow is computed: the search needs several blocks.
 _MIN_SIDE = 16
 # Standard deviation in pixels of the blur before gradients, and of the patch of a flow vector.
@@ -95,22 +89,29 @@ def gather_evidence(
             covariance = _estimate_covariance(flows.grey[t])
             texture[t] = 1 / (1 + _find_largest_variance(covariance))
             given = np.stack(flow), np.stack(error), covariance, *_relate(cameras, t, others)
-            _fit_static_points(*given, nearest[t], misfit[t], support[t], depth[t])
+            found = fit_static_points(FlowVectors(*given), nearest[t])
+            misfit[t], support[t], depth[t] = found
             for b, field, miss in zip(others, flow, error, strict=True):
                 if abs(b - t) in _KEPT_GAPS:
-                    known = miss[..., None] < _ROUND_TRIP_LIMIT
+                    known = miss[..., None] < ROUND_TRIP_LIMIT
                     kept[t, b] = np.where(known, field, np.nan).astype(np.float16)
         flows.forget_before(t - max(_GAPS))
     return Evidence(images, misfit, support, texture, depth, kept)
 
 
-def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
-    """The image read at the ends of the flow; 0 beyond the border and for flow that is NaN."""
+def warp(
+    image: np.ndarray, flow: Float[np.ndarray, "h w 2"], corner: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """The image read at the ends of the flow; 0 beyond the border and for flow that is NaN.
+
+    Args:
+        corner: row and column of the flow's first pixel in the image.
+    """
     height, width = flow.shape[:2]
     flow = flow.astype(np.float32)
     flow[np.isnan(flow)] = -1e4
-    x = np.arange(width, dtype=np.float32) + flow[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
+    x = np.arange(corner[1], corner[1] + width, dtype=np.float32) + flow[..., 0]
+    y = np.arange(corner[0], corner[0] + height, dtype=np.float32)[:, None] + flow[..., 1]
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
@@ -205,80 +206,3 @@ def _find_largest_variance(covariance: Float[np.ndarray, "h w 3"]) -> Float[np.n
     xy = covariance[..., 1]
     yy = covariance[..., 2]
     return 0.5 * (xx + yy) + np.sqrt(0.25 * (xx - yy) ** 2 + xy**2)
-
-
-@njit(cache=True)
-def _is_lost(e, u, v, x, y, width, height):
-    """Whether a flow vector from pixel (x, y) to (u, v) fails its round trip by e pixels, or leaves
-    the image."""
-    length = abs(u - x - 0.5) + abs(v - y - 0.5)
-    failed = e > _ROUND_TRIP_LIMIT + _ROUND_TRIP_SHARE * length
-    return failed or u < 0 or v < 0 or u > width or v > height
-
-
-@njit(cache=True)
-def _invert_covariance(covariance, e):
-    """Inverse (xx, xy, yy) of the covariance of a flow vector whose round trip misses by e
-    pixels."""
-    own = _FLOW_NOISE**2 + 0.25 * e * e
-    cxx = covariance[0] + own
-    cxy = covariance[1]
-    cyy = covariance[2] + own
-    det = cxx * cyy - cxy * cxy
-    return cyy / det, -cxy / det, cxx / det
-
-
-@njit(cache=True)
-def _linearize(A, c, x, y, u, v, rho):
-    """Residual of a static point at inverse depth 0, and its derivative, in pixels, for a pixel
-    (x, y) seen by another frame at (u, v); both are divided by the depth that rho gives."""
-    p0 = A[0, 0] * (x + 0.5) + A[0, 1] * (y + 0.5) + A[0, 2]
-    p1 = A[1, 0] * (x + 0.5) + A[1, 1] * (y + 0.5) + A[1, 2]
-    p2 = A[2, 0] * (x + 0.5) + A[2, 1] * (y + 0.5) + A[2, 2]
-    z = max(p2 + rho * c[2], 1e-3)
-    return (u * p2 - p0) / z, (v * p2 - p1) / z, (u * c[2] - c[0]) / z, (v * c[2] - c[1]) / z
-
-
-@njit(cache=True, parallel=True)
-def _fit_static_points(
-    flow, error, covariance, infinity, epipole, nearest, misfit, support, inverse_depth
-):
-    """Fits an inverse depth to all flow vectors of each pixel; writes misfit, support and depth.
-
-    See _relate: the path of a static point is linear in rho. Three rounds of reweighting make the
-    fit robust; the fourth measures.
-    """
-    num_pairs, height, width = error.shape
-    for y in numba.prange(height):
-        for x in range(width):
-            rho = 0.0
-            count = 0.0
-            squares = np.zeros(num_pairs)
-            for turn in range(4):
-                top = 0.0
-                bottom = 1e-9
-                count = 0.0
-                for k in range(num_pairs):
-                    e = error[k, y, x]
-                    u = x + 0.5 + flow[k, y, x, 0]
-                    v = y + 0.5 + flow[k, y, x, 1]
-                    if _is_lost(e, u, v, x, y, width, height):
-                        continue
-                    wxx, wxy, wyy = _invert_covariance(covariance[y, x], e)
-                    rx, ry, jx, jy = _linearize(infinity[k], epipole[k], x, y, u, v, rho)
-                    ex = rx + rho * jx
-                    ey = ry + rho * jy
-                    e2 = wxx * ex * ex + 2.0 * wxy * ex * ey + wyy * ey * ey
-                    soft = 1.0 / np.sqrt(1.0 + e2 / 9.0) if turn > 0 else 1.0
-                    top -= soft * (wxx * rx * jx + wxy * (rx * jy + ry * jx) + wyy * ry * jy)
-                    bottom += soft * (wxx * jx * jx + 2.0 * wxy * jx * jy + wyy * jy * jy)
-                    squares[int(count)] = min(e2, 400.0)
-                    count += 1.0
-                if turn < 3:
-                    rho = min(max(top / bottom, 0.0), nearest)
-            if count > 0:
-                # The worst quarter may be flow that something else drew along.
-                kept = int(count) - int(count) // 4
-                misfit[y, x] = np.sqrt(np.sort(squares[: int(count)])[:kept].mean())
-            support[y, x] = count
-            inverse_depth[y, x] = rho

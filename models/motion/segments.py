@@ -80,7 +80,8 @@ def segment_motion(
         aligned = number == last
         behind = compare_with_background(evidence, cameras, suspect, aligned, next(hears))
         colour = estimate_colour_odds(evidence.images, probability, near)
-        total = _join_cues(odds, colour, *behind, options)
+        cues = zip(odds, colour, *behind, strict=True)
+        total = np.stack([_join_cues(*of_frame, options) for of_frame in cues])
         total += options.life_weight * estimate_life_odds(around.life, probability)
         if salient is not None:
             total += salient
@@ -122,12 +123,12 @@ def _estimate_odds(
 
 
 def _join_cues(
-    odds: Float[np.ndarray, "F h w"],
-    colour: Float[np.ndarray, "F h w"],
-    behind: Float[np.ndarray, "F h w"],
-    shadow: Float[np.ndarray, "F h w"],
+    odds: Float[np.ndarray, "h w"],
+    colour: Float[np.ndarray, "h w"],
+    behind: Float[np.ndarray, "h w"],
+    shadow: Float[np.ndarray, "h w"],
     options: MotionOptions,
-) -> Float[np.ndarray, "F h w"]:
+) -> Float[np.ndarray, "h w"]:
     """Log-odds of each pixel from motion, colour, and the background behind it, plain and in
     shadow."""
     # Flow is blurred over its patches: where the background is known, it tells the outline.

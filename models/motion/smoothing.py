@@ -1,12 +1,14 @@
 """Probabilities of motion smoothed over neighbours of like colour, in space and along the flow in
 time (mean-field inference of a grid model)."""
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from models.motion.evidence import Evidence, warp
 from models.motion.patches import find_box
-from models.run import njit
+from models.run import njit, run_tasks
 
 # Pull between neighbours of like colour: in space (each of 8) and in time (each of 2).
 _SPACE_PULL = 0.5
@@ -34,16 +36,30 @@ def smooth_probability(
     boxes = [find_box(mask) for mask in near]
     for _ in range(_ROUNDS):
         new = np.zeros_like(probability)
-        for t, box in enumerate(boxes):
-            if box is None:
-                continue
-            total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
-            pull = _weigh_neighbours(evidence.images[t][box], sharpness)
-            # Boxes of another layout of memory would be compiled for anew.
-            start = np.ascontiguousarray(probability[t][box])
-            new[t][box] = _solve_mean_field(pull, total, start)
+        given = evidence, odds, probability, boxes, sharpness, new
+        run_tasks(partial(_smooth_frame, *given), len(boxes))
         probability = new
     return probability
+
+
+def _smooth_frame(
+    evidence: Evidence,
+    odds: Float[np.ndarray, "F h w"],
+    probability: Float[np.ndarray, "F h w"],
+    boxes: list[tuple[slice, slice] | None],
+    sharpness: float,
+    new: Float[np.ndarray, "F h w"],
+    t: int,
+) -> None:
+    """Writes the new probabilities of frame t, inside its box."""
+    box = boxes[t]
+    if box is None:
+        return
+    total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
+    pull = _weigh_neighbours(evidence.images[t][box], sharpness)
+    # Boxes of another layout of memory would be compiled for anew.
+    start = np.ascontiguousarray(probability[t][box])
+    new[t][box] = _solve_mean_field(pull, total, start)
 
 
 def _add_pull_of_time(
@@ -57,9 +73,10 @@ def _add_pull_of_time(
     the flow, in place."""
     for other in (t - 1, t + 1):
         if (t, other) in evidence.flows:
-            flow = evidence.flows[t, other]
-            known = np.isfinite(flow[box][..., 0])
-            carried = warp(2 * probability[other] - 1, flow)[box]
+            flow = evidence.flows[t, other][box]
+            known = np.isfinite(flow[..., 0])
+            corner = box[0].start, box[1].start
+            carried = warp(2 * probability[other] - 1, flow, corner)
             odds += np.where(known, _TIME_PULL * carried, 0)
     return odds
 
@@ -93,7 +110,7 @@ def _weigh_neighbours(
     return weight
 
 
-@njit(cache=True, fastmath=True, forceinline=True)
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def _solve_mean_field(w, odds, start, num_rounds=6):
     """Rounds of mean field in an image; neighbours of unlike colour hardly pull.
 

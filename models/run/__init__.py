@@ -54,7 +54,7 @@ from models.run.reading import (
 from models.run.record import check_owner, describe_run, read_figures, summarise_run
 from models.run.settings import Plain, apply_preset, flag_names, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
-from models.run.threads import run_tasks, split_range, take_scratch
+from models.run.threads import run_ahead, run_tasks, split_range, take_scratch
 
 __all__ = [
     "ALONE",
@@ -115,6 +115,7 @@ __all__ = [
     "replace_file",
     "restore_handlers",
     "return_freed",
+    "run_ahead",
     "run_script",
     "run_tasks",
     "settle_stop",

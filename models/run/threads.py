@@ -9,13 +9,16 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _kept = threading.local()
 
 
@@ -56,6 +59,30 @@ def run_tasks(task: Callable[[int], None], count: int) -> None:
             future.result()
     finally:
         waiting.clear()  # a stop may come between two tasks
+
+
+def run_ahead(
+    task: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """task(item) for each item, in order, made by threads while the caller draws the next items and
+    uses the results.
+
+    Args:
+        task: reads what other tasks read, and changes nothing of it.
+        threads: torch.get_num_threads() if not given. As many results wait for the caller.
+    """
+    count = threads or torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="ahead")
+    coming: deque[Future] = deque()
+    try:
+        for item in items:
+            coming.append(pool.submit(task, item))
+            if len(coming) > count:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def split_range(size: int, parts: int) -> list[tuple[int, int]]:

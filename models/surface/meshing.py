@@ -22,6 +22,8 @@ BORDER = -1
 """``point`` of a vertex that the mesh itself adds past the image border."""
 FINE = -2
 """``point`` of a vertex from dense stereo, along outlines."""
+# Points in a frame from which on each point has a neighbourhood that can tell a spike.
+_LEAST_NEIGHBOURHOOD = 8
 
 
 @dataclass(frozen=True)
@@ -193,14 +195,7 @@ def _drop_outliers(points: FramePoints, options: MeshOptions) -> FramePoints:
     if keep.any():
         nearest = np.percentile(points.depth[keep], options.near_percentile)
         keep &= points.depth > options.near_ratio * nearest
-    points = _drop_coincident(points[keep])
-    # the second pass finds spikes that stood beside spikes
-    for _ in range(2):
-        # too few points for a neighbourhood
-        if len(points) < 8:
-            break
-        points = points[~_find_spikes(points, options)]
-    return points
+    return _drop_spikes(_drop_coincident(points[keep]), options)
 
 
 def _drop_coincident(points: FramePoints) -> FramePoints:
@@ -211,14 +206,44 @@ def _drop_coincident(points: FramePoints) -> FramePoints:
     return points[first]
 
 
-def _find_spikes(points: FramePoints, options: MeshOptions) -> Bool[np.ndarray, "N"]:
-    """Points whose depth no near neighbour shares, or few points of a wider neighbourhood."""
+def _drop_spikes(points: FramePoints, options: MeshOptions) -> FramePoints:
+    """The points without spikes, and without spikes that stood beside these spikes."""
+    asked = np.arange(len(points))
+    for _ in range(2):
+        # too few points for a neighbourhood
+        if len(points) < _LEAST_NEIGHBOURHOOD or not len(asked):
+            break
+        near = _find_crowds(points, asked, options)
+        spiky = np.zeros(len(points), bool)
+        spiky[asked] = _are_spikes(points.depth[asked], points.depth[near], options)
+        # all other points keep their neighbours
+        beside = asked[spiky[near].any(1)]
+        asked = (np.cumsum(~spiky) - 1)[beside[~spiky[beside]]]
+        points = points[~spiky]
+    return points
+
+
+def _find_crowds(
+    points: FramePoints, asked: Int[np.ndarray, "M"], options: MeshOptions
+) -> Int[np.ndarray, "M k"]:
+    """Indices of the nearest points of some points, nearest first, without the points themselves."""
     crowd = min(options.crowd, len(points))
-    _, index = cKDTree(points.xy).query(points.xy, crowd)
-    ratio = np.abs(np.log(points.depth[index[:, 1:]] / points.depth[:, None]))
+    _, near = cKDTree(points.xy).query(points.xy[asked], crowd)
+    return near[:, 1:]
+
+
+def _are_spikes(
+    depth: Float[np.ndarray, "M"], near: Float[np.ndarray, "M k"], options: MeshOptions
+) -> Bool[np.ndarray, "M"]:
+    """Whether no near neighbour shares a depth, or few points of a wider neighbourhood.
+
+    Args:
+        near: depths of the neighbours, nearest first.
+    """
+    ratio = np.abs(np.log(near / depth[:, None]))
     alone = np.sort(ratio[:, :7], 1)[:, 1] > np.log(options.spike_ratio)
-    outnumbered = (ratio < np.log(options.crowd_ratio)).sum(1) < crowd // 6
-    return alone | outnumbered
+    sharing = (ratio < np.log(options.crowd_ratio)).sum(1)
+    return alone | (sharing < (near.shape[1] + 1) // 6)
 
 
 def _build_border(points: FramePoints, options: MeshOptions) -> FramePoints:

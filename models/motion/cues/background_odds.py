@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from models.cameras import Cameras
 from models.motion.evidence import Evidence, read_shifted
 from models.motion.patches import fill_unknown, find_box
-from models.run import SILENT, Progress
+from models.run import SILENT, Progress, run_ahead
 
 # Frames, relative to a frame, in which its background is looked for.
 _OFFSETS = (-24, -16, -10, -6, -3, 3, 6, 10, 16, 24)
@@ -65,29 +65,33 @@ def compare_with_background(
         stage: name of the bar.
     """
     cameras = cameras.resized(*suspect.shape[:0:-1])
-    images = [
-        cv2.GaussianBlur(image, (0, 0), _BLUR).astype(np.float32) for image in evidence.images
-    ]
+    images = [cv2.GaussianBlur(image, (0, 0), _BLUR) for image in evidence.images]
     odds, shadow = np.zeros((2, *suspect.shape), np.float32)
-    for t in progress.over(range(len(suspect)), stage):
+
+    def compare(t: int) -> None:
         box = find_box(suspect[t])
         if box is not None:
             inverse_depth = fill_unknown(evidence.inverse_depth[t], ~suspect[t])
             places = _project_to_others(cameras, t, inverse_depth, box)
-            views = [_read_view(images[s], ~suspect[s], place) for s, place in places]
-            given = images[t][box], ~suspect[t][box], views, aligned
+            views = (_read_view(images[s], ~suspect[s], place) for s, place in places)
+            given = images[t][box].astype(np.float32), ~suspect[t][box], views, aligned
             odds[t][box], shadow[t][box] = _compare(*given)
+
+    for _ in run_ahead(compare, progress.over(range(len(suspect)), stage)):
+        pass
     return odds, shadow
 
 
 def _read_view(
-    image: Float[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W 3"],
     static: Bool[np.ndarray, "H W"],
     place: Float[np.ndarray, "h w 2"],
 ) -> tuple[Float[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
     """An image read at places, and the places at which it shows background."""
     border = {"borderMode": cv2.BORDER_CONSTANT}
     share = cv2.remap(static.astype(np.float32), place, None, cv2.INTER_LINEAR, **border)
+    # Of 8 bits it would be rounded.
+    image = image.astype(np.float32)
     return cv2.remap(image, place, None, cv2.INTER_LINEAR), share > 0.99
 
 
