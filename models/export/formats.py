@@ -20,12 +20,14 @@ from models.paths import CameraPath
 from models.render import Scene, finite_psnr, ssim
 from models.run import (
     OUTPUTS,
+    PAIR,
     SILENT,
     InputError,
     Progress,
     check_output_dir,
     clear_outputs,
     make_subfolder,
+    run_ahead,
 )
 from models.tracks import Tracks
 
@@ -164,14 +166,16 @@ def score_mesh(
     # viewers see the texture after compression
     encoded = encode_image(bytes_from_colors(world.texture), options.jpeg_quality)
     world = TexturedMesh(world.atlas, decode_image(encoded).astype(np.float32) / 255)
-    scores = []
-    for t in frames:
+
+    def score(t: int) -> tuple[float, float, float]:
         rgb, depth = world.render(footage.cameras[t])
         picture = (255 * rgb * footage.exposure.factor(t) + 0.5).clip(0, 255).astype(np.uint8)
         truth = footage.frames[t]
         still = footage.still(t)
         quality = finite_psnr(picture, truth, still if still.any() else None)
-        scores.append((quality, ssim(picture, truth), np.isfinite(depth).mean()))
+        return quality, ssim(picture, truth), float(np.isfinite(depth).mean())
+
+    scores = list(run_ahead(score, frames, PAIR))
     return dict(zip(("psnr", "ssim", "coverage"), np.mean(scores, 0).tolist(), strict=True))
 
 

@@ -13,7 +13,15 @@ from numpy import ndarray
 from models.clip import VideoWriter, choose_evenly, write_image
 from models.report.drawing import colorize_depth, draw_mesh, draw_tracks, measure_depth_range
 from models.report.pictures import project_mesh
-from models.run import SILENT, Progress, clear_numbered, clear_outputs, make_subfolder
+from models.run import (
+    PAIR,
+    SILENT,
+    Progress,
+    clear_numbered,
+    clear_outputs,
+    make_subfolder,
+    run_ahead,
+)
 from models.tracks import PointTracks, Tracks
 
 # Types alone: scripts that render nothing do not load the rooms behind them.
@@ -49,9 +57,10 @@ def reconstruct(
     has_movers = scene.moving is not None
     clear_outputs(out, "reconstruction", has_movers=has_movers)
     with _ReconstructionWriter(out, scene.fps, has_movers) as videos:
-        for t in progress.over(range(len(inputs.frames)), "reconstruction"):
+        times = range(len(inputs.frames))
+        rebuilds = run_ahead(scene.rebuild, times, PAIR)
+        for t, rebuilt in zip(progress.over(times, "reconstruction"), rebuilds, strict=True):
             frame = inputs.frames[t]
-            rebuilt = scene.rebuild(t)
             layers = rebuilt.detailed
             rgb = layers.merged.rgb
             lines = draw_mesh(frame, *project_mesh(scene, scene.cameras[t]))

@@ -54,7 +54,7 @@ from models.run.reading import (
 from models.run.record import check_owner, describe_run, read_figures, summarise_run
 from models.run.settings import Plain, apply_preset, flag_names, flatten_settings, parse_settings
 from models.run.stages import Origin, Stages
-from models.run.threads import run_ahead, run_tasks, split_range, take_scratch
+from models.run.threads import PAIR, run_ahead, run_tasks, split_range, take_scratch
 
 __all__ = [
     "ALONE",
@@ -62,6 +62,7 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE",
     "OUTPUTS",
+    "PAIR",
     "SILENT",
     "InputError",
     "LostRank",

@@ -17,6 +17,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+PAIR = 2
+"""Tasks at a time that use all threads for most of their work: each does its other work while the
+other has the threads. More of them take memory and no less time."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _kept = threading.local()

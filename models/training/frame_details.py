@@ -8,7 +8,7 @@ import numpy as np
 
 from models.detail import ClipDetail, DetailOptions, FrameDetail, load_details, save_details
 from models.render import Scene
-from models.run import SILENT, Progress, hash_content
+from models.run import PAIR, SILENT, Progress, hash_content, run_ahead
 from models.training.inputs import ClipInputs
 from models.training.shadow_light import measure_light
 
@@ -34,14 +34,17 @@ def _measure_details(
 ) -> Iterator[tuple[int, FrameDetail]]:
     """Detail of each frame that training learned from."""
     times = [t for t in scene.background.meshes.faces if t not in inputs.held_out]
-    for t in progress.over(times, "detail"):
+
+    def measure(t: int) -> FrameDetail:
         frame = inputs.frames[t]
         movers = np.zeros(frame.shape[:2], bool) if inputs.masks is None else inputs.masks[t]
         factor = scene.exposure.factor(t)
         light = None
         if inputs.shadows is not None and inputs.shadows[t].any():
             light = measure_light(scene, t, frame / factor, movers, inputs.shadows[t])
-        yield t, FrameDetail.of(frame, factor, movers, light)
+        return FrameDetail.of(frame, factor, movers, light)
+
+    yield from zip(progress.over(times, "detail"), run_ahead(measure, times, PAIR), strict=True)
 
 
 def add_details(

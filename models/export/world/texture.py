@@ -16,7 +16,7 @@ from models.export.world.silhouettes import find_rims
 from models.export.world.world_mesh import WorldMesh, build_world_mesh, choose_keyframes
 from models.pipeline import WorldSpaceTrianglePipeline
 from models.render import Layer, fill_holes
-from models.run import SILENT, Progress, njit
+from models.run import PAIR, SILENT, Progress, njit, run_ahead
 from models.surface import interpolate, rasterize_world
 
 # Smallest depth that is drawn, as a share of the median depth of the mesh.
@@ -133,13 +133,17 @@ def fit_texture(
     texture = world.texture
     total = np.zeros_like(texture)
     count = np.full(texture.shape[:2], _PRIOR, np.float32)
-    for t in spread(footage.times, options.fitted):
+
+    def measure(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         uv, depth = world.coordinates(footage.cameras[t])
         error = footage.colors(t) - _sample(texture, uv)
         used: Bool[np.ndarray, "H W"] = np.isfinite(depth) & footage.still(t)
         # a pixel of another surface has a large error
         weight = used / (1 + (np.abs(error).max(2) / options.outlier) ** 2)
-        _splat(uv, error, weight.astype(np.float32), total, count)
+        return uv, error, weight.astype(np.float32)
+
+    for errors in run_ahead(measure, spread(footage.times, options.fitted), PAIR):
+        _splat(*errors, total, count)
     return TexturedMesh(world.atlas, np.clip(texture + total / count[..., None], 0, 1))
 
 

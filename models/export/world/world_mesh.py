@@ -16,6 +16,7 @@ from models.cameras import Cameras
 from models.export.footage import spread
 from models.export.options import ExportOptions
 from models.pipeline import TriangleMeshPipeline
+from models.run import PAIR, run_ahead
 from models.surface import BORDER_TRUST, Fragments, find_used_vertices
 
 # Times that a face at the border of all images is cut into four; more follow the border closer.
@@ -81,7 +82,8 @@ def build_world_mesh(
     small = cameras.resized(cameras.width // 2, cameras.height // 2)
     witnesses = _Views.draw(meshes, small, frames, options)
     trusted = {t: meshes.trust[t].numpy() == 1 for t in frames}
-    kept = {t: ~witnesses.find_hiding(t, trusted) for t in frames}
+    hiding = run_ahead(lambda t: witnesses.find_hiding(t, trusted), frames, PAIR)
+    kept = {t: ~hides for t, hides in zip(frames, hiding, strict=True)}
     # A face over a depth jump joins a near surface to a far one. Unless some frame looks down on it,
     # it is a streak of mixed colours from elsewhere.
     for t in frames:
@@ -203,8 +205,8 @@ class _Views:
         meshes: TriangleMeshPipeline, cameras: Cameras, frames: list[int], options: ExportOptions
     ) -> "_Views":
         """Draws the mesh of each frame."""
-        fragments = {t: meshes.fragments(t, cameras[t]) for t in frames}
-        return _Views(meshes, cameras, fragments, options)
+        drawn = run_ahead(lambda t: meshes.fragments(t, cameras[t]), frames, PAIR)
+        return _Views(meshes, cameras, dict(zip(frames, drawn, strict=True)), options)
 
     def find_hiding(self, t: int, trusted: FaceFlags) -> Bool[np.ndarray, "T"]:
         """Faces of frame t in front of trusted surfaces of the other frames."""
