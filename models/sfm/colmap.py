@@ -1,7 +1,7 @@
 """Mapping of 2D tracks by COLMAP.
 
 Tracks are handed over as matches between frames at gaps 1, 2, 4, ..., without descriptors.
-Everything runs in a single thread: threads sum in any order, and the same seed must give the same
+Each mapper runs in a single thread: threads sum in any order, and the same seed must give the same
 cameras.
 """
 
@@ -14,7 +14,7 @@ import pycolmap
 from jaxtyping import Bool, Float, Int
 
 from models.cameras import Cameras
-from models.run import restore_handlers
+from models.run import restore_handlers, run_ahead
 from models.sfm.triangulation import UNSURE, Points
 from models.tracks import PointTracks, find_lifetimes
 
@@ -85,17 +85,21 @@ def _write_matches(
     index = np.cumsum(visible, 1) - 1
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = 0
-    pairs = dict.fromkeys(_pair_frames(len(visible)) + _pair_returns(visible))
-    for a, b in pairs:
+    pairs = list(dict.fromkeys(_pair_frames(len(visible)) + _pair_returns(visible)))
+
+    def estimate(pair: tuple[int, int]) -> tuple[np.ndarray, pycolmap.TwoViewGeometry] | None:
+        a, b = pair
         shared = visible[a] & visible[b]
         if shared.sum() < MIN_SHARED:
-            continue
+            return None
         matches = np.stack([index[a, shared], index[b, shared]], 1).astype(np.uint32)
-        geometry = pycolmap.estimate_two_view_geometry(
-            camera, keypoints[a], camera, keypoints[b], matches, options
-        )
-        database.write_matches(a + 1, b + 1, matches)
-        database.write_two_view_geometry(a + 1, b + 1, geometry)
+        given = camera, keypoints[a], camera, keypoints[b], matches, options
+        return matches, pycolmap.estimate_two_view_geometry(*given)
+
+    for (a, b), found in zip(pairs, run_ahead(estimate, pairs), strict=True):
+        if found is not None:
+            database.write_matches(a + 1, b + 1, found[0])
+            database.write_two_view_geometry(a + 1, b + 1, found[1])
 
 
 def _pair_frames(num_frames: int) -> list[tuple[int, int]]:
