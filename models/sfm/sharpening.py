@@ -24,6 +24,15 @@ _RADIUS = 6
 # Neighbours that a local plane is fitted to, and the fewest of a frame.
 _PLANE_NEIGHBOURS = 12
 _MIN_NEIGHBOURS = 6
+# Change of inverse depth, as a share, by which a neighbour lies off a plane. Larger joins surfaces across
+# small depth jumps.
+_ON_PLANE = 0.03
+# Pixels within which neighbours count alike.
+_NEAR = 4.5
+# Rounds of the reweighted fit of a plane.
+_PLANE_ROUNDS = 3
+# Weight of a prior of no slope, in neighbours about a pixel away. Larger flattens slanted surfaces.
+_FLATTEN = 0.1
 # Sum of the Scharr kernel's weights: it turns its sums into grey levels a pixel.
 _SCHARR = 32
 
@@ -129,13 +138,37 @@ def _fit_planes(
             continue
         _, near = cKDTree(pixels).query(center[rows], min(_PLANE_NEIGHBOURS, len(around)))
         offset = pixels[near] - center[rows, None]
-        change = inverse[near] - rho[rows, None]
-        # Neighbours across a depth discontinuity (3 % of the inverse depth) have no weight.
-        weight = np.exp(-((change / (0.03 * rho[rows, None])) ** 2)) / (20.0 + (offset**2).sum(-1))
-        normal = np.einsum("nk,nki,nkj->nij", weight, offset, offset) + 1.0 * np.eye(2)
-        right = np.einsum("nk,nki,nk->ni", weight, offset, change)
-        slope[rows] = np.linalg.solve(normal, right[..., None])[..., 0]
+        change = inverse[near] / rho[rows, None] - 1
+        slope[rows] = rho[rows, None] * _fit_slopes(offset, change)
     return _Planes(anchor, center, rho, slope)
+
+
+def _fit_slopes(
+    offset: Float[np.ndarray, "n k 2"], change: Float[np.ndarray, "n k"]
+) -> Float[np.ndarray, "n 2"]:
+    """Slope of the plane through each point that most of its neighbours lie near.
+
+    Reweighted least squares from two starts: the neighbours at about the point's own depth, which
+    leave out another surface, and all neighbours, which a surface seen at a slant needs.
+
+    Args:
+        offset: pixels from the point to its neighbours.
+        change: of their inverse depth relative to the point's; slopes are in the same unit.
+    """
+    near = 1 / (_NEAR**2 + (offset**2).sum(-1))
+    best, least = np.zeros((len(offset), 2)), np.full(len(offset), np.inf)
+    for start in (np.exp(-((change / _ON_PLANE) ** 2)), np.ones_like(change)):
+        weight = near * start
+        for _ in range(_PLANE_ROUNDS):
+            normal = np.einsum("nk,nki,nkj->nij", weight, offset, offset) + _FLATTEN * np.eye(2)
+            right = np.einsum("nk,nki,nk->ni", weight, offset, change)
+            slope = np.linalg.solve(normal, right[..., None])[..., 0]
+            misfit = change - np.einsum("nki,ni->nk", offset, slope)
+            weight = near * np.exp(-((misfit / _ON_PLANE) ** 2))
+        cost = (near - weight).sum(1)
+        better = cost < least
+        best[better], least[better] = slope[better], cost[better]
+    return best
 
 
 def _project(

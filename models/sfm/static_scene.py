@@ -44,8 +44,9 @@ _ADJUSTED_ACROSS = 32
 _EXACT = 0.7
 # Parts of the image along each side. More make outlines less of an exception in their part.
 _PARTS = 2
-# Times that the tracks are chosen and the cameras adjusted. More take more time.
-_EXACT_ROUNDS = 2
+# Share of the agreeing observations that must remain under cameras of the exact tracks of the whole image.
+# Smaller takes cameras that a near ground contradicts.
+_AS_MANY = 0.999
 # Share of a frame's tracks that suffices to join it with the next, if it has few. Larger leaves more
 # cameras as they were mapped.
 _JOINED = 0.25
@@ -270,31 +271,43 @@ def sharpen_scene(
         return tracks, scene
     tracks = replace(tracks, xy=copy_array(tracks.xy), visible=scene.points.agrees)
     rounds = options.sharpening_rounds
+    given = scene.method == "given"
     for done in range(rounds):
         hear = ProgressPart(progress, done * len(tracks), rounds * len(tracks))
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
-        if scene.method != "given" and _is_well_joined(tracks.visible, options):
-            # Again, by the residuals under the adjusted cameras.
-            for _ in range(_EXACT_ROUNDS):
-                cameras = _adjust(tracks, cameras, options, exact=True)
+        if not given and _is_well_joined(tracks.visible, options):
+            cameras = _adjust(tracks, cameras, options, _PARTS)
         scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
+    if rounds and not given and _is_well_joined(tracks.visible, options):
+        scene = _refine_exactly(tracks, scene, options)
     return tracks, scene
 
 
+def _refine_exactly(tracks: PointTracks, scene: StaticScene, options: CameraOptions) -> StaticScene:
+    """The scene with cameras adjusted to the most exact tracks of the whole image, if as many
+    observations agree with them: in a rendered scene all do, on real video a near ground may not."""
+    cameras = _adjust(tracks, scene.cameras, options, parts=1)
+    refined = solve_points(replace(scene, cameras=cameras), tracks)
+    if refined.points.agrees.sum() > _AS_MANY * scene.points.agrees.sum():
+        return refined
+    return scene
+
+
 def _adjust(
-    tracks: PointTracks, cameras: Cameras, options: CameraOptions, exact: bool = False
+    tracks: PointTracks, cameras: Cameras, options: CameraOptions, parts: int | None = None
 ) -> Cameras:
     """Cameras by bundle adjustment of long tracks.
 
     Args:
-        exact: of tracks with small residuals, in place of tracks evenly over the image.
+        parts: adjust to tracks whose residuals are small for their part of the image; the number of
+            parts along each side. None for tracks evenly over the image.
     """
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
-    if exact:
-        subset = _choose_exact_tracks(agreeing, points, options)
+    if parts is not None:
+        subset = _choose_exact_tracks(agreeing, points, parts, options)
     else:
         spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
         subset = _choose_long_tracks(agreeing, spacing, options)
@@ -302,7 +315,7 @@ def _adjust(
 
 
 def _choose_exact_tracks(
-    tracks: PointTracks, points: Points, options: CameraOptions
+    tracks: PointTracks, points: Points, parts: int, options: CameraOptions
 ) -> Int[np.ndarray, "n"]:
     """Long tracks whose residuals are small for their part of the image, as many as every frame needs.
 
@@ -321,7 +334,7 @@ def _choose_exact_tracks(
         return usable
     # a track's residuals are smaller than its errors, as its point has three free coordinates
     error = np.sqrt(_sum_squares(points) / np.maximum(2 * counts - 3, 1))[usable]
-    part = _find_parts(tracks, usable)
+    part = _find_parts(tracks, usable, parts)
     typical = ndimage.median(error, part, np.arange(part.max() + 1))[part]
     relative = error / np.maximum(typical, np.finfo(float).tiny)
     limit = _EXACT
@@ -338,17 +351,17 @@ def _choose_exact_tracks(
         least = int(least / _RELAXED)
 
 
-def _find_parts(tracks: PointTracks, usable: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def _find_parts(
+    tracks: PointTracks, usable: Int[np.ndarray, "n"], parts: int
+) -> Int[np.ndarray, "n"]:
     """Number of the part of the image in which each track is on average."""
     total = np.zeros((tracks.num_tracks, 2))
     # Frame by frame: the positions of all observations would fill the memory.
     for xy, seen in zip(tracks.xy, tracks.visible, strict=True):
         total[seen] += xy[seen]
     mean = total[usable] / tracks.visible.sum(0)[usable, None]
-    column, row = (
-        np.clip(mean / (tracks.width, tracks.height) * _PARTS, 0, _PARTS - 1).astype(int).T
-    )
-    return row * _PARTS + column
+    column, row = np.clip(mean / (tracks.width, tracks.height) * parts, 0, parts - 1).astype(int).T
+    return row * parts + column
 
 
 def _is_well_joined(visible: Bool[np.ndarray, "F N"], options: CameraOptions) -> bool:
