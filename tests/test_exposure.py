@@ -4,7 +4,7 @@ import pytest
 
 from models.clip import exposure
 from models.clip.exposure import estimate_exposure
-from models.sfm.sharpening import sharpen_tracks
+from models.sfm.sharpening import _fit_slopes, sharpen_tracks
 from models.sfm.triangulation import triangulate
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracks import PointTracks
@@ -141,3 +141,16 @@ def test_sharpening_never_shows_what_was_not_visible(room):
     tracks = PointTracks(truth.astype(np.float32), points.agrees, *size)
     seen = sharpen_tracks(room.frames, tracks, room.cameras, points).visible
     assert not (seen & ~points.agrees).any()
+
+
+@pytest.mark.parametrize("steepness", [0.0, 0.005, 0.02])
+def test_a_plane_seen_at_a_slant_is_fitted_beside_another_surface(steepness):
+    random = np.random.default_rng(0)
+    offset = random.uniform(-12, 12, (200, 12, 2))
+    angle = random.uniform(0, 2 * np.pi, 200)
+    slope = steepness * np.stack([np.cos(angle), np.sin(angle)], 1)
+    change = np.einsum("nki,ni->nk", offset, slope) + random.normal(0, 0.002, (200, 12))
+    change[:, :3] += 0.4  # a quarter of the neighbours lie on a surface in front
+    error = np.linalg.norm(_fit_slopes(offset, change) - slope, axis=1)
+    assert np.median(error) < 0.001
+    assert (error < 0.003).mean() > 0.9

@@ -24,13 +24,11 @@ _RADIUS = 6
 # Neighbours that a local plane is fitted to, and the fewest of a frame.
 _PLANE_NEIGHBOURS = 12
 _MIN_NEIGHBOURS = 6
-# Change of inverse depth, as a share, by which a neighbour lies off a plane. Larger joins surfaces across
-# small depth jumps.
-_ON_PLANE = 0.03
+# Changes of inverse depth, as shares, by which a neighbour lies off a plane, in the rounds of the fit
+# from each start. Larger last ones join surfaces across small depth jumps.
+_WIDTHS = (0.03, 0.03, 0.03), (0.24, 0.12, 0.06, 0.03, 0.03)
 # Pixels within which neighbours count alike.
 _NEAR = 4.5
-# Rounds of the reweighted fit of a plane.
-_PLANE_ROUNDS = 3
 # Weight of a prior of no slope, in neighbours about a pixel away. Larger flattens slanted surfaces.
 _FLATTEN = 0.1
 # Sum of the Scharr kernel's weights: it turns its sums into grey levels a pixel.
@@ -148,8 +146,8 @@ def _fit_slopes(
 ) -> Float[np.ndarray, "n 2"]:
     """Slope of the plane through each point that most of its neighbours lie near.
 
-    Reweighted least squares from two starts: the neighbours at about the point's own depth, which
-    leave out another surface, and all neighbours, which a surface seen at a slant needs.
+    Reweighted least squares from two starts: neighbours at about the point's own depth, which leave
+    out another surface, and neighbours at most depths, which a surface seen at a slant needs.
 
     Args:
         offset: pixels from the point to its neighbours.
@@ -157,14 +155,14 @@ def _fit_slopes(
     """
     near = 1 / (_NEAR**2 + (offset**2).sum(-1))
     best, least = np.zeros((len(offset), 2)), np.full(len(offset), np.inf)
-    for start in (np.exp(-((change / _ON_PLANE) ** 2)), np.ones_like(change)):
-        weight = near * start
-        for _ in range(_PLANE_ROUNDS):
+    for widths in _WIDTHS:
+        weight = near * np.exp(-((change / widths[0]) ** 2))
+        for width in widths:
             normal = np.einsum("nk,nki,nkj->nij", weight, offset, offset) + _FLATTEN * np.eye(2)
             right = np.einsum("nk,nki,nk->ni", weight, offset, change)
             slope = np.linalg.solve(normal, right[..., None])[..., 0]
             misfit = change - np.einsum("nki,ni->nk", offset, slope)
-            weight = near * np.exp(-((misfit / _ON_PLANE) ** 2))
+            weight = near * np.exp(-((misfit / width) ** 2))
         cost = (near - weight).sum(1)
         better = cost < least
         best[better], least[better] = slope[better], cost[better]
