@@ -3,6 +3,7 @@
 options - sizes, thresholds and weights that a person may tune
 patches - parts of images, and values filled in
 background_scene - the scene of the background, also if the given scene follows a mover
+static_points - the static point that fits the flow of each pixel best
 evidence - optical flow that no static point explains
 cues - log-odds that a pixel moves: flow, tracks, colours, the background behind, saliency
 smoothing - probabilities smoothed over neighbours in space and time
