@@ -1,8 +1,6 @@
 """Probabilities of motion smoothed over neighbours of like colour, in space and along the flow in
 time (mean-field inference of a grid model)."""
 
-from functools import partial
-
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -35,31 +33,32 @@ def smooth_probability(
     sharpness = 1.0 / (2 * _measure_contrast(evidence.images))
     boxes = [find_box(mask) for mask in near]
     for _ in range(_ROUNDS):
-        new = np.zeros_like(probability)
-        given = evidence, odds, probability, boxes, sharpness, new
-        run_tasks(partial(_smooth_frame, *given), len(boxes))
-        probability = new
+        probability = _smooth_once(evidence, odds, probability, boxes, sharpness)
     return probability
 
 
-def _smooth_frame(
+def _smooth_once(
     evidence: Evidence,
     odds: Float[np.ndarray, "F h w"],
     probability: Float[np.ndarray, "F h w"],
     boxes: list[tuple[slice, slice] | None],
     sharpness: float,
-    new: Float[np.ndarray, "F h w"],
-    t: int,
-) -> None:
-    """Writes the new probabilities of frame t, inside its box."""
-    box = boxes[t]
-    if box is None:
-        return
-    total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
-    pull = _weigh_neighbours(evidence.images[t][box], sharpness)
-    # Boxes of another layout of memory would be compiled for anew.
-    start = np.ascontiguousarray(probability[t][box])
-    new[t][box] = _solve_mean_field(pull, total, start)
+) -> Float[np.ndarray, "F h w"]:
+    """The probabilities after a round: those of each box from its own image and the images before
+    and after it; 0 outside the boxes."""
+    new = np.zeros_like(probability)
+
+    def smooth(t: int) -> None:
+        box = boxes[t]
+        if box is not None:
+            total = _add_pull_of_time(evidence, odds[t][box].copy(), probability, t, box)
+            pull = _weigh_neighbours(evidence.images[t][box], sharpness)
+            # Boxes of another layout of memory would be compiled for anew.
+            start = np.ascontiguousarray(probability[t][box])
+            new[t][box] = _solve_mean_field(pull, total, start)
+
+    run_tasks(smooth, len(boxes))
+    return new
 
 
 def _add_pull_of_time(

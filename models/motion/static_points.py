@@ -20,6 +20,8 @@ _SOFT = 3.0
 _MOST = 400.0
 # Smallest z-depth of a point in another frame, relative to its depth in the first.
 _NEAREST = 1e-3
+# Frames whose worst quarter is at most two.
+_MOST_FRAMES = 11
 # Rows of the image are handed to threads in this many parts.
 _PARTS = 16
 # Without checks of divisors, loops over a row become vector code.
@@ -71,8 +73,13 @@ def fit_static_points(
 
     Args:
         nearest: the largest inverse depth.
+
+    Raises:
+        ValueError: more than 11 frames; of so many, more than the two worst would be left out.
     """
     count, height, width = vectors.shape
+    if count > _MOST_FRAMES:
+        raise ValueError(f"flow to {count} frames; at most {_MOST_FRAMES} can be compared")
     out = np.empty((3, height, width), np.float32)
     parts = split_range(height, _PARTS)
 
