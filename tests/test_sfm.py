@@ -12,12 +12,18 @@ from models.cameras import Cameras, estimate_similarity, interpolate_poses
 from models.clip.frames_of import ClipFrames
 from models.clip.transforms import save_transforms
 from models.run.errors import InputError
+from models.sfm import static_scene
 from models.sfm.colmap import run_mapper
 from models.sfm.given import read_cameras
 from models.sfm.mapping import adjust_cameras
 from models.sfm.options import CameraOptions
 from models.sfm.rotation import solve_rotation
-from models.sfm.static_scene import _choose_exact_tracks, _is_well_joined, solve_scene
+from models.sfm.static_scene import (
+    _choose_exact_tracks,
+    _is_well_joined,
+    _refine_exactly,
+    solve_scene,
+)
 from models.sfm.triangulation import Points
 from models.synthetic.sample import RoomOptions, render_room
 from models.tracking.growing import grow_tracks
@@ -424,6 +430,20 @@ def test_every_frame_keeps_enough_of_the_tracks_that_it_has(seed):
     wanted = np.minimum(CameraOptions().enough_tracks, agrees[:, usable].sum(1) / 2)
     assert (agrees[:, chosen].sum(1) >= wanted).all()
     assert usable[chosen].all()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 2.0])
+def test_cameras_of_the_whole_image_count_where_as_many_observations_agree(
+    sideways, monkeypatch, degrees
+):
+    scene, tracks = sideways.scene, sideways.tracks
+    poses = scene.cameras.world_from_cam.clone()
+    turned = about_vertical(degrees * (np.arange(len(poses)) % 2))
+    poses[:, :3, :3] = poses[:, :3, :3] @ torch.from_numpy(turned)
+    other = replace(scene.cameras, world_from_cam=poses)
+    monkeypatch.setattr(static_scene, "_adjust", lambda *_, **__: other)
+    refined = _refine_exactly(tracks, scene, CameraOptions())
+    assert (refined.cameras is other) == (degrees == 0)
 
 
 @pytest.mark.parametrize("common", [0, 60, 500])

@@ -307,7 +307,7 @@ def _adjust(
     points = triangulate(tracks, cameras)
     agreeing = replace(tracks, visible=points.agrees)
     if parts is not None:
-        subset = _choose_exact_tracks(agreeing, points, parts, options)
+        subset = _choose_exact_tracks(agreeing, points, options, parts)
     else:
         spacing = max(tracks.width, tracks.height) // _ADJUSTED_ACROSS
         subset = _choose_long_tracks(agreeing, spacing, options)
@@ -315,7 +315,7 @@ def _adjust(
 
 
 def _choose_exact_tracks(
-    tracks: PointTracks, points: Points, parts: int, options: CameraOptions
+    tracks: PointTracks, points: Points, options: CameraOptions, parts: int = _PARTS
 ) -> Int[np.ndarray, "n"]:
     """Long tracks whose residuals are small for their part of the image, as many as every frame needs.
 
@@ -326,6 +326,7 @@ def _choose_exact_tracks(
 
     Args:
         tracks: seen where they agree with the points.
+        parts: of the image along each side.
     """
     agrees = points.agrees
     counts = agrees.sum(0)
