@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from models.export.footage import Footage, find_pixels, read_pixels, spread
 from models.export.options import ExportOptions
 from models.pipeline import TriangleMeshPipeline
-from models.run import PAIR, run_ahead
 from models.surface import JUMP_TRUST, interpolate, rasterize_world
 
 # Parts into which each edge of a face is cut.
@@ -45,25 +44,18 @@ def find_rims(
     rims = [_Rims.propose(meshes, footage, k) for k in keyframes]
     rims = [rim for rim in rims if len(rim.corners)]
     gain = {rim.keyframe: np.zeros(len(rim.corners)) for rim in rims}
-
-    def vote(t: int) -> list[Float[np.ndarray, "T"]]:
+    for t in spread(footage.times, options.witnesses):
         world, depth = draw(t)
         truth = footage.colors(t)
         still = footage.still(t)
-        votes = []
         for rim in rims:
             rgb, z, face = rim.draw(meshes, t)
             shown = (face >= 0) & (z < (1 - _BEFORE) * depth) & still
             error = np.abs(rgb[shown] - truth[shown]).mean(1)
             better = np.abs(world[shown] - truth[shown]).mean(1) - error
             # a face must beat the scene by rim_gain in the mean
-            own = np.bincount(face[shown], better - options.rim_gain, len(rim.corners))
-            votes.append(own)
-        return votes
-
-    for votes in run_ahead(vote, spread(footage.times, options.witnesses), PAIR):
-        for rim, own in zip(rims, votes, strict=True):
-            gain[rim.keyframe] += own
+            votes = np.bincount(face[shown], better - options.rim_gain, len(rim.corners))
+            gain[rim.keyframe] += votes
     return {rim.keyframe: rim.corners[gain[rim.keyframe] > 0] for rim in rims}
 
 
