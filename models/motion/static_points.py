@@ -12,15 +12,17 @@ _FLOW_NOISE = 0.25
 # length is not believed.
 ROUND_TRIP_LIMIT = 1.0
 _ROUND_TRIP_SHARE = 0.02
-# Rounds of the reweighted fit.
+# Rounds of the reweighted fit. More take more time.
 _ROUNDS = 3
-# Misfit in standard deviations at which a flow vector has 0.7 of its weight.
+# Misfit in standard deviations at which a flow vector has 0.7 of its weight. Larger lets wrong flow pull
+# more.
 _SOFT = 3.0
-# Largest misfit of a flow vector, in squared standard deviations.
+# Largest misfit of a flow vector, in squared standard deviations. Larger lets a wrong vector count more.
 _MOST = 400.0
-# Smallest z-depth of a point in another frame, relative to its depth in the first.
+# Smallest z-depth of a point in another frame, relative to its depth in the first. Larger bends the fit
+# to points close to the other camera.
 _NEAREST = 1e-3
-# Frames whose worst quarter is at most two.
+# Frames of which the worst quarter is two: the kernel keeps the two largest misfits.
 _MOST_FRAMES = 11
 # Rows of the image are handed to threads in this many parts.
 _PARTS = 16

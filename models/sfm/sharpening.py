@@ -27,7 +27,7 @@ _MIN_NEIGHBOURS = 6
 # Changes of inverse depth, as shares, by which a neighbour lies off a plane, in the rounds of the fit
 # from each start. Larger last ones join surfaces across small depth jumps.
 _WIDTHS = (0.03, 0.03, 0.03), (0.24, 0.12, 0.06, 0.03, 0.03)
-# Pixels within which neighbours count alike.
+# Pixels within which neighbours count alike. Larger lets far neighbours bend the plane.
 _NEAR = 4.5
 # Weight of a prior of no slope, in neighbours about a pixel away. Larger flattens slanted surfaces.
 _FLATTEN = 0.1
