@@ -271,16 +271,17 @@ def sharpen_scene(
         return tracks, scene
     tracks = replace(tracks, xy=copy_array(tracks.xy), visible=scene.points.agrees)
     rounds = options.sharpening_rounds
-    given = scene.method == "given"
+    adjusts = False
     for done in range(rounds):
         hear = ProgressPart(progress, done * len(tracks), rounds * len(tracks))
         tracks = sharpen_tracks(frames, tracks, scene.cameras, scene.points, hear, options)
         cameras = scene.cameras
-        if not given and _is_well_joined(tracks.visible, options):
+        adjusts = scene.method != "given" and _is_well_joined(tracks.visible, options)
+        if adjusts:
             cameras = _adjust(tracks, cameras, options, _PARTS)
         scene = solve_points(replace(scene, cameras=cameras), tracks)
         progress.say(f"sharpened: reprojection {scene.reprojection_error:.2f} px")
-    if rounds and not given and _is_well_joined(tracks.visible, options):
+    if adjusts:
         scene = _refine_exactly(tracks, scene, options)
     return tracks, scene
 
